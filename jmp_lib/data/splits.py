@@ -1,0 +1,158 @@
+"""Splits into train, validation and test: the rules of the official code, on sizes alone, and those of the mini data.
+
+Every random order is numpy's legacy in-place shuffle, ``RandomState(42).shuffle(arange(n))``: another generator
+gives another split. Sources: data set scripts of the official code; folds: MatBench v0.1 (``KFold(5,
+shuffle=True, random_state=18012019)``, the same as its validation file). Counts of all tasks: facts/tasks.csv.
+
+A mini set follows the rule of the set it stands for, with counts that fit its size (:data:`MINI_RULES`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+SEED = 42
+MATBENCH_FOLD_SEED = 18012019
+MATBENCH_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row numbers int64 of the three parts, in the order the rule gives them."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of train, validation and test structures."""
+        return len(self.train), len(self.val), len(self.test)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the three lists of rows."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.val, self.test):
+            digest.update(f"{len(part)};".encode() + np.ascontiguousarray(part, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def capped(self, train: int | None = None, val: int | None = None, test: int | None = None) -> Split:
+        """At most so many rows of each part (None: all), the first of each, so that a larger cap adds rows."""
+        return Split(self.train[:train], self.val[:val], self.test[:test])
+
+
+def shuffled(n: int, seed: int = SEED) -> np.ndarray:
+    """0..n-1 in the order of numpy's legacy shuffle, int64 (n,)."""
+    order = np.arange(n, dtype=np.int64)
+    np.random.RandomState(seed).shuffle(order)
+    return order
+
+
+def consecutive(n: int, n_train: int, n_val: int, n_test: int | None = None) -> Split:
+    """Train, validation, test one after the other from the shuffled order; test None: all the rest.
+
+    Raises ``ValueError`` when ``n`` structures are not enough to leave a test part.
+    """
+    n_test = n - n_train - n_val if n_test is None else n_test
+    if min(n_train, n_val, n_test) < 1 or n_train + n_val + n_test > n:
+        raise ValueError(f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure")
+    order = shuffled(n)
+    return Split(order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val : n_train + n_val + n_test])
+
+
+def qm9(n: int) -> Split:
+    """QM9: all but 20,000 train, then 10,000 validation, 10,000 test."""
+    return consecutive(n, n - 20_000, 10_000)
+
+
+def rmd17(n: int, n_train: int = 950, n_val: int = 50) -> Split:
+    """rMD17: 950 train, 50 validation, all the rest test (the five shipped splits are not used)."""
+    return consecutive(n, n_train, n_val)
+
+
+def md22(n: int, pool: int) -> Split:
+    """MD22: a pool of sGDML's size, its last 5 % validation, the rest of it train; all frames outside it test."""
+    n_val = pool * 5 // 100
+    return consecutive(n, pool - n_val, n_val)
+
+
+def eighty_ten_ten(n: int) -> Split:
+    """SPICE and QMOF: int(0.8 n) train, the remainder validation, int(0.1 n) test."""
+    n_train, n_test = int(0.8 * n), int(0.1 * n)
+    return consecutive(n, n_train, n - n_train - n_test, n_test)
+
+
+def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (train and validation, test) of official MatBench fold 0..4, each sorted."""
+    if fold not in range(MATBENCH_FOLDS):
+        raise ValueError(f"there is no fold {fold}: the MatBench folds are 0 to {MATBENCH_FOLDS - 1}")
+    if n < MATBENCH_FOLDS:
+        raise ValueError(f"{n} structures are too few for {MATBENCH_FOLDS} folds")
+    is_test = np.zeros(n, dtype=bool)
+    is_test[np.array_split(shuffled(n, MATBENCH_FOLD_SEED), MATBENCH_FOLDS)[fold]] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def matbench(n: int, fold: int = 0) -> Split:
+    """MatBench: the official fold's test part; of the rest, shuffled with seed 42, int(0.9 m) train, then validation."""
+    rest, test = matbench_fold(n, fold)
+    rest = rest[shuffled(len(rest))]
+    n_train = int(0.9 * len(rest))
+    return Split(rest[:n_train], rest[n_train:], test)
+
+
+def by_group(group: np.ndarray, val_fraction: float, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+    """Train and validation rows such that no group is in both: groups in shuffled order go to validation until it
+    holds ``val_fraction`` of the rows. Both come shuffled, so that any first part of them mixes groups.
+
+    group: int (S,). Raises ``ValueError`` when this leaves one of the two empty.
+    """
+    group = np.asarray(group)
+    names, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    order = shuffled(len(names), seed)
+    before = np.concatenate([[0], np.cumsum(sizes[order])])[:-1]
+    to_val = np.zeros(len(names), dtype=bool)
+    to_val[order[before < val_fraction * len(group)]] = True
+    rows = shuffled(len(group), seed)
+    in_val = to_val[index][rows]
+    if in_val.all() or not in_val.any():
+        raise ValueError(f"{len(names)} groups in {len(group)} structures cannot be split into {val_fraction:.0%} validation "
+                         "and the rest without a group in both")
+    return rows[~in_val], rows[in_val]
+
+
+def _by_parts(train: float, val: float) -> Callable[[int, int], Split]:
+    return lambda n, fold: consecutive(n, int(train * n), int(val * n))
+
+
+# family -> rule(n, fold): what the official rule becomes at the size of a mini set (counts at the shipped size)
+MINI_RULES: dict[str, Callable[[int, int], Split]] = {
+    "qm9": _by_parts(0.75, 0.125),  # 800 molecules: 600 train, 100 validation, 100 test
+    "rmd17": _by_parts(0.5, 0.125),  # 400 frames: 200 train, 50 validation, 150 test
+    "md22": _by_parts(0.6, 0.1),  # 80 frames: 48 train, 8 validation, 24 test
+    "spice": lambda n, fold: eighty_ten_ten(n),  # 300 conformers: 240, 30, 30
+    "matbench": matbench,  # 300 crystals: 216, 24, 60 (fold 0 of the five by the official fold rule)
+    "qmof": lambda n, fold: eighty_ten_ten(n),  # 200 frameworks: 160, 20, 20
+}
+
+
+def mini(family: str, n: int, fold: int = 0) -> Split:
+    """Split of a mini set of ``n`` structures of ``family``; fold matters to MatBench alone.
+
+    Raises ``ValueError`` for an unknown family, and for a fold other than 0 where there are no folds.
+    """
+    if family not in MINI_RULES:
+        raise ValueError(f"there is no family {family!r} (known: {', '.join(MINI_RULES)})")
+    check_fold(family, fold)
+    return MINI_RULES[family](n, fold)
+
+
+def check_fold(family: str, fold: int) -> None:
+    """Raise ``ValueError`` unless ``family`` has fold ``fold``."""
+    if fold and family != "matbench":
+        raise ValueError(f"fold {fold} asked of a {family} task: only MatBench tasks have folds")

@@ -1,0 +1,26 @@
+"""Where things are. Inputs never depend on the working directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+MINI_DIR = PACKAGE_DIR / "data" / "mini"
+FACTS_DIR = PACKAGE_DIR / "facts"
+PROFILES_DIR = PACKAGE_DIR / "profiles"
+
+
+def checkout_dir() -> Path | None:
+    """The repository's root when the package is run from a checkout, else None (an installed copy)."""
+    root = PACKAGE_DIR.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
+
+
+def results_dir(override: str | Path | None = None) -> Path:
+    """Absolute folder of the results: ``override``, else ``results`` of the checkout, else of the working directory.
+
+    Only results of an installed copy land in the working directory; the folder is not created here.
+    """
+    if override:
+        return Path(override).expanduser().resolve()
+    return (checkout_dir() or Path.cwd()) / "results"
