@@ -1,0 +1,120 @@
+"""The command line: ``python -m jmp_lib COMMAND``.  Every command imports only what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def _reproduce(args) -> int:
+    from jmp_lib.reproduce import main
+
+    return main(args.profile, args.only, args.results_dir)
+
+
+def _check_reference(args) -> int:
+    from jmp_lib.reference import main
+
+    return main(args.directory)
+
+
+def _run(args, **wanted):
+    from jmp_lib.workbook import start
+
+    names = ("profile", "seed", "data", "data_root", "workers", "results_dir")
+    values = {name: getattr(args, name) for name in names}
+    return start({**values, **wanted}, (*names, *wanted))
+
+
+def _pretrain(args) -> int:
+    for record in _run(args, sizes=args.sizes).pretrain_all():
+        print(f"{record['size']}: done")
+    return 0
+
+
+def _finetune(args) -> int:
+    table = _run(args, tasks=args.tasks, arms=args.arms).finetune_all()
+    print(table.to_string(index=False))
+    return 0
+
+
+def _tables(args) -> int:
+    from jmp_lib.results.tables import write_tables
+
+    for path in write_tables(_run(args).results_dir):
+        print(path)
+    return 0
+
+
+def _data(args) -> int:
+    from jmp_lib.data.mini import card, list_mini
+
+    for name in list_mini():
+        about = card(name)
+        counts = about.get("counts", {})
+        print(f"{name:34s} {counts.get('structures', '?'):>6} structures  {about.get('level_of_theory', '')}"
+              f"  (stands for {about.get('stands_for', '?')})")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(prog="python -m jmp_lib", description="JMP workbook: pre-train, fine-tune, tables.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name, function, words):
+        command = commands.add_parser(name, help=words, description=words)
+        command.set_defaults(function=function)
+        return command
+
+    def add_run_options(command):
+        command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+        command.add_argument("--seed", type=int, help="random seed (else the profile's)")
+        command.add_argument("--data", choices=("mini", "published"), help="mini (default) or published files")
+        command.add_argument("--data-root", help="folder of the published files")
+        command.add_argument("--workers", type=int, help="worker processes (else the profile's)")
+        command.add_argument("--results-dir", help="folder of records, tables and figures (default results/<profile>)")
+
+    command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped")
+    command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+    command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
+    command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
+
+    command = add("check-reference", _check_reference, "recompute a folder of golden inputs and outputs")
+    command.add_argument("directory", help="folder with weights, inputs and expected outputs")
+
+    command = add("pretrain", _pretrain, "joint pre-training of the small and large model")
+    add_run_options(command)
+    command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
+
+    command = add("finetune", _finetune, "fine-tune tasks with arms")
+    add_run_options(command)
+    command.add_argument("--tasks", help="task ids with commas, for instance qm9_mu,rmd17_ethanol (default all)")
+    command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
+
+    command = add("tables", _tables, "write the tables of the records that are there")
+    add_run_options(command)
+
+    command = add("data", _data, "the mini data that ship with the package")
+    command.add_argument("action", choices=("list",))
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; bad input ends with one sentence on stderr and exit code 2."""
+    args = parser().parse_args(arguments)
+    try:
+        return args.function(args)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        if os.environ.get("JMP_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Figures of the notebooks: each function takes plain data and returns a matplotlib figure."""
+
+from .data import (
+    atoms_per_structure,
+    element_heatmap,
+    embedding_scatter,
+    label_distributions,
+    pictures,
+    target_distributions,
+)
+from .results import arms_by_task, gains, learning_curves, parity, pretraining_curves, scaling, speedup
+from .style import ARM_COLOURS, ARMS, save
+
+__all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
+           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves", "save",
+           "scaling", "speedup", "target_distributions"]

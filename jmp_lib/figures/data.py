@@ -1,0 +1,96 @@
+"""Figures of the data: elements, sizes, labels, structures, embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.visualize.plot import plot_atoms
+
+from .style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, grid, new_figure
+
+
+def element_heatmap(sets: dict):
+    """Share of the structures of each set that hold each element, in %; ``sets`` {name: structures}."""
+    shares = {}
+    for name, structures in sets.items():
+        counts = np.zeros(119)
+        for structure in structures:
+            counts[np.unique(structure["atomic_numbers"])] += 1
+        shares[name] = 100 * counts / max(len(structures), 1)
+    used = np.flatnonzero(np.sum(list(shares.values()), axis=0))
+    figure, (axis,) = new_figure(width=max(6.0, 0.16 * len(used) + 2.5), height=0.24 * len(shares) + 1.1)
+    image = axis.imshow(np.array([shares[n][used] for n in shares]), aspect="auto", cmap="cividis", vmin=0, vmax=100)
+    axis.set_yticks(range(len(shares)), list(shares))
+    axis.set_xticks(range(len(used)), [chemical_symbols[z] for z in used], fontsize=6, rotation=90)
+    axis.set_xlabel("element")
+    figure.colorbar(image, ax=axis, label="structures with it / %")
+    return figure
+
+
+def atoms_per_structure(sets: dict):
+    """Box plot of the number of atoms per structure of each set (whiskers: 5th and 95th percentile)."""
+    figure, (axis,) = new_figure(width=7.0, height=0.24 * len(sets) + 1.0)
+    sizes = [[len(s["atomic_numbers"]) for s in structures] for structures in sets.values()]
+    axis.boxplot(sizes, orientation="horizontal", tick_labels=list(sets), whis=(5, 95), showfliers=False,
+                 patch_artist=True, boxprops={"facecolor": PALETTE[4]}, medianprops={"color": "black"})
+    axis.set_xscale("log")
+    axis.set_xlabel("atoms per structure")
+    axis.invert_yaxis()
+    return figure
+
+
+def label_distributions(sets: dict):
+    """Energy per atom about its mean, and force components, of sets that have both labels."""
+    figure, (left, right) = new_figure(1, 2, width=8.0, height=2.9)
+    for colour, (name, structures) in zip(PALETTE, sets.items()):
+        energy = np.array([s["energy"] / len(s["atomic_numbers"]) for s in structures])
+        forces = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
+        left.hist(energy - energy.mean(), bins=60, histtype="step", density=True, color=colour, label=name)
+        limit = np.percentile(np.abs(forces), 99)
+        right.hist(forces[np.abs(forces) <= limit], bins=60, histtype="step", density=True, color=colour)
+    left.set_xlabel("energy per atom about its mean / eV")
+    right.set_xlabel("force component, inner 99 % / eV Å$^{-1}$")
+    for axis in (left, right):
+        axis.set_yscale("log")
+        axis.set_ylabel("density")
+    left.legend()
+    return figure
+
+
+def target_distributions(sets: dict, units: dict):
+    """One histogram per property: ``sets`` {task: values}, ``units`` {task: unit}."""
+    figure, axes = grid(len(sets), panel_height=1.8)
+    for axis, (name, values) in zip(axes, sets.items()):
+        axis.hist(np.asarray(values, float), bins=40, color=PALETTE[0])
+        axis.set_title(name)
+        axis.set_xlabel(units.get(name, ""))
+    return figure
+
+
+def pictures(structures: dict):
+    """One drawing per structure ({title: structure}), seen along z, with the cell when periodic."""
+    figure, axes = grid(len(structures), columns=5, panel_height=2.0)
+    for axis, (title, structure) in zip(axes, structures.items()):
+        periodic = bool(np.any(structure["pbc"]))
+        atoms = Atoms(numbers=structure["atomic_numbers"], positions=structure["pos"],
+                      cell=structure["cell"] if periodic else None, pbc=structure["pbc"])
+        plot_atoms(atoms, axis, rotation="-75x,15y" if periodic else "0x", radii=0.6,
+                   show_unit_cell=2 if periodic else 0)
+        axis.set_title(f"{title}\n{atoms.get_chemical_formula()}", fontsize=7)
+        axis.set_axis_off()
+    return figure
+
+
+def embedding_scatter(points, by: str, title: str = ""):
+    """t-SNE points coloured by ``by`` ("set" or "domain"); ``points`` has columns x, y, set, domain."""
+    figure, (axis,) = new_figure(width=7.6, height=5.0)
+    groups = sorted(points[by].unique()) if by == "set" else [d for d in DOMAIN_COLOURS if d in set(points[by])]
+    for number, group in enumerate(groups):
+        chosen = points[points[by] == group]
+        colour = DOMAIN_COLOURS[group] if by == "domain" else PALETTE[number % len(PALETTE)]
+        axis.scatter(chosen["x"], chosen["y"], s=9, alpha=0.7, linewidth=0, color=colour, label=group,
+                     marker=SET_MARKERS[number % len(SET_MARKERS)])
+    axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", title=title, xticks=[], yticks=[])
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2, title=by)
+    return figure

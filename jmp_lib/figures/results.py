@@ -1,0 +1,146 @@
+"""Figures of the results: learning curves, parity, arms side by side, gains, scaling, speed-up.
+
+``records`` are the dictionaries that pre-training and fine-tuning write (``jmp_lib.records``);
+``table`` is the data frame of all tasks and arms (``jmp_lib.results.tables``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, grid, new_figure, short_task
+
+
+def learning_curves(records: list[dict]):
+    """Validation metric over optimiser steps, one panel per task, one line per arm."""
+    tasks = list(dict.fromkeys(r["task"] for r in records))
+    figure, axes = grid(len(tasks))
+    for axis, task in zip(axes, tasks):
+        for record in _in_order(records, task):
+            steps = [h["step"] for h in record["history"] if h.get("val_metric") is not None]
+            values = [h["val_metric"] for h in record["history"] if h.get("val_metric") is not None]
+            axis.plot(steps, values, color=ARM_COLOURS[record["arm"]], marker=ARM_MARKERS[record["arm"]],
+                      markevery=max(1, len(steps) // 6), label=record["arm"])
+            axis.set_ylabel(f"validation MAE / {record['unit']}", fontsize=7)
+        axis.set(title=short_task(task), xlabel="optimiser step", yscale="log")
+    _one_legend(figure, axes)
+    return figure
+
+
+def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
+    """Predicted against true values on the test part, one panel per task.
+
+    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components).
+    """
+    shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
+    figure, axes = grid(len(shown))
+    for axis, record in zip(axes, shown):
+        true, predicted = (np.asarray(v, float).ravel() for v in predictions[record["task"]])
+        thin = slice(None, None, max(1, true.size // 4000))
+        axis.scatter(true[thin], predicted[thin], s=4, alpha=0.5, linewidth=0, color=ARM_COLOURS[arm], rasterized=True)
+        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        axis.plot([low, high], [low, high], color="black", linewidth=0.8)
+        axis.set(title=f"{short_task(record['task'])}  (MAE {record['value']:.3g} {record['unit']})",
+                 xlabel=f"label / {record['unit']}", ylabel=f"{arm} / {record['unit']}")
+    return figure
+
+
+def arms_by_task(table):
+    """Test error of every arm relative to GN-OC-S, one row per task (1 = GN-OC-S, left is better)."""
+    wide = table.pivot_table(index="task", columns="arm", values="value", sort=False, observed=True)
+    if "GN-OC-S" not in wide:
+        wide["GN-OC-S"] = wide.bfill(axis=1).iloc[:, 0]
+    figure, (axis,) = new_figure(width=6.5, height=0.22 * len(wide) + 1.2)
+    places = np.arange(len(wide))
+    ratios = wide.div(wide["GN-OC-S"], axis=0)
+    axis.hlines(places, ratios.min(axis=1), ratios.max(axis=1), color="#bbbbbb", linewidth=1)
+    for arm in [a for a in ARMS if a in ratios]:
+        axis.plot(ratios[arm], places, ARM_MARKERS[arm], color=ARM_COLOURS[arm], label=arm)
+    axis.axvline(1.0, color="black", linewidth=0.6)
+    axis.set_yticks(places, wide.index)
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="test error relative to GN-OC-S (no unit)")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def gains(own, published, title: str = "JMP-L over GN-OC-L"):
+    """Relative improvement per task in %, own beside published; both are Series indexed by task id."""
+    figure, (axis,) = new_figure(width=7.0, height=0.24 * max(len(own), 1) + 1.2)
+    places = np.arange(len(own))
+    axis.barh(places - 0.2, own.to_numpy(float), 0.4, color=PALETTE[0], label="own")
+    axis.barh(places + 0.2, published.reindex(own.index).to_numpy(float), 0.4, color="#bbbbbb", label="paper")
+    axis.set_yticks(places, own.index)
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.invert_yaxis()
+    low = min(0.0, float(np.nanmin(own))) if len(own) else 0.0
+    axis.set(xlabel="relative improvement / % (right is better)", title=title, xlim=(max(low * 1.1, -150), 105))
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def scaling(own: dict, published: dict):
+    """Mean relative improvement in % of the paper's comparisons; {comparison: %} of own and published."""
+    names = list(published)
+    figure, (axis,) = new_figure(width=6.0, height=0.45 * len(names) + 1.0)
+    places = np.arange(len(names))
+    for offset, values, colour, label in ((-0.2, own, PALETTE[0], "own"), (0.2, published, "#bbbbbb", "paper")):
+        lengths = [values.get(n, np.nan) for n in names]
+        bars = axis.barh(places + offset, lengths, 0.4, color=colour, label=label)
+        axis.bar_label(bars, ["" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
+    axis.set_yticks(places, names)
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.margins(x=0.15)
+    axis.invert_yaxis()
+    axis.set_xlabel("mean relative improvement / %")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def speedup(ratios, total: float, published: float = 12.0):
+    """Time ratio from scratch / fine-tuning per task (Series by task id), and in total."""
+    figure, (axis,) = new_figure(width=6.5, height=0.22 * max(len(ratios), 1) + 1.2)
+    reached = ratios.dropna()
+    places = np.arange(len(ratios))
+    axis.barh([places[list(ratios.index).index(t)] for t in reached.index], reached.to_numpy(float), color=PALETTE[0])
+    for place, value in zip(places, ratios):
+        if np.isnan(value):
+            axis.text(1.0, place, " not reached", va="center", fontsize=7)
+    axis.set_yticks(places, ratios.index)
+    axis.axvline(1.0, color="black", linewidth=0.8)
+    axis.axvline(total, color=PALETTE[5], label=f"own, total of all tasks: {total:.1f}x")
+    axis.axvline(published, color="#888888", linestyle="--", label=f"paper: {published:.0f}x")
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12 if len(ratios) > 8 else 1.4), ncols=2)
+    return figure
+
+
+def pretraining_curves(records: list[dict]):
+    """Loss and validation error per pre-training set over steps; one column of panels per model size."""
+    figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)
+    for column, record in enumerate(records):
+        top, bottom = axes[column], axes[len(records) + column]
+        for row, key, axis in ((0, "energy_mae", top), (1, "force_mae", bottom)):
+            for number, name in enumerate(record["sets"]):
+                points = [(h["step"], h[key][name]) for h in record["history"] if h.get(key, {}).get(name) is not None]
+                axis.plot(*zip(*points) if points else ([], []), color=PALETTE[number], marker="os^D"[number],
+                          label=name)
+            axis.set_yscale("log")
+        top.set(title=f"{record['size']} ({record['model']['n_parameters']:,} parameters)",
+                ylabel="validation energy MAE / eV")
+        bottom.set(xlabel="optimiser step", ylabel="validation force MAE / eV Å$^{-1}$")
+    _one_legend(figure, axes)
+    return figure
+
+
+def _in_order(records: list[dict], task: str) -> list[dict]:
+    return sorted((r for r in records if r["task"] == task), key=lambda r: ARMS.index(r["arm"]))
+
+
+def _one_legend(figure, axes) -> None:
+    handles = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=max(1, len(handles)))

@@ -1,0 +1,153 @@
+"""Strict parameters of a notebook.
+
+papermill only warns when it is given a name that the notebook does not know, and a
+run with a mistyped name then silently uses the default.  The second cell of every
+notebook therefore calls :func:`collect`, which compares the names that the
+parameters cell (and papermill's injected cell) assigned with the declared ones,
+and checks the type of every value.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import types
+
+ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
+
+# name -> (kind, meaning). None or "" always means "as the profile says".
+KINDS = {
+    "profile": ("text", "smoke, mini, one_gpu, paper, or the path of a YAML file"),
+    "sizes": ("list", "model sizes to pre-train: small, large"),
+    "arms": ("list", "arms to fine-tune: " + ", ".join(ARMS)),
+    "targets": ("list", "targets of the family, for instance mu, zpve"),
+    "molecules": ("list", "molecules of the family, for instance ethanol, aspirin"),
+    "tasks": ("list", "tasks of the family, for instance jdft2d, phonons"),
+    "seed": ("int", "random seed"),
+    "workers": ("int", "single-threaded worker processes"),
+    "lr": ("float", "learning rate"),
+    "structures_per_set": ("int", "structures drawn from each set"),
+    "perplexity": ("float", "perplexity of t-SNE"),
+    "data": ("text", "mini (ships with the package) or published (files under data_root)"),
+    "data_root": ("text", "folder that holds the published files"),
+    "results_dir": ("text", "folder for records, tables and figures"),
+}
+
+
+def nearest(name: str, known) -> str:
+    """The entry of ``known`` that looks most like ``name``, else all of them, as words."""
+    known = [str(k) for k in known]
+    lowered = {k.lower(): k for k in known}
+    match = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
+    if match:
+        return f"did you mean {lowered[match[0]]!r}?"
+    return "known: " + ", ".join(known)
+
+
+def literal_assignments(source: str) -> list[str] | None:
+    """Names assigned in a cell that holds nothing but ``name = literal``; else None."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return None
+    names = []
+    for statement in body:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target, value = statement.targets[0], statement.value
+        elif isinstance(statement, ast.AnnAssign):
+            target, value = statement.target, statement.value
+        else:
+            return None
+        if not isinstance(target, ast.Name) or value is None:
+            return None
+        try:
+            ast.literal_eval(value)
+        except ValueError:
+            return None
+        names.append(target.id)
+    return names or None
+
+
+def assigned_names(namespace: dict) -> list[str]:
+    """Names that the parameters cells set.
+
+    In a notebook ``namespace`` is ``globals()``: IPython keeps the source of every
+    cell that ran in ``In``, so the parameters cell, papermill's injected cell and a
+    cell that the reader edited and ran again can be told from all other variables.
+    Any other mapping is taken as the parameters themselves.
+    """
+    if "In" not in namespace:
+        return [n for n, v in namespace.items() if not n.startswith("_") and not _is_code(v)]
+    names, started = [], False
+    for cell in namespace["In"]:
+        found = literal_assignments(cell)
+        injected = cell.lstrip().startswith("# Parameters")
+        if found and (not started or injected or "profile" in found):
+            names += [n for n in found if n not in names]
+        started = started or "start(" in cell
+    return names
+
+
+def _is_code(value) -> bool:
+    return isinstance(value, types.ModuleType) or callable(value)
+
+
+def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
+    """The checked parameters ``{name: value}``; empty ones are None.
+
+    Raises ValueError for a name that is not declared (naming the nearest declared
+    one), a declared name that is missing, or a value of the wrong kind.
+    """
+    for name in declared:
+        if name not in KINDS:
+            raise ValueError(f"{name!r} is not a parameter of this workbook; {nearest(name, KINDS)}")
+    for name in assigned_names(namespace):
+        if name not in declared:
+            raise ValueError(f"unknown parameter {name!r}; {nearest(name, declared)} "
+                             f"(parameters of this notebook: {', '.join(declared)})")
+    missing = [name for name in declared if name not in namespace]
+    if missing:
+        raise ValueError(f"parameter {missing[0]!r} is not set: run the parameters cell first")
+    return {name: convert(name, namespace[name]) for name in declared}
+
+
+def convert(name: str, value):
+    """``value`` in the type of parameter ``name``; None and "" become None."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    kind, meaning = KINDS[name]
+    if kind == "list":
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
+            raise ValueError(f"parameter {name!r} must be a list of names ({meaning}) or one text "
+                             f"with commas; got {value!r}")
+        return [i.strip() for i in items if i.strip()] or None
+    if kind == "text":
+        if not isinstance(value, str):
+            raise ValueError(f"parameter {name!r} must be text ({meaning}); got {value!r}")
+        return value.strip()
+    if isinstance(value, str):
+        raise ValueError(f"parameter {name!r} must be a number ({meaning}); got the text {value!r} "
+                         "(YAML reads 5e-5 as text: write 5.0e-5, without quotes)")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"parameter {name!r} must be a number ({meaning}); got {value!r}")
+    if kind == "int":
+        if value != int(value) or (value < 1 and name != "seed"):
+            raise ValueError(f"parameter {name!r} must be a whole number of at least 1 ({meaning}); got {value!r}")
+        return int(value)
+    return float(value)
+
+
+def choose(wanted: list[str] | None, known: list[str], what: str) -> list[str]:
+    """``wanted`` (None = all) as entries of ``known``, in the order of ``known``.
+
+    Raises ValueError naming the nearest known entry for one that is not there.
+    """
+    if wanted is None:
+        return list(known)
+    lowered = {k.lower(): k for k in known}
+    for name in wanted:
+        if name.lower() not in lowered:
+            raise ValueError(f"unknown {what} {name!r}; {nearest(name, known)}")
+    keep = {lowered[name.lower()] for name in wanted}
+    return [k for k in known if k in keep]

@@ -1,0 +1,214 @@
+"""Runs the notebooks in order with papermill and keeps executed copies under the results.
+
+    python -m jmp_lib reproduce --profile mini
+    python -m jmp_lib reproduce --profile mini --only 03,04
+
+A notebook is skipped when nothing that it depends on has changed since it last ended
+well: its source, the package and the mini data, and the records that it reads and
+writes.  Everything long is checkpointed by the notebooks themselves, so a killed run
+goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+from jmp_lib import paths
+
+# Records that a notebook reads or writes, as patterns under records/.
+RECORDS = {
+    "02": ("pretrain/*.json",),
+    "03": ("finetune/qm9_*/*.json",),
+    "04": ("finetune/rmd17_*/*.json",),
+    "05": ("finetune/md22_*/*.json",),
+    "06": ("finetune/spice_*/*.json",),
+    "07": ("finetune/matbench_*/*.json",),
+    "08": ("finetune/qmof_*/*.json",),
+    "09": ("finetune/*/*.json",),
+    "10": ("finetune/*/*.json",),
+    "11": ("pretrain/*.json",),
+    "12": ("pretrain/*.json", "finetune/*/*.json"),
+}
+FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
+PROGRESS = re.compile(r"\d+%\|.*\|")
+
+
+def notebook_paths() -> list[Path]:
+    """The ordered notebooks; raises FileNotFoundError outside a checkout of the repository."""
+    root = paths.checkout_dir()
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if root else []
+    if not found:
+        raise FileNotFoundError("no notebooks here: `reproduce` needs a checkout of the repository "
+                                "(clone it and run the command there)")
+    return found
+
+
+def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
+    """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
+    from jmp_lib.profile import load_profile
+
+    name = load_profile(profile).name
+    results_dir = Path(results).expanduser().resolve() if results else paths.results_dir() / name
+    chosen = select(notebook_paths(), only)
+    state_file = results_dir / "work" / "reproduce.json"
+    began, incomplete = time.monotonic(), []
+    print(f"profile {name}: {len(chosen)} notebooks, results in {results_dir}", flush=True)
+    for number, path in enumerate(chosen, 1):
+        title = f"[{number}/{len(chosen)}] {path.stem}"
+        copy = results_dir / "notebooks" / path.name
+        sources = source_hash(path, profile)
+        if copy.is_file() and _state(state_file).get(path.stem) == [sources, records_hash(path, results_dir)]:
+            print(f"{title}: done and unchanged", flush=True)
+            continue
+        print(f"{title}: running", flush=True)
+        started = time.monotonic()
+        try:
+            text = execute(path, copy, {"profile": profile, **({"results_dir": str(results_dir)} if results else {})})
+        except Exception as error:  # papermill's report of the failing cell, without its own traceback
+            print(f"{title}: failed\n{error}\nMend this and give the same command again: it goes on here.", flush=True)
+            return 1
+        minutes = (time.monotonic() - started) / 60
+        if FAILED_RUNS.search(text):
+            incomplete.append(path.stem)
+            print(f"{title}: some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
+            continue
+        _remember(state_file, path.stem, [sources, records_hash(path, results_dir)])
+        print(f"{title}: done in {minutes:.1f} min", flush=True)
+    print(closing_words(results_dir, (time.monotonic() - began) / 60))
+    if incomplete:
+        print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
+    return 1 if incomplete else 0
+
+
+def select(notebooks: list[Path], only: str | None) -> list[Path]:
+    """The notebooks whose numbers or names are in the comma-separated ``only`` (None: all)."""
+    if not only:
+        return notebooks
+    wanted = [w.strip().removesuffix(".ipynb") for w in only.split(",") if w.strip()]
+    for word in wanted:
+        if not any(p.stem == word or p.stem.split("_")[0] == word.zfill(2) for p in notebooks):
+            raise ValueError(f"no notebook {word!r}; there are {', '.join(p.stem for p in notebooks)}")
+    return [p for p in notebooks if any(p.stem == w or p.stem.split("_")[0] == w.zfill(2) for w in wanted)]
+
+
+def execute(source: Path, target: Path, values: dict) -> str:
+    """Executes one notebook with papermill, writes the cleaned copy atomically, returns its printed text.
+
+    The kernel is the python3 of the running interpreter.  Raises papermill's error when a
+    cell fails; the copy up to that cell is then kept as ``<target>.failed.ipynb``.
+    """
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's python3 kernel before one of the user
+    root = str(paths.PACKAGE_DIR.parent)
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([root] + [p for p in path if p and p != root])
+    import nbformat
+    import papermill
+
+    known = _parameters(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.tmp.ipynb")
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    try:
+        papermill.execute_notebook(str(source), str(temporary), {k: v for k, v in values.items() if k in known},
+                                   kernel_name="python3", progress_bar=False, stderr_file=sys.stderr)
+    except Exception:
+        if temporary.is_file():
+            os.replace(temporary, failed)
+        raise
+    notebook = clean(nbformat.read(temporary, as_version=4))
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, target)
+    failed.unlink(missing_ok=True)
+    return "\n".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def clean(notebook):
+    """Removes what differs between two equal runs: times, progress bars, paths of this machine."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    folders = [(str(paths.PACKAGE_DIR.parent) + os.sep, ""), (str(Path.home()) + os.sep, "~/")]
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell.source = _without_paths(cell.source, folders)
+        kept = []
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                lines = output.text.replace("\r", "\n").split("\n")
+                output.text = _without_paths("\n".join(line for line in lines if not PROGRESS.search(line)), folders)
+                if not output.text.strip():
+                    continue
+            for kind, text in output.get("data", {}).items():
+                if kind.startswith("text/") and isinstance(text, str):
+                    output.data[kind] = _without_paths(text, folders)
+            kept.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = kept
+    return notebook
+
+
+def source_hash(notebook: Path, profile: str) -> str:
+    """SHA-256 of the notebook, the profile, the package's code and facts, and the mini data."""
+    digest = hashlib.sha256(profile.encode())
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz")
+               and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
+    own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
+    for path in [notebook, *own, *package]:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def records_hash(notebook: Path, results_dir: Path) -> str:
+    """SHA-256 of the records that the notebook reads and writes."""
+    digest = hashlib.sha256()
+    for pattern in RECORDS.get(notebook.stem.split("_")[0], ()):
+        for path in sorted((results_dir / "records").glob(pattern)):
+            digest.update(str(path.relative_to(results_dir)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def closing_words(results_dir: Path, minutes: float) -> str:
+    """Which files to open, those of them that are there."""
+    wanted = [("tables/all_tasks.csv", "one row per task and arm"),
+              ("notebooks/12_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
+              ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG")]
+    lines = [f"  {results_dir / name}  ({what})" for name, what in wanted if (results_dir / name).exists()]
+    return "\n".join([f"Done in {minutes:.1f} min. Open:"] + lines)
+
+
+def _parameters(source: Path) -> list[str]:
+    """Names in the parameters cell of a notebook."""
+    from jmp_lib.parameters import literal_assignments
+
+    cells = json.loads(source.read_text())["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{source} has no cell tagged 'parameters'")
+    return literal_assignments("".join(tagged[0]["source"])) or []
+
+
+def _without_paths(text: str, folders) -> str:
+    for folder, replacement in folders:
+        text = text.replace(folder, replacement)
+    return text
+
+
+def _state(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _remember(path: Path, name: str, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps({**_state(path), name: value}, indent=1))
+    os.replace(temporary, path)

@@ -1,0 +1,194 @@
+"""What the notebooks call: one run of one profile, with its data, records and figures.
+
+    run = start(globals(), ("profile", "targets", "arms", ...), family="qm9")
+    records = run.finetune_all()
+
+Long steps run in worker processes (``jmp_lib.workers``); finished ones are kept, so a
+notebook that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from jmp_lib import parameters as strict
+from jmp_lib import paths
+from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
+from jmp_lib.workers import Outcome, run_jobs
+
+SUBSET_NAMES = ("targets", "molecules", "tasks")  # what a family calls its tasks in the parameters cell
+
+
+@dataclass(frozen=True)
+class Run:
+    """A profile with its overrides, the folder of its results, and what was chosen of it."""
+
+    profile: Profile
+    results_dir: Path
+    parameters: dict
+    family: str | None
+    tasks: tuple[str, ...]  # ids of tasks.csv
+    arms: tuple[str, ...]
+    sizes: tuple[str, ...]  # model sizes to pre-train
+
+    def pretrain_all(self, sizes=None) -> list[dict]:
+        """Pre-trains every size side by side and returns the records; raises when one fails."""
+        jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in sizes or self.sizes]
+        outcomes = run_jobs(jobs, self.profile.workers, "pre-training")
+        _report(outcomes, "pre-training", all_needed=True)
+        return [outcome.result for outcome in outcomes]
+
+    def finetune_all(self, tasks=None, arms=None) -> pd.DataFrame:
+        """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).
+
+        A failed run is reported in words and the others go on; RuntimeError when all fail.
+        """
+        tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
+        jobs = [(f"{task} {arm}", _finetune, (self.profile, task, arm, self.results_dir))
+                for task in tasks for arm in arms]
+        _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
+        return self.table(tasks, arms)
+
+    def records(self, tasks=None, arms=None) -> list[dict]:
+        """Finished fine-tuning records of this run's tasks and arms, in the order of tasks and arms."""
+        from jmp_lib.records import load_records
+
+        tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
+        found = [r for r in load_records(self.results_dir) if r["task"] in tasks and r["arm"] in arms]
+        return sorted(found, key=lambda r: (tasks.index(r["task"]), arms.index(r["arm"])))
+
+    def table(self, tasks=None, arms=None) -> pd.DataFrame:
+        """One row per finished run: task, arm, metric, value, unit, data, n_train, n_test, seconds."""
+        names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
+        return pd.DataFrame([{n: r[n] for n in names} for r in self.records(tasks, arms)], columns=names)
+
+    def predictions(self, records: list[dict]) -> dict:
+        """{task: (true, predicted)} of the given records in their units, read from their prediction files."""
+        from jmp_lib.records import load_predictions
+
+        return {r["task"]: load_predictions(self.results_dir, r) for r in records}
+
+    def pretraining_records(self) -> list[dict]:
+        """Finished pre-training records, small before large."""
+        from jmp_lib.records import load_pretraining_records
+
+        return load_pretraining_records(self.results_dir)
+
+    def save(self, figure, name: str) -> None:
+        """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
+        from jmp_lib.figures import save
+
+        save(figure, self.results_dir / "figures", name)
+
+    def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
+        """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it."""
+        path = self.results_dir / "tables" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".csv.tmp")
+        table.to_csv(temporary, index=index, lineterminator="\n")
+        os.replace(temporary, path)
+        return table
+
+
+def start(namespace: dict, declared: tuple[str, ...], family: str | None = None) -> Run:
+    """Checks the parameters of a notebook, loads the profile and prints what the run is.
+
+    ``namespace`` is ``globals()`` of the notebook (or any mapping of parameters),
+    ``declared`` the names that its parameters cell sets, ``family`` the task family.
+    Raises ValueError naming the nearest valid name for anything unknown.
+    """
+    values = strict.collect(namespace, declared)
+    profile = load_profile(values.get("profile") or "mini", **_overrides(values, family))
+    tasks = _choose_tasks(values, profile, family)
+    arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
+    sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
+    if profile.data == "published" and not profile.data_root:
+        raise ValueError("data='published' needs data_root: the folder that holds the published files")
+    run = Run(profile, _results_dir(values, profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
+    print(describe(run))
+    return run
+
+
+def describe(run: Run) -> str:
+    """Two lines: versions and machine; profile, data and results folder."""
+    import torch
+
+    import jmp_lib
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
+    version = getattr(jmp_lib, "__version__", "")
+    return (f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
+            f"profile {run.profile.name} · {run.profile.data} data · seed {run.profile.seed} · "
+            f"results in {_short(run.results_dir)}")
+
+
+def _overrides(values: dict, family: str | None) -> dict:
+    """Profile overrides (dotted keys) of the parameters that were given."""
+    given = {name: values[name] for name in ("seed", "workers", "data", "data_root") if values.get(name) is not None}
+    if given.get("data_root"):
+        given["data_root"] = str(Path(given["data_root"]).expanduser().resolve())
+    if values.get("lr") is not None:
+        given[f"finetuning.families.{family}.lr" if family else "pretraining.lr"] = values["lr"]
+    return given
+
+
+def _choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
+    """Task ids of the family (of all families without one): those asked for, else those of the profile."""
+    from jmp_lib.facts import tasks as task_facts
+
+    facts = task_facts()
+    families = [family] if family else list(dict.fromkeys(facts["family"]))
+    limit = profile.tasks_per_family
+    every = {f: facts.loc[facts["family"] == f, "id"].tolist() for f in families}
+    wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
+    if wanted is None:
+        return [task for f in families for task in every[f][:limit]]
+    short = {task.split("_", 1)[-1]: task for f in families for task in every[f]}
+    names = [w.split("_", 1)[-1] if w in short.values() else w for w in wanted]
+    what = next(name for name in SUBSET_NAMES if values.get(name)).rstrip("s")
+    return [short[name] for name in strict.choose(names, list(short), what)]
+
+
+def _results_dir(values: dict, profile: Profile) -> Path:
+    if values.get("results_dir"):
+        return Path(values["results_dir"]).expanduser().resolve()
+    name = profile.name if profile.data == "mini" else f"{profile.name}-{profile.data}"
+    return paths.results_dir() / name
+
+
+def _short(path: Path) -> str:
+    """``path`` relative to the checkout when it lies there (the same text on every machine)."""
+    root = paths.checkout_dir()
+    return str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path)
+
+
+def _pretrain(profile: Profile, size: str, results_dir: Path) -> dict:
+    from jmp_lib.train.pretrain import pretrain
+
+    return pretrain(profile, size, results_dir, progress=False)
+
+
+def _finetune(profile: Profile, task: str, arm: str, results_dir: Path) -> None:
+    from jmp_lib.train.finetune import finetune
+
+    finetune(profile, task, arm, results_dir, progress=False)
+
+
+def _report(outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
+    """Says which runs failed and why; raises RuntimeError when all did (or any, if all are needed)."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if not failed:
+        return
+    lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]
+    lines += [f"  {outcome.label}: {outcome.error}" for outcome in failed]
+    if all_needed or len(failed) == len(outcomes):
+        raise RuntimeError("\n".join(lines + ["", "the first one in full:", failed[0].details]).rstrip())
+    print("\n".join(lines))
+
+
+__all__ = ["ARMS", "Run", "describe", "start"]
