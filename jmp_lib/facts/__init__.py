@@ -1,0 +1,89 @@
+"""Facts of the JMP paper and its official release, as plain tables. Nothing here is computed by this project.
+
+==========================  ======================================================================================
+``tasks.csv``               the 40 fine-tuning tasks: units, splits, heads, settings of the run script and, where they
+                            differ, of the packaged configs
+``published_results.csv``   tables 2-5 as printed, one row per table, task, model and statistic
+``claims.csv``              headline claims: printed value and the rule of ``jmp_lib.results.claims`` that recomputes it
+``datasets.csv``            pre-training and fine-tuning data sets
+``downloads.csv``           what a user needs to fetch: address, file, size, checksum, layout, licence
+``hyperparameters.yaml``    the recipe, every value with its origin
+==========================  ======================================================================================
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+FOLDER = Path(__file__).resolve().parent
+ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
+FAMILIES = ("qm9", "rmd17", "md22", "spice", "matbench", "qmof")
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""])
+
+
+def tasks() -> pd.DataFrame:
+    """The 40 tasks, one row each, in the order of the paper's tables.
+
+    ``label`` is the key of the labels in a structure, ``unit_in_loader`` their unit, ``unit_printed`` the unit of the
+    paper's table; ``mean`` and ``std`` are published normalisers in the loader's unit; ``cutoff`` is in Å; columns that
+    end in ``_run_script`` and ``_packaged`` are the two official settings. Empty cells (nothing published) are NaN.
+    """
+    return _read("tasks.csv").copy()
+
+
+def task(task_id: str) -> pd.Series:
+    """One row of ``tasks()``. Raises ``ValueError`` that names similar ids when there is no such task."""
+    table = _read("tasks.csv").set_index("id", drop=False)
+    if task_id not in table.index:
+        import difflib
+
+        near = difflib.get_close_matches(task_id, table.index, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "the ids are in jmp_lib/facts/tasks.csv"
+        raise ValueError(f"there is no task {task_id!r}; {hint}")
+    return table.loc[task_id]
+
+
+def fold_counts(task_id: str) -> list[tuple[int, int, int]]:
+    """(train, val, test) counts of the five MatBench folds; of the only split for the other families."""
+    row = task(task_id)
+    if isinstance(row["folds"], str):
+        return [tuple(int(n) for n in fold.split("/")) for fold in row["folds"].split(";")]
+    return [(int(row["n_train"]), int(row["n_val"]), int(row["n_test"]))]
+
+
+def published() -> pd.DataFrame:
+    """Tables 2-5 in long form: table, task, model, statistic (value, fold0 or mean), value, unit, bold, note.
+
+    ``value`` is NaN where the paper prints a dash or nothing. Source: the printed tables, digit by digit.
+    """
+    table = _read("published_results.csv").copy()
+    table["bold"] = table["bold"].astype(bool)
+    return table
+
+
+def claims() -> pd.DataFrame:
+    """Headline claims: printed value, where it is printed, definition, and the rule that recomputes it."""
+    return _read("claims.csv").fillna("").copy()
+
+
+def datasets() -> pd.DataFrame:
+    """The four pre-training data sets and the fine-tuning data sets (the paper's table 1, rebuilt from other sources)."""
+    return _read("datasets.csv").copy()
+
+
+def downloads() -> pd.DataFrame:
+    """Files to fetch: address, size in bytes where published, checksums, layout, units, licence."""
+    return _read("downloads.csv").copy()
+
+
+def hyperparameters() -> dict:
+    """The recipe of pre-training and fine-tuning; each entry is stated with its origin."""
+    return yaml.safe_load((FOLDER / "hyperparameters.yaml").read_text())
