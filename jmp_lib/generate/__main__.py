@@ -1,0 +1,55 @@
+"""`python -m jmp_lib.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: repeatable last digits
+
+import argparse
+import importlib
+from pathlib import Path
+
+_RMD17 = ("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde", "naphthalene", "paracetamol", "salicylic",
+          "toluene", "uracil")
+_MD22 = ("ac-ala3-nhme", "dha", "stachyose", "at-at", "at-at-cg-cg", "buckyball-catcher", "double-walled-nanotube")
+
+#: name of the set -> (module, arguments of its `generate`)
+GENERATORS: dict[str, tuple[str, tuple]] = {
+    "anix-mini": ("anix", ()),
+    **{f"rmd17-mini-{m}": ("rmd17", (m,)) for m in _RMD17},
+    "qm9-mini": ("qm9", ()),
+    "t1x-mini": ("t1x", ()),
+    "spice-mini-solvated_amino_acids": ("spice", ("solvated_amino_acids",)),
+    "spice-mini-dipeptides": ("spice", ("dipeptides",)),
+    **{f"md22-mini-{s}": ("md22", (s,)) for s in _MD22},
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m jmp_lib.generate", description=__doc__)
+    parser.add_argument("names", nargs="*", help="names of sets, or all")
+    parser.add_argument("--list", action="store_true", help="print the names and stop")
+    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the package's data/mini)")
+    options = parser.parse_args(argv)
+    if options.list or not options.names:
+        print("\n".join(GENERATORS))
+        return 0
+    names = list(GENERATORS) if options.names == ["all"] else options.names
+    unknown = [name for name in names if name not in GENERATORS]
+    if unknown:
+        parser.error(f"no such set: {', '.join(unknown)}; --list prints the names")
+    for name in names:
+        module, arguments = GENERATORS[name]
+        try:
+            generate = importlib.import_module(f"jmp_lib.generate.{module}").generate
+        except ImportError as error:
+            parser.exit(1, f"{name}: {error}\n")
+        card = generate(*arguments, out_dir=options.out)
+        print(f"{name}: {card['counts']['structures']} structures, {card['bytes']} bytes, {card['cpu_seconds']} CPU s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
