@@ -34,7 +34,9 @@ def read_npz(path: str | Path, keys: list[str] | None = None, *, mend: str) -> d
     if not head:
         raise ValueError(f"{path} is empty; {mend}")
     if head.lstrip()[:1] == b"<":
-        raise ValueError(f"{path} is a web page (html), not an npz archive: the download was answered by a page; {mend}")
+        raise ValueError(
+            f"{path} is a web page (html), not an npz archive: the download was answered by a page; {mend}"
+        )
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path} is a git-lfs pointer, not the file itself; {mend}")
     if head[:2] != b"PK":

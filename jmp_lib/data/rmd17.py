@@ -23,6 +23,7 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.files import read_npz
+from jmp_lib.data.sources import source_url
 from jmp_lib.data.structures import StructureSet
 
 # atomic numbers that occur in each molecule, with how often: the check that a file is the molecule it is named for
@@ -41,7 +42,7 @@ COMPOSITION = {
 MOLECULES = tuple(COMPOSITION)
 N_TRAIN, N_VAL = 950, 50
 
-ARCHIVE_URL = "https://figshare.com/ndownloader/articles/12672038/versions/3"
+# the data set's author serves split 01 to 05 in parts here; the archive's address is in facts/downloads.csv
 PARTS_URL = "https://github.com/andersx/rmd17-npz (folder rmd17-npz)"
 _KEYS = ["nuclear_charges", "coords", "energies", "forces"]
 
@@ -82,8 +83,10 @@ def mend(molecule: str, data_root: str | Path) -> str:
     """Where a file of ``molecule`` comes from and where to put it."""
     root = Path(data_root)
     folder = root if root.name in ("rmd17", "npz_data") else root / "rmd17"
-    return (f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {ARCHIVE_URL}, or get its _train_01 and _test_01 parts from "
-            f"{PARTS_URL}, and put it in {folder}")
+    return (
+        f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17')}, or get its _train_01 and _test_01 parts from "
+        f"{PARTS_URL}, and put it in {folder}"
+    )
 
 
 def read_frames(path: str | Path, molecule: str, data_root: str | Path | None = None) -> dict[str, np.ndarray]:
@@ -102,22 +105,32 @@ def read_frames(path: str | Path, molecule: str, data_root: str | Path | None = 
     shapes = {"nuclear_charges": (n_atoms,), "coords": (n_frames, n_atoms, 3), "forces": (n_frames, n_atoms, 3)}
     for key, shape in shapes.items():
         if n_frames < 1 or raw[key].shape != shape:
-            raise ValueError(f"{path}: array {key!r} has shape {raw[key].shape}, which does not fit {n_atoms} nuclear charges "
-                             f"and energies of shape {raw['energies'].shape}; {advice}")
+            raise ValueError(
+                f"{path}: array {key!r} has shape {raw[key].shape}, which does not fit {n_atoms} nuclear charges "
+                f"and energies of shape {raw['energies'].shape}; {advice}"
+            )
     found = {int(z): int(n) for z, n in zip(*np.unique(numbers, return_counts=True), strict=True)}
     if found != COMPOSITION[molecule]:
-        raise ValueError(f"{path} does not hold {molecule}: its atoms are {found} (element: count) where {molecule} has "
-                         f"{COMPOSITION[molecule]}; {advice}")
+        raise ValueError(
+            f"{path} does not hold {molecule}: its atoms are {found} (element: count) where {molecule} has "
+            f"{COMPOSITION[molecule]}; {advice}"
+        )
     for key in ("coords", "energies", "forces"):
         bad = ~np.isfinite(raw[key].reshape(n_frames, -1)).all(axis=1)
         if bad.any():
             raise ValueError(f"{path}: frame {np.flatnonzero(bad)[0]}, array {key!r} holds NaN or infinity; {advice}")
-    frames = {"numbers": numbers, "pos": coords, "energy": raw["energies"] * units.KCAL_PER_MOL,
-              "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM}
+    frames = {
+        "numbers": numbers,
+        "pos": coords,
+        "energy": raw["energies"] * units.KCAL_PER_MOL,
+        "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
+    }
     return frames | ({"frame": raw["old_indices"]} if "old_indices" in raw else {})
 
 
-def load_rmd17(molecule: str, data_root: str | Path, shipped_split: int | None = None) -> tuple[StructureSet, splits.Split]:
+def load_rmd17(
+    molecule: str, data_root: str | Path, shipped_split: int | None = None
+) -> tuple[StructureSet, splits.Split]:
     """All frames at hand of ``molecule`` with labels energy (eV) and forces (eV/Å), and their split (rows of the set).
 
     Of the two parts, the frames of the test file follow those of the train file. shipped_split: k = 1..5 takes the
@@ -130,16 +143,25 @@ def load_rmd17(molecule: str, data_root: str | Path, shipped_split: int | None =
         split = splits.rmd17(len(frames["pos"]), N_TRAIN, N_VAL)
         source = files.archive.name
         if shipped_split is not None:
-            split, source = _shipped(files.archive, shipped_split, len(frames["pos"])), f"{source}, shipped split {shipped_split}"
+            split, source = (
+                _shipped(files.archive, shipped_split, len(frames["pos"])),
+                f"{source}, shipped split {shipped_split}",
+            )
     else:
         if shipped_split not in (None, 1):
-            raise ValueError(f"shipped split {shipped_split} of {molecule} needs the archive's file; {mend(molecule, data_root)}")
+            raise ValueError(
+                f"shipped split {shipped_split} of {molecule} needs the archive's file; {mend(molecule, data_root)}"
+            )
         parts = [read_frames(path, molecule, data_root) for path in (files.train, files.test)]
         if not np.array_equal(parts[0]["numbers"], parts[1]["numbers"]):
-            raise ValueError(f"{files.train} and {files.test} list their atoms in different orders; {mend(molecule, data_root)}")
+            raise ValueError(
+                f"{files.train} and {files.test} list their atoms in different orders; {mend(molecule, data_root)}"
+            )
         if all("frame" in part for part in parts) and np.intersect1d(parts[0]["frame"], parts[1]["frame"]).size:
-            raise ValueError(f"{files.train} and {files.test} share frames, so one of them is not the file it is named for; "
-                             f"{mend(molecule, data_root)}")
+            raise ValueError(
+                f"{files.train} and {files.test} share frames, so one of them is not the file it is named for; "
+                f"{mend(molecule, data_root)}"
+            )
         frames = {key: np.concatenate([part[key] for part in parts]) for key in ("pos", "energy", "forces")}
         frames["numbers"] = parts[0]["numbers"]
         n_train_file = len(parts[0]["pos"])
@@ -147,16 +169,22 @@ def load_rmd17(molecule: str, data_root: str | Path, shipped_split: int | None =
         source = f"{files.train.name} and {files.test.name}"
     n_frames, n_atoms = frames["pos"].shape[:2]
     data = StructureSet.from_arrays(
-        f"rMD17 {molecule}", np.full(n_frames, n_atoms), frames["pos"].reshape(-1, 3), np.tile(frames["numbers"], n_frames),
+        f"rMD17 {molecule}",
+        np.full(n_frames, n_atoms),
+        frames["pos"].reshape(-1, 3),
+        np.tile(frames["numbers"], n_frames),
         description=f"published rMD17 {molecule} (PBE/def2-SVP), {n_frames} frames of {source}",
-        forces=frames["forces"].reshape(-1, 3), scalars={"energy": frames["energy"]},
-        group=np.zeros(n_frames, dtype=np.int64), group_names=[molecule], where=source,
+        forces=frames["forces"].reshape(-1, 3),
+        scalars={"energy": frames["energy"]},
+        group=np.zeros(n_frames, dtype=np.int64),
+        group_names=[molecule],
+        where=source,
     )
     return data, split
 
 
 def _of_train_file(train: np.ndarray, test: np.ndarray) -> splits.Split:
-    """950 train and 50 validation rows of the shuffled ``train`` (fewer in proportion from a smaller file); all ``test``."""
+    """950 train and 50 validation rows of the shuffled ``train`` (a smaller file: in proportion); all ``test``."""
     order = train[splits.shuffled(len(train))]
     n_train = N_TRAIN if len(train) >= N_TRAIN + N_VAL else int(len(train) * N_TRAIN / (N_TRAIN + N_VAL))
     if n_train < 1:
@@ -174,12 +202,18 @@ def _shipped(archive: Path, k: int, n_frames: int) -> splits.Split:
         places = [archive.parent / "splits" / name, archive.parent.parent / "splits" / name]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f"{places[-1]} is missing; it is in rmd17.tar.bz2 ({ARCHIVE_URL}), folder rmd17/splits")
+            raise FileNotFoundError(
+                f"{places[-1]} is missing; it is in rmd17.tar.bz2 ({source_url('rMD17')}), folder rmd17/splits"
+            )
         try:
             index = np.loadtxt(path, dtype=np.int64, ndmin=1)
         except ValueError:
-            raise ValueError(f"{path} is not a list of whole numbers; get it from rmd17.tar.bz2 ({ARCHIVE_URL})") from None
+            raise ValueError(
+                f"{path} is not a list of whole numbers; get it from rmd17.tar.bz2 ({source_url('rMD17')})"
+            ) from None
         if index.size == 0 or index.min() < 0 or index.max() >= n_frames:
-            raise ValueError(f"{path} names frames outside the {n_frames} of {archive.name}; get both from {ARCHIVE_URL}")
+            raise ValueError(
+                f"{path} names frames outside the {n_frames} of {archive.name}; get both from {source_url('rMD17')}"
+            )
         rows.append(index)
     return _of_train_file(*rows)

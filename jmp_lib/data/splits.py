@@ -36,14 +36,19 @@ class Split:
     @property
     def sha256(self) -> str:
         """Hash of the three lists of rows."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.val, self.test):
-            digest.update(f"{len(part)};".encode() + np.ascontiguousarray(part, dtype="<i8").tobytes())
-        return digest.hexdigest()
+        return rows_sha256(self.train, self.val, self.test)
 
     def capped(self, train: int | None = None, val: int | None = None, test: int | None = None) -> Split:
         """At most so many rows of each part (None: all), the first of each, so that a larger cap adds rows."""
         return Split(self.train[:train], self.val[:val], self.test[:test])
+
+
+def rows_sha256(*parts: np.ndarray) -> str:
+    """Hash of lists of row numbers, one after the other, each with its length."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        digest.update(f"{len(rows)};".encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    return digest.hexdigest()
 
 
 def shuffled(n: int, seed: int = SEED) -> np.ndarray:
@@ -60,7 +65,9 @@ def consecutive(n: int, n_train: int, n_val: int, n_test: int | None = None) -> 
     """
     n_test = n - n_train - n_val if n_test is None else n_test
     if min(n_train, n_val, n_test) < 1 or n_train + n_val + n_test > n:
-        raise ValueError(f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure")
+        raise ValueError(
+            f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure"
+        )
     order = shuffled(n)
     return Split(order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val : n_train + n_val + n_test])
 
@@ -99,7 +106,7 @@ def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matbench(n: int, fold: int = 0) -> Split:
-    """MatBench: the official fold's test part; of the rest, shuffled with seed 42, int(0.9 m) train, then validation."""
+    """MatBench: the official fold's test part; of the rest, seed-42 shuffled, int(0.9 m) train, then validation."""
     rest, test = matbench_fold(n, fold)
     rest = rest[shuffled(len(rest))]
     n_train = int(0.9 * len(rest))
@@ -121,8 +128,10 @@ def by_group(group: np.ndarray, val_fraction: float, seed: int = SEED) -> tuple[
     rows = shuffled(len(group), seed)
     in_val = to_val[index][rows]
     if in_val.all() or not in_val.any():
-        raise ValueError(f"{len(names)} groups in {len(group)} structures cannot be split into {val_fraction:.0%} validation "
-                         "and the rest without a group in both")
+        raise ValueError(
+            f"{len(names)} groups in {len(group)} structures cannot be split into {val_fraction:.0%} validation "
+            "and the rest without a group in both"
+        )
     return rows[~in_val], rows[in_val]
 
 

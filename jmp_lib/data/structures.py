@@ -47,9 +47,25 @@ class StructureSet:
         object.__setattr__(self, "offsets", np.concatenate([[0], np.cumsum(self.natoms)]).astype(np.int64))
 
     @classmethod
-    def from_arrays(cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None,
-                    fixed=None, forces=None, scalars=None, group=None, group_names=None, ids=None,
-                    where="") -> StructureSet:
+    def from_arrays(
+        cls,
+        name,
+        natoms,
+        pos,
+        atomic_numbers,
+        *,
+        description="",
+        cell=None,
+        pbc=None,
+        tags=None,
+        fixed=None,
+        forces=None,
+        scalars=None,
+        group=None,
+        group_names=None,
+        ids=None,
+        where="",
+    ) -> StructureSet:
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
 
         Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every
@@ -69,11 +85,25 @@ class StructureSet:
         arrays["ids"] = np.arange(n_structures) if ids is None else np.asarray(ids)
         scalars = {key: np.asarray(value) for key, value in (scalars or {}).items()}
         check_shapes(where or name, arrays, scalars)
-        types = {"pos": np.float32, "atomic_numbers": np.uint8, "cell": np.float64, "pbc": bool, "tags": np.uint8,
-                 "fixed": bool, "forces": np.float32}
-        arrays = {key: None if a is None else np.ascontiguousarray(a, types.get(key, np.int64)) for key, a in arrays.items()}
-        made = cls(name=name, description=description, group_names=tuple(map(str, group_names if group_names is not None else ())),
-                   scalars={key: np.ascontiguousarray(a, np.float64) for key, a in scalars.items()}, **arrays)
+        types = {
+            "pos": np.float32,
+            "atomic_numbers": np.uint8,
+            "cell": np.float64,
+            "pbc": bool,
+            "tags": np.uint8,
+            "fixed": bool,
+            "forces": np.float32,
+        }
+        arrays = {
+            key: None if a is None else np.ascontiguousarray(a, types.get(key, np.int64)) for key, a in arrays.items()
+        }
+        made = cls(
+            name=name,
+            description=description,
+            group_names=tuple(map(str, group_names if group_names is not None else ())),
+            scalars={key: np.ascontiguousarray(a, np.float64) for key, a in scalars.items()},
+            **arrays,
+        )
         made.validate(where)
         return made
 
@@ -105,7 +135,7 @@ class StructureSet:
         return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"StructureSet({self.name!r}, {len(self)} structures, {len(self.pos)} atoms, labels {', '.join(self.labels)})"
+        return f"StructureSet({self.name!r}, {len(self)} structures, {len(self.pos)} atoms, {' '.join(self.labels)})"
 
     @property
     def labels(self) -> list[str]:
@@ -123,27 +153,40 @@ class StructureSet:
         return bool(self.pbc.any())
 
     def subset(self, indices: Sequence[int] | np.ndarray, name: str | None = None) -> StructureSet:
-        """The structures ``indices`` (rows of this set) in that order, ids kept; raises ``IndexError`` beyond the end."""
+        """The structures ``indices`` (rows of this set) in that order, ids kept; ``IndexError`` beyond the end."""
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"{self.name} has {len(self)} structures, the subset asks for rows {rows.min()} to {rows.max()}")
+            raise IndexError(
+                f"{self.name} has {len(self)} structures, the subset asks for rows {rows.min()} to {rows.max()}"
+            )
         natoms = self.natoms[rows]
         starts = np.concatenate([[0], np.cumsum(natoms)])[:-1]
         atoms = np.repeat(self.offsets[rows] - starts, natoms) + np.arange(natoms.sum())
         return StructureSet(
-            name=name or self.name, description=self.description, natoms=natoms, pos=self.pos[atoms],
-            atomic_numbers=self.atomic_numbers[atoms], cell=self.cell[rows], pbc=self.pbc[rows], tags=self.tags[atoms],
-            fixed=self.fixed[atoms], forces=None if self.forces is None else self.forces[atoms],
-            scalars={key: values[rows] for key, values in self.scalars.items()}, group=self.group[rows],
-            group_names=self.group_names, ids=self.ids[rows],
+            name=name or self.name,
+            description=self.description,
+            natoms=natoms,
+            pos=self.pos[atoms],
+            atomic_numbers=self.atomic_numbers[atoms],
+            cell=self.cell[rows],
+            pbc=self.pbc[rows],
+            tags=self.tags[atoms],
+            fixed=self.fixed[atoms],
+            forces=None if self.forces is None else self.forces[atoms],
+            scalars={key: values[rows] for key, values in self.scalars.items()},
+            group=self.group[rows],
+            group_names=self.group_names,
+            ids=self.ids[rows],
         )
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the contents (all arrays with their names, types and shapes; not the set's name)."""
         digest = hashlib.sha256()
-        arrays = {key: getattr(self, key) for key in ("natoms", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed",
-                                                      "forces", "group", "ids")}
+        arrays = {
+            key: getattr(self, key)
+            for key in ("natoms", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces", "group", "ids")
+        }
         for key, array in sorted({**arrays, **{f"scalar {k}": v for k, v in self.scalars.items()}}.items()):
             if array is not None:
                 digest.update(f"{key} {array.dtype.str} {array.shape};".encode())
