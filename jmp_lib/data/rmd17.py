@@ -84,8 +84,8 @@ def mend(molecule: str, data_root: str | Path) -> str:
     root = Path(data_root)
     folder = root if root.name in ("rmd17", "npz_data") else root / "rmd17"
     return (
-        f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17')}, or get its _train_01 and _test_01 parts from "
-        f"{PARTS_URL}, and put it in {folder}"
+        f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17')}, or get its _train_01 "
+        f"and _test_01 parts from {PARTS_URL}, and put it in {folder}"
     )
 
 
