@@ -91,13 +91,17 @@ def thermal_displacement(omega, modes, temperature: float, rng: np.random.Genera
 
 
 def langevin(calculator: XTB, numbers, pos, *, temperature: float, frames: int, every: int, equilibrate: int,
-             rng: np.random.Generator, dt: float = 1.0, friction: float = 0.02, accept=None):
+             rng: np.random.Generator, dt: float = 1.0, friction: float = 0.02, accept=None,
+             hydrogen_mass: float | None = None):
     """Langevin dynamics (BAOAB splitting); returns [(pos, energy, forces), ...] in time order.
 
     dt in fs, friction in 1/fs; a frame is kept every `every` steps after `equilibrate` steps. Frames that are not
     plausible are dropped; the run stops early, with the frames it has, when the SCF fails or `accept(pos)` is false.
+    hydrogen_mass (amu) makes H heavier, which allows a longer dt and leaves the distribution of positions as it is.
     """
-    mass = masses_of(numbers)[:, None]
+    mass = masses_of(numbers)[:, None].copy()
+    if hydrogen_mass is not None:
+        mass[np.asarray(numbers) == 1] = hydrogen_mass
     sigma = np.sqrt(BOLTZMANN * temperature * ACCELERATION / mass)
     velocity = sigma * rng.normal(size=np.shape(pos))
     velocity -= (mass * velocity).sum(0) / mass.sum()

@@ -10,7 +10,7 @@ from jmp_lib.generate.xtb import XTB, force_error
 
 
 def trajectory(numbers, start, bonds, *, temperature, frames, every, equilibrate, rng, dt=1.0, relax_steps=150,
-               method="GFN2-xTB", electronic_temperature=None, attempts=3):
+               method="GFN2-xTB", electronic_temperature=None, attempts=3, hydrogen_mass=None):
     """`frames` frames of one molecule or complex in time order as (list of structures, force error in eV/Å).
 
     start: (N,3) Å, relaxed first (at most `relax_steps` steps); bonds: the bonds that must survive in every frame.
@@ -23,7 +23,8 @@ def trajectory(numbers, start, bonds, *, temperature, frames, every, equilibrate
         raise RuntimeError(f"the relaxed structure has lost the bonds {sorted(missing)}")
     for _ in range(attempts):
         kept = langevin(calculator, numbers, pos, temperature=temperature, frames=frames, every=every, rng=rng, dt=dt,
-                        equilibrate=equilibrate, accept=lambda p: bonds <= bonds_of(numbers, p, 1.6))
+                        equilibrate=equilibrate, hydrogen_mass=hydrogen_mass,
+                        accept=lambda p: bonds <= bonds_of(numbers, p, 1.6))
         if len(kept) == frames:
             error = force_error(calculator, kept[-1][0], rng)
             return [{"numbers": numbers, "pos": p, "energy": e, "forces": f} for p, e, f in kept], error
