@@ -71,7 +71,8 @@ def published() -> pd.DataFrame:
 
 def claims() -> pd.DataFrame:
     """Headline claims: printed value, where it is printed, definition, and the rule that recomputes it."""
-    return _read("claims.csv").fillna("").copy()
+    table = _read("claims.csv").astype(object)
+    return table.where(table.notna(), "")
 
 
 def datasets() -> pd.DataFrame:

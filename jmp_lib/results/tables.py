@@ -1,0 +1,140 @@
+"""The paper's tables 2-5 and the comparisons, published and own values in separate, labelled columns.
+
+    all_tasks = all_tasks_table("results/mini/records")
+    paper_table(3, all_tasks)              # rMD17: published MACE, ..., own GN-OC-S, ...
+    write_tables("results/mini")           # every table as CSV, the printed ones as Markdown too
+
+Tasks that were not run stay blank. Own values on mini data are not comparable with published ones: other labels,
+fewer structures, a smaller model; the columns ``own data`` and ``own n_train`` say which. Values of the ``smoke`` profile
+are listed in ``all_tasks.csv`` and left blank everywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from jmp_lib import facts
+from jmp_lib.results.claims import claims_table
+from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.values import (ALL_TASKS_COLUMNS, COMPARISONS, all_tasks_table, comparable,
+                                    gains_by_task, gains_summary, own_values, published_values,
+                                    relative_improvement)
+
+NOTES = {
+    "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
+    "qmof": "the unit is not printed in the paper; the data set is in eV",
+}
+TITLES = {
+    2: "Table 2: QM9, MAE",
+    3: "Table 3: rMD17, force MAE",
+    4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE",
+    5: "Table 5: MD22 and SPICE, force MAE",
+}
+
+
+def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM``.
+
+    ``all_tasks`` is the result of ``all_tasks_table``; without it the own columns are blank. The own five-fold mean is
+    shown only where all five folds were run. Raises ``ValueError`` for another number.
+    """
+    if number not in TITLES:
+        raise ValueError(f"there is no table {number}: the result tables of the paper are 2, 3, 4 and 5")
+    published = facts.published().query("table == @number")
+    models = list(dict.fromkeys(published["model"]))
+    wide = published.pivot(index=["task", "statistic"], columns="model", values="value")
+    tasks = facts.tasks().set_index("id")
+    all_tasks = pd.DataFrame(columns=ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
+    rows = []
+    for task_id, statistic in dict.fromkeys(zip(published["task"], published["statistic"])):
+        task = tasks.loc[task_id]
+        row = {"task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"]}
+        row.update({f"published {model}": wide.loc[(task_id, statistic), model] for model in models})
+        own = all_tasks[all_tasks["task"] == task_id].set_index("arm")
+        if statistic == "mean":
+            own = own[own["mean_over_folds"].notna()]
+        column = "mean_over_folds" if statistic == "mean" else "value"
+        row.update({f"own {arm}": own[column].get(arm, float("nan")) for arm in facts.ARMS})
+        row["own data"] = "; ".join(dict.fromkeys(own["data"]))
+        row["own n_train"] = "; ".join(dict.fromkeys(str(n) for n in own["n_train"]))
+        row["own n_test"] = "; ".join(dict.fromkeys(str(n) for n in own["n_test"]))
+        row["note"] = NOTES.get(task["family"], "")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
+    """Relative improvement in % per task, published (MatBench fold 0) and own, for every comparison."""
+    published, own = gains_by_task(published_values()), gains_by_task(own_values(comparable(all_tasks)))
+    table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
+    for name in COMPARISONS:
+        table[f"published {name} / %"], table[f"own {name} / %"] = published[name], own[name]
+    return table.reset_index()
+
+
+def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
+    """Small against large model, from scratch and pre-trained: mean gains per family and over all tasks.
+
+    One row per comparison of ``COMPARISONS`` and family (``all`` first): mean gain in %, tasks improved, tasks compared;
+    published and own.
+    """
+    keys = ["comparison", "family"]
+    published = gains_summary(published_values()).set_index(keys).add_prefix("published_")
+    own = gains_summary(own_values(comparable(all_tasks))).set_index(keys).add_prefix("own_")
+    return published.join(own).reset_index()
+
+
+def write_tables(results_dir: str | Path) -> list[Path]:
+    """Writes every table of the records in ``results_dir`` to its folder ``tables``; returns the files.
+
+    CSV for machines; Markdown besides for the paper's tables, the claims and the comparisons. Atomic.
+    """
+    results_dir = Path(results_dir)
+    records_dir, folder = results_dir / "records", results_dir / "tables"
+    all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
+    written = [save_table(all_tasks, folder / "all_tasks.csv")]
+    for number, title in TITLES.items():
+        written += _save_both(paper_table(number, all_tasks), folder / f"table{number}", title)
+    written += _save_both(claims_table(records_dir), folder / "claims", "Claims of the paper")
+    written += _save_both(gains_table(all_tasks), folder / "gains_by_task", "Relative improvement per task")
+    written += _save_both(scaling_table(all_tasks), folder / "scaling", "Mean relative improvement")
+    written += _save_both(speedup, folder / "speedup", "Time to the best validation error of the from-scratch arm", "-")
+    written += _save_both(speedup_totals(speedup), folder / "speedup_totals", "Speed-up in total")
+    return written
+
+
+def save_table(table: pd.DataFrame, path: Path, blank: str = "") -> Path:
+    """Atomically writes a CSV (blank cells stay blank, or show ``blank``); returns its path."""
+    return _write(path, table.to_csv(index=False, float_format="%.8g", na_rep=blank, lineterminator="\n"))
+
+
+def markdown(table: pd.DataFrame, blank: str = "") -> str:
+    """The table as Markdown, numbers with four significant digits, missing ones as ``blank``."""
+    def text(value):
+        if isinstance(value, float):
+            return blank if pd.isna(value) else f"{value:.4g}"
+        return blank if value is None or value is pd.NA else str(value)
+
+    cells = [[text(value) for value in row] for row in table.itertuples(index=False)]
+    return pd.DataFrame(cells, columns=table.columns).to_markdown(index=False, disable_numparse=True)
+
+
+def _save_both(table: pd.DataFrame, stem: Path, title: str, blank: str = "") -> list[Path]:
+    body = f"# {title}\n\n{markdown(table, blank)}\n"
+    return [save_table(table, stem.with_suffix(".csv"), blank), _write(stem.with_suffix(".md"), body)]
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    return path
+
+
+__all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "own_values", "paper_table",
+           "published_values", "relative_improvement", "save_table", "scaling_table", "speedup_table",
+           "speedup_totals", "write_tables"]

@@ -1,0 +1,135 @@
+"""Values side by side: records of fine-tuning as one table, published values as another, and the gains between arms.
+
+All values stand in the unit that the paper prints (meV/A for forces, meV for energies, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from jmp_lib import facts
+from jmp_lib.records import read_record
+from jmp_lib.units import print_factor
+
+ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
+                     "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
+                     "wall_time_s"]
+
+# new arm, reference arm
+COMPARISONS = {
+    "JMP-S over GN-OC-S": ("JMP-S", "GN-OC-S"),
+    "JMP-L over GN-OC-L": ("JMP-L", "GN-OC-L"),
+    "JMP-L over GN-OC-S": ("JMP-L", "GN-OC-S"),
+    "GN-OC-L over GN-OC-S": ("GN-OC-L", "GN-OC-S"),
+    "JMP-L over JMP-S": ("JMP-L", "JMP-S"),
+}
+
+
+def relative_improvement(reference, new):
+    """(reference - new) / reference in %, for errors (lower is better); floats or Series. The paper's definition."""
+    return 100.0 * (reference - new) / reference
+
+
+def finetune_records(records_dir: str | Path) -> list[dict]:
+    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds.
+
+    Each gets ``fold`` (0 without one in the file name) and ``record`` (path relative to the results folder). Raises
+    ``ValueError`` for a file that is not a record, lacks a field, or lies in the folder of another task or arm.
+    """
+    records_dir = Path(records_dir)
+    order = {name: place for place, name in enumerate(facts.tasks()["id"])}
+    found = []
+    for path in records_dir.glob("finetune/*/*.json"):
+        record = read_record(path)
+        if record.get("kind", "finetune") != "finetune":
+            raise ValueError(f"{path} is a record of {record['kind']!r}, not of a fine-tuning; move it away")
+        missing = [name for name in ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")
+                   if name not in record]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and run {path.parent.name} again")
+        name = re.fullmatch(r"(.+?)(?:\.fold(\d+))?", path.stem)
+        if (record["task"], record["arm"]) != (path.parent.name, name[1]):
+            raise ValueError(f"{path} holds the record of {record['arm']} on {record['task']}; delete it and run again")
+        if record["task"] not in order or record["arm"] not in facts.ARMS:
+            raise ValueError(f"{path} names a task or an arm that does not exist; delete it")
+        found.append({**record, "fold": int(name[2] or 0), "record": path.relative_to(records_dir.parent).as_posix()})
+    return sorted(found, key=lambda r: (order[r["task"]], facts.ARMS.index(r["arm"]), r["fold"]))
+
+
+def in_printed_unit(record: dict, value: float | None) -> float:
+    """``value`` of ``record`` in the unit that the paper prints; NaN for None. Raises ``ValueError``: unknown units."""
+    if value is None:
+        return float("nan")
+    try:
+        return value * print_factor(record["unit"], facts.task(record["task"])["unit_printed"])
+    except ValueError as error:
+        raise ValueError(f"the record of {record['arm']} on {record['task']}: {error}") from None
+
+
+def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
+    """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
+
+    ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them). Columns:
+    ``ALL_TASKS_COLUMNS``. Empty when nothing was run.
+    """
+    rows = []
+    grouped: dict[tuple, list[dict]] = {}
+    for record in finetune_records(records_dir):
+        grouped.setdefault((record["task"], record["arm"]), []).append(record)
+    for (task_id, arm), records in grouped.items():
+        if records[0]["fold"] != 0:
+            continue
+        record, task = records[0], facts.task(task_id)
+        values = [in_printed_unit(r, r["value"]) for r in records]
+        all_folds = [r["fold"] for r in records] == list(range(5))
+        rows.append({
+            "task": task_id, "family": task["family"], "arm": arm, "metric": record["metric"], "value": values[0],
+            "unit": task["unit_printed"], "data": record["data"], "n_train": record["n_train"],
+            "n_test": record["n_test"], "record": record["record"], "n_val": record.get("n_val"),
+            "data_kind": record.get("data_kind"), "profile": record.get("profile"), "seed": record.get("seed"),
+            "folds": len(records), "mean_over_folds": sum(values) / 5 if all_folds else float("nan"),
+            "n_parameters": (record.get("model") or {}).get("n_parameters"), "wall_time_s": record.get("wall_time_s"),
+        })
+    return pd.DataFrame(rows, columns=ALL_TASKS_COLUMNS)
+
+
+def comparable(all_tasks: pd.DataFrame) -> pd.DataFrame:
+    """``all_tasks_table`` without the rows of the ``smoke`` profile, whose numbers never stand beside others."""
+    return all_tasks[all_tasks["profile"] != "smoke"]
+
+
+def own_values(all_tasks: pd.DataFrame) -> pd.DataFrame:
+    """Tasks x arms from ``all_tasks_table`` (all 40 tasks and four arms; NaN where nothing was run)."""
+    wide = all_tasks.pivot_table(index="task", columns="arm", values="value", aggfunc="first")
+    return wide.reindex(index=list(facts.tasks()["id"]), columns=list(facts.ARMS)).astype(float)
+
+
+def published_values(five_fold_mean: bool = False) -> pd.DataFrame:
+    """Tasks x models of tables 2-5, NaN where nothing is printed; MatBench by fold 0, or by the mean over the folds."""
+    table = facts.published()
+    table = table[table["statistic"].isin(["value", "mean" if five_fold_mean else "fold0"])]
+    wide = table.pivot(index="task", columns="model", values="value")
+    return wide.reindex(index=list(facts.tasks()["id"]), columns=list(dict.fromkeys(facts.published()["model"])))
+
+
+def gains_by_task(values: pd.DataFrame) -> pd.DataFrame:
+    """Relative improvement in % of every comparison in ``COMPARISONS``, one row per task of ``values`` (tasks x arms)."""
+    columns = {name: relative_improvement(values[old], values[new]) for name, (new, old) in COMPARISONS.items()}
+    return pd.DataFrame(columns, index=values.index)
+
+
+def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain in %, tasks improved and tasks compared, per comparison and family and over all (family ``all``)."""
+    gains = gains_by_task(values)
+    family = facts.tasks().set_index("id")["family"].reindex(gains.index)
+    rows = []
+    for name in COMPARISONS:
+        for scope in ("all", *facts.FAMILIES):
+            part = gains[name] if scope == "all" else gains.loc[family == scope, name]
+            part = part.dropna()
+            rows.append({"comparison": name, "family": scope, "mean_gain_percent": part.mean(),
+                         "tasks_improved": int((part > 0).sum()), "tasks": len(part)})
+    return pd.DataFrame(rows)

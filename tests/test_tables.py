@@ -1,0 +1,244 @@
+"""Tables: published claims follow from the published tables; own columns follow from (synthetic) records."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jmp_lib import facts
+from jmp_lib.records import SCHEMA
+from jmp_lib.results.claims import claims_table, count_best, mean_gain
+from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.tables import gains_table, markdown, paper_table, scaling_table, write_tables
+from jmp_lib.results.values import (ALL_TASKS_COLUMNS, all_tasks_table, gains_summary, own_values, published_values,
+                                    relative_improvement)
+
+LADDER = [(0, 0.0, 9.0), (10, 5.0, 4.0), (20, 10.0, 2.0), (30, 15.0, 2.5)]
+
+
+def write_record(results, task, arm, value, unit, fold=0, history=LADDER, **more):
+    """A synthetic record; ``history`` is a list of (step, seconds, val_metric)."""
+    name = f"{arm}.json" if fold == 0 else f"{arm}.fold{fold}.json"
+    path = results / "records" / "finetune" / task / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({
+        "schema": SCHEMA, "kind": "finetune", "profile": "mini", "task": task, "arm": arm, "metric": "MAE",
+        "value": value, "unit": unit, "data": "set-mini (surrogate labels)", "data_kind": "generated", "n_train": 80,
+        "n_val": 10, "n_test": 10, "seed": 1, "wall_time_s": 15.0, "model": {"n_parameters": 1234},
+        "history": [{"step": s, "seconds": t, "val_metric": v} for s, t, v in history], **more}))
+    return path
+
+
+# published claims from the published tables
+
+@pytest.mark.parametrize("claim, value", [
+    ("avg_gain_over_scratch", 58.69), ("avg_gain_small", 45.52), ("avg_gain_large_over_small_scratch", 56.41),
+    ("avg_gain_over_best_scratch", 55.31), ("scaling_scratch", -8.24), ("scaling_pretrained", 21.07),
+    ("avg_gain_over_scratch_qm9", 49.69), ("avg_gain_over_scratch_rmd17", 78.08), ("avg_gain_over_scratch_md22", 61.03),
+    ("avg_gain_over_scratch_spice", 74.67), ("avg_gain_over_scratch_matbench", 45.08),
+    ("avg_gain_over_scratch_qmof", 33.33), ("sota_34_of_40", 34), ("speedup_12x", 12.0), ("pretraining_size", 120),
+    ("qm9_half_error", 25.45), ("runs_72", 72), ("model_size_large", 234.27), ("model_size_small", 28.87),
+])
+def test_claims_follow_from_the_published_tables(claim, value):
+    row = claims_table().set_index("id").loc[claim]
+    assert row["recomputed_value"] == pytest.approx(value, abs=0.005)
+
+
+def test_claims_agree_with_what_is_printed_but_for_one():
+    table = claims_table()
+    assert list(table.loc[table["agrees"] == "no", "id"]) == ["qm9_half_error"]
+    assert len(table[table["agrees"] == "yes"]) == 9
+    assert (table[["own", "own_data"]] == "").all(axis=None) and table["own_value"].isna().all()
+
+
+def test_34_of_40_needs_the_tie_and_the_five_fold_means():
+    assert count_best(published_values(five_fold_mean=True), "JMP-L") == {"best": 33, "tied": 1, "tasks": 40}
+    by_fold0 = count_best(published_values(), "JMP-L")
+    assert by_fold0["best"] + by_fold0["tied"] < 34
+
+
+def test_published_gains_by_family_and_counts():
+    table = gains_summary(published_values()).set_index(["comparison", "family"])
+    assert table.loc[("JMP-S over GN-OC-S", "all"), "tasks_improved"] == 39
+    assert table.loc[("GN-OC-L over GN-OC-S", "all"), "tasks_improved"] == 8
+    assert table.loc[("JMP-L over JMP-S", "all"), "tasks_improved"] == 38
+    expected = {"qm9": -10.43, "rmd17": -5.27, "md22": -15.35, "spice": -25.50, "matbench": 0.34, "qmof": 4.00}
+    for family, value in expected.items():
+        assert table.loc[("GN-OC-L over GN-OC-S", family), "mean_gain_percent"] == pytest.approx(value, abs=0.005)
+    small = {"qm9": 38.13, "rmd17": 64.69, "md22": 34.23, "spice": 60.28, "matbench": 41.01, "qmof": 28.00}
+    for family, value in small.items():
+        assert table.loc[("JMP-S over GN-OC-S", family), "mean_gain_percent"] == pytest.approx(value, abs=0.005)
+
+
+def test_relative_improvement_definition():
+    assert relative_improvement(4.0, 1.0) == 75.0
+    assert relative_improvement(2.0, 3.0) == -50.0
+    values = pd.DataFrame({"GN-OC-S": [4.0, 2.0, np.nan], "JMP-S": [1.0, 3.0, 1.0]}, index=["qm9_mu", "qm9_g", "qm9_h"])
+    assert mean_gain(values, "GN-OC-S", "JMP-S") == (12.5, 2)  # equal weights; a missing reference is left out
+
+
+# own tables from records
+
+def test_all_tasks_table_has_one_row_per_task_and_arm_in_printed_units(tmp_path):
+    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.0123, "eV/A")
+    write_record(tmp_path, "rmd17_ethanol", "GN-OC-S", 0.05, "eV/A")
+    write_record(tmp_path, "qm9_mu", "GN-OC-S", 0.4, "D")
+    write_record(tmp_path, "qm9_u0", "GN-OC-S", 250.0, "meV")  # already in the printed unit
+    table = all_tasks_table(tmp_path / "records")
+    assert list(table.columns) == ALL_TASKS_COLUMNS
+    assert list(zip(table["task"], table["arm"])) == [
+        ("qm9_mu", "GN-OC-S"), ("qm9_u0", "GN-OC-S"), ("rmd17_ethanol", "GN-OC-S"), ("rmd17_ethanol", "JMP-S")]
+    assert list(table["value"]) == pytest.approx([0.4, 250.0, 50.0, 12.3])
+    assert list(table["unit"]) == ["D", "meV", "meV/A", "meV/A"]
+    assert table["record"].iloc[3] == "records/finetune/rmd17_ethanol/JMP-S.json"
+    assert table["family"].iloc[3] == "rmd17" and table["data"].iloc[0] == "set-mini (surrogate labels)"
+
+
+def test_no_records_give_empty_tables(tmp_path):
+    assert all_tasks_table(tmp_path / "records").empty
+    assert own_values(all_tasks_table(tmp_path / "records")).shape == (40, 4)
+    assert speedup_table(tmp_path / "records").empty
+    assert speedup_totals(speedup_table(tmp_path / "records")).empty
+
+
+def test_matbench_value_is_fold_0_and_the_mean_needs_five_folds(tmp_path):
+    for fold in range(5):
+        write_record(tmp_path, "matbench_mp_e_form", "JMP-S", 0.1 * (fold + 1), "eV/atom", fold=fold)
+    for fold in range(4):
+        write_record(tmp_path, "matbench_phonons", "JMP-S", 10.0, "cm^-1", fold=fold)
+    table = all_tasks_table(tmp_path / "records").set_index("task")
+    assert table.loc["matbench_mp_e_form", "value"] == pytest.approx(100.0)
+    assert table.loc["matbench_mp_e_form", "mean_over_folds"] == pytest.approx(300.0)
+    assert np.isnan(table.loc["matbench_phonons", "mean_over_folds"])
+    paper = paper_table(4, table.reset_index()).set_index(["task", "statistic"])["own JMP-S"]
+    assert paper[("matbench_mp_e_form", "fold0")] == pytest.approx(100.0)
+    assert paper[("matbench_mp_e_form", "mean")] == pytest.approx(300.0)
+    assert np.isnan(paper[("matbench_phonons", "mean")])
+
+
+@pytest.mark.parametrize("number, rows", [(2, 12), (3, 10), (4, 17), (5, 9)])
+def test_paper_tables_keep_published_and_own_apart_and_leave_blanks(tmp_path, number, rows):
+    write_record(tmp_path, "rmd17_toluene", "JMP-L", 0.002, "eV/A")
+    write_record(tmp_path, "qm9_r2", "JMP-L", 5.0, "a0^2")
+    write_record(tmp_path, "qmof_bandgap", "JMP-L", 0.4, "eV")
+    write_record(tmp_path, "spice_dipeptides", "JMP-L", 0.03, "eV/A")
+    table = paper_table(number, all_tasks_table(tmp_path / "records"))
+    assert len(table) == rows
+    assert {f"published {arm}" for arm in facts.ARMS} | {f"own {arm}" for arm in facts.ARMS} < set(table.columns)
+    assert table["own JMP-L"].notna().sum() == 1
+    assert table[["own GN-OC-S", "own GN-OC-L", "own JMP-S"]].isna().all(axis=None)
+    ran = table[table["own JMP-L"].notna()].iloc[0]
+    assert ran["own data"] == "set-mini (surrogate labels)" and ran["own n_train"] == "80"
+    assert (table.loc[table["own JMP-L"].isna(), "own data"] == "").all()
+    assert ("bohr" in ran["note"]) == (number == 5)
+    lines = markdown(table).splitlines()
+    assert len(lines) == rows + 2 and "nan" not in "".join(lines).lower().replace("double-walled", "").replace("nanotube", "")
+
+
+def test_smoke_numbers_never_stand_beside_others(tmp_path):
+    for arm in facts.ARMS:
+        write_record(tmp_path, "rmd17_ethanol", arm, 0.1, "eV/A", profile="smoke")
+    own = all_tasks_table(tmp_path / "records")
+    assert len(own) == 4  # still listed, each with its profile
+    for table in (paper_table(3, own), gains_table(own)):
+        assert table.filter(regex="^own (GN|JMP)").isna().all(axis=None)
+        assert table.filter(regex="^published").notna().any(axis=None)
+    assert (scaling_table(own)["own_tasks"] == 0).all()
+    assert (claims_table(tmp_path / "records")["own"] == "").all()
+
+
+def test_there_is_no_table_6():
+    with pytest.raises(ValueError, match="2, 3, 4 and 5"):
+        paper_table(6)
+
+
+def test_own_claims_are_computed_and_labelled(tmp_path):
+    for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
+        write_record(tmp_path, "qm9_mu", arm, value, "D")
+    for arm, value in zip(facts.ARMS, (1.0, 1.0, 1.0, 2.0)):
+        write_record(tmp_path, "qm9_alpha", arm, value, "a0^3")
+    table = claims_table(tmp_path / "records").set_index("id")
+    assert table.loc["avg_gain_over_scratch", "own_value"] == pytest.approx((80.0 - 100.0) / 2)
+    assert table.loc["avg_gain_over_scratch", "own_tasks"] == 2
+    assert table.loc["avg_gain_small", "own_value"] == pytest.approx(25.0)
+    assert table.loc["avg_gain_over_best_scratch", "own_value"] == pytest.approx((75.0 - 100.0) / 2)
+    assert table.loc["sota_34_of_40", "own_value"] == 1 and "four arms" in table.loc["sota_34_of_40", "own"]
+    assert table.loc["avg_gain_over_scratch", "own_data"] == "generated data, profile mini"
+    assert table.loc["avg_gain_over_scratch_rmd17", "own"] == ""  # nothing was run there
+    assert table.loc["ablation_full", "own"] == "" and table.loc["qm9_half_error", "own"] == ""
+    assert table.loc["avg_gain_over_scratch", "recomputed_value"] == pytest.approx(58.69, abs=0.005)
+
+
+def test_gains_and_scaling_stand_beside_the_published_ones(tmp_path):
+    for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
+        write_record(tmp_path, "qm9_mu", arm, value, "D")
+    own = all_tasks_table(tmp_path / "records")
+    gains = gains_table(own).set_index("task")
+    assert gains.loc["qm9_mu", "own JMP-L over GN-OC-L / %"] == pytest.approx(80.0)
+    assert gains.loc["qm9_mu", "published JMP-L over GN-OC-L / %"] == pytest.approx(100 * (0.023 - 0.008) / 0.023)
+    assert gains["own JMP-L over GN-OC-L / %"].notna().sum() == 1
+    scaling = scaling_table(own).set_index(["comparison", "family"])
+    assert scaling.loc[("GN-OC-L over GN-OC-S", "all"), "own_mean_gain_percent"] == pytest.approx(-25.0)
+    assert scaling.loc[("GN-OC-L over GN-OC-S", "all"), "own_tasks"] == 1
+    assert scaling.loc[("JMP-L over JMP-S", "all"), "published_mean_gain_percent"] == pytest.approx(21.07, abs=0.005)
+
+
+# speed-up
+
+def test_speedup_counts_until_the_scratch_best_is_reached(tmp_path):
+    write_record(tmp_path, "rmd17_ethanol", "GN-OC-S", 0.1, "eV/A", history=[(10, 4.0, 0.3), (40, 16.0, 0.2), (80, 32.0, 0.25)])
+    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.1, "eV/A", history=[(10, 2.0, None), (20, 4.0, 0.19), (80, 16.0, 0.1)])
+    write_record(tmp_path, "qm9_mu", "GN-OC-S", 1.0, "D", history=[(10, 6.0, 1.0)])
+    write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D", history=[(10, 2.0, 1.5), (30, 10.0, 1.2)])
+    write_record(tmp_path, "qm9_mu", "JMP-L", 1.0, "D")  # no scratch partner of this size
+    table = speedup_table(tmp_path / "records").set_index(["task", "size"])
+    hit = table.loc[("rmd17_ethanol", "S")]
+    assert (hit["target_val"], hit["scratch_seconds"], hit["jmp_seconds"]) == pytest.approx((200.0, 16.0, 4.0))
+    assert (hit["ratio_seconds"], hit["ratio_steps"]) == (4.0, 2.0)
+    missed = table.loc[("qm9_mu", "S")]
+    assert np.isnan(missed["ratio_seconds"]) and missed["jmp_seconds_whole_run"] == 10.0
+    assert len(table) == 2
+    total = speedup_totals(table.reset_index()).set_index("size").loc["S"]
+    assert (total["tasks"], total["tasks_reached"]) == (2, 1)
+    assert total["ratio_seconds_reached"] == 4.0
+    assert total["ratio_seconds_all"] == pytest.approx((16.0 + 6.0) / (4.0 + 10.0))
+
+
+def test_write_tables_writes_blank_cells_and_dashes(tmp_path):
+    write_record(tmp_path, "qm9_mu", "GN-OC-S", 1.0, "D", history=[(10, 6.0, 1.0)])
+    write_record(tmp_path, "qm9_mu", "JMP-S", None, "D", history=[(10, 2.0, 1.5), (30, 10.0, float("nan"))])
+    written = write_tables(tmp_path)
+    names = {path.name for path in written}
+    assert {"all_tasks.csv", "table2.csv", "table2.md", "table5.md", "claims.csv", "scaling.csv", "speedup.csv"} <= names
+    assert all(path.is_file() for path in written) and not list(tmp_path.rglob("*.tmp"))
+    rows = (tmp_path / "tables" / "all_tasks.csv").read_text().splitlines()
+    assert rows[0].startswith("task,family,arm,metric,value,unit,data,n_train,n_test,record")
+    assert rows[1].startswith("qm9_mu,qm9,GN-OC-S,MAE,1,D,") and rows[2].startswith("qm9_mu,qm9,JMP-S,MAE,,D,")
+    assert ",-,-," in (tmp_path / "tables" / "speedup.csv").read_text()
+    before = {path: path.read_bytes() for path in written}
+    assert {path: path.read_bytes() for path in write_tables(tmp_path)} == before
+
+
+# bad records
+
+@pytest.mark.parametrize("change, message", [
+    ({"task": "qm9_g"}, "holds the record of"), ({"unit": "kcal/mol"}, "no factor is known"),
+    ({"kind": "pretrain"}, "not of a fine-tuning"), ({"schema": -1}, "not a record"),
+])
+def test_bad_records_are_named(tmp_path, change, message):
+    write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, **{"unit": "D", **change} if "task" not in change else {"unit": "D"})
+    if "task" in change:
+        path = tmp_path / "records" / "finetune" / "qm9_mu" / "JMP-S.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=message):
+        all_tasks_table(tmp_path / "records")
+
+
+def test_record_without_a_field_is_named(tmp_path):
+    path = write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D")
+    record = json.loads(path.read_text())
+    del record["n_test"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="lacks n_test"):
+        all_tasks_table(tmp_path / "records")
