@@ -1,0 +1,181 @@
+"""Records: one JSON file per run that says what was computed, from what, with which settings.
+
+    results/<profile>/records/pretrain/<size>.json
+    results/<profile>/records/finetune/<task id>/<arm>.json        (<arm>.fold<k>.json for folds k > 0)
+    results/<profile>/work/...                                     weights, predictions, checkpoints (not in git)
+
+Every table is computed from records.  The fingerprint is a hash of everything that decides the numbers;
+a finished record with the same fingerprint, whose files are there and unaltered, is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA = 1  # raised when the code changes in a way that changes numbers or the layout of records
+
+
+def pretrain_record_path(results_dir: Path, size: str) -> Path:
+    """Where the record of a pre-training lies; size: small or large."""
+    return Path(results_dir) / "records" / "pretrain" / f"{size}.json"
+
+
+def finetune_record_path(results_dir: Path, task_id: str, arm: str, fold: int = 0) -> Path:
+    """Where the record of a fine-tuning lies."""
+    name = f"{arm}.json" if fold == 0 else f"{arm}.fold{fold}.json"
+    return Path(results_dir) / "records" / "finetune" / task_id / name
+
+
+def work_dir(record_path: Path, results_dir: Path) -> Path:
+    """Folder of the large files of a run (weights, predictions, checkpoint), under ``work``."""
+    relative = Path(record_path).relative_to(Path(results_dir) / "records")
+    return Path(results_dir) / "work" / relative.with_suffix("")
+
+
+def fingerprint(values: dict) -> str:
+    """SHA-256 (hex) of plain nested values together with the schema number."""
+    text = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Atomically write readable JSON; NaN and infinity become null (JSON has no such numbers)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _plain(value):
+    """Numpy numbers to Python's, tuples to lists, non-finite numbers to None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_record(path: Path) -> dict:
+    """A record; raises ``FileNotFoundError`` or ``ValueError`` with one sentence."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"the record {path} is missing: run the notebook or command that makes it")
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error.msg} in line {error.lineno}); delete it and run again") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is not a record of schema {SCHEMA}; delete it and run again")
+    return record
+
+
+def finished_record(path: Path, results_dir: Path, wanted: str) -> dict | None:
+    """The record at ``path`` when it has the fingerprint ``wanted`` and its files are there unaltered."""
+    try:
+        record = read_record(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    if record.get("fingerprint") != wanted:
+        return None
+    for entry in record.get("files", {}).values():
+        file = Path(results_dir) / entry["file"]
+        if not file.exists() or file_sha256(file) != entry["sha256"]:
+            return None
+    return record
+
+
+def file_entry(path: Path, results_dir: Path) -> dict:
+    """{file, sha256} of a file, its path relative to the results folder."""
+    return {"file": Path(path).relative_to(results_dir).as_posix(), "sha256": file_sha256(path)}
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Atomically write plain arrays as npz; the same arrays always give the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    os.replace(temporary, path)
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that the package lies in, with '+' when files differ; None outside git."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+
+    try:
+        head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number may depend on."""
+    import torch
+
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+            "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def device_name(device) -> str:
+    """Readable name of a torch device."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def load_records(results_dir: Path) -> list[dict]:
+    """All fine-tuning records under ``results_dir``, sorted by path; an empty list when there are none."""
+    return [read_record(path) for path in sorted((Path(results_dir) / "records" / "finetune").glob("*/*.json"))]
+
+
+def load_pretraining_records(results_dir: Path) -> list[dict]:
+    """The pre-training records under ``results_dir``, small before large."""
+    paths = [pretrain_record_path(results_dir, size) for size in ("small", "large")]
+    return [read_record(path) for path in paths if path.exists()]
+
+
+def load_predictions(results_dir: Path, record: dict) -> tuple[np.ndarray, np.ndarray]:
+    """(true, predicted) test values of a fine-tuning record, in its unit: (S,) or, for forces, (ΣN,3).
+
+    Raises ``FileNotFoundError`` when the file is not there (predictions are not in git) and ``ValueError``
+    when it is not the one the record was made with.
+    """
+    path = Path(results_dir) / record["predictions"]["file"]
+    if not path.exists():
+        raise FileNotFoundError(f"the predictions {path} are missing (they are not kept in git): run this task again")
+    if file_sha256(path) != record["predictions"]["sha256"]:
+        raise ValueError(f"{path} is not the file its record describes (the sha256 differs): run this task again")
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["true"], arrays["predicted"]

@@ -1,0 +1,1 @@
+"""Training: losses, sampling, normalisers, schedules, the loop, pre-training and fine-tuning."""

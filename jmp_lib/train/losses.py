@@ -1,0 +1,84 @@
+"""Losses of joint pre-training and of fine-tuning, all in normalised units.
+
+Symbols: B structures, N atoms of all structures together, T pre-training tasks.
+``batch`` (N,) is the structure index of every atom, sorted from 0 to B-1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+EPSILON = 1.0e-6  # added to every component of the force error before the norm
+
+
+def force_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """L2 norm of the force error of every atom, ||F̂ - F + 1e-6||: (N,3), (N,3) -> (N,)."""
+    return torch.linalg.vector_norm(predicted - target + EPSILON, dim=-1)
+
+
+def per_structure_mean(values: Tensor, batch: Tensor, count: int) -> Tensor:
+    """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,)."""
+    sums = values.new_zeros(count).index_add(0, batch, values)
+    atoms = values.new_zeros(count).index_add(0, batch, torch.ones_like(values))
+    return sums / atoms
+
+
+def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy: Tensor, forces: Tensor,
+                     batch: Tensor, task: Tensor, energy_scale: Tensor, force_scale: Tensor,
+                     structurewise: bool = True) -> dict[str, Tensor]:
+    """Joint pre-training loss: every structure is judged by the heads of its own data set only.
+
+    predicted_energy (B,T), predicted_forces (N,3,T), energy (B,), forces (N,3), batch (N,),
+    task (B,) index of each structure's data set, energy_scale and force_scale (T,).
+    Energy: |ŷ - y| · scale, mean over structures.  Forces: shifted L2 norm · scale, mean over the atoms of
+    each structure and then over structures (``structurewise``), else mean over all atoms.
+    Returns the scalars total, energy and force.
+    """
+    own_energy = predicted_energy.gather(1, task[:, None]).squeeze(1)
+    own_forces = predicted_forces.gather(2, task[batch][:, None, None].expand(-1, 3, 1)).squeeze(2)
+    energy_terms = (own_energy - energy).abs() * energy_scale[task]
+    force_terms = force_distance(own_forces, forces) * force_scale[task][batch]
+    force_terms_of_structures = per_structure_mean(force_terms, batch, len(energy))
+    energy_loss = energy_terms.mean()
+    force_loss = force_terms_of_structures.mean() if structurewise else force_terms.mean()
+    return {"total": energy_loss + force_loss, "energy": energy_loss, "force": force_loss}
+
+
+def scalar_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error over structures: (B,), (B,) -> scalar."""
+    return (predicted - target).abs().mean()
+
+
+def vector_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over all atoms of the batch of the shifted L2 norm: (N,3), (N,3) -> scalar."""
+    return force_distance(predicted, target).mean()
+
+
+def binary_loss(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
+    """Binary cross entropy, SUMMED over the batch: (B,), (B,) in {0,1} -> scalar."""
+    weight = None if positive_weight is None else logits.new_tensor(positive_weight)
+    return functional.binary_cross_entropy_with_logits(logits, target.to(logits), reduction="sum", pos_weight=weight)
+
+
+def multiclass_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross entropy, SUMMED over the batch, weights not divided out: (B,C), (B,) -> scalar."""
+    return functional.cross_entropy(logits, target.long(), weight=class_weights, reduction="sum")
+
+
+def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
+                    coefficients: dict[str, float]) -> Tensor:
+    """Sum over targets of coefficient · loss; vectors (N,3) by ``vector_loss``, scalars by ``scalar_loss``.
+
+    Targets with coefficient 0 are left out (rMD17, MD22 and SPICE train on forces only).
+    Raises ``ValueError`` when every coefficient is 0.
+    """
+    terms = []
+    for name, coefficient in coefficients.items():
+        if coefficient:
+            loss = vector_loss if target[name].dim() == 2 else scalar_loss
+            terms.append(coefficient * loss(predicted[name], target[name]))
+    if not terms:
+        raise ValueError("all loss coefficients are 0: give at least one target a coefficient above 0")
+    return torch.stack(terms).sum()

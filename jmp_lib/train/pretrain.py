@@ -1,0 +1,243 @@
+"""Joint pre-training on the four sets (mini: oc20-mini, oc22-mini, anix-mini, t1x-mini).
+
+    record = pretrain(load_profile("mini"), "small", Path("results/mini"))
+
+Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of
+its own set.  Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA)
+weights ``model.safetensors`` with ``model.json``, and ``curves.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from jmp_lib import records
+from jmp_lib.data.tasks import load_pretraining_data
+from jmp_lib.model import PretrainModel
+from jmp_lib.profile import PRETRAINING_SETS, PretrainingSet, Profile
+from jmp_lib.train import losses
+from jmp_lib.train.batches import EvaluationSet, batch_maker, choose_device, graph_cache, predict, split_atoms
+from jmp_lib.train.ema import EMA
+from jmp_lib.train.loop import Run, train, used_precision
+from jmp_lib.train.metrics import force_mae, mae
+from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.sampling import Sampler
+from jmp_lib.train.schedule import in_updates
+from jmp_lib.train.weights import fit_factors, read_factors, save_weights, set_factors
+
+
+@dataclasses.dataclass(frozen=True)
+class JointSet:
+    """One pre-training set with what was fitted on its training part."""
+
+    key: str  # oc20, oc22, ani1x, transition1x
+    name: str  # for instance oc20-mini
+    train: object  # StructureSet
+    val: object
+    energy: Normaliser  # eV
+    forces: Normaliser  # eV/Å
+    energy_scale: float
+    force_scale: float
+
+    @property
+    def normalisers(self) -> dict[str, Normaliser]:
+        return {"energy": self.energy, "forces": self.forces}
+
+
+@lru_cache(maxsize=1)
+def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...]) -> list[JointSet]:
+    """The four sets in the order of the heads, with references, normalisers and loss scales."""
+    caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
+    sets = []
+    for (key, s), (_, train_part, val_part) in zip(settings, load_pretraining_data(data, caps)):
+        structures = list(train_part)
+        numbers = [structure["atomic_numbers"] for structure in structures]
+        energies = np.array([structure["energy"] for structure in structures])
+        energy = fit_property(numbers, energies, linear_reference=s.linear_reference, mean=s.energy_mean, std=s.energy_std)
+        forces = fit_forces([structure["forces"] for structure in structures], s.force_std)
+        mean_atoms = float(np.mean([len(z) for z in numbers]))
+        scale = mean_atoms if s.force_loss_scale is None else s.force_loss_scale
+        sets.append(JointSet(key, train_part.name, train_part, val_part, energy, forces, s.energy_loss_scale, scale))
+    return sets
+
+
+def profile_sets(profile: Profile) -> list[JointSet]:
+    """``joint_sets`` of a profile; read once per process."""
+    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
+    return joint_sets(profile.pretraining.data, settings)
+
+
+def data_hashes(sets: list[JointSet]) -> dict[str, str]:
+    """SHA-256 of each training and validation part."""
+    return {f"{s.name} {part}": getattr(s, part).sha256 for s in sets for part in ("train", "val")}
+
+
+def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
+    """Pre-train the ``size`` ("small" or "large") network of ``profile``; returns its record.
+
+    A finished run with the same settings and data is not repeated; a killed one goes on from its last
+    checkpoint and ends, on a CPU, with the same numbers.  Raises ``FloatingPointError`` for a loss that is not
+    finite, ``ValueError`` or ``FileNotFoundError`` for bad settings or data.
+    """
+    out_dir = Path(out_dir)
+    record_path = records.pretrain_record_path(out_dir, size)
+    work = records.work_dir(record_path, out_dir)
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / "lock"):  # a second process that wants the same run waits and then finds it done
+        sets = profile_sets(profile)
+        parameters = pretraining_parameters(profile, size)
+        hashes = data_hashes(sets)
+        print_ = records.fingerprint({"kind": "pretrain", "parameters": parameters, "data": hashes})
+        done = records.finished_record(record_path, out_dir, print_)
+        return done or _pretrain(profile, size, out_dir, sets, parameters, hashes, print_, progress)
+
+
+def pretraining_parameters(profile: Profile, size: str) -> dict:
+    """Everything in the profile that decides the numbers of a pre-training."""
+    return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
+            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
+            "pretraining": dataclasses.asdict(profile.pretraining)}
+
+
+def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, progress) -> dict:
+    settings = profile.pretraining
+    record_path = records.pretrain_record_path(out_dir, size)
+    work = records.work_dir(record_path, out_dir)
+    torch.set_num_threads(profile.threads)
+    device = choose_device(profile.device)
+    factors = scale_factors(profile, size, out_dir)
+    model = new_model(profile, size).to(device)
+    set_factors(model, factors)
+
+    sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed)
+    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
+                          edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
+    validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
+                                settings.eval_batch_size, device) for i, s in enumerate(sets)]
+    energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
+    force_scale = torch.tensor([s.force_scale for s in sets], device=device)
+
+    def loss(batch: dict) -> dict[str, torch.Tensor]:
+        output = model(batch)
+        return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
+                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale)
+
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
+                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay)
+    with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=not progress) as bar:
+        done = train(Run(
+            model=model, optimizer=optimizer,
+            schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
+            updates_per_epoch=sampler.batches_per_epoch,
+            batch=batch_maker(caches, [s.name for s in sets], sampler, profile.seed, device),
+            loss=loss, validate=lambda: validate(model, sets, validation),
+            clip=lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm),
+            fingerprint=fingerprint, checkpoint=work / "checkpoint.pt", checkpoint_every=settings.checkpoint_every,
+            ema=EMA(model, settings.ema_decay), restart=True, gradient_divisors=model.gradient_divisors(),
+            precision=settings.precision, bar=bar))
+
+    save_weights(work / "model", model, {
+        "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": profile.models[size].to_dict(),
+        "datasets": {s.key: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
+                             "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale} for s in sets},
+        "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
+    write_curves(work / "curves.csv", done.history)
+    record = {
+        "schema": records.SCHEMA, "kind": "pretrain", "profile": profile.name, "size": size, "seed": profile.seed,
+        "data": [s.name for s in sets], "data_kind": "generated" if settings.data == "mini" else "published",
+        "data_sha256": hashes, "n_train": {s.name: len(s.train) for s in sets},
+        "n_val": {s.name: len(s.val) for s in sets}, "updates": done.step, "final": done.history[-1],
+        "baseline": {s.name: baseline(s) for s in sets},
+        "draws_per_epoch": dict(zip([s.name for s in sets], sampler.draws)),
+        "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
+        "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
+                        for s in sets},
+        "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()), "history": done.history,
+        "wall_time_s": done.seconds, "device": records.device_name(device), "threads": profile.threads,
+        "precision": used_precision(settings.precision, device), "peak_memory_mb": records.peak_memory_mb(),
+        "commit": records.git_commit(), "versions": records.versions(),
+        "files": {name: records.file_entry(work / file, out_dir) for name, file in
+                  (("weights", "model.safetensors"), ("config", "model.json"), ("curves", "curves.csv"))},
+        "fingerprint": fingerprint}
+    records.write_json(record_path, record)
+    (work / "checkpoint.pt").unlink(missing_ok=True)
+    return records.read_record(record_path)
+
+
+def new_model(profile: Profile, size: str) -> torch.nn.Module:
+    """A pre-training network with random weights that depend on the seed only."""
+    torch.manual_seed(profile.seed)
+    return PretrainModel(profile.models[size], num_tasks=len(PRETRAINING_SETS),
+                         edge_dropout=profile.pretraining.edge_dropout)
+
+
+def describe_model(model: torch.nn.Module, config: dict) -> dict:
+    """Configuration and number of parameters, for a record."""
+    return {"config": config, "n_parameters": sum(p.numel() for p in model.parameters())}
+
+
+def scale_factors(profile: Profile, size: str, out_dir: Path) -> dict[str, float]:
+    """The fitted factors of the ``size`` network: name of the buffer -> value.
+
+    Fitted once on validation batches of the pre-training sets with the random initial weights (spec: 16
+    batches), and used by the pre-training and by both from-scratch and pre-trained fine-tunings, as the
+    official release ships one file per size.
+    """
+    sets, settings = profile_sets(profile), profile.pretraining
+    values = {"kind": "scale factors", "seed": profile.seed, "model": profile.models[size].to_dict(),
+              "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
+              "batches": [settings.scale_factor_batches, settings.batch_size], "data": data_hashes(sets)}
+    path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        wanted = records.fingerprint(values)
+        known = read_factors(path, wanted)
+        if known is not None:
+            return known
+        torch.set_num_threads(profile.threads)
+        model = new_model(profile, size)
+        caches = [graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i) for i, s in enumerate(sets)]
+        sampler = Sampler.joint([len(s.val) for s in sets], settings.temperature, settings.batch_size, profile.seed)
+        make = batch_maker(caches, [s.name for s in sets], sampler, profile.seed, torch.device("cpu"))
+        return fit_factors(path, model, [make(k)[0] for k in range(settings.scale_factor_batches)], wanted)
+
+
+def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet]) -> dict[str, float]:
+    """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
+    values = {}
+    for i, (s, part) in enumerate(zip(sets, batches)):
+        output = predict(model, part, lambda o: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False)
+        structures = list(s.val)
+        energies = [s.energy.denormalise(e, x["atomic_numbers"]) for e, x in zip(output["energy"], structures)]
+        values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array([x["energy"] for x in structures]))
+        values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val),
+                                                  [x["forces"] for x in structures], [x["fixed"] for x in structures])
+    return values
+
+
+def baseline(s: JointSet) -> dict[str, float]:
+    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set."""
+    structures = list(s.val)
+    energies = [s.energy.offset(x["atomic_numbers"]) for x in structures]
+    return {"energy_mae": mae(np.array(energies), np.array([x["energy"] for x in structures])),
+            "force_mae": force_mae([np.zeros_like(x["forces"]) for x in structures], [x["forces"] for x in structures],
+                                   [x["fixed"] for x in structures])}
+
+
+def write_curves(path: Path, history: list[dict]) -> None:
+    """History as CSV, atomically."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(temporary, path)

@@ -1,0 +1,134 @@
+"""Learning rates: warm-up and cosine in closed form, layer-wise groups, reduce-on-plateau.
+
+All rates are functions of the update number k (from 0), so nothing but k and the plateau state needs to
+be stored in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from dataclasses import dataclass
+
+import torch
+
+from jmp_lib.profile import Schedule, length
+
+
+@dataclass(frozen=True)
+class Updates:
+    """A Schedule with every length in updates."""
+
+    warmup: int
+    warmup_start_factor: float
+    cosine_until: int
+    min_factor: float
+    stop_at: int
+    validate_every: int
+
+
+def in_updates(schedule: Schedule, updates_per_epoch: int, max_steps: int | None = None) -> Updates:
+    """``schedule`` with its lengths in updates; ``max_steps`` shortens all of them in proportion.
+
+    Raises ``ValueError`` when a length makes no sense.
+    """
+    def updates(name: str) -> int:
+        number, unit = length(getattr(schedule, name), name)
+        return number * (updates_per_epoch if unit == "epochs" else 1)
+
+    warmup, cosine, stop, every = map(updates, ("warmup", "cosine_until", "stop_at", "validate_every"))
+    if max_steps is not None and max_steps < stop:
+        shrink = min(1.0, max_steps / cosine)
+        warmup, cosine, stop = int(warmup * shrink), max(1, int(cosine * shrink)), max_steps
+        every = min(every, stop)
+    if not (0 <= warmup <= cosine and 1 <= stop and 1 <= every):
+        raise ValueError(f"schedule: need 0 <= warmup <= cosine_until, stop_at >= 1 and validate_every >= 1, "
+                         f"got {warmup}, {cosine}, {stop}, {every} updates")
+    return Updates(warmup, schedule.warmup_start_factor, cosine, schedule.min_factor, stop, every)
+
+
+def warmup_cosine(k: int, base: float, warmup: int, until: int, start_factor: float, min_factor: float,
+                  restart: bool = False) -> float:
+    """Learning rate of update ``k``.
+
+    k < W: linear from start_factor·base, reaching base at k = W-1; then a cosine from base at k = W down to
+    min_factor·base at k = ``until``.  Afterwards it stays there, or (``restart``, as in pre-training) rises
+    again along the cosine.
+    """
+    start, low = start_factor * base, min_factor * base
+    if k < warmup:
+        return start + k * (base - start) / (warmup - 1) if warmup > 1 else base
+    if k >= until and not restart:
+        return low
+    return low + (base - low) * (1 + math.cos(math.pi * (k - warmup) / max(1, until - warmup))) / 2
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a learning-rate multiplier; fnmatch patterns on parameter names."""
+
+    name: str
+    patterns: tuple[str, ...]
+    multiplier: float
+
+    @property
+    def min_factor_scale(self) -> float:
+        """1 / multiplier: raises the group's minimum factor so that all groups end at the same rate."""
+        return 1.0 / self.multiplier
+
+
+def layerwise_groups(embedding: float, blocks: tuple[float, ...]) -> list[Group]:
+    """Groups of a fine-tuning model with ``len(blocks)`` interaction blocks.
+
+    Group i holds interaction block i and output block i+1; output block 0 goes with block 0.  The rest
+    (bases, output MLPs, heads) has multiplier 1 and comes last.
+    """
+    groups = [Group("embedding", ("embedding.*",), embedding)]
+    for i, multiplier in enumerate(blocks):
+        patterns = [f"backbone.int_blocks.{i}.*", f"backbone.out_blocks.{i + 1}.*"]
+        if i == 0:
+            patterns.append("backbone.out_blocks.0.*")
+        groups.append(Group(f"blocks_{i}", tuple(patterns), multiplier))
+    return groups + [Group("rest", ("*",), 1.0)]
+
+
+def parameter_groups(model: torch.nn.Module, groups: list[Group], lr: float) -> list[dict]:
+    """Optimiser groups: the first matching group takes a parameter; empty groups are left out.
+
+    Each has ``name``, ``base_lr`` (lr · multiplier) and ``multiplier`` besides ``params`` and ``lr``.
+    """
+    members = {group.name: [] for group in groups}
+    for name, parameter in model.named_parameters():
+        for group in groups:
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns):
+                members[group.name].append(parameter)
+                break
+        else:
+            raise ValueError(f"no learning-rate group takes the parameter '{name}'")
+    return [{"name": g.name, "params": members[g.name], "lr": lr * g.multiplier, "base_lr": lr * g.multiplier,
+             "multiplier": g.multiplier} for g in groups if members[g.name]]
+
+
+def group_min_factor(min_factor: float, multiplier: float) -> float:
+    """Minimum factor of a group: min_factor / multiplier clipped to [0.01, 0.99]."""
+    return min(max(min_factor / multiplier, 0.01), 0.99)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, k: int, schedule: Updates, restart: bool = False) -> None:
+    """Set the learning rate of every group for update ``k``.
+
+    Without restart the rates are left alone from update ``cosine_until`` + 1 on, where reduce-on-plateau
+    rules them.
+    """
+    if k > schedule.cosine_until and not restart:
+        return
+    for group in optimizer.param_groups:
+        low = group_min_factor(schedule.min_factor, group.get("multiplier", 1.0))
+        group["lr"] = warmup_cosine(k, group["base_lr"], schedule.warmup, schedule.cosine_until,
+                                    schedule.warmup_start_factor, low, restart)
+
+
+def plateau(optimizer: torch.optim.Optimizer, factor: float, patience: int):
+    """Reduce-on-plateau of the fine-tuning stage after the cosine (relative threshold 1e-4)."""
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience,
+                                                      threshold=1.0e-4, threshold_mode="rel", eps=1.0e-8)

@@ -1,0 +1,65 @@
+"""Final weights (safetensors with a readable JSON beside it) and fitted scale factors."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from jmp_lib.model import fit_scale_factors
+from jmp_lib.model.scaling import scale_modules
+from jmp_lib.records import write_json
+
+def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
+    """Write ``<stem>.safetensors`` (the whole state dict) and ``<stem>.json``, each atomically."""
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+    temporary = stem.with_name(f"{stem.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    os.replace(temporary, stem.with_suffix(".safetensors"))
+    write_json(stem.with_suffix(".json"), config)
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a safetensors file; raises ``FileNotFoundError`` or ``ValueError`` with one sentence."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"the weights {path} are missing: run the pre-training (notebook 02) first")
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it and run the pre-training again") from None
+
+
+def set_factors(model: torch.nn.Module, factors: dict[str, float]) -> None:
+    """Put fitted factors into ``model``: name of the scale module -> value.
+
+    A model without a direct-force branch takes the ones it has.  Raises ``ValueError`` when a factor of the
+    model is not among them.
+    """
+    for name, module in scale_modules(model).items():
+        if not factors.get(name):
+            raise ValueError(f"no fitted scale factor for '{name}': the factors belong to another network; fit them "
+                             "for this one (delete work/scale_factors and run again)")
+        module.set(factors[name])
+
+
+def read_factors(path: Path, fingerprint: str) -> dict[str, float] | None:
+    """Factors of a file that was made for ``fingerprint``, else None."""
+    try:
+        stored = json.loads(Path(path).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return stored["factors"] if stored.get("fingerprint") == fingerprint else None
+
+
+def fit_factors(path: Path, model: torch.nn.Module, batches: list[dict], fingerprint: str) -> dict[str, float]:
+    """Fit the factors of ``model`` on ``batches`` and write them to ``path`` as the float32 numbers they are used as."""
+    factors = {name: float(np.float32(value)) for name, value in fit_scale_factors(model, batches).items()}
+    write_json(path, {"fingerprint": fingerprint, "factors": factors})
+    return factors
