@@ -1,0 +1,101 @@
+"""Heads on the backbone's embeddings (section 7 of the specification)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from ase.data import atomic_masses
+from torch import Tensor, nn
+
+from .layers import scaled_silu
+
+SCALAR, SPATIAL_EXTENT, ENERGY = "scalar", "spatial_extent", "energy"
+GRADIENT_FORCES, DIRECT_FORCES = "gradient_forces", "direct_forces"
+KINDS = (SCALAR, SPATIAL_EXTENT, ENERGY, GRADIENT_FORCES, DIRECT_FORCES)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One output of a fine-tuning model.
+
+    name: the target. kind: ``scalar`` (an atom MLP, then the reduction), ``spatial_extent`` (QM9's
+    R²), ``energy``, ``gradient_forces`` (minus the gradient of the energy) or ``direct_forces``.
+    reduction: over the atoms of a structure: sum, mean or max.
+    """
+
+    name: str
+    kind: str = SCALAR
+    reduction: str = "sum"
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"head {self.name!r}: kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.reduction not in ("sum", "mean", "max"):
+            raise ValueError(f"head {self.name!r}: reduction {self.reduction!r} is not sum, mean or max")
+
+
+class ScaledSiLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled_silu(x)
+
+
+def head_mlp(width: int, bias: bool = True, num_mlps: int = 5, out_features: int = 1) -> nn.Sequential:
+    """``num_mlps`` linear layers at 0, 2, 4, …, σ between. A layer with one output has no bias."""
+    layers: list[nn.Module] = []
+    for _ in range(num_mlps - 1):
+        layers += [nn.Linear(width, width, bias=bias), ScaledSiLU()]
+    return nn.Sequential(*layers, nn.Linear(width, out_features, bias=bias and out_features > 1))
+
+
+def reduce_atoms(x: Tensor, batch: Tensor, num_structures: int, reduction: str) -> Tensor:
+    """(N,) per atom -> (B,) per structure."""
+    if reduction == "max":
+        out = x.new_full((num_structures,), -torch.inf)
+        return out.scatter_reduce(0, batch, x, "amax")
+    total = x.new_zeros(num_structures).index_add(0, batch, x)
+    if reduction == "mean":
+        total = total / torch.bincount(batch, minlength=num_structures)
+    return total
+
+
+class ScalarHead(nn.Module):
+    """Atom MLP, then sum, mean or max over the atoms of a structure."""
+
+    def __init__(self, width: int, reduction: str, out_features: int = 1):
+        super().__init__()
+        self.reduction = reduction
+        self.out_mlp = head_mlp(width, out_features=out_features)
+
+    def forward(self, h: Tensor, batch: dict) -> Tensor:
+        return reduce_atoms(self.out_mlp(h).squeeze(-1), batch["batch"], len(batch["natoms"]), self.reduction)
+
+
+class SpatialExtentHead(nn.Module):
+    """R²: each atom's value times its squared distance from the centre of mass, summed.
+
+    Six bias-free linear layers; positions in Å as given (not wrapped), standard masses.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(5):
+            layers += [nn.Linear(width, width, bias=False), ScaledSiLU()]
+        self.scalar_mlp = nn.Sequential(*layers, nn.Linear(width, 1, bias=False))
+        self.register_buffer("masses", torch.tensor(atomic_masses, dtype=torch.float32), persistent=False)
+
+    def forward(self, h: Tensor, batch: dict) -> Tensor:
+        index, count = batch["batch"], len(batch["natoms"])
+        mass = self.masses[batch["atomic_numbers"]].to(h)
+        pos = batch["pos"].to(h)
+        total = h.new_zeros(count).index_add(0, index, mass)
+        centre = h.new_zeros(count, 3).index_add(0, index, mass.unsqueeze(-1) * pos) / total.unsqueeze(-1)
+        squared = (pos - centre[index]).pow(2).sum(-1)
+        return reduce_atoms(self.scalar_mlp(h).squeeze(-1) * squared, index, count, "sum")
+
+
+def edge_forces(mlp: nn.Module, x_f: Tensor, u_main: Tensor, batch: dict) -> Tensor:
+    """The MLP's scalar per main edge times the edge's unit vector, summed on targets: (N, 3)."""
+    per_edge = mlp(x_f) * u_main.to(x_f)
+    return per_edge.new_zeros(len(batch["batch"]), 3).index_add(0, batch["main_edge_index"][1], per_edge)

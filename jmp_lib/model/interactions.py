@@ -1,0 +1,209 @@
+"""The five interactions of GemNet-OC (section 6 of the specification).
+
+    trip_interaction       e2e   edges that meet at an atom
+    quad_interaction             chains c -> a <- b <- d
+    atom_edge_interaction  a2e   atoms onto edges
+    edge_atom_interaction  e2a   edges onto atoms
+    atom_interaction       a2a   atoms onto atoms
+
+Each projects its input down, sums over members with the kernels of ``bases.Kernels``, and projects
+up. Z is flattened with the basis index slow and the channel fast.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .bases import Kernels
+from .config import BackboneConfig
+from .geometry import pad
+from .layers import INV_SQRT_2, Dense, Scale, scaled_silu
+
+
+class Bilinear(nn.Module):
+    """Maps the flattened sum Z (rows, basis·channels) to the output width."""
+
+    def __init__(self, basis: int, channels: int, out_features: int):
+        super().__init__()
+        self.bilinear = Dense(basis * channels, out_features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.bilinear(z)
+
+
+class Member(nn.Module):
+    """What triplet-like interactions share: input before the sum, symmetric lift after it.
+
+    Subclasses add ``down_projection`` and the up-projections (their order is that of the published
+    state dict).
+    """
+
+    def __init__(self, dense: str, width: int, emb_size_rbf: int):
+        super().__init__()
+        self._dense = dense
+        setattr(self, dense, Dense(width, width, True))
+        self.mlp_rbf = Dense(emb_size_rbf, width)
+        self.scale_rbf = Scale()
+
+    def project(self, x: Tensor, rad: Tensor, gather: Tensor | None = None) -> Tensor:
+        """σ(W x), at the edges ``gather`` if given, ⊙ radial weights, scaled, projected down."""
+        x = getattr(self, self._dense)(x)
+        x = x if gather is None else x[gather]
+        product = self.scale_rbf(x * self.mlp_rbf(rad), reference=lambda: (x, None))
+        return self.down_projection(product)
+
+    def lift(self, z: Tensor, reverse: Tensor) -> Tensor:
+        """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2."""
+        return (self.up_projection_ca(z) + self.up_projection_ac(z[reverse])) * INV_SQRT_2
+
+
+class TripletInteraction(Member):
+    """e2e: edges b -> a onto edges c -> a."""
+
+    def __init__(self, c: BackboneConfig):
+        super().__init__("dense_ba", c.emb_size_edge, c.emb_size_rbf)
+        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
+        self.scale_cbf_sum = Scale()
+        self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in, True)
+        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+        self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+
+    def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
+        x = self.project(m, kernels.rad_e2e)
+        n, dm = len(batch["batch"]), batch["main_width"]
+        z = kernels.e2e @ pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
+        z = self.mlp_cbf(z.view(n * dm, -1))[batch["main_slot"]]
+        z = self.scale_cbf_sum(z, reference=lambda: (x, degree(batch, "main") - 1))
+        return self.lift(z, batch["main_reverse"])
+
+
+class AtomEdgeInteraction(Member):
+    """a2e: source atoms of the a2ee2a edges onto edges c -> a."""
+
+    def __init__(self, c: BackboneConfig):
+        super().__init__("dense_ba", c.emb_size_atom, c.emb_size_rbf)
+        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
+        self.scale_cbf_sum = Scale()
+        self.down_projection = Dense(c.emb_size_atom, c.emb_size_trip_in, True)
+        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+        self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+
+    def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
+        x = self.project(h, kernels.rad_a2e, gather=batch["a2ee2a_edge_index"][0])
+        n, dm, da = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"]
+        z = kernels.a2e @ pad(x, batch["a2ee2a_slot"], n * da).view(n, da, -1)
+        z = self.mlp_cbf(z.view(n * dm, -1))[batch["main_slot"]]
+        z = self.scale_cbf_sum(z, reference=lambda: (x, partners_of_a2ee2a(batch)))
+        return self.lift(z, batch["main_reverse"])
+
+
+class EdgeAtomInteraction(Member):
+    """e2a: edges b -> a onto atom a, through the directions of its a2ee2a edges."""
+
+    def __init__(self, c: BackboneConfig):
+        super().__init__("dense_ba", c.emb_size_edge, c.emb_size_rbf)
+        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
+        self.scale_cbf_sum = Scale()
+        self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in, True)
+        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_atom, True)
+
+    def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
+        x = self.project(m, kernels.rad_e2a)
+        n, dm = len(batch["batch"]), batch["main_width"]
+        z = kernels.e2a @ pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
+        z = self.mlp_cbf(z.view(n, -1))
+        z = self.scale_cbf_sum(z, reference=lambda: (x, partners_of_main(batch)))
+        return self.up_projection_ca(z)
+
+
+class QuadrupletInteraction(Member):
+    """Edges d -> b through b -> a onto c -> a, summed in 2L azimuth channels on b -> a."""
+
+    def __init__(self, c: BackboneConfig):
+        super().__init__("dense_db", c.emb_size_edge, c.emb_size_rbf)
+        self.mlp_cbf = Dense(c.emb_size_cbf, c.emb_size_quad_in)
+        self.scale_cbf = Scale()
+        self.mlp_sbf = Bilinear(c.emb_size_sbf, c.emb_size_quad_in, c.emb_size_quad_out)
+        self.scale_sbf_sum = Scale()
+        self.down_projection = Dense(c.emb_size_edge, c.emb_size_quad_in, True)
+        self.up_projection_ca = Dense(c.emb_size_quad_out, c.emb_size_edge, True)
+        self.up_projection_ac = Dense(c.emb_size_quad_out, c.emb_size_edge, True)
+
+    def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
+        x = self.project(m, kernels.rad_quad)
+        n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
+        x = pad(x, batch["main_slot"], n * dm).view(n, dm, -1)[batch["qint_edge_index"][0]]  # (E_q, dm, Qi)
+        y = x * self.mlp_cbf(kernels.q_in_cbf)
+        y = self.scale_cbf(y, reference=lambda: (x, q_in_members(batch), q_in_members(batch)))
+        on_p = kernels.q_in_azimuth @ y  # (E_q, 2L, Qi): inner edges summed onto the middle bond
+        channels = on_p.shape[1]
+        table = pad(on_p, batch["qint_slot"], n * dq).view(n, dq, channels, -1).transpose(1, 2)
+        z = kernels.q_out @ table.reshape(n, channels * dq, -1)  # (n, dm·Es, Qi)
+        same = torch.cat([y.flatten(0, 1), y.new_zeros(1, y.shape[-1])])[kernels.q_same_in]
+        z = z.view(n * dm, -1, y.shape[-1]) - kernels.q_same @ same
+        z = self.mlp_sbf(z.flatten(1))[batch["main_slot"]]
+        z = self.scale_sbf_sum(z, reference=lambda: (y.flatten(0, 1), quadruplets_of_q_in(batch)))
+        return self.lift(z, batch["main_reverse"])
+
+
+class AtomInteraction(nn.Module):
+    """a2a: every atom within the cutoff onto the target atom, by distance alone."""
+
+    def __init__(self, c: BackboneConfig):
+        super().__init__()
+        self.bilinear = Dense(c.emb_size_rbf * c.emb_size_aint_in, c.emb_size_aint_out)
+        self.scale_rbf_sum = Scale()
+        self.down_projection = Dense(c.emb_size_atom, c.emb_size_aint_in, True)
+        self.up_projection = Dense(c.emb_size_aint_out, c.emb_size_atom, True)
+
+    def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
+        x = self.down_projection(h)
+        n, dp = len(h), batch["pair_width"]
+        z = kernels.a2a @ pad(x[batch["pair_source"]], batch["pair_slot"], n * dp).view(n, dp, -1)
+        z = self.bilinear(z.view(n, -1))
+        z = self.scale_rbf_sum(z, reference=lambda: (x[batch["a2a_edge_index"][0]], None))
+        return self.up_projection(z)
+
+
+# How often a member enters a sum; used only while scale factors are fitted.
+
+
+def degree(batch: dict, graph: str, of: str = "main") -> Tensor:
+    """For every edge of ``of``, the number of ``graph`` edges at its target."""
+    count = torch.bincount(batch[f"{graph}_edge_index"][1], minlength=len(batch["batch"]))
+    return count[batch[f"{of}_edge_index"][1]]
+
+
+def partners_of_a2ee2a(batch: dict) -> Tensor:
+    """Main edges that each a2ee2a edge meets, its own image left out."""
+    table = _exceptions(batch, "ae_same", "main_width", "a2ee2a_width").sum(1)
+    return degree(batch, "main", "a2ee2a") - table.flatten()[batch["a2ee2a_slot"]]
+
+
+def partners_of_main(batch: dict) -> Tensor:
+    table = _exceptions(batch, "ae_same", "main_width", "a2ee2a_width").sum(2)
+    return degree(batch, "a2ee2a", "main") - table.flatten()[batch["main_slot"]]
+
+
+def _exceptions(batch: dict, key: str, rows: str, columns: str) -> Tensor:
+    table = torch.zeros(len(batch["batch"]) * batch[rows] * batch[columns], dtype=torch.long)
+    table[batch[key].cpu()] = 1
+    return table.view(-1, batch[rows], batch[columns]).to(batch["batch"].device)
+
+
+def q_in_members(batch: dict) -> Tensor:
+    """1 for every true member of the (E_q·dm) table of inner edges, else 0."""
+    dm, source = batch["main_width"], batch["qint_edge_index"][0]
+    count = torch.bincount(batch["main_edge_index"][1], minlength=len(batch["batch"]))[source]
+    member = torch.arange(dm, device=source.device) < count.unsqueeze(1)
+    return member.flatten().index_fill(0, batch["qin_back"], False).long()
+
+
+def quadruplets_of_q_in(batch: dict) -> Tensor:
+    """In how many quadruplets every entry of the (E_q·dm) table takes part."""
+    dm, dq = batch["main_width"], batch["qint_width"]
+    own = _exceptions(batch, "qout_same", "main_width", "qint_width").sum(1).flatten()[batch["qint_slot"]]
+    count = (degree(batch, "main", "qint") - own).repeat_interleave(dm)
+    count = count * q_in_members(batch)
+    return count.index_add(0, batch["quad_same_in"], -torch.ones_like(batch["quad_same_in"]))

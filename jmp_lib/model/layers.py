@@ -1,0 +1,98 @@
+"""Dense layers, residuals, fitted scale factors and initialisation (section 5 of the specification)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+INV_SQRT_2 = 1 / math.sqrt(2)
+INV_SQRT_3 = 1 / math.sqrt(3)
+
+
+def scaled_silu(x: Tensor) -> Tensor:
+    """SiLU(x) / 0.6, which keeps the variance of a standard normal input near one."""
+    return F.silu(x) * (1 / 0.6)
+
+
+class Dense(nn.Module):
+    """Linear map without bias, followed by the scaled SiLU unless ``activation`` is False."""
+
+    def __init__(self, in_features: int, out_features: int, activation: bool = False):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=False)
+        self.activation = activation
+        standardized_orthogonal_(self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return scaled_silu(x) if self.activation else x
+
+
+class Residual(nn.Module):
+    """x -> (x + σ(W₁ σ(W₀ x))) / √2."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.dense_mlp = nn.Sequential(Dense(features, features, True), Dense(features, features, True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.dense_mlp(x)) * INV_SQRT_2
+
+
+def residuals(count: int, features: int) -> nn.ModuleList:
+    return nn.ModuleList(Residual(features) for _ in range(count))
+
+
+def apply_all(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class Scale(nn.Module):
+    """Multiplies by a factor fitted once before training (``jmp_lib.model.scaling``).
+
+    A factor of exactly 0 means "not fitted" and leaves x unchanged. ``reference`` returns the rows
+    whose variance the output should have, how often each counts (or None), and, where the output is
+    a padded table, how often each of its rows counts. It is only called while a factor is fitted.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale_factor", torch.tensor(0.0))
+        self.value = 0.0
+        self.observer: Callable | None = None
+
+    def set(self, value: float) -> None:
+        self.value = float(value)
+        self.scale_factor.fill_(self.value)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self.value = float(self.scale_factor)
+
+    def forward(self, x: Tensor, reference: Callable | None = None) -> Tensor:
+        if self.observer is not None:
+            self.observer(x, reference)
+        return x * self.value if self.value else x
+
+
+@torch.no_grad()
+def standardized_orthogonal_(weight: Tensor) -> Tensor:
+    """The published initialisation: random orthogonal, standardised over the inputs, over √fan_in.
+
+    Two-index weights (out, in) are standardised along axis 1, three-index weights (K, S, I) along
+    axes 0 and 1 together, fan_in = K·S.
+    """
+    axes = 1 if weight.ndim == 2 else (0, 1)
+    fan_in = weight.shape[1] if weight.ndim == 2 else weight.shape[0] * weight.shape[1]
+    nn.init.orthogonal_(weight)
+    mean = weight.mean(dim=axes, keepdim=True)
+    # A single input has no variance to standardise.
+    var = weight.var(dim=axes, keepdim=True, unbiased=True) if fan_in > 1 else torch.ones_like(mean)
+    weight.sub_(mean if fan_in > 1 else 0).div_((var + 1e-6).sqrt()).mul_(fan_in**-0.5)
+    return weight
