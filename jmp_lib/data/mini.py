@@ -76,7 +76,7 @@ def load_mini(name: str, folder: str | Path = MINI_DIR) -> StructureSet:
 
 def describe(about: dict) -> str:
     """One line from a card: name, level of theory, what it stands for."""
-    return f"{about.get('name')}: {about.get('level_of_theory')} labels, stands for {about.get('stands_for')}"
+    return f"{about.get('name')}, labels by {about.get('level_of_theory')}, stands for {about.get('stands_for')}"
 
 
 def _mend(name: str) -> str:
