@@ -1,0 +1,113 @@
+"""Losses: against the reference fixtures when JMP_REFERENCE is set, against frozen and hand-made values always."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from jmp_lib.train.losses import (
+    binary_loss,
+    finetuning_loss,
+    force_distance,
+    multiclass_loss,
+    pretraining_loss,
+    scalar_loss,
+    vector_loss,
+)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict:
+    folder = os.environ.get("JMP_REFERENCE")
+    if not folder:
+        pytest.skip("JMP_REFERENCE is not set: no reference fixtures")
+    return json.loads((Path(folder) / "golden_training.json").read_text())
+
+
+def pretraining_inputs() -> dict:
+    """Three structures of 1, 2 and 1 atoms, two tasks; the wrong task's predictions are far off."""
+    return {"predicted_energy": torch.tensor([[1.0, 99.0], [99.0, 2.0], [0.5, 99.0]]),
+            "predicted_forces": torch.stack([torch.zeros(4, 3), torch.full((4, 3), 50.0)], -1).index_copy(
+                0, torch.tensor([1, 2]), torch.stack([torch.full((2, 3), 50.0), torch.zeros(2, 3)], -1)),
+            "energy": torch.tensor([0.0, 4.0, 1.0]),
+            "forces": torch.tensor([[3.0, 4.0, 0.0], [1.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 2.0]]),
+            "batch": torch.tensor([0, 1, 1, 2]), "task": torch.tensor([0, 1, 0]),
+            "energy_scale": torch.tensor([1.0, 0.5]), "force_scale": torch.tensor([10.0, 2.0])}
+
+
+def test_pretraining_loss_by_hand():
+    loss = pretraining_loss(**pretraining_inputs())
+    assert loss["energy"].item() == pytest.approx((1.0 + 0.5 * 2.0 + 0.5) / 3)
+    assert loss["force"].item() == pytest.approx((10 * 5.0 + 2 * (1.0 + 3.0) / 2 + 10 * 2.0) / 3, rel=1e-5)
+    assert loss["total"].item() == pytest.approx(loss["energy"].item() + loss["force"].item())
+
+
+def test_force_loss_is_structurewise():
+    atomwise = pretraining_loss(**pretraining_inputs(), structurewise=False)
+    assert atomwise["force"].item() == pytest.approx((50.0 + 2.0 + 6.0 + 20.0) / 4, rel=1e-5)
+
+
+def test_other_tasks_get_no_gradient():
+    inputs = pretraining_inputs()
+    energy = inputs["predicted_energy"].requires_grad_()
+    forces = inputs["predicted_forces"].requires_grad_()
+    pretraining_loss(**inputs)["total"].backward()
+    assert torch.equal(energy.grad != 0, torch.tensor([[True, False], [False, True], [True, False]]))
+    assert not forces.grad[0, :, 1].any() and not forces.grad[1, :, 0].any() and forces.grad[1, :, 1].any()
+
+
+def test_norm_has_the_shift():
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    assert force_distance(zero, zero).tolist() == pytest.approx([3**0.5 * 1e-6] * 2)
+
+
+def test_classification_losses_are_sums():
+    logits, target = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0])
+    assert binary_loss(logits, target).item() == pytest.approx(2 * 0.6931471806)
+    assert binary_loss(logits, target, positive_weight=3.0).item() == pytest.approx(4 * 0.6931471806)
+    weights = torch.tensor([1.0, 2.0])
+    assert multiclass_loss(torch.zeros(2, 2), torch.tensor([0, 1]), weights).item() == pytest.approx(3 * 0.6931471806)
+
+
+def test_finetuning_loss_leaves_out_zero_coefficients():
+    predicted = {"energy": torch.tensor([1.0]), "forces": torch.tensor([[3.0, 4.0, 0.0]])}
+    target = {"energy": torch.tensor([0.0]), "forces": torch.zeros(1, 3)}
+    assert finetuning_loss(predicted, target, {"energy": 0.0, "forces": 10.0}).item() == pytest.approx(50.0, rel=1e-5)
+    assert finetuning_loss(predicted, target, {"energy": 1.0, "forces": 10.0}).item() == pytest.approx(51.0, rel=1e-5)
+    with pytest.raises(ValueError, match="coefficients are 0"):
+        finetuning_loss(predicted, target, {"energy": 0.0})
+
+
+@pytest.mark.parametrize("structurewise", [True, False])
+def test_pretraining_loss_against_reference(golden, structurewise):
+    inputs, outputs = golden["pretrain_loss"]["inputs"], golden["pretrain_loss"]["outputs"]
+    wanted = next(v for k, v in outputs.items() if k == f"structurewise={structurewise},reduction=mean")
+    task = torch.tensor(inputs["task_of_structure"]).long()
+    scale = {"energy": torch.ones(inputs["num_tasks"]), "force": torch.ones(inputs["num_tasks"])}
+    for which in scale:
+        scale[which][task] = torch.tensor(inputs[f"{which}_scale"])
+    loss = pretraining_loss(torch.tensor(inputs["pred_energy"]), torch.tensor(inputs["pred_forces"]),
+                            torch.tensor(inputs["y"]), torch.tensor(inputs["force"]), torch.tensor(inputs["batch"]).long(),
+                            task, scale["energy"], scale["force"], structurewise)
+    assert {k: v.item() for k, v in loss.items()} == pytest.approx(wanted, rel=1e-6)
+
+
+def test_finetuning_losses_against_reference(golden):
+    inputs, outputs = golden["finetune_loss"]["inputs"], golden["finetune_loss"]["outputs"]
+    pred = {k: torch.tensor(v) for k, v in inputs["pred"].items()}
+    target = {k: torch.tensor(v) for k, v in inputs["target"].items()}
+    coefficient = inputs["coefficients"]
+    y = scalar_loss(pred["y"], target["y"])
+    force = vector_loss(pred["force"], target["force"])
+    assert coefficient["y"] * y.item() == pytest.approx(outputs["y_only"], rel=1e-6)
+    assert coefficient["force"] * force.item() == pytest.approx(outputs["force_only"], rel=1e-6)
+    binary = binary_loss(pred["b"], target["b"], inputs["binary_pos_weight"])
+    classes = multiclass_loss(pred["c"], target["c"], torch.tensor(inputs["class_weights"]))
+    assert binary.item() == pytest.approx(outputs["binary_only"], rel=1e-6)
+    assert classes.item() == pytest.approx(outputs["multiclass_only"], rel=1e-6)
+    both = finetuning_loss(pred, target, {"y": 1.0, "force": 100.0}).item()
+    assert both == pytest.approx(outputs["energy_forces_model model_type=energy_forces y=1 force=100"], rel=1e-6)
+    alone = finetuning_loss(pred, target, {"y": 0.0, "force": 100.0}).item()
+    assert alone == pytest.approx(outputs["energy_forces_model model_type=forces y=1 force=100"], rel=1e-6)
