@@ -13,7 +13,7 @@ from jmp_lib.generate.molecules import MD22_SMILES, canonical, embed
 from jmp_lib.generate.trajectories import trajectory
 
 SEED = 1922
-FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 5, 40, 2.0, 4.0
+FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 5, 30, 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def generate(system: str, out_dir=None, frames: int = FRAMES, log=print) -> dict
     heavy_bonds = {(i, j) for i, j in bonds if min(numbers[i], numbers[j]) > 1}
     structures, error = trajectory(
         numbers, pos, heavy_bonds, temperature=what.temperature, frames=frames, every=EVERY, equilibrate=EQUILIBRATE,
-        rng=rng, dt=STEP, hydrogen_mass=HYDROGEN_MASS, relax_steps=60,
+        rng=rng, dt=STEP, hydrogen_mass=HYDROGEN_MASS, relax_steps=40,
     )
     log(f"md22-mini-{system}: {len(structures)} frames, {time.process_time() - started:.0f} s")
     stand_in = what.really if what.really.startswith("the same") else f"stand-in for {what.stands_for}: {what.really}"
@@ -77,7 +77,7 @@ def generate(system: str, out_dir=None, frames: int = FRAMES, log=print) -> dict
         f"md22-mini-{system}", [{**s, "group": 0} for s in structures], [what.group], out_dir=out_dir,
         stands_for=f"MD22 {what.stands_for}",
         how_made=f"{stand_in}. One Langevin run at {what.temperature:g} K (step {STEP:g} fs with hydrogen atoms of "
-        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 60 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
+        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 40 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
         f"then a frame every {EVERY * STEP:g} fs, in time order.",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),

@@ -91,7 +91,7 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
     rng = np.random.default_rng(SEED)
     structures, names, errors = [], [], []
     for smiles in enumerate_molecules(SEED, int(1.4 * molecules) + 5, HEAVY, ELEMENTS, "finetune"):
-        found = minimum(smiles, int(rng.integers(1 << 30)), fmax=0.01, accuracy=0.05)
+        found = minimum(smiles, int(rng.integers(1 << 30)), fmax=0.01, accuracy=0.3)
         if found is None:
             continue
         calculator, numbers, pos, _ = found
