@@ -1,0 +1,205 @@
+"""A killed run ends with the same numbers, to the last bit, as an uninterrupted one (CPU)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from jmp_lib import records
+from jmp_lib.profile import load_profile
+from jmp_lib.train import finetune as finetune_module
+from jmp_lib.train import loop
+from jmp_lib.train import pretrain as pretrain_module
+from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
+from jmp_lib.train.ema import EMA
+from jmp_lib.train.loop import Run, train
+from jmp_lib.train.schedule import Updates, plateau
+from toy_sets import toy_pretraining, toy_task
+
+TIMES = ("seconds", "train_seconds")
+
+
+class Killed(Exception):
+    pass
+
+
+def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> Run:
+    """The real loop on a small regression: cosine to update 12, plateau after, best weights kept."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 0.05, "multiplier": 1.0}], lr=0.05)
+
+    def batch(step):
+        if step == kill_at:
+            raise Killed
+        x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3))).float()
+        return {"x": x, "y": x[:, :1] * x[:, 1:2] * (float("nan") if step == poison_at else 1.0)}, [f"toy[{step}]", "toy[7]"]
+
+    grid = torch.linspace(-1, 1, 30).reshape(10, 3)
+
+    def validate():
+        with torch.no_grad():
+            return {"val_metric": (model(grid) - grid[:, :1] * grid[:, 1:2]).abs().mean().item()}
+
+    return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
+               batch=batch, loss=lambda b: {"total": (model(b["x"]) - b["y"]).abs().mean()}, validate=validate,
+               clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
+               checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
+               gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)
+
+
+def numbers(progress) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in progress.history]
+
+
+@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize("kills", [(3,), (5, 13, 14, 29)])
+def test_resume_is_bitwise(tmp_path, ema, kills):
+    whole_run = tiny_run(tmp_path / "whole", ema)
+    whole = train(whole_run)
+    for kill in kills:
+        with pytest.raises(Killed):
+            train(tiny_run(tmp_path / "killed", ema, kill_at=kill))
+    resumed_run = tiny_run(tmp_path / "killed", ema)
+    resumed = train(resumed_run)
+    assert numbers(resumed) == numbers(whole)
+    assert (resumed.best_value, resumed.best_step, resumed.stopped) == (whole.best_value, whole.best_step, whole.stopped)
+    for name, tensor in whole_run.model.state_dict().items():
+        assert torch.equal(tensor, resumed_run.model.state_dict()[name]), name
+
+
+def test_the_plateau_stage_is_reached(tmp_path):
+    rates = [row["lr"] for row in train(tiny_run(tmp_path)).history]
+    assert min(rates) < 0.99 * 0.05 * 0.1  # below the end of the cosine
+
+
+def test_best_weights_are_the_ones_kept(tmp_path):
+    run = tiny_run(tmp_path)
+    progress = train(run)
+    assert progress.best_value == min(row["val_metric"] for row in progress.history)
+    assert run.validate()["val_metric"] == pytest.approx(progress.best_value, rel=1e-6)
+
+
+def test_early_stopping(tmp_path):
+    run = tiny_run(tmp_path, patience=1)
+    progress = train(run)
+    assert progress.step < 30 and "no improvement in 1 validations" in progress.stopped
+    rows = [row["val_metric"] for row in progress.history]
+    assert rows[-1] >= min(rows[:-1]) and progress.best_value == min(rows)
+
+
+def test_gradient_of_shared_parameters_is_divided(tmp_path):
+    run = tiny_run(tmp_path)
+    seen = {}
+    run.clip = lambda: seen.setdefault("grads", [p.grad.clone() for p in run.model.parameters()])
+    train(dataclasses.replace(run, schedule=Updates(0, 1.0, 1, 0.1, 1, 1)))
+    fresh = tiny_run(tmp_path / "fresh")
+    fresh.loss(fresh.batch(0)[0])["total"].backward()
+    divisors = [2, 1, 1, 1]
+    for got, parameter, divisor in zip(seen["grads"], fresh.model.parameters(), divisors):
+        assert torch.equal(got * divisor, parameter.grad)
+
+
+def test_non_finite_loss_names_the_structures(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"update 6 is nan.*toy\[6\], toy\[7\]"):
+        train(tiny_run(tmp_path, poison_at=6))
+
+
+def test_checkpoint_of_other_settings_is_not_used(tmp_path):
+    path = tmp_path / "c.pt"
+    assert load_checkpoint(path, "a") is None
+    save_checkpoint(path, "a", value=1.5)
+    assert load_checkpoint(path, "a")["value"] == 1.5
+    assert load_checkpoint(path, "b") is None
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="delete it to start"):
+        load_checkpoint(path, "a")
+
+
+def test_checkpoint_executes_nothing(tmp_path):
+    """A pickle that would run code is refused."""
+    class Harmful:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('executed')",))
+
+    torch.save({"layout": 1, "fingerprint": "a", "x": Harmful()}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(tmp_path / "c.pt", "a")
+
+
+@pytest.fixture
+def toy_data(monkeypatch):
+    monkeypatch.setattr(pretrain_module, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
+    pretrain_module.joint_sets.cache_clear()
+    yield
+    pretrain_module.joint_sets.cache_clear()
+
+
+def kill_after(monkeypatch, saves: int) -> None:
+    """The process "dies" right after that many checkpoints."""
+    original, count = loop.save_checkpoint, []
+
+    def save(*arguments, **parts):
+        original(*arguments, **parts)
+        count.append(1)
+        if len(count) == saves:
+            raise Killed
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+
+
+def smoke(**changes):
+    return load_profile("smoke", device="cpu", **changes)
+
+
+def test_pretraining_and_finetuning_survive_a_kill(tmp_path, toy_data, monkeypatch):
+    """The real network: the killed and resumed run writes the same weights and predictions."""
+    whole = pretrain_module.pretrain(smoke(), "small", tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 1)
+        with pytest.raises(Killed):
+            pretrain_module.pretrain(smoke(), "small", tmp_path / "killed", progress=False)
+    resumed = pretrain_module.pretrain(smoke(), "small", tmp_path / "killed", progress=False)
+    assert resumed["files"]["weights"]["sha256"] == whole["files"]["weights"]["sha256"]
+    assert resumed["final"].keys() == whole["final"].keys()
+
+    for task in ("qm9_mu", "rmd17_ethanol"):
+        done = finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "whole", progress=False)
+        with monkeypatch.context() as patch:
+            kill_after(patch, 1)
+            with pytest.raises(Killed):
+                finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "killed", progress=False)
+        again = finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "killed", progress=False)
+        assert again["predictions"]["sha256"] == done["predictions"]["sha256"]
+        assert again["value"] == done["value"] and again["fingerprint"] == done["fingerprint"]
+
+
+def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
+    first = finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_module, "train", lambda run: pytest.fail("trained again"))
+        assert finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False) == first
+    changed = finetune_module.finetune(smoke(seed=1), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
+    assert changed["fingerprint"] != first["fingerprint"] and changed["value"] != first["value"]
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_arms_differ_only_in_their_start(tmp_path, toy_data):
+    scratch = finetune_module.finetune(smoke(), "qm9_u0", "GN-OC-S", tmp_path, progress=False)
+    trained = finetune_module.finetune(smoke(), "qm9_u0", "JMP-S", tmp_path, progress=False)
+    assert scratch["start"]["scale_factors"] == trained["start"]["scale_factors"]
+    assert "pretrained" not in scratch["start"] and "pretrained" in trained["start"]
+    assert scratch["parameters"]["settings"] == trained["parameters"]["settings"]
+    assert scratch["model"]["n_parameters"] == trained["model"]["n_parameters"]
+    assert set(scratch["parameters"]["learning_rate_multipliers"].values()) == {1.0}
+    true, predicted = records.load_predictions(tmp_path, trained)
+    assert np.abs(true - predicted).mean() == pytest.approx(trained["value"])
+    assert trained["unit"] == "meV" and trained["metric"] == "MAE"
+
+
+def test_unknown_arm():
+    with pytest.raises(ValueError, match="unknown arm 'JMP-M'"):
+        finetune_module.finetune(smoke(), "qm9_mu", "JMP-M", "nowhere", progress=False)
