@@ -15,7 +15,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lab install clean distclean
+.PHONY: help reproduce test smoke lab strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [PYTHON=/path/to/python3.11]"
@@ -32,6 +32,9 @@ smoke: $(STAMP) ## run every notebook in about 3 minutes; its numbers mean nothi
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(VENV)/bin/python -m jupyter lab --notebook-dir="$(ROOT)"
+
+strip: $(STAMP) ## remove outputs from notebooks/ before a commit
+	$(VENV)/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 install: $(STAMP) ## only make .venv with the locked environment
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -87,4 +88,9 @@ def downloads() -> pd.DataFrame:
 
 def hyperparameters() -> dict:
     """The recipe of pre-training and fine-tuning; each entry is stated with its origin."""
+    return copy.deepcopy(_recipe())
+
+
+@cache
+def _recipe() -> dict:
     return yaml.safe_load((FOLDER / "hyperparameters.yaml").read_text())
