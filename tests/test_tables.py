@@ -81,7 +81,7 @@ def test_relative_improvement_definition():
 # own tables from records
 
 def test_all_tasks_table_has_one_row_per_task_and_arm_in_printed_units(tmp_path):
-    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.0123, "eV/A")
+    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.0123, "eV/A", baseline=0.9)
     write_record(tmp_path, "rmd17_ethanol", "GN-OC-S", 0.05, "eV/A")
     write_record(tmp_path, "qm9_mu", "GN-OC-S", 0.4, "D")
     write_record(tmp_path, "qm9_u0", "GN-OC-S", 250.0, "meV")  # already in the printed unit
@@ -91,6 +91,7 @@ def test_all_tasks_table_has_one_row_per_task_and_arm_in_printed_units(tmp_path)
         ("qm9_mu", "GN-OC-S"), ("qm9_u0", "GN-OC-S"), ("rmd17_ethanol", "GN-OC-S"), ("rmd17_ethanol", "JMP-S")]
     assert list(table["value"]) == pytest.approx([0.4, 250.0, 50.0, 12.3])
     assert list(table["unit"]) == ["D", "meV", "meV/A", "meV/A"]
+    assert table["trivial"].iloc[3] == pytest.approx(900.0) and np.isnan(table["trivial"].iloc[0])
     assert table["record"].iloc[3] == "records/finetune/rmd17_ethanol/JMP-S.json"
     assert table["family"].iloc[3] == "rmd17" and table["data"].iloc[0] == "set-mini (surrogate labels)"
 

@@ -16,7 +16,7 @@ from jmp_lib.units import print_factor
 
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
-                     "wall_time_s"]
+                     "wall_time_s", "trivial"]
 
 # new arm, reference arm
 COMPARISONS = {
@@ -72,8 +72,9 @@ def in_printed_unit(record: dict, value: float | None) -> float:
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
 
-    ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them). Columns:
-    ``ALL_TASKS_COLUMNS``. Empty when nothing was run.
+    ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them); ``trivial`` is the error
+    of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS``. Empty when
+    nothing was run.
     """
     rows = []
     grouped: dict[tuple, list[dict]] = {}
@@ -92,6 +93,7 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
             "data_kind": record.get("data_kind"), "profile": record.get("profile"), "seed": record.get("seed"),
             "folds": len(records), "mean_over_folds": sum(values) / 5 if all_folds else float("nan"),
             "n_parameters": (record.get("model") or {}).get("n_parameters"), "wall_time_s": record.get("wall_time_s"),
+            "trivial": in_printed_unit(record, record.get("baseline")),
         })
     return pd.DataFrame(rows, columns=ALL_TASKS_COLUMNS)
 
