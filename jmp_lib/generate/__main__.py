@@ -13,6 +13,7 @@ from pathlib import Path
 _RMD17 = ("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde", "naphthalene", "paracetamol", "salicylic",
           "toluene", "uracil")
 _MD22 = ("ac-ala3-nhme", "dha", "stachyose", "at-at", "at-at-cg-cg", "buckyball-catcher", "double-walled-nanotube")
+_MATBENCH = ("jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form")
 
 #: name of the set -> (module, arguments of its `generate`)
 GENERATORS: dict[str, tuple[str, tuple]] = {
@@ -23,6 +24,10 @@ GENERATORS: dict[str, tuple[str, tuple]] = {
     "spice-mini-solvated_amino_acids": ("spice", ("solvated_amino_acids",)),
     "spice-mini-dipeptides": ("spice", ("dipeptides",)),
     **{f"md22-mini-{s}": ("md22", (s,)) for s in _MD22},
+    "oc20-mini": ("slabs", ()),
+    "oc22-mini": ("oxides", ()),
+    **{f"matbench-mini-{t}": ("crystals", (t,)) for t in _MATBENCH},
+    "qmof-mini": ("mofs", ()),
 }
 
 
