@@ -10,8 +10,9 @@ and checks the type of every value.
 from __future__ import annotations
 
 import ast
-import difflib
 import types
+
+from jmp_lib.strict import nearest
 
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
 
@@ -26,22 +27,13 @@ KINDS = {
     "seed": ("int", "random seed"),
     "workers": ("int", "single-threaded worker processes"),
     "lr": ("float", "learning rate"),
+    "max_steps": ("int", "largest number of optimiser steps of a run"),
     "structures_per_set": ("int", "structures drawn from each set"),
     "perplexity": ("float", "perplexity of t-SNE"),
     "data": ("text", "mini (ships with the package) or published (files under data_root)"),
     "data_root": ("text", "folder that holds the published files"),
     "results_dir": ("text", "folder for records, tables and figures"),
 }
-
-
-def nearest(name: str, known) -> str:
-    """The entry of ``known`` that looks most like ``name``, else all of them, as words."""
-    known = [str(k) for k in known]
-    lowered = {k.lower(): k for k in known}
-    match = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.5)
-    if match:
-        return f"did you mean {lowered[match[0]]!r}?"
-    return "known: " + ", ".join(known)
 
 
 def literal_assignments(source: str) -> list[str] | None:

@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
+from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
 from jmp_lib.workers import Outcome, run_jobs
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
 SUBSET_NAMES = ("targets", "molecules", "tasks")  # what a family calls its tasks in the parameters cell
 
@@ -36,6 +42,11 @@ class Run:
     arms: tuple[str, ...]
     sizes: tuple[str, ...]  # model sizes to pre-train
 
+    @property
+    def records_dir(self) -> Path:
+        """Folder of the records."""
+        return self.results_dir / "records"
+
     def pretrain_all(self, sizes=None) -> list[dict]:
         """Pre-trains every size side by side and returns the records; raises when one fails."""
         jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in sizes or self.sizes]
@@ -49,35 +60,34 @@ class Run:
         A failed run is reported in words and the others go on; RuntimeError when all fail.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        jobs = [(f"{task} {arm}", _finetune, (self.profile, task, arm, self.results_dir))
-                for task in tasks for arm in arms]
+        jobs = [(f"{task} {arm}" + (f" fold {fold}" if fold else ""), _finetune,
+                 (self.profile, task, arm, self.results_dir, fold))
+                for fold in range(self.profile.finetuning.folds) for task in tasks for arm in arms
+                if fold == 0 or task.startswith("matbench_")]
         _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
         return self.table(tasks, arms)
 
     def records(self, tasks=None, arms=None) -> list[dict]:
-        """Finished fine-tuning records of this run's tasks and arms, in the order of tasks and arms."""
-        from jmp_lib.records import load_records
-
-        tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        found = [r for r in load_records(self.results_dir) if r["task"] in tasks and r["arm"] in arms]
-        return sorted(found, key=lambda r: (tasks.index(r["task"]), arms.index(r["arm"])))
+        """Finished fine-tuning records (fold 0) of this run's tasks and arms, in the order of tasks and arms."""
+        found = [finetune_record_path(self.results_dir, task, arm)
+                 for task in tasks or self.tasks for arm in arms or self.arms]
+        return [read_record(path) for path in found if path.is_file()]
 
     def table(self, tasks=None, arms=None) -> pd.DataFrame:
-        """One row per finished run: task, arm, metric, value, unit, data, n_train, n_test, seconds."""
+        """One row per finished run: task, arm, metric, value, unit, data, n_train, n_test, wall_time_s."""
         names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
         return pd.DataFrame([{n: r[n] for n in names} for r in self.records(tasks, arms)], columns=names)
 
     def predictions(self, records: list[dict]) -> dict:
-        """{task: (true, predicted)} of the given records in their units, read from their prediction files."""
-        from jmp_lib.records import load_predictions
-
-        return {r["task"]: load_predictions(self.results_dir, r) for r in records}
+        """{task: (true, predicted)} of the given records in printed units; those whose file is gone are absent."""
+        files = {r["task"]: self.results_dir / r["predictions"]["file"] for r in records}
+        loaded = {task: np.load(path, allow_pickle=False) for task, path in files.items() if path.is_file()}
+        return {task: (arrays["true"], arrays["predicted"]) for task, arrays in loaded.items()}
 
     def pretraining_records(self) -> list[dict]:
-        """Finished pre-training records, small before large."""
-        from jmp_lib.records import load_pretraining_records
-
-        return load_pretraining_records(self.results_dir)
+        """Finished pre-training records of this run's sizes, small before large."""
+        paths_ = [pretrain_record_path(self.results_dir, size) for size in self.sizes]
+        return [read_record(path) for path in paths_ if path.is_file()]
 
     def save(self, figure, name: str) -> None:
         """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
@@ -110,6 +120,8 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     if profile.data == "published" and not profile.data_root:
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
     run = Run(profile, _results_dir(values, profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
+    if profile.data == "published":
+        _reuse_pretraining(run)
     print(describe(run))
     return run
 
@@ -129,7 +141,7 @@ def describe(run: Run) -> str:
 
 def _overrides(values: dict, family: str | None) -> dict:
     """Profile overrides (dotted keys) of the parameters that were given."""
-    given = {name: values[name] for name in ("seed", "workers", "data", "data_root") if values.get(name) is not None}
+    given = {name: values[name] for name in ("seed", "workers", "max_steps", "data", "data_root") if values.get(name) is not None}
     if given.get("data_root"):
         given["data_root"] = str(Path(given["data_root"]).expanduser().resolve())
     if values.get("lr") is not None:
@@ -161,6 +173,20 @@ def _results_dir(values: dict, profile: Profile) -> Path:
     return paths.results_dir() / name
 
 
+def _reuse_pretraining(run: Run) -> None:
+    """Copies the finished pre-training of the profile's own results, so that published data need no second one."""
+    source = paths.results_dir() / run.profile.name
+    for pattern in ("records/pretrain/*.json", "work/pretrain/*/model.*", "work/pretrain/*/curves.csv",
+                    "work/scale_factors/*.json"):
+        for path in source.glob(pattern):
+            target = run.results_dir / path.relative_to(source)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+                shutil.copyfile(path, temporary)
+                os.replace(temporary, target)
+
+
 def _short(path: Path) -> str:
     """``path`` relative to the checkout when it lies there (the same text on every machine)."""
     root = paths.checkout_dir()
@@ -173,10 +199,10 @@ def _pretrain(profile: Profile, size: str, results_dir: Path) -> dict:
     return pretrain(profile, size, results_dir, progress=False)
 
 
-def _finetune(profile: Profile, task: str, arm: str, results_dir: Path) -> None:
+def _finetune(profile: Profile, task: str, arm: str, results_dir: Path, fold: int) -> None:
     from jmp_lib.train.finetune import finetune
 
-    finetune(profile, task, arm, results_dir, progress=False)
+    finetune(profile, task, arm, results_dir, progress=False, fold=fold)
 
 
 def _report(outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:

@@ -8,9 +8,18 @@ from .data import (
     pictures,
     target_distributions,
 )
-from .results import arms_by_task, gains, learning_curves, parity, pretraining_curves, scaling, speedup
+from .results import (
+    arms_by_task,
+    gains,
+    learning_curves,
+    parity,
+    pretraining_curves,
+    pretraining_loss,
+    scaling,
+    speedup,
+)
 from .style import ARM_COLOURS, ARMS, save
 
 __all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
-           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves", "save",
+           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves", "pretraining_loss", "save",
            "scaling", "speedup", "target_distributions"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, grid, new_figure, short_task
+from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, SET_MARKERS, grid, new_figure, short_task
 
 
 def learning_curves(records: list[dict]):
@@ -79,16 +79,17 @@ def gains(own, published, title: str = "JMP-L over GN-OC-L"):
     return figure
 
 
-def scaling(own: dict, published: dict):
-    """Mean relative improvement in % of the paper's comparisons; {comparison: %} of own and published."""
-    names = list(published)
-    figure, (axis,) = new_figure(width=6.0, height=0.45 * len(names) + 1.0)
-    places = np.arange(len(names))
-    for offset, values, colour, label in ((-0.2, own, PALETTE[0], "own"), (0.2, published, "#bbbbbb", "paper")):
-        lengths = [values.get(n, np.nan) for n in names]
-        bars = axis.barh(places + offset, lengths, 0.4, color=colour, label=label)
-        axis.bar_label(bars, ["" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
-    axis.set_yticks(places, names)
+def scaling(table):
+    """Mean relative improvement over all tasks, own beside published; ``table`` of results.tables.scaling_table."""
+    means = table[table["family"] == "all"]
+    figure, (axis,) = new_figure(width=6.5, height=0.45 * len(means) + 1.0)
+    places = np.arange(len(means))
+    for offset, column, colour, label in ((-0.2, "own_mean_gain_percent", PALETTE[0], "own"),
+                                          (0.2, "published_mean_gain_percent", "#bbbbbb", "paper")):
+        lengths = means[column].to_numpy(float)
+        bars = axis.barh(places + offset, np.nan_to_num(lengths), 0.4, color=colour, label=label)
+        axis.bar_label(bars, ["not run" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
+    axis.set_yticks(places, means["comparison"])
     axis.axvline(0.0, color="black", linewidth=0.8)
     axis.margins(x=0.15)
     axis.invert_yaxis()
@@ -98,39 +99,56 @@ def scaling(own: dict, published: dict):
 
 
 def speedup(ratios, total: float, published: float = 12.0):
-    """Time ratio from scratch / fine-tuning per task (Series by task id), and in total."""
-    figure, (axis,) = new_figure(width=6.5, height=0.22 * max(len(ratios), 1) + 1.2)
-    reached = ratios.dropna()
-    places = np.arange(len(ratios))
-    axis.barh([places[list(ratios.index).index(t)] for t in reached.index], reached.to_numpy(float), color=PALETTE[0])
-    for place, value in zip(places, ratios):
-        if np.isnan(value):
-            axis.text(1.0, place, " not reached", va="center", fontsize=7)
+    """Time ratio from scratch / fine-tuning per task (Series by task id, NaN: never reached), and of the totals."""
+    figure, (axis,) = new_figure(width=6.5, height=0.2 * max(len(ratios), 4) + 1.2)
+    lengths = ratios.to_numpy(float)
+    places = np.arange(len(lengths))
+    hit = ~np.isnan(lengths)
+    axis.barh(places[hit], lengths[hit] - 1.0, left=1.0, color=PALETTE[0])
+    for place in places[~hit]:
+        axis.text(1.0, place, " not reached", va="center", fontsize=7)
     axis.set_yticks(places, ratios.index)
     axis.axvline(1.0, color="black", linewidth=0.8)
-    axis.axvline(total, color=PALETTE[5], label=f"own, total of all tasks: {total:.1f}x")
-    axis.axvline(published, color="#888888", linestyle="--", label=f"paper: {published:.0f}x")
+    axis.axvline(published, color="#777777", linestyle="--", label=f"paper, totals: {published:g}x")
+    if np.isfinite(total):
+        axis.axvline(total, color=PALETTE[5], label=f"own, totals: {total:.1f}x")
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12 if len(ratios) > 8 else 1.4), ncols=2)
+    axis.set(xscale="log", xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
+             xlim=(min(0.5, 0.8 * np.min(lengths[hit], initial=1.0)), max(20.0, 1.2 * np.max(lengths[hit], initial=1.0))))
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def pretraining_curves(records: list[dict]):
-    """Loss and validation error per pre-training set over steps; one column of panels per model size."""
+    """Validation errors per pre-training set over steps; one column per model size, energies above forces."""
     figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)
     for column, record in enumerate(records):
-        top, bottom = axes[column], axes[len(records) + column]
-        for row, key, axis in ((0, "energy_mae", top), (1, "force_mae", bottom)):
-            for number, name in enumerate(record["sets"]):
-                points = [(h["step"], h[key][name]) for h in record["history"] if h.get(key, {}).get(name) is not None]
-                axis.plot(*zip(*points) if points else ([], []), color=PALETTE[number], marker="os^D"[number],
-                          label=name)
-            axis.set_yscale("log")
-        top.set(title=f"{record['size']} ({record['model']['n_parameters']:,} parameters)",
-                ylabel="validation energy MAE / eV")
-        bottom.set(xlabel="optimiser step", ylabel="validation force MAE / eV Å$^{-1}$")
+        steps = [h["step"] for h in record["history"]]
+        for row, kind in ((0, "energy"), (1, "force")):
+            axis = axes[row * len(records) + column]
+            for number, name in enumerate(record["data"]):
+                axis.plot(steps, [h[f"{name}_{kind}_mae"] for h in record["history"]], color=PALETTE[number],
+                          marker=SET_MARKERS[number], label=name)
+            axis.set(yscale="log", xlabel="optimiser step",
+                     ylabel="energy MAE / eV" if kind == "energy" else "force MAE / eV Å$^{-1}$")
+        axes[column].set_title(f"{record['size']} ({record['model']['n_parameters']:,} parameters)")
     _one_legend(figure, axes)
+    return figure
+
+
+def pretraining_loss(records: list[dict]):
+    """Mean training loss between validations and learning rate over steps, one line per model size."""
+    figure, (left, right) = new_figure(1, 2, width=8.0, height=2.8)
+    for record in records:
+        arm = {"small": "JMP-S", "large": "JMP-L"}[record["size"]]
+        steps = [h["step"] for h in record["history"]]
+        for axis, key in ((left, "train_loss"), (right, "lr")):
+            axis.plot(steps, [h[key] for h in record["history"]], color=ARM_COLOURS[arm], marker=ARM_MARKERS[arm],
+                      label=record["size"])
+            axis.set_xlabel("optimiser step")
+    left.set(ylabel="training loss (no unit)", yscale="log")
+    right.set_ylabel("learning rate (no unit)")
+    left.legend()
     return figure
 
 

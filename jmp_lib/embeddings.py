@@ -1,0 +1,72 @@
+"""Node embeddings of the pre-trained network, their t-SNE picture and neighbourhoods in numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from ase.data import chemical_symbols
+
+from jmp_lib.graphs import build_graphs, collate
+from jmp_lib.views import domain_of
+
+# mini set -> the graph settings that it was (pre-)trained with
+GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}
+
+
+@torch.no_grad()
+def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Embeddings of ``sets`` {set: structures}: one point per structure and element.
+
+    Returns points (columns set, domain, structure, element) and the mean final node
+    embeddings of the atoms of that element, (points, A) float32.
+    """
+    rows, vectors = [], []
+    for name, structures in sets.items():
+        config = run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])]
+        for structure in structures:
+            geometry = {k: structure[k] for k in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")}
+            nodes = model.embed(collate([{**geometry, "graphs": build_graphs(geometry, config)}])).numpy()
+            for number in np.unique(structure["atomic_numbers"]):
+                rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
+                             "element": chemical_symbols[number]})
+                vectors.append(nodes[structure["atomic_numbers"] == number].mean(axis=0))
+    return pd.DataFrame(rows), np.array(vectors, np.float32)
+
+
+def tsne(points: pd.DataFrame, embeddings: np.ndarray, perplexity: float, seed: int) -> pd.DataFrame:
+    """``points`` with columns x and y: t-SNE of the standardised embeddings (van der Maaten and Hinton, 2008).
+
+    Raises ValueError when there are not more than three times ``perplexity`` points.
+    """
+    from sklearn.manifold import TSNE
+
+    if len(embeddings) <= 3 * perplexity:
+        raise ValueError(f"t-SNE with perplexity {perplexity:g} needs more than {3 * perplexity:g} points, there are "
+                         f"{len(embeddings)}: raise structures_per_set or lower perplexity")
+    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(_standard(embeddings))
+    return points.assign(x=placed[:, 0].round(3), y=placed[:, 1].round(3))
+
+
+def neighbour_shares(points: pd.DataFrame, embeddings: np.ndarray, neighbours: int = 10) -> pd.DataFrame:
+    """Share of the nearest neighbours (standardised embedding space) that agree in set, domain or element, in %.
+
+    Points of the same structure are no neighbours.  ``by chance`` is the share among all other points.
+    """
+    values = _standard(embeddings)
+    distance = np.linalg.norm(values[:, None] - values[None], axis=-1)
+    structure = points["set"] + points["structure"].astype(str)
+    distance[structure.to_numpy()[:, None] == structure.to_numpy()[None]] = np.inf
+    nearest = np.argsort(distance, axis=1)[:, :neighbours]
+    allowed = np.isfinite(distance)
+    rows = []
+    for column in ("set", "domain", "element"):
+        same = points[column].to_numpy()[:, None] == points[column].to_numpy()[None]
+        rows.append({"agree in": column, "neighbours / %": round(100 * np.take_along_axis(same, nearest, 1).mean(), 1),
+                     "by chance / %": round(100 * same[allowed].mean(), 1)})
+    return pd.DataFrame(rows)
+
+
+def _standard(embeddings: np.ndarray) -> np.ndarray:
+    """Each feature with mean 0 and standard deviation 1."""
+    return (embeddings - embeddings.mean(0)) / np.maximum(embeddings.std(0), 1e-8)

@@ -1,0 +1,147 @@
+"""Tables that the notebooks show: data cards, splits, sampling, published values beside own ones.
+
+Each function takes a :class:`jmp_lib.workbook.Run` or plain data and returns a data frame.
+Published values and own values never share a column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from jmp_lib import facts
+from jmp_lib.data.mini import card, list_mini, load_mini
+from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
+from jmp_lib.results.values import all_tasks_table, own_values, published_values, relative_improvement
+
+PAPER = "paper (published data)"
+JOINED = ("rmd17", "md22", "spice", "matbench")  # families whose mini data are several files
+DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
+           "rmd17": "molecules", "md22": "large molecules", "spice": "large molecules", "matbench": "bulk crystals",
+           "qmof": "MOFs"}
+
+
+def set_of(name: str) -> str:
+    """The collection of a mini file: ``rmd17-mini-ethanol`` -> ``rmd17-mini``."""
+    family = name.split("-")[0]
+    return f"{family}-mini" if family in JOINED else name
+
+
+def domain_of(set_name: str) -> str:
+    """The chemical domain of a mini set, for colours."""
+    return DOMAINS[set_name.split("-")[0]]
+
+
+def cards_table(cards: dict) -> pd.DataFrame:
+    """One row per mini file: what it stands for, level of theory, counts."""
+    return pd.DataFrame([{"set": name, "stands for": about["stands_for"], "level of theory": about["level_of_theory"],
+                          "structures": about["counts"]["structures"], "atoms": about["counts"]["atoms"],
+                          "groups": about["counts"]["groups"]} for name, about in cards.items()])
+
+
+def mini_sets(limit: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
+    """{collection: structures}: at most ``limit`` random structures of each of the ten, files of a family joined."""
+    files: dict[str, list[str]] = {}
+    for name in list_mini():
+        files.setdefault(set_of(name), []).append(name)
+    random = np.random.default_rng(seed)
+    chosen = {}
+    for collection, names in files.items():
+        share = None if limit is None else -(-limit // len(names))
+        structures = []
+        for name in names:
+            loaded = load_mini(name)
+            rows = random.permutation(len(loaded))[:share]
+            structures += [loaded[int(row)] for row in rows]
+        chosen[collection] = structures[:limit]
+    return dict(sorted(chosen.items(), key=lambda item: list(DOMAINS).index(item[0].split("-")[0])))
+
+
+def property_targets() -> tuple[dict, dict]:
+    """Labels of the scalar tasks in printed units, and the units: ({task: values}, {task: unit})."""
+    values, units = {}, {}
+    at_hand = set(list_mini())
+    for task_id in facts.tasks()["id"]:
+        task = get_task(task_id)
+        if not task.is_force_task and task.mini_name in at_hand:
+            labels = load_mini(task.mini_name).scalars[task.label]
+            values[task_id] = task.print_factor * labels
+            units[task_id] = task.printed_unit
+    return values, units
+
+
+def split_table(run) -> pd.DataFrame:
+    """Structures per part of the run's tasks: official counts, and those used here after the profile's limits."""
+    rows = []
+    for task_id in run.tasks:
+        task, settings = get_task(task_id), run.profile.finetune_settings(task_id.split("_")[0], task_id)
+        caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
+        data = load_task_data(task_id, data=run.profile.data, data_root=run.profile.data_root, caps=caps)
+        rows.append({"task": task_id, "target": task.target, "unit": task.printed_unit,
+                     "head": settings.force_head or task.head if task.is_force_task else task.head,
+                     "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
+                     "here train / val / test": f"{len(data.train)} / {len(data.val)} / {len(data.test)}",
+                     "data here": data.name})
+    return pd.DataFrame(rows)
+
+
+def sampling_table(run) -> pd.DataFrame:
+    """Share of each pre-training set by size and after temperature sampling, officially and here, in %."""
+    from jmp_lib.data.tasks import load_pretraining_data
+    from jmp_lib.train.sampling import temperature_ratios
+
+    official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
+    temperature = run.profile.pretraining.temperature
+    settings = run.profile.pretraining.datasets
+    caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
+    here = [len(part.train) for part in load_pretraining_data(caps=caps)]
+    sizes = [int(official[key]) for key in PRETRAINING_SETS]
+    return pd.DataFrame({
+        "set": list(PRETRAINING_SETS),
+        "paper: structures": sizes,
+        "paper: share by size / %": _percent([n / sum(sizes) for n in sizes]),
+        f"paper: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(sizes, temperature)),
+        "here": list(PRETRAINING_SETS.values()),
+        "here: structures": here,
+        f"here: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(here, temperature)),
+    })
+
+
+def pretraining_table(run) -> pd.DataFrame:
+    """Final validation errors of every size and set beside the trivial prediction (element energies, zero forces)."""
+    rows = []
+    for record in run.pretraining_records():
+        for name in record["data"]:
+            rows.append({"size": record["size"], "parameters": record["model"]["n_parameters"], "set": name,
+                         "energy MAE / eV": record["final"][f"{name}_energy_mae"],
+                         "trivial energy MAE / eV": record["baseline"][name]["energy_mae"],
+                         "force MAE / eV/Å": record["final"][f"{name}_force_mae"],
+                         "trivial force MAE / eV/Å": record["baseline"][name]["force_mae"],
+                         "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
+    return pd.DataFrame(rows).round(4)
+
+
+def compare(run) -> pd.DataFrame:
+    """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit)."""
+    all_tasks = all_tasks_table(run.records_dir)
+    published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
+    own_label = "own (published data, mini pre-training)" if published else "own (generated mini data)"
+    table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
+                       own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
+    units = [get_task(task).printed_unit for task in table.index]
+    table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
+    return table.map(lambda v: float(f"{v:.4g}") if pd.notna(v) else v)
+
+
+def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
+    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both: (own, published)."""
+    own = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks)].dropna(subset=[new, base])
+    if own.empty:
+        raise ValueError(f"{new} over {base} needs records of both arms, and there are none: run notebooks 03-08 first "
+                         "(with these arms)")
+    published = published_values().loc[own.index]
+    return tuple(relative_improvement(t[base], t[new]) for t in (own, published))
+
+
+def _percent(shares) -> list[float]:
+    return [round(100 * share, 2) for share in shares]
