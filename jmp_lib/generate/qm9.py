@@ -14,7 +14,7 @@ from jmp_lib.generate.xtb import BOHR, HARTREE, force_error, require
 
 SEED = 1914
 MOLECULES = 800
-HEAVY = {3: 1, 4: 3, 5: 5, 6: 5, 7: 2, 8: 0.5}
+HEAVY = {3: 0.3, 4: 1, 5: 4, 6: 6, 7: 2}
 ELEMENTS = {6: 0.62, 7: 0.165, 8: 0.175, 9: 0.04}
 DEBYE = 2.541746473  # per e bohr
 CAL_PER_MOL = 1.0 / 4.3364103e-5  # cal/mol per eV
@@ -112,7 +112,7 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
     rows = [{**structures[i], "group": row} for row, i in enumerate(order)]
     return cards.write_set(
         "qm9-mini", rows, [names[i] for i in order], units=UNITS, out_dir=out_dir, stands_for="QM9 (12 tasks)",
-        how_made="Random molecules of H, C, N, O, F with 3 to 8 heavy atoms (SMILES grown by a seeded random walk, none "
+        how_made="Random molecules of H, C, N, O, F with 3 to 7 heavy atoms (SMILES grown by a seeded random walk, none "
         "of them in anix-mini or t1x-mini), embedded by rdkit, relaxed with GFN2-xTB to 0.01 eV/Å; only true minima. "
         "mu, orbital energies: GFN2-xTB. alpha: sum of dftd4 atomic polarizabilities. R2: estimate from Mulliken "
         "populations at the nuclei plus Slater's-rules free-atom spreads, about the centre of mass. ZPVE, U0, U, H, G, "

@@ -13,7 +13,7 @@ from jmp_lib.generate.trajectories import trajectory
 
 SEED = 1923
 WATERS = 4
-EVERY, EQUILIBRATE = 10, 80
+EVERY, EQUILIBRATE = 8, 60
 SOLVATED = {"glycine": 50, "alanine": 50, "serine": 50, "cysteine": 50, "threonine": 50, "asparagine": 50}
 DIPEPTIDES = {
     ("glycine", "glycine"): 50, ("glycine", "alanine"): 50, ("alanine", "glycine"): 50, ("alanine", "alanine"): 50,

@@ -13,7 +13,7 @@ from jmp_lib.generate.xtb import XTB, force_error, plausible
 
 SEED = 1922
 REACTIONS, FRAMES = 400, 10
-HEAVY = {3: 2, 4: 4, 5: 5, 6: 4, 7: 2}
+HEAVY = {3: 2, 4: 5, 5: 6, 6: 3}
 ELEMENTS = {6: 0.62, 7: 0.18, 8: 0.20}
 IMAGES, STEPS, KEEP_AT = 8, 9, (2, 5, 8)  # images with both ends; band steps; the steps whose images are kept from
 HIGHEST = 15.0  # eV above the reactant: frames beyond are atoms inside each other, not a reaction
@@ -75,7 +75,7 @@ def generate(out_dir=None, reactions: int = REACTIONS, log=print) -> dict:
             break
     return cards.write_set(
         "t1x-mini", structures, names, out_dir=out_dir, stands_for="Transition-1x (pre-training task)",
-        how_made="Reactions of H, C, N, O molecules with 3 to 7 heavy atoms: a random valence-preserving cyclic bond "
+        how_made="Reactions of H, C, N, O molecules with 3 to 6 heavy atoms: a random valence-preserving cyclic bond "
         "rearrangement of a seeded random SMILES; both ends relaxed with GFN2-xTB and checked for their bonds; an IDPP "
         "path of 8 images, 9 nudged-elastic-band steps; 8 or more inner images of the steps 3, 6 and 9, moved at random by "
         "0.02 Å, and each end moved by 0.05 Å. group = reaction (reactant>>product, canonical SMILES).",
