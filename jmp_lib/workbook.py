@@ -14,6 +14,7 @@ import platform
 import shutil
 import warnings
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ class Run:
     tasks: tuple[str, ...]  # ids of tasks.csv
     arms: tuple[str, ...]
     sizes: tuple[str, ...]  # model sizes to pre-train
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(pre-trained, from-scratch) arms of one size that are both part of this run."""
+        return [(new, base) for new, base in (("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L"))
+                if {new, base} <= set(self.arms)]
 
     @property
     def records_dir(self) -> Path:
@@ -130,13 +137,17 @@ def describe(run: Run) -> str:
     """Two lines: versions and machine; profile, data and results folder."""
     import torch
 
-    import jmp_lib
-
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    version = getattr(jmp_lib, "__version__", "")
-    return (f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
+    return (f"jmp_lib {_version()} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
             f"profile {run.profile.name} · {run.profile.data} data · seed {run.profile.seed} · "
             f"results in {_short(run.results_dir)}")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("jmp-workbook")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _overrides(values: dict, family: str | None) -> dict:

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.visualize.plot import plot_atoms
 
-from .style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, grid, new_figure
+from .style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, grid, log_axis, new_figure
 
 
 def element_heatmap(sets: dict):
@@ -34,8 +34,8 @@ def atoms_per_structure(sets: dict):
     sizes = [[len(s["atomic_numbers"]) for s in structures] for structures in sets.values()]
     axis.boxplot(sizes, orientation="horizontal", tick_labels=list(sets), whis=(5, 95), showfliers=False,
                  patch_artist=True, boxprops={"facecolor": PALETTE[4]}, medianprops={"color": "black"})
-    axis.set_xscale("log")
     axis.set_xlabel("atoms per structure")
+    log_axis(axis, "x")
     axis.invert_yaxis()
     return figure
 
@@ -52,8 +52,8 @@ def label_distributions(sets: dict):
     left.set_xlabel("energy per atom about its mean / eV")
     right.set_xlabel("force component, inner 99 % / eV Å$^{-1}$")
     for axis in (left, right):
-        axis.set_yscale("log")
         axis.set_ylabel("density")
+        log_axis(axis, "y")
     left.legend()
     return figure
 
@@ -69,13 +69,16 @@ def target_distributions(sets: dict, units: dict):
 
 
 def pictures(structures: dict):
-    """One drawing per structure ({title: structure}), seen along z, with the cell when periodic."""
+    """One drawing per structure ({title: structure}): molecules face on, periodic ones with their cell."""
     figure, axes = grid(len(structures), columns=5, panel_height=2.0)
     for axis, (title, structure) in zip(axes, structures.items()):
         periodic = bool(np.any(structure["pbc"]))
         atoms = Atoms(numbers=structure["atomic_numbers"], positions=structure["pos"],
                       cell=structure["cell"] if periodic else None, pbc=structure["pbc"])
-        plot_atoms(atoms, axis, rotation="-75x,15y" if periodic else "0x", radii=0.6,
+        if not periodic:  # largest extents in the plane of the picture
+            centred = atoms.positions - atoms.positions.mean(0)
+            atoms.positions = centred @ np.linalg.svd(centred)[2].T
+        plot_atoms(atoms, axis, rotation="-75x,15y" if periodic else "", radii=0.6 if periodic else 0.9,
                    show_unit_cell=2 if periodic else 0)
         axis.set_title(f"{title}\n{atoms.get_chemical_formula()}", fontsize=7)
         axis.set_axis_off()

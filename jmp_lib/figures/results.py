@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, SET_MARKERS, grid, new_figure, short_task
+from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, SET_MARKERS, grid, log_axis, new_figure, short_task
 
 
 def learning_curves(records: list[dict]):
@@ -22,7 +22,8 @@ def learning_curves(records: list[dict]):
             axis.plot(steps, values, color=ARM_COLOURS[record["arm"]], marker=ARM_MARKERS[record["arm"]],
                       markevery=max(1, len(steps) // 6), label=record["arm"])
             axis.set_ylabel(f"validation MAE / {record['unit']}", fontsize=7)
-        axis.set(title=short_task(task), xlabel="optimiser step", yscale="log")
+        axis.set(title=short_task(task), xlabel="optimiser step")
+        log_axis(axis, "y")
     _one_legend(figure, axes)
     return figure
 
@@ -33,11 +34,13 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
     ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components).
     """
     shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
-    figure, axes = grid(len(shown))
+    figure, axes = grid(max(len(shown), 1))
+    if not shown:
+        axes[0].set_title(f"no predictions of {arm} here")
     for axis, record in zip(axes, shown):
         true, predicted = (np.asarray(v, float).ravel() for v in predictions[record["task"]])
         thin = slice(None, None, max(1, true.size // 4000))
-        axis.scatter(true[thin], predicted[thin], s=4, alpha=0.5, linewidth=0, color=ARM_COLOURS[arm], rasterized=True)
+        axis.scatter(true[thin], predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0, color=ARM_COLOURS[arm], rasterized=True)
         low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
         axis.plot([low, high], [low, high], color="black", linewidth=0.8)
         axis.set(title=f"{short_task(record['task'])}  (MAE {record['value']:.3g} {record['unit']})",
@@ -46,20 +49,20 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
 
 
 def arms_by_task(table):
-    """Test error of every arm relative to GN-OC-S, one row per task (1 = GN-OC-S, left is better)."""
+    """Test error of every arm relative to the first one (GN-OC-S when run), one row per task; left is better."""
     wide = table.pivot_table(index="task", columns="arm", values="value", sort=False, observed=True)
-    if "GN-OC-S" not in wide:
-        wide["GN-OC-S"] = wide.bfill(axis=1).iloc[:, 0]
+    first = next(arm for arm in ARMS if arm in wide)
     figure, (axis,) = new_figure(width=6.5, height=0.22 * len(wide) + 1.2)
     places = np.arange(len(wide))
-    ratios = wide.div(wide["GN-OC-S"], axis=0)
+    ratios = wide.div(wide[first], axis=0)
     axis.hlines(places, ratios.min(axis=1), ratios.max(axis=1), color="#bbbbbb", linewidth=1)
     for arm in [a for a in ARMS if a in ratios]:
         axis.plot(ratios[arm], places, ARM_MARKERS[arm], color=ARM_COLOURS[arm], label=arm)
     axis.axvline(1.0, color="black", linewidth=0.6)
     axis.set_yticks(places, wide.index)
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="test error relative to GN-OC-S (no unit)")
+    axis.set_xlabel(f"test error relative to {first} (no unit)")
+    log_axis(axis, "x")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -113,8 +116,9 @@ def speedup(ratios, total: float, published: float = 12.0):
     if np.isfinite(total):
         axis.axvline(total, color=PALETTE[5], label=f"own, totals: {total:.1f}x")
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
+    axis.set(xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
              xlim=(min(0.5, 0.8 * np.min(lengths[hit], initial=1.0)), max(20.0, 1.2 * np.max(lengths[hit], initial=1.0))))
+    log_axis(axis, "x")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -129,8 +133,9 @@ def pretraining_curves(records: list[dict]):
             for number, name in enumerate(record["data"]):
                 axis.plot(steps, [h[f"{name}_{kind}_mae"] for h in record["history"]], color=PALETTE[number],
                           marker=SET_MARKERS[number], label=name)
-            axis.set(yscale="log", xlabel="optimiser step",
+            axis.set(xlabel="optimiser step",
                      ylabel="energy MAE / eV" if kind == "energy" else "force MAE / eV Å$^{-1}$")
+            log_axis(axis, "y")
         axes[column].set_title(f"{record['size']} ({record['model']['n_parameters']:,} parameters)")
     _one_legend(figure, axes)
     return figure
@@ -146,7 +151,8 @@ def pretraining_loss(records: list[dict]):
             axis.plot(steps, [h[key] for h in record["history"]], color=ARM_COLOURS[arm], marker=ARM_MARKERS[arm],
                       label=record["size"])
             axis.set_xlabel("optimiser step")
-    left.set(ylabel="training loss (no unit)", yscale="log")
+    left.set_ylabel("training loss (no unit)")
+    log_axis(left, "y")
     right.set_ylabel("learning rate (no unit)")
     left.legend()
     return figure

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
 ARM_COLOURS = {"GN-OC-S": "#E69F00", "GN-OC-L": "#D55E00", "JMP-S": "#56B4E9", "JMP-L": "#0072B2"}
@@ -45,6 +46,20 @@ def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float 
     for axis in axes[panels:]:
         axis.remove()
     return figure, axes[:panels]
+
+
+def log_axis(axis, which: str) -> None:
+    """Makes the x or y axis logarithmic with plainly written ticks; call it after plotting."""
+    getattr(axis, f"set_{which}scale")("log")
+    part = getattr(axis, f"{which}axis")
+    low, high = part.get_view_interval()
+    part.set_major_formatter("{x:g}")
+    part.set_minor_formatter(NullFormatter())
+    if high < 3 * low:  # less than half a decade: evenly spaced ticks
+        part.set_major_locator(MaxNLocator(4))
+        part.set_minor_locator(NullLocator())
+    elif high < 30 * low:
+        part.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
 
 
 def short_task(task: str) -> str:

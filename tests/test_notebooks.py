@@ -1,0 +1,72 @@
+"""The notebooks are clean, ordered and have strict parameters."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from jmp_lib.parameters import KINDS, literal_assignments
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NAMES = ["00_start_here", "01_data", "02_pretraining", "03_qm9", "04_rmd17", "05_md22", "06_spice", "07_matbench",
+         "08_qmof", "09_scaling", "10_speedup", "11_embeddings", "12_paper_tables"]
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_order_is_complete():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@each
+def test_valid_clean_and_for_any_python3_kernel(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"} and "version" not in notebook.metadata.language_info
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in code_cells(path):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert set(cell["metadata"]) <= {"tags"}
+
+
+@each
+def test_parameters_cell_comes_first_and_holds_declared_literals(path):
+    first, second, *others = [source(cell) for cell in code_cells(path)]
+    assert code_cells(path)[0]["metadata"] == {"tags": ["parameters"]}
+    names = literal_assignments(first)
+    assert names and names[0] == "profile" and 'profile = "mini"' in first
+    tuples = [ast.literal_eval(node) for node in ast.walk(ast.parse(second)) if isinstance(node, ast.Tuple)]
+    assert tuples == [tuple(names)], "the names given to start() are those of the parameters cell"
+    assert set(names) <= set(KINDS) and "start(globals()" in second
+    assert not any(literal_assignments(cell) for cell in others), "a cell of literals only would count as parameters"
+
+
+@each
+def test_text_says_what_the_data_are(path):
+    cells = json.loads(path.read_text())["cells"]
+    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert re.match(rf"# {path.stem[:2]} · ", text)
+    assert "profile" in " ".join(source(c) for c in cells)
+    if path.stem[:2] != "00":
+        assert "never a reproduction" in " ".join(text.split()) and re.search(r"xTB|CHGNet|generated", text)
+
+
+@each
+def test_cells_are_short(path):
+    for cell in code_cells(path):
+        lines = [line for line in source(cell).splitlines() if line.strip()]
+        assert len(lines) <= 12 and max(map(len, lines)) <= 120

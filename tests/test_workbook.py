@@ -1,0 +1,187 @@
+"""Strict parameters, worker processes, and the run driver's bookkeeping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from jmp_lib import reproduce, workbook
+from jmp_lib.parameters import assigned_names, choose, collect, convert
+from jmp_lib.workers import run_jobs
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_unknown_parameter_names_the_nearest_one():
+    with pytest.raises(ValueError, match="unknown parameter 'targts'.*'targets'"):
+        collect({"profile": "smoke", "targets": "", "targts": "mu"}, ("profile", "targets"))
+
+
+def test_missing_parameter_is_told():
+    with pytest.raises(ValueError, match="'seed' is not set"):
+        collect({"profile": "smoke"}, ("profile", "seed"))
+
+
+def test_injected_and_edited_cells_are_told_from_other_variables():
+    cells = ["", 'profile = "mini"\nseed = None', '# Parameters\nsede = 3', "run = start(globals(), names)", "x = 3",
+             'profile = "smoke"\nsedd = 4']
+    assert assigned_names({"In": cells, "x": 3}) == ["profile", "seed", "sede", "sedd"]
+    with pytest.raises(ValueError, match="'sede'.*'seed'"):
+        collect({"In": cells, "profile": "mini", "seed": None}, ("profile", "seed"))
+
+
+@pytest.mark.parametrize("value", ["5e-5", "0.1", "fast"])
+def test_text_where_a_number_is_wanted(value):
+    with pytest.raises(ValueError, match=r"'lr' must be a number.*got the text.*5\.0e-5"):
+        convert("lr", value)
+
+
+@pytest.mark.parametrize("name, value", [("seed", 1.5), ("workers", 0), ("workers", True), ("profile", 3),
+                                         ("arms", [1, 2]), ("lr", [0.1])])
+def test_values_of_the_wrong_kind(name, value):
+    with pytest.raises(ValueError, match=f"parameter '{name}' must be"):
+        convert(name, value)
+
+
+def test_values_are_converted():
+    assert convert("lr", 1) == 1.0 and convert("seed", 0) == 0 and convert("seed", 7.0) == 7
+    assert convert("arms", " JMP-S, JMP-L ") == convert("arms", ["JMP-S", "JMP-L"]) == ["JMP-S", "JMP-L"]
+    assert convert("seed", None) is None and convert("targets", " ") is None
+
+
+def test_choose_keeps_the_known_order_and_names_the_nearest():
+    assert choose(["c", "A"], ["a", "b", "c"], "letter") == ["a", "c"]
+    with pytest.raises(ValueError, match="unknown molecule 'ethanole'.*'ethanol'"):
+        choose(["ethanole"], ["aspirin", "ethanol"], "molecule")
+
+
+def start(tmp_path, family=None, **values):
+    values = {"profile": "smoke", "results_dir": str(tmp_path), **values}
+    return workbook.start(values, tuple(values), family=family)
+
+
+def test_start_applies_overrides(tmp_path, capsys):
+    run = start(tmp_path, "qm9", targets="zpve, mu", arms="JMP-S", seed=7, lr=0.25, max_steps=3)
+    assert run.tasks == ("qm9_mu", "qm9_zpve") and run.arms == ("JMP-S",)
+    assert run.profile.seed == 7 and run.profile.max_steps == 3
+    assert run.profile.finetune_settings("qm9", "qm9_mu").lr == 0.25
+    assert run.profile.finetune_settings("rmd17", "rmd17_ethanol").lr != 0.25
+    assert run.results_dir == tmp_path and "profile smoke" in capsys.readouterr().out
+
+
+def test_start_refuses_wrong_names(tmp_path):
+    for wrong, words in (({"profile": "smok"}, "smoke"), ({"arms": "JMP-XL"}, "JMP-"), ({"targets": "zpv"}, "zpve"),
+                         ({"data": "publishd"}, "published"), ({"data": "published"}, "data_root")):
+        with pytest.raises(ValueError, match=words):
+            start(tmp_path, "qm9", **wrong)
+
+
+def test_smoke_takes_the_first_tasks_and_ids_are_accepted(tmp_path):
+    assert start(tmp_path, "md22").tasks == ("md22_ac-ala3-nhme",)
+    assert start(tmp_path, "rmd17", molecules="rmd17_ethanol").tasks == ("rmd17_ethanol",)
+    assert len(start(tmp_path).tasks) == 6
+
+
+def square(x):
+    if x < 0:
+        raise ValueError("negative")
+    return os.getpid(), x * x
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failed_job_does_not_end_the_others(workers, capsys):
+    outcomes = run_jobs([(str(x), square, (x,)) for x in (2, -1, 3)], workers, "squares")
+    assert [o.label for o in outcomes] == ["2", "-1", "3"]
+    assert [o.result and o.result[1] for o in outcomes] == [4, None, 9]
+    assert outcomes[1].error == "ValueError: negative"
+    assert (outcomes[0].result[0] == os.getpid()) == (workers == 1)
+    workbook._report(outcomes, "test")
+    assert "1 of 3 test runs failed:\n  -1: ValueError: negative" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="negative"):
+        workbook._report(outcomes[1:2], "test")
+
+
+def nap(path, seconds):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    code = f"""
+import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from jmp_lib.workers import run_jobs
+import test_workbook
+if __name__ == "__main__":
+    run_jobs([(str(i), test_workbook.nap, ({str(tmp_path)!r} + f"/{{i}}", 120)) for i in (0, 1)], 2, "naps")
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: all((tmp_path / n).is_file() and (tmp_path / n).read_text() for n in "01"), 90)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    for name in "01":
+        wait_for(lambda: not running(int((tmp_path / name).read_text())), 30)
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.is_file() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+
+def test_select_notebooks():
+    found = reproduce.notebook_paths()
+    assert [p.stem[:2] for p in reproduce.select(found, "3, 04,12_paper_tables")] == ["03", "04", "12"]
+    with pytest.raises(ValueError, match="no notebook '99'"):
+        reproduce.select(found, "99")
+
+
+def test_clean_removes_times_progress_and_machine_paths():
+    root = str(ROOT)
+    output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n")
+    words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini\n")
+    cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words],
+                                     metadata={"papermill": {"duration": 3}, "execution": {}})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"version": "3.11.2"}})
+    cleaned = reproduce.clean(notebook)
+    assert cleaned.cells[0].outputs == [{**words, "text": "results in results/mini\n"}]
+    assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {}
+    assert "papermill" not in cleaned.metadata and "version" not in cleaned.metadata.language_info
+
+
+def test_records_decide_whether_a_notebook_is_done(tmp_path):
+    notebook = reproduce.select(reproduce.notebook_paths(), "03")[0]
+    empty = reproduce.records_hash(notebook, tmp_path)
+    for task, changes in (("md22_dha", False), ("qm9_mu", True)):
+        path = tmp_path / "records" / "finetune" / task / "JMP-S.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        assert (reproduce.records_hash(notebook, tmp_path) != empty) == changes
+
+
+@pytest.mark.parametrize("arguments, words", [(["reproduce", "--profile", "minni"], "mini"),
+                                              (["finetune", "--profile", "smoke", "--tasks", "qm9_mus"], "mu")])
+def test_command_line_says_what_is_wrong(arguments, words):
+    done = subprocess.run([sys.executable, "-m", "jmp_lib", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
