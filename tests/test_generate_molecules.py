@@ -91,7 +91,7 @@ def test_band_path_ends_where_it_should():
 
 
 def test_starting_structures_have_no_clashes():
-    for build in (lambda: complexes.stacked_pairs("AT", "GC"), complexes.buckyball_with_benzene, complexes.hoop_with_chain):
+    for build in (lambda: complexes.stacked_pairs("AT", "GC"), complexes.bowl_with_benzene, complexes.hoop_with_chain):
         _, pos, bonds = build()
         distance = np.linalg.norm(pos[:, None] - pos[None], axis=-1) + 9.0 * np.eye(len(pos))
         assert distance.min() > 0.95 and len(bonds) >= len(pos)

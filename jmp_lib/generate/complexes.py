@@ -1,11 +1,10 @@
-"""Starting structures of the md22-mini systems that are no single molecule: stacked base pairs, a buckyball, a hoop."""
+"""Starting structures of the md22-mini systems that are no single molecule: stacked base pairs, a bowl, a hoop."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from jmp_lib.generate.molecules import MD22_SMILES, bonds_of, embed
-from jmp_lib.generate.xtb import require
 
 # Watson-Crick sites by atom index in MD22_SMILES: (atoms of the first base, atoms of the second base that they face)
 _PAIRS = {"AT": ("adenine", (0, 2), "thymine", (8, 6)), "GC": ("guanine", (0, 10), "cytosine", (6, 7))}
@@ -65,27 +64,24 @@ def stacked_pairs(*kinds: str):
     return np.concatenate(numbers), np.concatenate(pos), bonds
 
 
-def buckyball_with_benzene():
-    """C60 with a benzene ring lying on one of its hexagons, 3.4 Å above it: 72 atoms."""
-    ball = require("ase.build").molecule("C60").get_positions()
-    ball -= ball.mean(0)
-    near = np.argsort(np.linalg.norm(ball - ball[0], axis=1))
-    hexagon = None
-    for i in near[1:4]:  # the hexagon that holds atom 0: six atoms at one distance from their centre
-        for j in near[1:4]:
-            center = (ball[i] + ball[j] - ball[0])
-            center *= np.sqrt((ball[0] ** 2).sum() - 1.43**2) / np.linalg.norm(center)
-            if i != j and (np.abs(np.linalg.norm(ball - center, axis=1) - 1.43) < 0.12).sum() == 6:
-                hexagon = center
-    if hexagon is None:
-        raise RuntimeError("no hexagon found on C60")
-    outward = hexagon / np.linalg.norm(hexagon)
-    numbers, ring, _ = _flat_benzene()
-    side = np.cross(outward, [0.3, 0.5, 0.8])
-    side /= np.linalg.norm(side)
-    frame = np.array([side, np.cross(outward, side), outward])
-    pos = np.concatenate([ball, ring @ frame + hexagon + 3.4 * outward])
-    numbers = np.concatenate([np.full(60, 6), numbers])
+def bowl_with_benzene():
+    """Corannulene (the bowl of the buckyball catcher) with benzene lying over its hub, 3.5 Å above it: 42 atoms."""
+    numbers, (pos,), _ = embed("c1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51", 7)
+    degree = np.bincount(np.array(sorted(bonds_of(numbers, pos))).ravel(), minlength=len(pos))
+    carbon_bonds = [{i, j} for i, j in bonds_of(numbers, pos) if numbers[i] == numbers[j] == 6]
+    spokes = np.array([sum(k in pair for pair in carbon_bonds) for k in range(len(pos))])
+    inner = [k for k in range(len(pos)) if spokes[k] == 3 and all(
+        spokes[next(iter(pair - {k}))] == 3 for pair in carbon_bonds if k in pair)]
+    if len(inner) != 5 or degree.max() > 3:
+        raise RuntimeError("corannulene was not embedded with a hub of five atoms")
+    hub = pos[inner].mean(0)
+    _, _, axes = np.linalg.svd(pos - pos.mean(0))
+    pos = (pos - hub) @ axes.T
+    if pos[:, 2].mean() < 0.0:  # the rim is on the side of the guest
+        pos = pos * np.array([1.0, -1.0, -1.0])
+    guest_numbers, ring, _ = _flat_benzene()
+    pos = np.concatenate([pos, ring + np.array([0.0, 0.0, 3.5])])
+    numbers = np.concatenate([numbers, guest_numbers])
     return numbers, pos, bonds_of(numbers, pos)
 
 
@@ -96,8 +92,8 @@ def _flat_benzene():
     return numbers, pos @ axes.T, bonds
 
 
-def hoop_with_chain(units: int = 6):
-    """[n]Cycloparaphenylene, one hoop of a carbon nanotube, with hexatriyne along its axis (n = 6: 68 atoms)."""
+def hoop_with_chain(units: int = 5):
+    """[n]Cycloparaphenylene, one hoop of a carbon nanotube, with butadiyne along its axis (n = 5: 56 atoms)."""
     low, high = 2.0, 20.0
     for _ in range(80):  # radius at which the chords of n phenylenes (2.80 Å) and n bonds (1.48 Å) close the circle
         radius = 0.5 * (low + high)
@@ -112,9 +108,8 @@ def hoop_with_chain(units: int = 6):
         out, along = np.array([np.cos(angle), np.sin(angle), 0.0]), np.array([-np.sin(angle), np.cos(angle), 0.0])
         pos += [inner * out + t * along + np.array([0.0, 0.0, z]) for t, z in tangent]
         numbers += [6] * 6 + [1] * 4
-    heights = np.array([-4.30, -3.24, -2.03, -0.66, 0.66, 2.03, 3.24, 4.30])  # H C#C-C... along z, roughly
-    heights[[1, 2, 3]] = [-3.23, -2.02, -0.65]
+    heights = (-2.95, -1.89, -0.685, 0.685, 1.89, 2.95)  # H-C, C-C triple and single bonds
     pos += [np.array([0.0, 0.0, z]) for z in heights]
-    numbers += [1, 6, 6, 6, 6, 6, 6, 1]
+    numbers += [1, 6, 6, 6, 6, 1]
     pos, numbers = np.array(pos), np.array(numbers)
     return numbers, pos, bonds_of(numbers, pos)

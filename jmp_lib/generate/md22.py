@@ -13,7 +13,7 @@ from jmp_lib.generate.molecules import MD22_SMILES, canonical, embed
 from jmp_lib.generate.trajectories import trajectory
 
 SEED = 1922
-FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 4, 20, 2.0, 4.0
+FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 4, 25, 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class System:
 SYSTEMS = {
     "ac-ala3-nhme": System("Ac-Ala3-NHMe", "the same molecule", canonical(MD22_SMILES["ac-ala3-nhme"]), 500.0),
     "dha": System("DHA", "the same molecule (docosahexaenoic acid)", canonical(MD22_SMILES["dha"]), 500.0),
-    "stachyose": System("stachyose", "raffinose, one galactose unit shorter (66 atoms in place of 87)",
-                        canonical(MD22_SMILES["raffinose"]), 500.0),
+    "stachyose": System("stachyose", "sucrose, two galactose units shorter (45 atoms in place of 87)",
+                        canonical(MD22_SMILES["sucrose"]), 500.0),
     "at-at": System("AT-AT", "two stacked adenine-thymine base pairs of unsubstituted bases (60 atoms)",
                     "adenine-thymine x 2", 350.0),
     "at-at-cg-cg": System("AT-AT-CG-CG", "one adenine-thymine pair stacked on one guanine-cytosine pair (59 atoms in place "
                           "of 118)", "adenine-thymine, guanine-cytosine", 350.0),
-    "buckyball-catcher": System("buckyball-catcher", "C60 with one benzene molecule in place of the catcher (72 atoms in "
-                                "place of 148)", "C60, benzene", 400.0),
-    "double-walled-nanotube": System("double-walled nanotube", "a hoop of a nanotube, [6]cycloparaphenylene, around a "
-                                     "hexatriyne chain (68 atoms in place of 370)", "[6]cycloparaphenylene, hexatriyne", 400.0),
+    "buckyball-catcher": System("buckyball-catcher", "one arm of the catcher, a corannulene bowl, with benzene in place of "
+                                "C60 (42 atoms in place of 148)", "corannulene, benzene", 300.0),
+    "double-walled-nanotube": System("double-walled nanotube", "a hoop of a nanotube, [5]cycloparaphenylene, around a "
+                                     "butadiyne chain (56 atoms in place of 370)", "[5]cycloparaphenylene, butadiyne", 300.0),
 }
 
 
@@ -47,12 +47,12 @@ def start_of(system: str):
     built = {
         "at-at": lambda: complexes.stacked_pairs("AT", "AT"),
         "at-at-cg-cg": lambda: complexes.stacked_pairs("AT", "GC"),
-        "buckyball-catcher": complexes.buckyball_with_benzene,
+        "buckyball-catcher": complexes.bowl_with_benzene,
         "double-walled-nanotube": complexes.hoop_with_chain,
     }
     if system in built:
         return built[system]()
-    smiles = MD22_SMILES["raffinose" if system == "stachyose" else system]
+    smiles = MD22_SMILES["sucrose" if system == "stachyose" else system]
     if system == "dha":  # all double bonds are cis in docosahexaenoic acid
         smiles = "CC" + "/C=C\\C" * 6 + "CC(=O)O"
     numbers, (pos,), bonds = embed(smiles, SEED)
@@ -69,7 +69,7 @@ def generate(system: str, out_dir=None, frames: int = FRAMES, log=print) -> dict
     heavy_bonds = {(i, j) for i, j in bonds if min(numbers[i], numbers[j]) > 1}
     structures, error = trajectory(
         numbers, pos, heavy_bonds, temperature=what.temperature, frames=frames, every=EVERY, equilibrate=EQUILIBRATE,
-        rng=rng, dt=STEP, hydrogen_mass=HYDROGEN_MASS, relax_steps=40,
+        rng=rng, dt=STEP, hydrogen_mass=HYDROGEN_MASS, relax_steps=30,
     )
     log(f"md22-mini-{system}: {len(structures)} frames, {time.process_time() - started:.0f} s")
     stand_in = what.really if what.really.startswith("the same") else f"stand-in for {what.stands_for}: {what.really}"
@@ -77,7 +77,7 @@ def generate(system: str, out_dir=None, frames: int = FRAMES, log=print) -> dict
         f"md22-mini-{system}", [{**s, "group": 0} for s in structures], [what.group], out_dir=out_dir,
         stands_for=f"MD22 {what.stands_for}",
         how_made=f"{stand_in}. One Langevin run at {what.temperature:g} K (step {STEP:g} fs with hydrogen atoms of "
-        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 40 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
+        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 30 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
         f"then a frame every {EVERY * STEP:g} fs, in time order.",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),

@@ -37,7 +37,7 @@ AMINO_ACID_SIDE_CHAINS = {
 MD22_SMILES = {
     "ac-ala3-nhme": "CC(=O)NC(C)C(=O)NC(C)C(=O)NC(C)C(=O)NC",
     "dha": "CCC=CCC=CCC=CCC=CCC=CCC=CCCC(=O)O",
-    "raffinose": "OCC1OC(OCC2OC(OC3(CO)OC(CO)C(O)C3O)C(O)C(O)C2O)C(O)C(O)C1O",
+    "sucrose": "OCC1OC(OC2(CO)OC(CO)C(O)C2O)C(O)C(O)C1O",
     "adenine": "Nc1ncnc2[nH]cnc12", "thymine": "Cc1c[nH]c(=O)[nH]c1=O",
     "cytosine": "Nc1cc[nH]c(=O)n1", "guanine": "Nc1nc2[nH]cnc2c(=O)[nH]1",
 }

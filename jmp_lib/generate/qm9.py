@@ -14,7 +14,7 @@ from jmp_lib.generate.xtb import BOHR, HARTREE, force_error, require
 
 SEED = 1914
 MOLECULES = 800
-HEAVY = {3: 0.3, 4: 1, 5: 4, 6: 6, 7: 2}
+HEAVY = {3: 0.3, 4: 1, 5: 5, 6: 6, 7: 1}
 ELEMENTS = {6: 0.62, 7: 0.165, 8: 0.175, 9: 0.04}
 DEBYE = 2.541746473  # per e bohr
 CAL_PER_MOL = 1.0 / 4.3364103e-5  # cal/mol per eV
@@ -73,7 +73,7 @@ def targets(calculator, numbers, pos) -> dict[str, float] | None:
     charges = np.asarray(result.get("charges"))
     dipole = np.linalg.norm(np.asarray(result.get("dipole"))) * DEBYE
     model = require("dftd4.interface").DispersionModel(np.asarray(numbers), np.asarray(pos) / BOHR)
-    omega, _ = normal_modes(hessian(calculator, pos), numbers, pos)
+    omega, _ = normal_modes(hessian(calculator, pos, step=0.002, central=False), numbers, pos)
     quanta = omega * HBAR
     if len(omega) != 3 * len(numbers) - 6 or quanta.min() < 1.2e-3:  # 10 cm^-1
         return None
@@ -91,7 +91,7 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
     rng = np.random.default_rng(SEED)
     structures, names, errors = [], [], []
     for smiles in enumerate_molecules(SEED, int(1.4 * molecules) + 5, HEAVY, ELEMENTS, "finetune"):
-        found = minimum(smiles, int(rng.integers(1 << 30)), fmax=0.01, accuracy=0.3)
+        found = minimum(smiles, int(rng.integers(1 << 30)), fmax=0.02, accuracy=0.3)
         if found is None:
             continue
         calculator, numbers, pos, _ = found
@@ -113,10 +113,10 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
     return cards.write_set(
         "qm9-mini", rows, [names[i] for i in order], units=UNITS, out_dir=out_dir, stands_for="QM9 (12 tasks)",
         how_made="Random molecules of H, C, N, O, F with 3 to 7 heavy atoms (SMILES grown by a seeded random walk, none "
-        "of them in anix-mini or t1x-mini), embedded by rdkit, relaxed with GFN2-xTB to 0.01 eV/Å; only true minima. "
+        "of them in anix-mini or t1x-mini), embedded by rdkit, relaxed with GFN2-xTB to 0.02 eV/Å; only true minima. "
         "mu, orbital energies: GFN2-xTB. alpha: sum of dftd4 atomic polarizabilities. R2: estimate from Mulliken "
         "populations at the nuclei plus Slater's-rules free-atom spreads, about the centre of mass. ZPVE, U0, U, H, G, "
-        "Cv: finite-difference GFN2 Hessian, ideal gas, rigid rotor, harmonic oscillator, 298.15 K, 101325 Pa, symmetry "
+        "Cv: GFN2 Hessian by forward differences of 0.002 Å, ideal gas, rigid rotor, harmonic oscillator, 298.15 K, 101325 Pa, symmetry "
         "number 1. Rows in random order; group = molecule (canonical SMILES).",
         level_of_theory="GFN2-xTB (tblite); alpha: D4 model (dftd4)", seed=SEED,
         software=cards.software_versions("tblite", "dftd4", "rdkit", "ase", "numpy"),

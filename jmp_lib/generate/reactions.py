@@ -70,7 +70,7 @@ def _random_cycle(order, distance, hydrogen, length: int, rng) -> list[int] | No
     return cycle if distance[cycle[-1], first] <= 4 else None
 
 
-def endpoints(smiles: str, product, seed: int, fmax: float = 0.05):
+def endpoints(smiles: str, product, seed: int, fmax: float = 0.1):
     """Relaxed reactant and product with the same atom order: (numbers, pos, pos), or None when one of them falls apart.
 
     The product starts from the reactant's coordinates, pulled to its own bonds by the UFF force field.
@@ -92,7 +92,7 @@ def endpoints(smiles: str, product, seed: int, fmax: float = 0.05):
     ends = []
     for pos, wanted in ((start, bonds), (product.GetConformer().GetPositions(), target)):
         try:
-            relaxed, converged = relax(XTB(numbers, pos), pos, fmax, 120)
+            relaxed, converged = relax(XTB(numbers, pos), pos, fmax, 80)
         except RuntimeError:
             return None
         if not converged or bonds_of(numbers, relaxed) != wanted:
