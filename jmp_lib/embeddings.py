@@ -40,11 +40,13 @@ def tsne(points: pd.DataFrame, embeddings: np.ndarray, perplexity: float, seed: 
     Raises ValueError when there are not more than three times ``perplexity`` points.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     if len(embeddings) <= 3 * perplexity:
         raise ValueError(f"t-SNE with perplexity {perplexity:g} needs more than {3 * perplexity:g} points, there are "
                          f"{len(embeddings)}: raise structures_per_set or lower perplexity")
-    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(_standard(embeddings))
+    with threadpool_limits(1):
+        placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(_standard(embeddings))
     return points.assign(x=placed[:, 0].round(3), y=placed[:, 1].round(3))
 
 

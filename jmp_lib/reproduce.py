@@ -117,7 +117,7 @@ def execute(source: Path, target: Path, values: dict) -> str:
     try:
         papermill.execute_notebook(str(source), str(temporary), {k: v for k, v in values.items() if k in known},
                                    kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-                                   extra_arguments=["--IPKernelApp.log_level=40"])
+                                   extra_arguments=["--IPKernelApp.log_level=50"])
     except Exception:
         if temporary.is_file():
             os.replace(temporary, failed)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from jmp_lib import parameters as strict
 from jmp_lib import paths
@@ -129,14 +130,13 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     run = Run(profile, _results_dir(values, profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
     if profile.data == "published":
         _reuse_pretraining(run)
+    torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     print(describe(run))
     return run
 
 
 def describe(run: Run) -> str:
     """Two lines: versions and machine; profile, data and results folder."""
-    import torch
-
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     return (f"jmp_lib {_version()} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
             f"profile {run.profile.name} · {run.profile.data} data · seed {run.profile.seed} · "
