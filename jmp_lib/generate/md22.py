@@ -13,7 +13,7 @@ from jmp_lib.generate.molecules import MD22_SMILES, canonical, embed
 from jmp_lib.generate.trajectories import trajectory
 
 SEED = 1922
-FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 4, 25, 2.0, 4.0
+FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 3, 15, 3.0, 4.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jmp_lib.generate.trajectories import trajectory
 
 SEED = 1923
 WATERS = 4
-EVERY, EQUILIBRATE = 8, 60
+EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 4, 30, 2.0, 4.0
 SOLVATED = {"glycine": 50, "alanine": 50, "serine": 50, "cysteine": 50, "threonine": 50, "asparagine": 50}
 DIPEPTIDES = {
     ("glycine", "glycine"): 50, ("glycine", "alanine"): 50, ("alanine", "glycine"): 50, ("alanine", "alanine"): 50,
@@ -63,7 +63,7 @@ def generate(subset: str, out_dir=None, log=print) -> dict:
         # a proton may hop between an acid, an amine and water: only the bonds between heavy atoms must survive
         heavy_bonds = {(i, j) for i, j in bonds if min(numbers[i], numbers[j]) > 1}
         frames, error = trajectory(numbers, pos, heavy_bonds, temperature=temperatures[name], frames=count, every=EVERY,
-                                   equilibrate=EQUILIBRATE, rng=rng, relax_steps=60)
+                                   equilibrate=EQUILIBRATE, rng=rng, relax_steps=40, dt=STEP, hydrogen_mass=HYDROGEN_MASS)
         structures += [{**frame, "group": len(names)} for frame in frames]
         names.append(".".join([smiles] + ["O"] * waters))
         errors.append(error)
@@ -75,9 +75,9 @@ def generate(subset: str, out_dir=None, log=print) -> dict:
     return cards.write_set(
         f"spice-mini-{subset}", structures, names, out_dir=out_dir,
         stands_for=f"SPICE 1.1.4 subset {subset.replace('_', ' ')}",
-        how_made=f"Langevin runs (step 1 fs, friction 0.02/fs, one temperature per system, see temperature_K) of {content}: "
-        f"at most 60 relaxation steps, {EQUILIBRATE} fs of equilibration, then a frame every {EVERY} fs, in time order. group = "
-        "system (canonical SMILES).",
+        how_made=f"Langevin runs (step {STEP:g} fs with hydrogen atoms of {HYDROGEN_MASS:g} amu, friction 0.02/fs, one temperature "
+        f"per system, see temperature_K) of {content}: at most 40 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
+        f"then a frame every {EVERY * STEP:g} fs, in time order. group = system (canonical SMILES).",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
         what_it_is_not="Not SPICE: one conformer family of a few molecules, a few waters instead of some twenty, no charged "
