@@ -143,7 +143,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
             model=model, optimizer=optimizer,
             schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
             updates_per_epoch=sampler.batches_per_epoch,
-            batch=batch_maker([graph_cache(data.train, normalisers, graph)], [data.train.name], sampler, profile.seed, device),
+            batch=batch_maker([graph_cache(data.train, normalisers, graph)], [data.train.name], sampler, profile.seed,
+                              device),
             loss=lambda batch: {"total": finetuning_loss(model(batch), batch, coefficients)},
             validate=lambda: {"val_metric": task.print_factor * mae(predicted("val"), truth["val"])},
             clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), settings.clip_value),
@@ -156,7 +157,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
 
     test = predicted("test")
     save_weights(work / "model", model, {
-        "kind": "finetune", "task": task.id, "arm": arm, "label": label, "unit": task.label_unit, "backbone": profile.models[size].to_dict(),
+        "kind": "finetune", "task": task.id, "arm": arm, "label": label, "unit": task.label_unit,
+        "backbone": profile.models[size].to_dict(),
         "graph": parameters["graph"], "normalisers": {name: n.to_dict() for name, n in normalisers.items()},
         "head": settings.force_head or task.head, "reduction": settings.reduction or task.reduction,
         "scale_factors": start["scale_factors"], "data": data.name})
