@@ -12,7 +12,7 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.mini import card, list_mini, load_mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
-from jmp_lib.results.values import all_tasks_table, own_values, published_values, relative_improvement
+from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, relative_improvement
 
 PAPER = "paper (published data)"
 JOINED = ("rmd17", "md22", "spice", "matbench")  # families whose mini data are several files
@@ -122,21 +122,29 @@ def pretraining_table(run) -> pd.DataFrame:
 
 
 def compare(run) -> pd.DataFrame:
-    """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit)."""
+    """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
+
+    Values of the smoke profile never stand beside others: its own half stays blank.
+    """
     all_tasks = all_tasks_table(run.records_dir)
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
     own_label = "own (published data, mini pre-training)" if published else "own (generated mini data)"
     table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
-                       own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
+                       own_label: own_values(comparable(all_tasks)).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
     table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
     return table.map(lambda v: float(f"{v:.4g}") if pd.notna(v) else v)
 
 
 def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
-    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both: (own, published)."""
+    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both: (own, published).
+
+    The published side is blank in the smoke profile, whose numbers never stand beside others.
+    """
     own = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks)].dropna(subset=[new, base])
-    published = published_values().loc[own.index]
+    published = published_values().loc[own.index, list(facts.ARMS)]
+    if run.profile.name == "smoke":
+        published = published * float("nan")
     return tuple(relative_improvement(t[base], t[new]) for t in (own, published))
 
 

@@ -163,7 +163,7 @@ def test_clean_removes_times_progress_and_machine_paths():
     words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini\n")
     cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words],
                                      metadata={"papermill": {"duration": 3}, "execution": {}})
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"version": "3.11.2"}})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"name": "python", "version": "3.11.2"}})
     cleaned = reproduce.clean(notebook)
     assert cleaned.cells[0].outputs == [{**words, "text": "results in results/mini\n"}]
     assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {}

@@ -91,7 +91,7 @@ def scaling(table):
                                           (0.2, "published_mean_gain_percent", "#bbbbbb", "paper")):
         lengths = means[column].to_numpy(float)
         bars = axis.barh(places + offset, np.nan_to_num(lengths), 0.4, color=colour, label=label)
-        axis.bar_label(bars, ["not run" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
+        axis.bar_label(bars, ["none" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
     axis.set_yticks(places, means["comparison"])
     axis.axvline(0.0, color="black", linewidth=0.8)
     axis.margins(x=0.15)
