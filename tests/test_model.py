@@ -83,6 +83,18 @@ def test_batched_equals_single():
     assert torch.allclose(together["forces"], torch.cat([a["forces"] for a in alone]), atol=1e-11)
 
 
+def test_own_heads_alone_give_the_same_values_and_gradients():
+    model = model_of()
+    batch = batch_of(random_molecule(), methanol(), random_molecule(6, 5))
+    owner = torch.tensor([2, 0, 2])
+    everything, own = model(batch), model({**batch, "dataset_index": owner})
+    atoms = owner[batch["batch"]]
+    for task in range(4):
+        assert torch.equal(own["energy"][owner == task, task], everything["energy"][owner == task, task])
+        assert torch.allclose(own["forces"][atoms == task, :, task], everything["forces"][atoms == task, :, task])
+        assert (own["energy"][owner != task, task] == 0).all()
+
+
 def test_molecules_and_crystals_share_a_batch():
     model = model_of()
     items = [{**random_molecule(), "graphs": build_graphs(random_molecule(), MOLECULE)},

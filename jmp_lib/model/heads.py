@@ -95,7 +95,7 @@ class SpatialExtentHead(nn.Module):
         return reduce_atoms(self.scalar_mlp(h).squeeze(-1) * squared, index, count, "sum")
 
 
-def edge_forces(mlp: nn.Module, x_f: Tensor, u_main: Tensor, batch: dict) -> Tensor:
-    """The MLP's scalar per main edge times the edge's unit vector, summed on targets: (N, 3)."""
-    per_edge = mlp(x_f) * u_main.to(x_f)
-    return per_edge.new_zeros(len(batch["batch"]), 3).index_add(0, batch["main_edge_index"][1], per_edge)
+def sum_edge_forces(per_edge: Tensor, u_main: Tensor, batch: dict) -> Tensor:
+    """The head's scalar per main edge (E,) times the edge's unit vector, summed on targets: (N, 3)."""
+    vectors = per_edge.unsqueeze(-1) * u_main.to(per_edge)
+    return vectors.new_zeros(len(batch["batch"]), 3).index_add(0, batch["main_edge_index"][1], vectors)

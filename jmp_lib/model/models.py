@@ -16,7 +16,7 @@ from .heads import (
     HeadSpec,
     ScalarHead,
     SpatialExtentHead,
-    edge_forces,
+    sum_edge_forces,
     head_mlp,
     reduce_atoms,
 )
@@ -33,6 +33,14 @@ class AtomEmbedding(nn.Module):
     def __init__(self, num_elements: int, width: int):
         super().__init__()
         self.atom_embedding = nn.Embedding(num_elements, width)
+
+
+def rows_of(task: int, mlp: nn.Module, x: Tensor, owner: Tensor | None) -> Tensor:
+    """The head's scalar for every row of x whose owner is ``task``, zero for the others: (rows,)."""
+    if owner is None:
+        return mlp(x).squeeze(-1)
+    rows = torch.nonzero(owner == task).squeeze(-1)
+    return x.new_zeros(len(x)).index_copy(0, rows, mlp(x[rows]).squeeze(-1))
 
 
 class PretrainHeads(nn.Module):
@@ -58,13 +66,21 @@ class PretrainModel(nn.Module):
         self.output = PretrainHeads(config, num_tasks)
 
     def forward(self, batch: dict, pos: Tensor | None = None) -> dict[str, Tensor]:
-        """-> energy (B, tasks), forces (N, 3, tasks), and the embeddings h (N, A), x_f (E, M)."""
+        """-> energy (B, tasks), forces (N, 3, tasks), and the embeddings h (N, A), x_f (E, M).
+
+        Where the batch says which data set a structure is from (``dataset_index`` (B,)), each head is
+        evaluated on its own structures only and is zero elsewhere: the loss reads nothing else.
+        """
         out = self.backbone(embed_atoms(self.embedding.atom_embedding, batch["atomic_numbers"]), batch, pos)
         h, x_f, index, count = out["h"], out["x_f"], batch["batch"], len(batch["natoms"])
-        energy = [reduce_atoms(mlp(h).squeeze(-1), index, count, "sum") for mlp in self.output.out_energy]
+        own_atoms = batch["dataset_index"][index] if "dataset_index" in batch else None
+        energy = [reduce_atoms(rows_of(t, mlp, h, own_atoms), index, count, "sum")
+                  for t, mlp in enumerate(self.output.out_energy)]  # fmt: skip
         result = {"energy": torch.stack(energy, -1), "h": h, "x_f": x_f}
         if x_f is not None:
-            forces = [edge_forces(mlp, x_f, out["u_main"], batch) for mlp in self.output.out_forces]
+            own_edges = None if own_atoms is None else own_atoms[batch["main_edge_index"][1]]
+            forces = [sum_edge_forces(rows_of(t, mlp, x_f, own_edges), out["u_main"], batch)
+                      for t, mlp in enumerate(self.output.out_forces)]  # fmt: skip
             result["forces"] = torch.stack(forces, -1)
         return result
 
@@ -136,7 +152,7 @@ class FinetuneModel(nn.Module):
                 per_atom = self.out_energy(out["h"]).squeeze(-1)
                 result["energy"] = reduce_atoms(per_atom, batch["batch"], len(batch["natoms"]), "sum")
             elif spec.kind == DIRECT_FORCES:
-                result["forces"] = edge_forces(self.out_forces, out["x_f"], out["u_main"], batch)
+                result["forces"] = sum_edge_forces(self.out_forces(out["x_f"]).squeeze(-1), out["u_main"], batch)
             elif spec.kind != GRADIENT_FORCES:
                 result[spec.name] = self.graph_outputs[spec.name](out["h"], batch)
         return result

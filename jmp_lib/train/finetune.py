@@ -137,7 +137,7 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
 
     truth = {part: true_values(getattr(data, part), label, task) for part in ("val", "test")}
     optimizer = torch.optim.AdamW(parameter_groups(model, learning_rate_groups(profile, arm), settings.lr), lr=settings.lr,
-                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay)
+                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
     with tqdm(desc=f"{task.id} {arm}", unit="update", mininterval=10, disable=not progress) as bar:
         done = train(Run(
             model=model, optimizer=optimizer,

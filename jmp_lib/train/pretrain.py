@@ -132,7 +132,7 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
                                        batch["batch"], batch["dataset_index"], energy_scale, force_scale)
 
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
-                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay)
+                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
     with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=not progress) as bar:
         done = train(Run(
             model=model, optimizer=optimizer,
