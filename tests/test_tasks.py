@@ -162,3 +162,10 @@ def test_shipped_mini_data_serves_the_task(task):
     assert min(len(data.train), len(data.val), len(data.test)) >= 8
     if not task.is_force_task:
         assert np.ptp(data.test.scalars[task.label]) > 0
+
+
+def test_pretraining_validation_has_no_element_that_training_lacks():
+    for name, train, val in tasks.load_pretraining_data("mini"):
+        seen = set(train.atomic_numbers.tolist())
+        assert seen.issuperset(val.atomic_numbers.tolist()), name
+        assert not set(train.group[: len(train)].tolist()) & set(val.group.tolist()), name

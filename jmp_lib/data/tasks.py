@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from jmp_lib.data import mini, rmd17, splits
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.paths import FACTS_DIR
@@ -251,10 +253,22 @@ def load_pretraining_data(
         missing = [key for key in ("energy", "forces") if key not in whole.labels]
         if missing:
             raise ValueError(f"{mini_name} has no {' and no '.join(missing)}, which pre-training needs")
-        rows = dict(zip(("train", "val"), splits.by_group(whole.group, PRETRAINING_VAL_FRACTION), strict=True))
+        train, val = splits.by_group(whole.group, PRETRAINING_VAL_FRACTION)
+        rows = dict(zip(("train", "val"), keep_elements_in_train(whole, train, val), strict=True))
         limit = _checked_caps(caps[name], ("train", "val"))
         loaded.append(PretrainingData(name, *(whole.subset(rows[part][: limit[part]]) for part in ("train", "val"))))
     return loaded
+
+
+def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Moves to train the validation groups with an element that no training structure has.
+
+    Reference energies of such an element cannot be fitted, and its embedding would be random.
+    """
+    known = set(np.concatenate([whole[int(i)]["atomic_numbers"] for i in train]).tolist())
+    unseen = {whole.group[i] for i in val if not known.issuperset(whole[int(i)]["atomic_numbers"].tolist())}
+    moved = np.isin(whole.group[val], list(unseen))
+    return np.concatenate([train, val[moved]]), val[~moved]
 
 
 def mini_data_name(card: Mapping) -> str:
