@@ -52,9 +52,10 @@ def notebook_paths() -> list[Path]:
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
     from jmp_lib.profile import load_profile
+    from jmp_lib.workbook import results_folder
 
-    name = load_profile(profile).name
-    results_dir = Path(results).expanduser().resolve() if results else paths.results_dir() / name
+    loaded = load_profile(profile)
+    name, results_dir = loaded.name, results_folder(results, loaded)
     chosen = select(notebook_paths(), only)
     state_file = results_dir / "work" / "reproduce.json"
     began, incomplete = time.monotonic(), []

@@ -89,6 +89,12 @@ def test_smoke_takes_the_first_tasks_and_ids_are_accepted(tmp_path):
     assert len(start(tmp_path).tasks) == 6
 
 
+def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_path):
+    run = start(tmp_path, "rmd17", data="published", data_root=str(tmp_path))
+    assert run.tasks == ("rmd17_aspirin", "rmd17_ethanol") and run.profile.data == "published"
+    assert workbook.results_folder(None, run.profile).name == "smoke-published"
+
+
 def square(x):
     if x < 0:
         raise ValueError("negative")
