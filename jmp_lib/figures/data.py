@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.visualize.plot import plot_atoms
+from matplotlib.colors import LogNorm
 
 from .style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, grid, log_axis, new_figure
 
@@ -20,11 +21,12 @@ def element_heatmap(sets: dict):
         shares[name] = 100 * counts / max(len(structures), 1)
     used = np.flatnonzero(np.sum(list(shares.values()), axis=0))
     figure, (axis,) = new_figure(width=max(6.0, 0.16 * len(used) + 2.5), height=0.24 * len(shares) + 1.1)
-    image = axis.imshow(np.array([shares[n][used] for n in shares]), aspect="auto", cmap="cividis", vmin=0, vmax=100)
+    values = np.array([shares[n][used] for n in shares])
+    image = axis.imshow(np.where(values > 0, values, np.nan), aspect="auto", cmap="cividis", norm=LogNorm(0.5, 100))
     axis.set_yticks(range(len(shares)), list(shares))
     axis.set_xticks(range(len(used)), [chemical_symbols[z] for z in used], fontsize=6, rotation=90)
     axis.set_xlabel("element")
-    figure.colorbar(image, ax=axis, label="structures with it / %")
+    figure.colorbar(image, ax=axis, label="structures with it / %\n(white: none)", format="{x:g}")
     return figure
 
 
@@ -41,15 +43,17 @@ def atoms_per_structure(sets: dict):
 
 
 def label_distributions(sets: dict):
-    """Energy per atom about its mean, and force components, of sets that have both labels."""
+    """Energy per atom after subtracting fitted element energies, and force components, of sets with both labels."""
     figure, (left, right) = new_figure(1, 2, width=8.0, height=2.9)
     for colour, (name, structures) in zip(PALETTE, sets.items()):
-        energy = np.array([s["energy"] / len(s["atomic_numbers"]) for s in structures])
+        counts = np.array([np.bincount(s["atomic_numbers"], minlength=119) for s in structures], float)
+        total = np.array([s["energy"] for s in structures])
+        energy = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
         forces = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
-        left.hist(energy - energy.mean(), bins=60, histtype="step", density=True, color=colour, label=name)
+        left.hist(energy, bins=60, histtype="step", density=True, color=colour, label=name)
         limit = np.percentile(np.abs(forces), 99)
         right.hist(forces[np.abs(forces) <= limit], bins=60, histtype="step", density=True, color=colour)
-    left.set_xlabel("energy per atom about its mean / eV")
+    left.set_xlabel("(energy − fitted element energies) / atoms / eV")
     right.set_xlabel("force component, inner 99 % / eV Å$^{-1}$")
     for axis in (left, right):
         axis.set_ylabel("density")

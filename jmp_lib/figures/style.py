@@ -58,7 +58,7 @@ def log_axis(axis, which: str) -> None:
     if high < 3 * low:  # less than half a decade: evenly spaced ticks
         part.set_major_locator(MaxNLocator(4))
         part.set_minor_locator(NullLocator())
-    elif high < 30 * low:
+    elif high < 60 * low:
         part.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
 
 
