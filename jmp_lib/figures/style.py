@@ -26,7 +26,7 @@ STYLE = {
     "figure.dpi": 100, "savefig.dpi": 130, "figure.constrained_layout.use": True,
     "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.4, "lines.markersize": 5,
-    "svg.hashsalt": "jmp",  # the same figure gives the same SVG file
+    "svg.hashsalt": "jmp", "svg.fonttype": "none",  # the same figure gives the same, small SVG file
 }
 
 
