@@ -89,6 +89,9 @@ def check_width(folder: Path, width: str) -> tuple[int, bool]:
         narrow = folder / f"golden_tiny_{name}.npz"
         graphs_of = data if "a2a_edge_index" in data else dict(np.load(narrow)) if narrow.exists() else None
         item, word = build_and_compare(data, graphs_of)
+        if item is None:
+            print(f"{width} {name}: not compared, {word}")
+            continue
         collinear = has_collinear_quadruplets(item)
         word += ", collinear" if collinear else ""
         items[name], stored[name] = item, data
@@ -144,7 +147,11 @@ def main(folder: str) -> int:
         return 2
     done, good = 0, True
     for width in WIDTHS:
-        count, ok = check_width(path, width)
+        try:
+            count, ok = check_width(path, width)
+        except (OSError, KeyError, ValueError) as error:  # a missing or damaged file, named by the error
+            print(f"{width}: cannot be compared: {error}", file=sys.stderr)
+            return 2
         done, good = done + count, good and ok
         if not count:
             print(f"{width}: no golden_{width}_*.npz here, not compared")

@@ -19,11 +19,11 @@ from torch import nn
 from .graphs import GraphConfig, build_graphs, collate, graphs_to_arrays
 from .graphs.indices import count_members, pairs_by_key
 from .model import BackboneConfig, PretrainModel
-from .model.geometry import COLLINEAR
 from .model.scaling import scale_modules
 
 WIDTHS = ("tiny", "jmp_s", "jmp_l")
 GRAPH_NAMES = {"main": "main", "a2a": "a2a", "a2ee2a": "a2ee2a", "qint": "qint"}
+COLLINEAR = 1e-6  # sine of the angle between two unit vectors
 AMBIGUOUS_GAP = 1e-5  # Å; below it, which neighbour a limit keeps is a matter of rounding
 
 
@@ -97,12 +97,12 @@ def same_edges(a, a_offset, b, b_offset) -> bool:
     return bool((a[:, i] == b[:, j]).all() and (a_offset[i] == b_offset[j]).all())
 
 
-def build_and_compare(data, graphs_of) -> tuple[dict, str]:
+def build_and_compare(data, graphs_of) -> tuple[dict | None, str]:
     """Structure with our graphs, and a word on how they compare with the stored ones.
 
     ``graphs_of``: the file that stores all four graphs of this structure (``data`` itself or the
     narrow file of the same name), or None. Where a neighbour limit cuts through equal distances the
-    stored graphs are used instead.
+    stored graphs are used instead; without them there is nothing to compare (None).
     """
     structure, config = read_structure(data)
     ours = build_graphs(structure, config)
@@ -124,6 +124,8 @@ def build_and_compare(data, graphs_of) -> tuple[dict, str]:
         arrays = graphs_to_arrays(given, len(structure["pos"]))
         word = "given (equal distances)" if count_members(arrays, len(structure["pos"])) == counts else "DIFFERENT counts"
         return {**structure, "graphs": arrays}, word
+    if float(data["min_neighbor_gap"]) < AMBIGUOUS_GAP:
+        return None, "equal distances at a neighbour limit, and the graphs are not stored"
     return {**structure, "graphs": ours}, "DIFFERENT " + ", ".join(wrong)
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 # Projections of unit vectors shorter than this count as collinear: the dihedral is then undefined,
-# and the published limit value cos ϑ = 0 is used.
-COLLINEAR = 1e-6
+# and the published limit value cos ϑ = 0 is used. In float32, positions themselves are no better
+# than that; a float64 network follows the published clamp (1e-9) and resolves what is left.
+COLLINEAR = {torch.float32: 1e-6, torch.float64: 1e-9}
 
 
 def edge_vectors(batch: dict, graph: str, pos: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +79,7 @@ def azimuth_harmonics(x: Tensor, y: Tensor, count: int, dtype: torch.dtype) -> t
     Collinear members get zero in every function.
     """
     squared = x * x + y * y
-    collinear = squared < COLLINEAR**2
+    collinear = squared < COLLINEAR.get(dtype, 1e-6) ** 2
     inverse = squared.masked_fill(collinear, 1.0).rsqrt().masked_fill(collinear, 0.0)
     cos_1, sin_1 = (x * inverse).to(dtype), (y * inverse).to(dtype)
     cos, sin = [cos_1], [sin_1]
