@@ -1,0 +1,25 @@
+"""The README's measured numbers are those of the committed tables, and its files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jmp_lib.results.summary import summary
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+TABLES = ROOT / "results" / "mini" / "tables"
+
+
+def test_measured_block_is_computed_from_the_committed_tables():
+    if not (TABLES / "scaling.csv").is_file():
+        pytest.skip("results/mini/tables is not here: make reproduce writes it")
+    block = README.split("<!-- summary of results/mini -->")[1].split("<!-- end -->")[0].strip()
+    assert block == summary(ROOT / "results" / "mini")
+
+
+def test_files_and_folders_that_the_readme_names_exist():
+    named = set(re.findall(r"`((?:jmp_lib|notebooks|tests)/[\w/.]*)`", README))
+    assert len(named) >= 8
+    assert not [name for name in named if not (ROOT / name).exists()]
