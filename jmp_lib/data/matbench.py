@@ -20,6 +20,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -133,13 +134,19 @@ def load_matbench(task: str, data_root: str | Path, fold: int = 0) -> tuple[Stru
     """
     path = find_file(task, data_root)
     total = n_total(task)
-    name = f"MatBench {task}" + (" with analog structures" if "_analog" in path.name else "")
-    data = to_set(name, read(path, task), where=str(path))
-    description = f"published MatBench v0.1 {task}, {len(data)} of {total} structures, from {path.name}"
-    data = replace(data, name=part_name(name, len(data), total), description=description)
+    about = path.stat()
+    data = _load(path, task, about.st_mtime_ns, about.st_size)
     if data.ids.max() >= total:
         raise ValueError(f"{path}: row {data.ids.max()} is beyond the {total} of {task}; {mend(task, data_root)}")
     return data, official_part(data.ids, total, fold, str(path))
+
+
+@lru_cache(maxsize=1)  # five folds read the same file
+def _load(path: Path, task: str, modified: int, size: int) -> StructureSet:
+    name, total = f"MatBench {task}" + (" with analog structures" if "_analog" in path.name else ""), n_total(task)
+    data = to_set(name, read(path, task), where=str(path))
+    description = f"published MatBench v0.1 {task}, {len(data)} of {total} structures, from {path.name}"
+    return replace(data, name=part_name(name, len(data), total), description=description)
 
 
 def official_part(ids: np.ndarray, total: int, fold: int, where: str = "") -> splits.Split:

@@ -5,7 +5,8 @@ Looked for in ``data_root``, ``data_root/qmof`` and their ``qmof_database`` fold
 * ``qmof.json`` with ``qmof_structure_data.json``, of the official script: two parallel lists, read entry by entry.
 * a folder (or ``.tar.gz``) of CIF files, ``relaxed_structures*``, with a table ``qmof*.csv`` with columns
   ``qmof_id`` (or ``name``) and the band gap (``outputs.pbe.bandgap``, ``bandgap_pbe``, ``bandgap`` or ``y``).
-* an npz of flat arrays (``qmof*.npz``: qmof_id, natoms, cellpar (a b c in Å, angles in degrees), Z, frac, bandgap_pbe).
+* an npz of flat arrays (``qmof*.npz``: qmof_id, natoms, cellpar (a b c in Å, three angles in degrees), Z, frac,
+  bandgap_pbe).
 
 Nothing is converted: Å and eV. ``id`` is the place in the file, ``sid`` the qmof_id. Split: seed-42 shuffle of the
 file's order, 80/10/10, so the official split needs the official pair of files.
@@ -64,8 +65,8 @@ def read(
 ) -> Iterator[dict]:
     """Frameworks of one file or folder with label ``y`` (eV), ``id`` and ``sid``.
 
-    table: the csv of the band gaps for CIF files (None: ``qmof*.csv`` beside them). rejected: gets (name, reason) of each
-    framework that cannot be used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
+    table: the csv of the band gaps for CIF files (None: ``qmof*.csv`` beside them). rejected: gets (name, reason)
+    of each framework that cannot be used, then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
     """
     path = Path(path)
     advice = mend(path.parent)
