@@ -87,12 +87,11 @@ def write_store(
     plan = json.loads(json.dumps(asdict(_Plan(name, [[p.name, p.version] for p in parts], shard_bytes, ids, skip_bad))))
     with said_in_a_sentence(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock", timeout=0)
         try:
-            lock.acquire()
+            held = FileLock(f"{path}.lock", timeout=0).acquire()
         except Timeout:
             raise RuntimeError(f"another process is preparing {path}; wait until it is done") from None
-        with lock:
+        with held:
             if path.exists():
                 return _same_or_refuse(path, plan)
             building = path.with_name(f"{path.name}.building")
