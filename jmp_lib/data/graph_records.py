@@ -14,6 +14,7 @@ import lmdb
 import numpy as np
 
 from jmp_lib.data.check_structure import keep, refuse
+from jmp_lib.data.files import check_head
 from jmp_lib.data.unpickle import Refused, load_pickle, loads
 
 
@@ -112,15 +113,11 @@ def read_structures(path, *, mend: str, rejected=None, energy=None) -> Iterator[
 
 def _read_lmdb(file: Path, mend: str, rejected: list[str] | None) -> Iterator[tuple[str, dict]]:
     """Records of one LMDB in the order of their numbers."""
-    single = file.is_file()
+    single = not file.is_dir()
     data = file if single else file / "data.mdb"
-    if not data.is_file():
+    if not data.exists():
         raise FileNotFoundError(f"{file} is missing; {mend}")
-    with open(data, "rb") as stream:
-        head = stream.read(512)
-    if head.lstrip()[:1] == b"<":
-        raise ValueError(f"{file} is a web page (html), not an LMDB: the download was answered by a page; {mend}")
-    size = data.stat().st_size
+    size = check_head(data, "an LMDB", mend=mend).stat().st_size
     if size < 8192:  # two pages of LMDB's own come first
         raise ValueError(f"{file} is not an LMDB (it has {size} bytes); {mend}")
     try:

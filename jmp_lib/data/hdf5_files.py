@@ -9,25 +9,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from jmp_lib.data.files import check_head
+
 _ROWS = 512  # frames of a group read at a time
 
 
 @contextmanager
 def open_h5(path: str | Path, *, mend: str) -> Iterator[h5py.File]:
     """An HDF5 file for reading; ``FileNotFoundError`` or ``ValueError`` (missing, html, cut short, another format)."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {mend}")
-    with open(path, "rb") as stream:
-        head = stream.read(512)
-    if not head:
-        raise ValueError(f"{path} is empty; {mend}")
-    if head.lstrip()[:1] == b"<":
-        raise ValueError(f"{path} is a web page (html), not an HDF5 file: the download was answered by a page; {mend}")
+    check_head(path, "an HDF5 file", b"\x89HDF", mend=mend)
     try:
         file = h5py.File(path, "r")
     except OSError:
-        raise ValueError(f"{path} is not an HDF5 file, or is cut short; {mend}") from None
+        raise ValueError(f"{path} is damaged (cut short or altered); {mend}") from None
     with file:
         try:
             yield file

@@ -154,7 +154,7 @@ def _of_frame(frame) -> dict:
     return {
         "pos": frame.columns["pos"].astype(np.float32),
         "atomic_numbers": frame.atomic_numbers,
-        "cell": np.array(frame.info["Lattice"], np.float64).reshape(3, 3, order="F"),
+        "cell": np.array(frame.info["Lattice"], np.float64).T,  # ASE's parser has the vectors in columns
         "pbc": np.ones(3, bool),
         "tags": frame.columns["tags"].astype(np.int64),
         "fixed": ~frame.columns.get("move_mask", np.ones(n, bool)),

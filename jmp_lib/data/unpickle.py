@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jmp_lib.data.files import check_head
+
 _LARGEST = 1 << 28  # elements of one array: more is no structure but an attempt to fill the memory
 _STORAGE_TYPES = {
     "Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "<i1",
@@ -44,15 +46,7 @@ def load_pickle(path: str | Path, *, mend: str):
     mend: how to get a good file, closes each message. Raises ``FileNotFoundError`` when there is no file,
     ``ValueError`` when it is empty, a web page or damaged, or (:class:`Refused`) names what is never loaded.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {mend}")
-    data = path.read_bytes()
-    if not data:
-        raise ValueError(f"{path} is empty; {mend}")
-    if data[:512].lstrip()[:1] == b"<":
-        raise ValueError(f"{path} is a web page (html), not a pickle: the download was answered by a page; {mend}")
-    return loads(data, where=str(path), mend=mend)
+    return loads(check_head(path, "a pickle", mend=mend).read_bytes(), where=str(path), mend=mend)
 
 
 def loads(data: bytes, *, where: str, mend: str):

@@ -17,7 +17,10 @@ import numpy as np
 from ase.data import atomic_numbers as NUMBER_OF_SYMBOL
 from ase.io.extxyz import key_val_str_to_dict
 
+from jmp_lib.data.files import check_head
+
 _TYPES = {"R": np.float64, "I": np.int64, "L": bool, "S": str}
+_FORMS = {".xz": (lzma.open, "an xz file", b"\xfd7zXZ"), ".gz": (gzip.open, "a gzip file", b"\x1f\x8b")}
 _TRUE, _FALSE = ("T", "True", "true", "1"), ("F", "False", "false", "0")
 
 
@@ -32,17 +35,8 @@ class Frame:
 
 def open_text(path: str | Path, *, mend: str):
     """A text stream of a plain or compressed file. ``FileNotFoundError``/``ValueError`` when missing, empty or html."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {mend}")
-    with open(path, "rb") as stream:
-        head = stream.read(512)
-    if not head:
-        raise ValueError(f"{path} is empty; {mend}")
-    if head.lstrip()[:1] == b"<":
-        raise ValueError(f"{path} is a web page (html): the download was answered by a page; {mend}")
-    opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
-    return opener(path, "rt", encoding="utf-8")
+    opener, what, magic = _FORMS.get(Path(path).suffix, (open, "a text file", b""))
+    return opener(check_head(path, what, magic, mend=mend), "rt", encoding="utf-8")
 
 
 def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
