@@ -31,8 +31,24 @@ class Part:
     """
 
     name: str
-    read: Callable[[], Iterable[dict]]
+    read: Callable[[], Iterable[dict | LeftOut]]
     version: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Yielded by a part's reader in place of a structure that it leaves out itself, to be counted."""
+
+    reason: str
+
+
+REASONS = 50  # different reasons that are listed; further ones are counted together
+
+
+def count_reason(rejected: dict[str, int], reason: str, count: int = 1) -> None:
+    """Add to the number of structures that were left out for a reason."""
+    reason = reason if reason in rejected or len(rejected) < REASONS else "other reasons"
+    rejected[reason] = rejected.get(reason, 0) + count
 
 
 def write_part(building: Path, number: int, part: Part, plan: dict, progress=None) -> int:
@@ -58,6 +74,10 @@ def write_part(building: Path, number: int, part: Part, plan: dict, progress=Non
         structures, rejected, size = [], {}, 0
 
     for structure in islice(iter(part.read()), consumed, None):
+        if isinstance(structure, LeftOut):
+            count_reason(rejected, structure.reason)
+            consumed += 1
+            continue
         try:
             layout = layout or _common_layout(building, structure)
             natoms = check_structure(structure, layout)
@@ -113,7 +133,7 @@ def _write_one(building, name, structures, layout, where, plan, rejected) -> dic
 def _reject(rejected: dict[str, int], where: str, reason: str, plan: dict) -> None:
     if not plan["skip_bad"]:
         raise ValueError(f"{where}: {reason} (--skip-bad leaves such structures out and counts them)")
-    rejected[reason] = rejected.get(reason, 0) + 1
+    count_reason(rejected, reason)
 
 
 def _plain(message: str, where: str) -> str:

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from jmp_lib.data.shards import Layout, Shard
 from jmp_lib.data.store import MANIFEST, VERSION, Store, contents_sha256
-from jmp_lib.data.store_parts import Part, listed, said_in_a_sentence, write_json, write_part
+from jmp_lib.data.store_parts import Part, count_reason, listed, said_in_a_sentence, write_json, write_part
 from jmp_lib.data.structures import StructureSet
 
 SHARD_BYTES = 256 << 20
@@ -175,7 +175,7 @@ def _finish(building: Path, plan: dict, description: str, card: dict) -> None:
     rejected: dict[str, int] = {}
     for shard in entries:
         for reason, count in shard["rejected"].items():
-            rejected[reason] = rejected.get(reason, 0) + count
+            count_reason(rejected, reason, count)
     if not total:
         reasons = "; ".join(f"{count} times: {reason}" for reason, count in rejected.items())
         raise ValueError(f"{plan['name']}: there is no structure in the source" + (f" that is good ({reasons})" if reasons else ""))
