@@ -12,8 +12,8 @@ Looked for in ``data_root`` and ``data_root/qm9``, in this order:
 
 Raw energies are in Hartree; converted here, once, with the factor of torch_geometric (:data:`HARTREE_QM9`), which made
 the official file. mu D, alpha a0^3, R2 a0^2, Cv cal/(mol K) as they are. ``id`` is the number in dsgdb9nsd_NNNNNN less
-one (qm9_v3.pt: its row). U0, U, H, G are totals; the official per-element references of those, ZPVE and Cv are
-:func:`atom_references`. Split: seed-42 shuffle, the last 20,000 validation and test.
+one (qm9_v3.pt and extended xyz: the place in the file). U0, U, H, G are totals; the official per-element references of
+those, ZPVE and Cv are :func:`atom_references`. Split: seed-42 shuffle, the last 20,000 validation and test.
 """
 
 from __future__ import annotations
@@ -240,7 +240,9 @@ def _of_extended_xyz(number: int, comment: dict, atoms: list[list[str]]) -> dict
         raise ValueError("the file ends within it")
     pos = [[float(x) for x in atom[1:4]] for atom in atoms]
     raw = [comment[key] for key in _XYZ_KEYS]
-    return _molecule(pos, numbers_of([atom[0] for atom in atoms]), number, raw)
+    made = _molecule(pos, numbers_of([atom[0] for atom in atoms]), number, raw)
+    del made["sid"]  # the file does not say which molecules of QM9 these are
+    return made
 
 
 def _torch(path: Path, advice: str) -> Iterator:
