@@ -11,7 +11,7 @@ import pytest
 
 from jmp_lib import facts
 from jmp_lib.__main__ import main
-from jmp_lib.data import catalog, commands
+from jmp_lib.data import catalog, commands, rmd17
 from jmp_lib.data.download import Source
 from jmp_lib.data.store import Store
 from tests.test_download import server  # noqa: F401  (a fixture)
@@ -27,7 +27,7 @@ def test_every_file_has_addresses_and_the_whole_study_is_covered():
             assert one.sources(file) and all(source.url.startswith("http") for source in one.sources(file)), file
         assert one.size and one.licence and one.citation
     pretraining = facts.downloads().query("use == 'pre-training'")["file"]
-    assert set(pretraining) - {"s2ef_val_id.tar"} <= {file for one in names.values() for file, *_ in one.files}
+    assert set(pretraining) <= {file for one in names.values() for file, *_ in one.files}
     for family in facts.FAMILIES:
         assert any(name.startswith(family) for name in names)
     assert len([name for name in names if name.startswith("matbench")]) == 8
@@ -59,7 +59,8 @@ def test_download_unpacks_archives_in_archives_once(tmp_path, monkeypatch, serve
     )
     root = tmp_path / "root"
     found = commands.download("rmd17", root, progress=False)
-    assert [str(path.relative_to(root)) for path in found] == ["rmd17/rmd17/npz_data/rmd17_ethanol.npz"]
+    assert [str(path.relative_to(root)) for path in found] == ["rmd17/npz_data/rmd17_ethanol.npz"]
+    assert rmd17.find_files("ethanol", root).archive == found[0]
     changed = found[0].stat().st_mtime_ns
     assert commands.download("rmd17", root, progress=False)[0].stat().st_mtime_ns == changed and len(server.asked) == 1
     server.data = b"PK" + server.data[2:-50]
@@ -104,6 +105,19 @@ def test_stores_of_published_files(tmp_path):
     assert table.loc["md22", "present"] == "no"
 
 
+@needs_data
+def test_one_large_file_is_shared_by_processes(tmp_path, monkeypatch):
+    """ANI-1x is one file; its parts are blocks of formulas, in the order of the file."""
+    from jmp_lib.data import ani1x
+
+    monkeypatch.setattr(commands, "FORMULAS", 2)
+    file = Path(DATA) / "ani1x" / "ani1x_n5.hdf5"
+    store = commands.prepare("ani1x", tmp_path, sources=[file], processes=2, progress=False)
+    expected = list(ani1x.read(file, rejected=[]))
+    assert len(store.shards) == 3 and [s["sid"] for s in store] == [s["sid"] for s in expected]
+    assert all(np.array_equal(a["forces"], b["forces"]) for a, b in zip(store, expected, strict=True))
+
+
 def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
     from jmp_lib.data import oc22
     from tests.test_store_writer import good
@@ -113,7 +127,7 @@ def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
             if i in (2, 3):
                 if rejected is None:
                     raise ValueError(f"frame {i}: no labels")
-                rejected.append((f"frame {i}", "no labels"))
+                rejected.append(f"{path}, frame {i}: no labels")
             else:
                 yield {**structure, "energy": np.nan} if i == 5 else structure
 

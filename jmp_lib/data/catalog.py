@@ -46,6 +46,7 @@ class Entry:
     originals: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
     unpack: tuple[str, ...] = ()
+    unpack_at_root: tuple[str, ...] = ()  # archives whose own top folder is ``folder``
     cut_to: str = ""  # SPICE: the subset that the large file is cut to
 
     def rows(self, file: str) -> list[dict]:
@@ -108,6 +109,16 @@ def _oc20(size: str, what: str) -> Entry:
                  f"oc20/{size.lower()}", "oc20", ("**/*.extxyz.xz", "**/*.lmdb", "*.traj"))  # fmt: skip
 
 
+def _oc22(name: str, words: str, part: str) -> Entry:
+    return Entry(name, "OC22", f"OC22 S2EF total energies, {words}", (("s2ef_total_train_val_test_lmdbs.tar.gz",),), "oc22",
+                 "oc22", (f"**/{part}/**/*.lmdb", f"*{part.removesuffix('_id')}*.pkl"))  # fmt: skip
+
+
+def _transition1x(name: str, words: str, part: str) -> Entry:
+    return Entry(name, "Transition-1x", f"Transition-1x, {words}", (("Transition1x.h5",),), "transition1x", "transition1x",
+                 ("Transition1x.h5",), (("part", part),))  # fmt: skip
+
+
 def _matbench(task: str) -> Entry:
     file = f"matbench_{task}.json.gz"
     return Entry(f"matbench-{task}", "MatBench", f"MatBench v0.1 {task}", ((file,),), "matbench", "matbench", (file,))
@@ -129,16 +140,19 @@ def entries() -> dict[str, Entry]:
         _oc20("2M", "OC20 S2EF, 2 million frames"),
         _oc20("20M", "OC20 S2EF, 20 million frames"),
         _oc20("all", "OC20 S2EF, all 134 million frames"),
-        Entry("oc22", "OC22", "OC22 S2EF total energies", (("s2ef_total_train_val_test_lmdbs.tar.gz",),), "oc22", "oc22",
-              ("**/train/**/*.lmdb", "**/*.lmdb", "*train*.pkl")),
+        Entry("oc20-val", "OC20", "OC20 S2EF, validation frames like the training ones",
+              (("s2ef_val_id.tar",), ("oc20_ref.pkl",)), "oc20/val_id", "oc20", ("**/*.extxyz.xz", "**/*.lmdb")),
+        _oc22("oc22", "training frames", "train"),
+        _oc22("oc22-val", "validation frames like the training ones", "val_id"),
         Entry("ani1x", "ANI-1x", "ANI-1x, 5 million frames of small molecules", (("ani1x-release.h5",),), "ani1x", "ani1x",
               ("ani1x-release.h5",)),
-        Entry("transition1x", "Transition-1x", "Transition-1x, 9.6 million frames of reactions", (("Transition1x.h5",),),
-              "transition1x", "transition1x", ("Transition1x.h5",)),
+        _transition1x("transition1x", "9.6 million frames of reactions, training part", "train"),
+        _transition1x("transition1x-val", "validation part", "val"),
+        _transition1x("transition1x-test", "test part", "test"),
         Entry("qm9", "QM9", "QM9, 130,831 molecules", (("qm9.zip",), ("uncharacterized.txt",)), "qm9", "qm9",
               ("qm9_v3.pt", "**/gdb9.sdf", "*.xyz.tar.bz2", "qm9*.npz")),
         Entry("rmd17", "rMD17", "rMD17, ten molecules with the five shipped splits", (("12672038.zip", "rmd17.tar.bz2"),),
-              "rmd17", "rmd17", ("**/npz_data/rmd17_*.npz",), unpack=("rmd17.tar.bz2",)),
+              "rmd17", "rmd17", ("npz_data/rmd17_*.npz",), unpack=("rmd17.tar.bz2",), unpack_at_root=("rmd17.tar.bz2",)),
         Entry("rmd17-molecules", "rMD17", "rMD17, ten molecules in one file each, checksums published", rmd17, "rmd17",
               "rmd17", ("rmd17_*.npz",)),
         Entry("md22", "MD22", "MD22, seven large molecules", md22, "md22", "md22", ("md22_*.npz",)),

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from jmp_lib.data.store_parts import LeftOut, Part
 from jmp_lib.data.store_writer import file_part, write_store
 from jmp_lib.paths import data_dir
 
+FORMULAS = 100  # of ANI-1x in one part
+
 
 def table(data_root: str | Path | None = None) -> pd.DataFrame:
     """One row for each published data set: what it is, size, licence, citation, and what of it is there."""
@@ -27,7 +30,10 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
         originals, store = one.find(root), one.store(root)
         present = [f"{len(originals)} file{'s' * (len(originals) != 1)}"] if originals else []
         if (store / MANIFEST).is_file():
-            present.append(f"store of {len(Store(store))} structures")
+            try:
+                present.append(f"store of {len(Store(store))} structures")
+            except ValueError:
+                present.append("a store that is damaged or of another version")
         rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence,
                      "citation": one.citation, "present": ", ".join(present) or "no"})  # fmt: skip
     return pd.DataFrame(rows)
@@ -44,7 +50,7 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     for alternatives in one.files:
         path = _first_that_works(one, alternatives, folder, progress)
         if is_archive(path):
-            _unpack(path, folder, one.unpack)
+            _unpack(path, one, root)
     if one.cut_to:
         from jmp_lib.data.spice import cut
 
@@ -83,7 +89,7 @@ def prepare(
             f"run `python -m jmp_lib data download {name}` or name the files with --source"
         )
     options = dict(one.options) | options
-    parts = [_part(one, file, options, skip_bad) for file in files]
+    parts = [part for file in files for part in _parts(one, file, options, skip_bad)]
     card = {
         "dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation,
         "files": [file.name for file in files], "reader": one.reader, "options": options,
@@ -106,22 +112,38 @@ def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, p
     raise RuntimeError("; ".join(failures))
 
 
-def _unpack(archive: Path, folder: Path, inner: tuple[str, ...]) -> None:
+def _unpack(archive: Path, one: Entry, root: Path) -> None:
     """Unpack once: a mark beside the archive says that it was done, and of which file."""
     mark = archive.with_name(archive.name + ".unpacked")
-    about = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
+    about = _version(archive)
     if mark.is_file() and mark.read_text() == about:
         return
-    for path in extract(archive, folder):
-        if path.name in inner:
-            extract(path, path.parent)
+    for path in extract(archive, root if archive.name in one.unpack_at_root else root / one.folder):
+        if path.name in one.unpack:
+            extract(path, root if path.name in one.unpack_at_root else path.parent)
     temporary = mark.with_name(mark.name + ".tmp")
     temporary.write_text(about)
     os.replace(temporary, mark)
 
 
-def _part(one: Entry, file: Path, options: dict, skip_bad: bool) -> Part:
-    return file_part(read_part, file, dataset=one.reader, skip_bad=skip_bad, **options)
+def _parts(one: Entry, file: Path, options: dict, skip_bad: bool) -> list[Part]:
+    """One part for each file; the single large file of ANI-1x by blocks of formulas, so that processes can share it."""
+    fixed = {"dataset": one.reader, "skip_bad": skip_bad, **options}
+    if one.reader != "ani1x" or file.suffix not in (".h5", ".hdf5") or "formulas" in options or not file.is_file():
+        return [file_part(read_part, file, **fixed)]
+    from jmp_lib.data.ani1x import formula_sizes
+
+    formulas = list(formula_sizes(file))
+    blocks = [formulas[start : start + FORMULAS] for start in range(0, len(formulas), FORMULAS)]
+    return [
+        replace(file_part(read_part, file, formulas=frozenset(block), **fixed),
+                name=f"{file.name}, formulas {block[0]} to {block[-1]}", version=_version(file))
+        for block in blocks
+    ]  # fmt: skip
+
+
+def _version(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
 
 
 def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[dict | LeftOut]:
@@ -140,5 +162,6 @@ def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterato
     yield from map(_left_out, rejected)
 
 
-def _left_out(item) -> LeftOut:
-    return LeftOut(item if isinstance(item, str) else str(item[1]))
+def _left_out(item: str) -> LeftOut:
+    """The reason without the place (file and frame) before it, so that equal reasons are counted together."""
+    return LeftOut(str(item).rpartition(": ")[2])

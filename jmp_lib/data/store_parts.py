@@ -181,10 +181,13 @@ def said_in_a_sentence(path: Path):
         yield
     except OSError as error:
         words = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only",
-                 errno.EACCES: "writing there is not permitted"}.get(error.errno)  # fmt: skip
-        elsewhere = error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
-        if words is None or elsewhere:
-            raise  # of a source file, or a sentence of ours already
+                 errno.EACCES: "writing there is not permitted", errno.EEXIST: "a file is in the way",
+                 errno.ENOTDIR: "a file is in the way"}.get(error.errno)  # fmt: skip
+        if words is None:
+            raise  # a sentence of ours already, or nothing that a sentence would help
+        place = Path(os.fsdecode(error.filename)) if error.filename else path
+        if not (place.is_relative_to(path.parent) or place in path.parents):
+            raise RuntimeError(f"cannot read {place}: {error.strerror}; mend its permissions and try again") from None
         raise RuntimeError(
             f"cannot write {path}: {words}; make room or choose another place, then run the same command again "
             "(finished shards are kept)"
