@@ -77,10 +77,10 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="array 'F' has shape"):
         list(md22.read(path))
     np.savez(path, **frames(4, E=np.array([[1.0], [np.inf], [1.0], [1.0]])))
-    with pytest.raises(ValueError, match="frame 1: energy holds NaN or infinity"):
+    with pytest.raises(ValueError, match="frame 1: field 'energy' holds NaN or infinity"):
         list(md22.read(path))
     rejected = []
-    assert [s["id"] for s in md22.read(path, rejected=rejected)] == [0, 2, 3] and rejected[0][0] == "frame 1"
+    assert [s["id"] for s in md22.read(path, rejected=rejected)] == [0, 2, 3] and "frame 1" in rejected[0]
     np.savez(path, **frames(4, e_unit=np.array("eV")))
     with pytest.raises(ValueError, match="its e_unit is 'eV' where MD22 has 'kcal/mol'"):
         list(md22.read(path))
@@ -124,6 +124,6 @@ def test_published_frames():
     rejected = []
     (unlabelled,) = Path(DATA, "md22").glob("*unlabelled.extxyz")
     assert not list(md22.read(unlabelled, rejected=rejected))
-    assert {reason for _, reason in rejected} == {"it has no energy and forces"}
+    assert rejected and all("it has no energy and forces" in reason for reason in rejected)
     with pytest.raises(ValueError, match="5 structures are too few"):
         load_task_data("md22_ac-ala3-nhme", "published", DATA)

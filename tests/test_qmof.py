@@ -93,9 +93,9 @@ def test_cif_files_and_npz_agree(tmp_path):
     (folder / "qmof-0000009.cif").write_text(cif(9))
     rejected = []
     assert len(list(qmof.read(folder, rejected=rejected))) == 3
-    assert rejected == [
-        ("qmof-0000002", "its CIF cannot be read"),
-        ("qmof-0000009", "the table has no band gap of it"),
+    assert [reason.partition("structures: ")[2] for reason in rejected] == [
+        "qmof-0000002: its CIF cannot be read; leave it out or mend it",
+        "qmof-0000009: the table has no band gap of it; leave it out or mend it",
     ]
 
 
@@ -124,7 +124,7 @@ def test_bad_files(tmp_path):
     rejected = []
     assert not list(qmof.read(npz, rejected=rejected)) and len(rejected) == 3
     write_npz(npz, 3, bandgap_pbe=np.array([1.0, np.inf, 2.0]))
-    with pytest.raises(ValueError, match="qmof-0000001: y holds NaN or infinity"):
+    with pytest.raises(ValueError, match="qmof-0000001: field 'y' holds NaN or infinity"):
         list(qmof.read(npz))
     write_npz(npz, 3, natoms=np.array([2, 2, 3]))
     with pytest.raises(ValueError, match="array 'Z' has shape"):

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
 
+from jmp_lib.data.check_structure import keep, refuse
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.data.validate import MAX_ATOMIC_NUMBER, SMALLEST_CELL
 
 # fields of a structure that are not scalar labels
 _FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces", "id", "sid", "fid", "group", "name")
-# fields that hold no measured number
-_NOT_MEASURED = ("atomic_numbers", "pbc", "tags", "fixed", "id", "sid", "fid", "group", "name")
 
 
 def numbers_of(symbols: Iterable[str]) -> np.ndarray:
@@ -47,48 +45,25 @@ def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None,
     return made
 
 
-def problem(structure: dict) -> str | None:
-    """What makes a structure unfit for training, in words, or None when it is sound."""
-    numbers, pos, cell = structure["atomic_numbers"], structure["pos"], structure["cell"]
-    if numbers.ndim != 1 or numbers.size == 0:
-        return f"atomic_numbers have shape {numbers.shape}: a structure has at least one atom"
-    for key in ("pos", "forces"):
-        if key in structure and structure[key].shape != (numbers.size, 3):
-            return f"{key} has shape {structure[key].shape} where {numbers.size} atoms need ({numbers.size}, 3)"
-    if not ((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all():
-        return f"unknown element: atomic numbers are {numbers.min()} to {numbers.max()} (1 to {MAX_ATOMIC_NUMBER})"
-    for key, value in structure.items():
-        if key not in _NOT_MEASURED and not np.isfinite(value).all():
-            return f"{key} holds NaN or infinity"
-    if structure["pbc"].any():
-        edges = np.linalg.norm(cell, axis=1)
-        if cell.shape != (3, 3) or abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(edges):
-            return "singular cell: its lattice vectors span no volume"
-    return None
-
-
 def screened(
-    items: Iterable[tuple[str, Callable[[], dict]]], where: str, rejected: list[tuple[str, str]] | None = None
+    items: Iterable[tuple[str, Callable[[], dict]]], where: str, rejected: list[str] | None = None
 ) -> Iterator[dict]:
     """The sound structures among those that ``items``, pairs (name, function that makes the structure), give.
 
-    One that cannot be made, or has a :func:`problem`, goes to ``rejected`` as (name, reason); without such a list it is
-    a ``ValueError`` that names ``where`` and the structure.
+    The reason why one cannot be made or fails :func:`~jmp_lib.data.check_structure.check_structure` goes to
+    ``rejected``; without such a list it is a ``ValueError``. It names ``where`` and the structure.
     """
     for name, make in items:
+        at = f"{where}: {name}"
         try:
             structure = make()
-            reason = problem(structure)
         except ValueError as error:
-            reason = str(error)
+            refuse(f"{at}: {error}; leave it out or mend it", rejected)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"it cannot be read ({error!r})"
-        if reason is None:
-            yield structure
-        elif rejected is None:
-            raise ValueError(f"{where}: {name}: {reason}; leave it out or mend it")
+            refuse(f"{at}: it cannot be read ({error!r}); leave it out or mend it", rejected)
         else:
-            rejected.append((name, reason))
+            if keep(structure, at, rejected):
+                yield structure
 
 
 def to_set(name: str, structures: Iterable[dict], description: str = "", where: str = "") -> StructureSet:

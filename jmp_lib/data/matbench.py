@@ -93,10 +93,10 @@ def task_of(path: str | Path) -> str:
     return name
 
 
-def read(path: str | Path, task: str | None = None, rejected: list[tuple[str, str]] | None = None) -> Iterator[dict]:
+def read(path: str | Path, task: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of one file, in its order, with label ``y`` (unit of the task), ``id`` and ``sid`` (official id).
 
-    task: read off the file's name when None. rejected: gets (name, reason) of each structure that cannot be
+    task: read off the file's name when None. rejected: gets the reason for each structure that cannot be
     used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
     """
     task = task_of(path) if task is None else task
@@ -177,7 +177,7 @@ def read_package(task: str) -> Iterator[dict]:
     yield from read_frame(loaded.df, task)
 
 
-def read_frame(frame, task: str, rejected: list[tuple[str, str]] | None = None) -> Iterator[dict]:
+def read_frame(frame, task: str, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of a table as the ``matbench`` package or matminer's loader gives it (pymatgen structures, target)."""
     column = frame.columns[_target_column(list(frame.columns), task)]
     items = (

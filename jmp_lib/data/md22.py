@@ -70,11 +70,11 @@ def find_file(molecule: str, data_root: str | Path) -> Path:
 
 
 def read(
-    path: str | Path, molecule: str | None = None, rejected: list[tuple[str, str]] | None = None
+    path: str | Path, molecule: str | None = None, rejected: list[str] | None = None
 ) -> Iterator[dict]:
     """Frames of one file with energy (eV) and forces (eV/Å); ``id`` is the frame, ``group`` the molecule.
 
-    molecule: read off the file's name when None. rejected: gets (name, reason) of each frame that cannot be used, which
+    molecule: read off the file's name when None. rejected: gets the reason for each frame that cannot be used, which
     is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
     """
     path = Path(path)

@@ -68,10 +68,10 @@ def find_file(data_root: str | Path) -> Path:
     raise FileNotFoundError(f"no QM9 file in {root}; {mend(data_root)}")
 
 
-def read(path: str | Path, rejected: list[tuple[str, str]] | None = None) -> Iterator[dict]:
+def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
     """Molecules of one file (any form) with the 12 targets, their ``id`` and ``sid``, uncharacterized ones left out.
 
-    rejected: gets (name, reason) of each molecule that cannot be used, which is then left out; the uncharacterized ones
+    rejected: gets the reason for each molecule that cannot be used, which is then left out; the uncharacterized ones
     are among them. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
     """
     path = Path(path)
@@ -116,10 +116,10 @@ def _molecule(pos, numbers, number: int, raw) -> dict:
     return make_structure(pos, numbers, number - 1, sid=f"dsgdb9nsd_{number:06d}", **labels)
 
 
-def _is_left_out(name: str, left_out: frozenset[int], rejected: list[tuple[str, str]] | None) -> bool:
+def _is_left_out(name: str, left_out: frozenset[int], rejected: list[str] | None) -> bool:
     out = bool(left_out) and int(name.rsplit("_", 1)[1]) in left_out
     if out and rejected is not None:
-        rejected.append((name, "uncharacterized: its geometry does not match its SMILES"))
+        rejected.append(f"{name}: uncharacterized, its geometry does not match its SMILES")
     return out
 
 

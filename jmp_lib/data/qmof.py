@@ -61,12 +61,12 @@ def find_file(data_root: str | Path) -> Path:
 
 
 def read(
-    path: str | Path, table: str | Path | None = None, rejected: list[tuple[str, str]] | None = None
+    path: str | Path, table: str | Path | None = None, rejected: list[str] | None = None
 ) -> Iterator[dict]:
     """Frameworks of one file or folder with label ``y`` (eV), ``id`` and ``sid``.
 
-    table: the csv of the band gaps for CIF files (None: ``qmof*.csv`` beside them). rejected: gets (name, reason)
-    of each framework that cannot be used, then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
+    table: the csv of the band gaps for CIF files (None: ``qmof*.csv`` beside them). rejected: gets the reason
+    for each framework that cannot be used, then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
     """
     path = Path(path)
     advice = mend(path.parent)

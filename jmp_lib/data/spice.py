@@ -71,10 +71,10 @@ def find_file(subset: str, data_root: str | Path) -> Path:
     raise FileNotFoundError(f"no SPICE file with {subset} in {root}; {mend(subset, data_root)}")
 
 
-def read(path: str | Path, subset: str | None = None, rejected: list[tuple[str, str]] | None = None) -> Iterator[dict]:
+def read(path: str | Path, subset: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Conformations of one file, molecule by molecule, with energy, formation_energy (eV) and forces (eV/Å).
 
-    subset: only this part (None: all that is there). rejected: gets (name, reason) of each conformation that cannot be
+    subset: only this part (None: all that is there). rejected: gets the reason for each conformation that cannot be
     used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
     """
     yield from screened(_items(Path(path), subset), str(path), rejected)
