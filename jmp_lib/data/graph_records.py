@@ -2,7 +2,8 @@
 
 LMDB keys are "0", "1", ... and "length"; values are pickles, read with :mod:`jmp_lib.data.unpickle`. Fields of a
 graph: pos (N,3) Å; atomic_numbers (N,) whole or float; cell (1,3,3) Å where periodic; tags, fixed (N,); y energy
-eV; force (N,3) eV/Å, true forces; sid, fid (system, frame); natoms.
+eV; force (N,3) eV/Å, true forces; sid, fid (system, frame); natoms. Neither LMDB nor pickle has checksums, so an
+altered number inside a record passes: the checksum of the published archive is what tells.
 """
 
 from __future__ import annotations
