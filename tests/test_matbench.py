@@ -142,16 +142,25 @@ def test_bad_files(tmp_path):
         matbench.find_file("mp_is_metal", tmp_path)
 
 
-def test_the_package_gives_the_same_structures_and_folds(tmp_path):
+def test_files_of_the_loader_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("MATMINER_DATA", str(tmp_path / "matminer"))
+    path = write(tmp_path / "matminer" / "matbench_phonons.json.gz", [[crystal(), 1.0]])
+    assert matbench.find_file("phonons", tmp_path / "nothing") == path
+
+
+def test_the_package_gives_the_same_structures_and_folds(monkeypatch):
     pandas = pytest.importorskip("pandas")
     core = pytest.importorskip("pymatgen.core")
-    pytest.importorskip("matbench")
+    package = pytest.importorskip("matbench.task")
     structure = core.Structure(np.diag([4.0, 4.0, 5.0]), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     names = ["structure", "last phdos peak"]
     frame = pandas.DataFrame([[structure, 5.0]], columns=names, index=["mb-phonons-0003"])
     (read,) = matbench.read_frame(frame, "phonons")
     assert (read["id"], read["sid"], read["y"]) == (2, "mb-phonons-0003", 5.0)
     assert np.allclose(read["pos"][1], [2, 2, 2.5])
+    monkeypatch.setattr(package.MatbenchTask, "load", lambda self: setattr(self, "df", frame))  # no network
+    (through,) = matbench.read_package("phonons")
+    assert all(np.array_equal(read[key], through[key]) for key in read)
     for task in ("jdft2d", "log_gvrh"):  # ids and folds of the package, all five
         for fold, parts in enumerate(matbench.package_folds(task)):
             ours = splits.matbench_fold(matbench.n_total(task), fold)

@@ -195,3 +195,14 @@ def test_published_forms_agree():
         assert np.allclose(structure["pos"], other["pos"], atol=1e-6)
         for key in qm9.TARGETS:
             assert structure[key] == pytest.approx(other[key], rel=1e-9, abs=1e-9)
+
+
+def test_the_order_is_that_of_the_numbers(tmp_path):
+    n = 20_003
+    write_npz(tmp_path, n)
+    with np.load(tmp_path / "qm9_parts.npz") as archive:
+        turned = {key: archive[key][::-1] if archive[key].shape == (n,) else archive[key] for key in archive.files}
+    np.savez(tmp_path / "qm9_parts.npz", **turned)
+    data, _ = qm9.load_qm9(tmp_path)
+    assert np.array_equal(data.ids, np.arange(n))
+    assert data[5]["mu"] == raw_of(6)[0]

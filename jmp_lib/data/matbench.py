@@ -6,14 +6,16 @@ is the official row number (``mb-<task>-<row + 1>``), so that a file with only s
 official folds do. Labels: ``y`` in the unit of the task (facts/tasks.csv), as released; nothing is converted but the
 types. Splits: the official fold, of its training part the seed-42 90/10 (:func:`jmp_lib.data.splits.matbench`).
 
-Looked for in ``data_root``, ``data_root/matbench`` and the folder of matminer's loader (``$MATMINER_DATA``), where the
-``matbench`` package keeps its downloads: the whole file, then ``_subset``, then ``_analog_structures`` (structures of
-the same compound from another source beside the official targets; the name of the set says so).
+Looked for in ``data_root``, ``data_root/matbench`` and the folder of matminer's loader (``$MATMINER_DATA``, else in the
+package), where the ``matbench`` package keeps its downloads: the whole file, then ``_subset``, then
+``_analog_structures`` (structures of the same compound from another source beside the official targets; the name of
+the set says so).
 """
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import os
 import re
@@ -71,14 +73,20 @@ def find_file(task: str, data_root: str | Path) -> Path:
     """The best file of ``task`` at hand; raises ``FileNotFoundError`` (one sentence with the mend) when none is."""
     check_task(task)
     root = Path(data_root).expanduser()
-    folders = [root, root / "matbench"]
-    if os.environ.get("MATMINER_DATA"):
-        folders.append(Path(os.environ["MATMINER_DATA"]))
+    folders = [root, root / "matbench", *_matminer_folder()]
     for ending in _ENDINGS:
         for folder in folders:
             if (folder / f"matbench_{task}{ending}.json.gz").is_file():
                 return folder / f"matbench_{task}{ending}.json.gz"
     raise FileNotFoundError(f"no MatBench file of {task} in {root}; {mend(task, data_root)}")
+
+
+def _matminer_folder() -> list[Path]:
+    """Where matminer's loader keeps what it fetched: ``$MATMINER_DATA``, else in the package; none without either."""
+    if os.environ.get("MATMINER_DATA"):
+        return [Path(os.environ["MATMINER_DATA"])]
+    package = importlib.util.find_spec("matminer")
+    return [Path(package.origin).parent / "datasets"] if package and package.origin else []
 
 
 def task_of(path: str | Path) -> str:

@@ -51,7 +51,8 @@ def find_file(data_root: str | Path) -> Path:
     A folder of CIF files counts only with its table.
     """
     root = Path(data_root).expanduser()
-    folders = [base / sub for base in (root, root / "qmof") for sub in ("", "qmof_database")]
+    subfolders = ("", "qmof_database", "qmof_database/qmof_database")
+    folders = [base / sub for base in (root, root / "qmof") for sub in subfolders]
     for form in _FORMS:
         for folder in folders:
             for found in sorted(folder.glob(form)):
