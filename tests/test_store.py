@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_molecules_store_no_cells_tags_or_ids(tmp_path):
 
 
 def test_pickled_and_bounded_number_of_open_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "MAX_OPEN", 3)
+    monkeypatch.setattr(store_module, "_shards_at_once", lambda: 3)
     structures = mixed()
     store = make(tmp_path / "s", structures, shard_bytes=1)
     for i in np.random.default_rng(0).permutation(30):
@@ -108,6 +110,21 @@ def test_pickled_and_bounded_number_of_open_shards(tmp_path, monkeypatch):
         assert len(store._open) <= 3
     again = pickle.loads(pickle.dumps(store))
     assert again._open == {} and again[4]["id"] == 12
+
+
+def test_file_descriptors_of_a_store_of_many_shards(tmp_path):
+    """A store with more shards than the usual limit of open files of a process."""
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (24, 40))
+from jmp_lib.data.store import Store
+store = Store(sys.argv[1])
+assert len(store.shards) == 60 and store._max_open == 20, store._max_open
+assert [structure["id"] for structure in store] == list(range(60))
+"""
+    structures = [labelled(random_molecule(3, seed=i), i, id=i) for i in range(60)]
+    store = make(tmp_path / "s", structures, shard_bytes=1)
+    subprocess.run([sys.executable, "-c", code, store.path], check=True, timeout=60)
 
 
 def test_worker_processes_read_at_once(tmp_path):

@@ -26,8 +26,21 @@ from jmp_lib.data.structures import StructureSet
 
 VERSION = 1
 MANIFEST = "store.json"
-MAX_OPEN = 512  # shards mapped at once; each holds a file descriptor, and 1,024 is a common limit of a process
 _MEND = "make it again with `python -m jmp_lib data prepare`"
+
+
+def _shards_at_once(wanted: int = 8192) -> int:
+    """How many shards a process may map: each holds a file descriptor, so the soft limit is raised where it may be."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 2 * wanted if hard == resource.RLIM_INFINITY else min(2 * wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft // 2)
 
 
 class Store:
@@ -49,6 +62,7 @@ class Store:
         self.shards = manifest["shards"]
         self._starts = np.concatenate([[0], np.cumsum([shard["structures"] for shard in self.shards])]).tolist()
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._max_open = _shards_at_once()
         if self._starts[-1] != manifest["structures"]:
             raise ValueError(f"{self.path / MANIFEST} is altered (its counts do not add up); {_MEND}")
 
@@ -134,7 +148,7 @@ class Store:
         if len(shard) != self.shards[number]["structures"]:
             raise ValueError(f"{self.path / self.shards[number]['file']} is not the shard store.json lists; {_MEND}")
         self._open[number] = shard
-        if len(self._open) > MAX_OPEN:
+        if len(self._open) > self._max_open:
             self._open.popitem(last=False)
         return shard
 

@@ -28,7 +28,7 @@ from jmp_lib.data.store import MANIFEST, VERSION, Store, contents_sha256
 from jmp_lib.data.store_parts import Part, count_reason, listed, said_in_a_sentence, write_json, write_part
 from jmp_lib.data.structures import StructureSet
 
-SHARD_BYTES = 256 << 20
+SHARD_BYTES = 128 << 20  # a process that writes needs up to about 6 times this much memory
 
 
 @dataclass(frozen=True)
