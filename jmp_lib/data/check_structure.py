@@ -31,7 +31,8 @@ def check_structure(structure: dict, where: str) -> None:
             continue
         value = np.asarray(value)
         if value.shape != shapes.get(key, ()):
-            raise ValueError(f"{where}: field {key!r} has shape {value.shape} where {n} atoms need {shapes.get(key, ())}")
+            needed = shapes.get(key, ())
+            raise ValueError(f"{where}: field {key!r} has shape {value.shape} where {n} atoms need {needed}")
         if not np.isfinite(value).all():
             raise ValueError(
                 f"{where}: field {key!r} holds NaN or infinity; leave this structure out or mend the label"
