@@ -32,7 +32,6 @@ STRUCTURE = [
     Field("fixed", "(N,)", "", "True for atoms held still in the relaxation that made the frame, bool"),
     Field("id", "()", "", "row of the structure in the set it was read from (a subset keeps it), int"),
     Field("sid", "()", "", "name that the source gives the structure, text, where it has one"),
-    Field("sid", "()", "", "name of the structure in its source, where it has one, text"),
     Field("energy", "()", "eV", "total energy (pre-training sets: of the stated reference), float64"),
     Field("forces", "(N,3)", "eV/Å", "true forces (minus the energy gradient) on the atoms"),
 ]
