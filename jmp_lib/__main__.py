@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from jmp_lib.data.cli import add_actions
+
 
 def _reproduce(args) -> int:
     from jmp_lib.reproduce import main
@@ -47,15 +49,10 @@ def _tables(args) -> int:
     return 0
 
 
-def _data(args) -> int:
-    from jmp_lib.data.mini import card, list_mini
+def _data_inspect(args) -> int:
+    from jmp_lib.data.inspect import main
 
-    for name in list_mini():
-        about = card(name)
-        counts = about.get("counts", {})
-        print(f"{name:34s} {counts.get('structures', '?'):>6} structures  {about.get('level_of_theory', '')}"
-              f"  (stands for {about.get('stands_for', '?')})")
-    return 0
+    return main(args.file, args.dataset, args.option, args.json)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,8 +93,17 @@ def parser() -> argparse.ArgumentParser:
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)
 
-    command = add("data", _data, "the mini data that ship with the package")
-    command.add_argument("action", choices=("list",))
+    words = "the data sets: what is there, and what is in a file"
+    data = commands.add_parser("data", help=words, description=words)
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_actions(actions)
+    action = actions.add_parser("inspect", help="read an original file as it is and print what it holds")
+    action.add_argument("file", metavar="FILE", help="an original file, or a folder of them")
+    action.add_argument("--dataset", required=True, help="oc20, oc22, ani1x, transition1x, qm9, rmd17, ...")
+    action.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                        help="an option of the reader, for instance energy=adsorption; may be given again")
+    action.add_argument("--json", action="store_true", help="print JSON")
+    action.set_defaults(function=_data_inspect)
     return top
 
 

@@ -31,6 +31,7 @@ STRUCTURE = [
     Field("tags", "(N,)", "", "0 below the surface, 1 surface, 2 adsorbate and every atom of other data, int64"),
     Field("fixed", "(N,)", "", "True for atoms held still in the relaxation that made the frame, bool"),
     Field("id", "()", "", "row of the structure in the set it was read from (a subset keeps it), int"),
+    Field("sid", "()", "", "name that the source gives the structure, text, where it has one"),
     Field("energy", "()", "eV", "total energy (pre-training sets: of the stated reference), float64"),
     Field("forces", "(N,3)", "eV/Å", "true forces (minus the energy gradient) on the atoms"),
 ]
@@ -49,6 +50,7 @@ TARGETS = [
     Field("H", "()", "eV", "enthalpy at 298.15 K"),
     Field("G", "()", "eV", "free energy at 298.15 K"),
     Field("Cv", "()", "cal/(mol K)", "heat capacity at constant volume, 298.15 K"),
+    Field("formation_energy", "()", "eV", "SPICE: total energy less that of the atoms; no task of the paper"),
     Field("y", "()", "see the task", "the one target of a MatBench task or of QMOF"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -24,3 +25,12 @@ def results_dir(override: str | Path | None = None) -> Path:
     if override:
         return Path(override).expanduser().resolve()
     return (checkout_dir() or Path.cwd()) / "results"
+
+
+def data_dir(override: str | Path | None = None) -> Path:
+    """Absolute folder of the published files: ``override``, else the environment's JMP_DATA, else ``data`` of the checkout.
+
+    An installed copy uses ``data`` of the working directory; the folder is not created here.
+    """
+    chosen = override or os.environ.get("JMP_DATA")
+    return Path(chosen).expanduser().resolve() if chosen else (checkout_dir() or Path.cwd()) / "data"

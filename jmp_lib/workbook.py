@@ -127,12 +127,28 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
     if profile.data == "published" and not profile.data_root:
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
+    if profile.data == "published" and family:
+        tasks = _with_data(tasks, profile.data_root)
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
     if profile.data == "published":
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     print(describe(run))
     return run
+
+
+def _with_data(tasks: list[str], data_root: str) -> list[str]:
+    """The tasks whose published files can be read; says why of the others, and raises ValueError when none is left."""
+    from jmp_lib.data.published import why_not
+    from jmp_lib.data.tasks import get_task
+
+    reasons = {task: why_not(get_task(task), data_root, thorough=True) for task in tasks}
+    missing = "\n".join(f"no published data for {task}: {reason}" for task, reason in reasons.items() if reason)
+    if missing and all(reasons.values()):
+        raise ValueError(missing)
+    if missing:
+        print(missing)
+    return [task for task, reason in reasons.items() if not reason]
 
 
 def describe(run: Run) -> str:

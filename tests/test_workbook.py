@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from jmp_lib import reproduce, workbook
@@ -89,10 +90,22 @@ def test_smoke_takes_the_first_tasks_and_ids_are_accepted(tmp_path):
     assert len(start(tmp_path).tasks) == 6
 
 
-def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_path):
+def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("jmp_lib.data.published.why_not", lambda *_, **__: None)
     run = start(tmp_path, "rmd17", data="published", data_root=str(tmp_path))
     assert run.tasks == ("rmd17_aspirin", "rmd17_ethanol") and run.profile.data == "published"
     assert workbook.results_folder(None, run.profile).name == "smoke-published"
+
+
+def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
+    frames = {"z": np.ones(148), "R": np.zeros((610, 148, 3)), "F": np.zeros((610, 148, 3)), "E": np.zeros((610, 1))}
+    np.savez_compressed(tmp_path / "md22_buckyball-catcher.npz", **frames)
+    wanted = {"data": "published", "data_root": str(tmp_path), "molecules": "dha, buckyball-catcher"}
+    assert start(tmp_path, "md22", **wanted).tasks == ("md22_buckyball-catcher",)
+    said = capsys.readouterr().out
+    assert "no published data for md22_dha: no MD22 file of DHA in" in said and "get md22_DHA.npz from" in said
+    with pytest.raises(ValueError, match="no published data for md22_dha"):
+        start(tmp_path, "md22", **(wanted | {"molecules": "dha"}))
 
 
 def square(x):

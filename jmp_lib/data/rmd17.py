@@ -15,6 +15,8 @@ Converted here, once, with the official factor (:data:`jmp_lib.units.KCAL_PER_MO
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +128,35 @@ def read_frames(path: str | Path, molecule: str, data_root: str | Path | None = 
         "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
     }
     return frames | ({"frame": raw["old_indices"]} if "old_indices" in raw else {})
+
+
+def read(path: str | Path, *, molecule: str | None = None) -> Iterator[dict]:
+    """Structures of one original file: energy eV, forces eV/Å; group the molecule, sid "<molecule>/<frame of MD17>".
+
+    molecule: read off the file's name when None. Raises as :func:`read_frames`, and ``ValueError`` for a name that
+    tells no molecule.
+    """
+    path = Path(path)
+    named = re.fullmatch(r"rmd17_([a-z]+)(_(train|test)_0[1-5])?", path.stem)
+    molecule = molecule or (named[1] if named else None)
+    if molecule not in COMPOSITION:
+        raise ValueError(f"{path} is not named rmd17_<molecule>.npz; say which of {', '.join(MOLECULES)} it holds")
+    frames = read_frames(path, molecule)
+    n_atoms = len(frames["numbers"])
+    for row in range(len(frames["pos"])):
+        yield {
+            "pos": frames["pos"][row].astype(np.float32),
+            "atomic_numbers": frames["numbers"].astype(np.int64),
+            "cell": np.zeros((3, 3)),
+            "pbc": np.zeros(3, bool),
+            "tags": np.full(n_atoms, 2, np.int64),
+            "fixed": np.zeros(n_atoms, bool),
+            "id": row,
+            "energy": np.float64(frames["energy"][row]),
+            "forces": frames["forces"][row].astype(np.float32),
+            "group": molecule,
+            "sid": f"{molecule}/{frames['frame'][row] if 'frame' in frames else row}",
+        }
 
 
 def load_rmd17(

@@ -18,15 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jmp_lib.data import mini, rmd17, splits
+from jmp_lib.data import mini, published, splits
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.paths import FACTS_DIR
 from jmp_lib.strict import nearest
 from jmp_lib.units import print_factor
 
 FAMILIES = ("qm9", "rmd17", "md22", "spice", "matbench", "qmof")
-# families whose published files this version reads
-PUBLISHED_FAMILIES = ("rmd17",)
 # pre-training sets in the order of the pre-training heads -> the mini set of each
 PRETRAINING_SETS = {"oc20": "oc20-mini", "oc22": "oc22-mini", "ani1x": "anix-mini", "transition1x": "t1x-mini"}
 # share of the structures of a mini pre-training set that is validation, in whole groups
@@ -200,7 +198,7 @@ def load_task_data(
         split = splits.mini(task.family, len(whole), fold)
         name, kind = mini_data_name(mini.card(task.mini_name)), "generated"
     elif data == "published":
-        whole, split = _load_published(task, data_root)
+        whole, split = published.load(task, data_root, fold)
         name, kind = f"{whole.name} (published)", "published"
     else:
         raise ValueError(f"data is {data!r}; it can be 'mini' or 'published'")
@@ -222,17 +220,6 @@ def load_task_data(
         split_sha256=split.sha256,
         fold=fold,
     )
-
-
-def _load_published(task: Task, data_root: str | Path | None) -> tuple[StructureSet, splits.Split]:
-    if task.family not in PUBLISHED_FAMILIES:
-        raise ValueError(
-            f"published files of {task.family} cannot be read yet, only those of {', '.join(PUBLISHED_FAMILIES)}; "
-            f"run {task.id} with data='mini'"
-        )
-    if data_root is None:
-        raise ValueError(f"data='published' needs data_root; {rmd17.mend(task.suffix, 'DATA_ROOT')}")
-    return rmd17.load_rmd17(task.suffix, data_root)
 
 
 def load_pretraining_data(

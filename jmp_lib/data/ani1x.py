@@ -1,0 +1,118 @@
+"""ANI-1x: molecules of H, C, N, O; ``ani1x-release.h5``, or graph records of it (LMDB, pickled lists).
+
+One group for each formula: ``coordinates`` (F,N,3) Å, ``atomic_numbers`` (N,), ``wb97x_dz.energy`` (F,) Hartree and
+``wb97x_dz.forces`` (F,N,3) Hartree/Å, true forces. Converted here, once, with ASE's Hartree as in the official
+script. A frame without wb97x_dz labels has NaN there and is left out, as in the official script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jmp_lib import units
+from jmp_lib.data import graph_records
+from jmp_lib.data.check_structure import keep
+from jmp_lib.data.hdf5_files import dataset, open_h5, read_rows, whole
+from jmp_lib.data.sources import source_url
+
+MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
+ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
+MIN_ATOMS = 4  # formulas with fewer atoms are left out of the official split
+N_HELD_OUT = 495_600  # frames after which a held-out part of the official split is full
+
+
+def read(
+    path: str | Path, *, formulas: set[str] | None = None, rejected: list[str] | None = None
+) -> Iterator[dict]:
+    """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
+
+    path: the HDF5 file, or an .lmdb or .pkl of graph records. formulas: read only these groups. rejected: a list
+    that takes the reasons of the frames left out (frames without labels too); without it the first unsound frame
+    raises ``ValueError``, as a damaged or wrong file always does. ``FileNotFoundError`` when nothing is there.
+    """
+    path = Path(path)
+    if path.suffix in (".lmdb", ".pkl") or path.is_dir():
+        for where, structure in graph_records.read_structures(path, mend=MEND, rejected=rejected):
+            if structure["pbc"].any():
+                raise ValueError(f"{where} has a cell, so it is not of ANI-1x; {MEND}")
+            yield structure
+        return
+    row = 0
+    with open_h5(path, mend=MEND) as file:
+        for formula in file:
+            if formulas is not None and formula not in formulas:
+                continue
+            group = file[formula]
+            where = f"{path}: group {formula}"
+            arrays = [dataset(group, key, where, MEND) for key in ("coordinates", ENERGY, FORCES)]
+            numbers = whole(dataset(group, "atomic_numbers", where, MEND), where, MEND).astype(np.int64)
+            for fid, (pos, energy, forces) in read_rows(arrays, where, MEND):
+                at = f"{where}, frame {fid}"
+                if np.isnan(energy) or np.isnan(forces).any():
+                    if rejected is not None:
+                        rejected.append(f"{at}: no wb97x_dz label (NaN)")
+                    continue
+                structure = {
+                    **molecule(numbers, pos),
+                    "energy": np.float64(energy * units.HARTREE_ASE),
+                    "forces": (forces * np.float64(units.HARTREE_ASE)).astype(np.float32),
+                    "id": row,
+                    "group": formula,
+                    "sid": f"{formula}/{fid}",
+                }
+                if keep(structure, at, rejected):
+                    yield structure
+                    row += 1
+
+
+def molecule(numbers: np.ndarray, pos: np.ndarray) -> dict:
+    """The fields of a structure without a cell: tags 2, nothing fixed."""
+    n = len(numbers)
+    return {
+        "pos": np.asarray(pos, np.float32),
+        "atomic_numbers": numbers.copy(),
+        "cell": np.zeros((3, 3)),
+        "pbc": np.zeros(3, bool),
+        "tags": np.full(n, 2, np.int64),
+        "fixed": np.zeros(n, bool),
+    }
+
+
+def formula_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """{formula: (frames, atoms)} of the HDF5 file, without reading its frames."""
+    sizes = {}
+    with open_h5(path, mend=MEND) as file:
+        for formula in file:
+            frames = dataset(file[formula], "coordinates", f"{path}: group {formula}", MEND)
+            sizes[formula] = frames.shape[0], frames.shape[1]
+    return sizes
+
+
+def split_formulas(
+    sizes: dict[str, tuple[int, int]], *, seed: int = 42, n_held_out: int = N_HELD_OUT
+) -> tuple[list[str], list[str], list[str]]:
+    """Formulas of train, validation and test by the official rule, from {formula: (frames, atoms)}.
+
+    Formulas under 4 atoms leave; the sorted rest is shuffled six times; formulas are taken until ``n_held_out``
+    frames are reached, first for test, then for validation; the rest is train. The official shuffle had no seed, so
+    its parts cannot be had again; ours are fixed by ``seed``. ``ValueError`` when no formula is left for train.
+    """
+    names = np.array(sorted(name for name, (_, atoms) in sizes.items() if atoms >= MIN_ATOMS), dtype=object)
+    rng = np.random.RandomState(seed)
+    for _ in range(6):
+        rng.shuffle(names)
+    parts, start = [], 0
+    for _ in ("test", "val"):
+        stop, frames = start, 0
+        while stop < len(names) and frames < n_held_out:
+            frames += sizes[names[stop]][0]
+            stop += 1
+        parts.append(list(names[start:stop]))
+        start = stop
+    test, val = parts
+    if start >= len(names):
+        raise ValueError(f"{len(names)} formulas do not hold two parts of {n_held_out} frames and a train part")
+    return list(names[start:]), val, test

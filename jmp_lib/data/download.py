@@ -1,0 +1,244 @@
+"""Fetch files: go on where a download stopped, try mirrors, check sums, never a half file under the final name.
+
+pooch checks the sum and moves the file; the transfer itself is ours, because pooch does not resume: it writes
+``<file>.partial`` and asks the server for the rest. Where no checksum is published, that of the first download
+is noted in ``checksums.json`` beside the file, and later downloads must have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+from filelock import FileLock, Timeout
+
+CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
+SPARE = 200 << 20  # bytes to be left free on the disk
+TRIES = 5  # in a row without any progress
+_WAIT = 1.0  # seconds before the second try; doubles
+
+
+@dataclass(frozen=True)
+class Source:
+    """One address of a file. checksum: "md5:..." or "sha256:...", or None; size in bytes, or None."""
+
+    url: str
+    checksum: str | None = None
+    size: int | None = None
+
+
+def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> Path:
+    """The file ``path``, downloaded from the first of ``sources`` that works, or as it is when it is there and good.
+
+    Raises ``RuntimeError`` when no source works (what each said, and where to put the file by hand), when somebody
+    else is downloading it or the disk is too small; ``ValueError`` when the file that is there has another checksum.
+    """
+    path = Path(path).resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(f"{path}.lock", timeout=0).acquire()
+    except Timeout:
+        raise RuntimeError(f"another process is downloading {path}; wait until it is done") from None
+    except OSError as error:
+        raise RuntimeError(f"cannot write in {path.parent} ({error.strerror}); choose another data root") from None
+    with held:
+        if path.is_file():
+            return _check_present(path, sources)
+        failures = []
+        for source in sources:
+            try:
+                return _fetch_from(path, source, progress)
+            except (ValueError, requests.exceptions.RequestException) as error:
+                failures.append(f"{source.url} ({_short(error)})")
+        raise RuntimeError(
+            f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put it "
+            f"at {path}"
+        )
+
+
+def recorded(path: Path) -> str | None:
+    """The checksum that was noted for the file at its first download."""
+    return _notes(path).get(path.name, {}).get("checksum")
+
+
+def _notes(path: Path) -> dict:
+    file = path.parent / "checksums.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        raise ValueError(f"{file} is not JSON; mend or remove it") from None
+
+
+def _note(path: Path, url: str) -> None:
+    """Note the checksum of a file for which none is published."""
+    with FileLock(path.parent / "checksums.json.lock"):
+        notes = _notes(path)
+        if path.name not in notes:
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            when = time.strftime("%Y-%m-%d", time.gmtime())
+            notes[path.name] = {"checksum": f"sha256:{digest}", "bytes": path.stat().st_size, "url": url, "first": when}
+            temporary = path.parent / "checksums.json.tmp"
+            temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+            os.replace(temporary, path.parent / "checksums.json")
+
+
+def _check_present(path: Path, sources: list[Source]) -> Path:
+    known = [source.checksum for source in sources if source.checksum] or [recorded(path)]
+    if known == [None]:
+        _refuse_page(path, path.name)
+        _note(path, "was there already")
+    elif not any(_matches(path, checksum) for checksum in known):
+        raise ValueError(
+            f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
+            "move it away and run the same command again"
+        )
+    return path
+
+
+def _matches(path: Path, checksum: str) -> bool:
+    kind, _, value = checksum.partition(":")
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest() == value.lower()
+
+
+def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
+    pooch.get_logger().setLevel("WARNING")
+    expected = source.checksum or recorded(path)
+    transfer = Transfer(path, source, progress)
+    try:
+        pooch.retrieve(source.url, expected, fname=path.name, path=path.parent, downloader=transfer)
+    except ValueError as error:
+        if "does not match" not in str(error):
+            raise
+        origin = "published" if source.checksum else "noted at the first download"
+        raise ValueError(f"what came has not the {origin} checksum {expected}, so it was thrown away") from None
+    if expected is None:
+        _note(path, source.url)
+    return path
+
+
+class Transfer:
+    """pooch's downloader that goes on with ``<file>.partial``, over any number of broken connections and runs."""
+
+    def __init__(self, path: Path, source: Source, progress: bool, sleep: Callable[[float], None] = time.sleep):
+        self.path, self.source, self.progress, self.sleep = path, source, progress, sleep
+        self.partial = path.with_name(path.name + ".partial")
+        self.about = path.with_name(path.name + ".partial.json")
+
+    def __call__(self, url: str, output_file, _pooch=None) -> None:
+        tries, total = 0, None
+        while total is None or self._have() != total:
+            before = self._have()
+            try:
+                total = self._once(url)
+            except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError,
+                    requests.exceptions.Timeout) as error:  # fmt: skip
+                trouble = error
+            else:
+                trouble = requests.exceptions.ConnectionError(f"the file ends after {self._have()} of {total} bytes")
+                if total == self._have():
+                    break
+            tries = 0 if self._have() > before else tries + 1
+            if tries >= TRIES:
+                raise trouble
+            self.sleep(_WAIT * 2**tries)
+        _refuse_page(self.partial, self.path.name)
+        os.replace(self.partial, output_file)
+        self.about.unlink(missing_ok=True)
+
+    def _have(self) -> int:
+        return self.partial.stat().st_size if self.partial.is_file() else 0
+
+    def _once(self, url: str) -> int:
+        """One request; returns the size of the whole file as the server states it (else what has come)."""
+        have, etag = self._begun(url)
+        # identity: bytes as they are stored, else a position in the file means nothing
+        headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}
+        if have:
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag else {})
+        with requests.get(url, headers=headers, stream=True, timeout=(30, 120)) as answer:
+            if answer.status_code == 416:  # the server has no more than what is here, or another file
+                total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+                if total.isdigit() and int(total) == have:
+                    return have
+                self._forget()
+                raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
+            if answer.status_code not in (200, 206):
+                raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
+            if "text/html" in answer.headers.get("Content-Type", "") and not self.path.suffix.startswith(".htm"):
+                raise ValueError("the server answers with a web page (html) instead of the file")
+            resumed = answer.status_code == 206
+            if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                self._forget()
+                raise requests.exceptions.ConnectionError("the server sends another part than was asked for")
+            have = have if resumed else 0
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            self._check_room((total or self.source.size or 0) - have)
+            note = {"url": url, "etag": answer.headers.get("ETag")}
+            self.about.write_text(json.dumps(note), encoding="utf-8")
+            self._receive(answer, "ab" if resumed else "wb", have, total)
+        return self._have() if total is None else total
+
+    def _begun(self, url: str) -> tuple[int, str | None]:
+        """Bytes at hand and the version they are of; a part from another address is thrown away."""
+        try:
+            about = json.loads(self.about.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            about = {}
+        if about.get("url") != url:
+            self._forget()
+            return 0, None
+        etag = about.get("etag") or ""
+        return self._have(), etag if etag.startswith('"') else None  # weak ones (W/) cannot vouch for bytes
+
+    def _forget(self) -> None:
+        self.partial.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.path.parent).free
+        if needed + SPARE > free:
+            raise RuntimeError(
+                f"{self.path.name} needs {needed / 1e9:.2f} GB more, {self.path.parent} has {free / 1e9:.2f} GB free (of "
+                f"which {SPARE / 1e9:.1f} GB stay free); make room or choose another data root"
+            )
+
+    def _receive(self, answer, mode: str, have: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        with (
+            open(self.partial, mode) as out,
+            tqdm(desc=self.path.name, initial=have, total=total, unit="B", unit_scale=True, disable=not self.progress) as bar,
+        ):
+            for block in answer.iter_content(CHUNK):
+                try:
+                    out.write(block)
+                except OSError as error:
+                    raise RuntimeError(f"cannot write {self.partial} ({error.strerror}); make room and run it again") from None
+                bar.update(len(block))
+
+
+def _refuse_page(path: Path, name: str) -> None:
+    with open(path, "rb") as stream:
+        head = stream.read(512).lstrip()
+    if not head or (head[:1] == b"<" and not name.endswith((".html", ".xml"))):
+        what = "a web page (html)" if head else "nothing"
+        path.unlink()
+        raise ValueError(f"what came is {what} instead of {name}")
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, requests.exceptions.ConnectionError) and "bytes" not in text and "part" not in text:
+        return "no connection"
+    return text.splitlines()[0][:200]

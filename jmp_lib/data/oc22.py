@@ -1,0 +1,32 @@
+"""OC22 S2EF total energies: adsorbates on oxides and other surfaces; LMDB files, or pickled lists of the same graphs.
+
+y is the DFT total energy (eV), force the true forces (eV/Å); nothing is converted. As the official loader does,
+``y_relaxed`` goes before y where a record has it (relaxation records; S2EF ones have none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jmp_lib.data import graph_records
+from jmp_lib.data.sources import source_url
+
+MEND = f"get it anew from {source_url('OC22', 'pre-training')} and unpack it"
+
+
+def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
+    """Structures of OC22 one at a time: energy eV (total), forces eV/Å, cell, tags, fixed; group "<sid>",
+    sid "<sid>/<frame>".
+
+    path: an .lmdb or .pkl file or a folder of them. rejected: a list that takes the reasons of the structures left
+    out; without it the first unsound one raises ``ValueError``, as a damaged or wrong file always does.
+    ``FileNotFoundError`` when nothing is there.
+    """
+    structures = graph_records.read_structures(
+        path, mend=MEND, rejected=rejected, energy=lambda fields: "y_relaxed" if "y_relaxed" in fields else None
+    )
+    for where, structure in structures:
+        if not structure["pbc"].any():
+            raise ValueError(f"{where} has no cell, so it is not of OC22; {MEND}")
+        yield structure

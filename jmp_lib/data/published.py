@@ -1,0 +1,75 @@
+"""The published files of the six fine-tuning families: which reader serves a task, and what is missing for it.
+
+>>> for task in TASKS.values():
+...     print(task.id, why_not(task, "data") or "can run")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jmp_lib.data import matbench, md22, qm9, qmof, rmd17, spice, splits
+from jmp_lib.data.structures import StructureSet
+
+if TYPE_CHECKING:
+    from jmp_lib.data.tasks import Task
+
+# family -> function(task, data_root, fold) that reads its files
+LOADERS: dict[str, Callable[..., tuple[StructureSet, splits.Split]]] = {
+    "qm9": lambda task, root, fold: qm9.load_qm9(root),
+    "rmd17": lambda task, root, fold: rmd17.load_rmd17(task.suffix, root),
+    "md22": lambda task, root, fold: md22.load_md22(task.suffix, root),
+    "spice": lambda task, root, fold: spice.load_spice(task.suffix, root),
+    "matbench": lambda task, root, fold: matbench.load_matbench(task.suffix, root, fold),
+    "qmof": lambda task, root, fold: qmof.load_qmof(root),
+}
+# family -> function(task, data_root) that finds its files without reading them
+FINDERS: dict[str, Callable] = {
+    "qm9": lambda task, root: qm9.find_file(root),
+    "rmd17": lambda task, root: rmd17.find_files(task.suffix, root),
+    "md22": lambda task, root: md22.find_file(task.suffix, root),
+    "spice": lambda task, root: spice.find_file(task.suffix, root),
+    "matbench": lambda task, root: matbench.find_file(task.suffix, root),
+    "qmof": lambda task, root: qmof.find_file(root),
+}
+
+
+def load(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+    """The published structures at hand for ``task``, all in one set, and their split (rows of the set).
+
+    Where only a part of the files is at hand the name of the set says how much. Raises ``ValueError`` or
+    ``FileNotFoundError``, one sentence with what to put where, when there is nothing to load.
+    """
+    if data_root is None:
+        raise ValueError(f"data='published' needs data_root; {mend(task)}")
+    return LOADERS[task.family](task, data_root, fold)
+
+
+def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
+    """Why ``task`` cannot run with the published files under ``data_root``, in one sentence, or None when it can.
+
+    The files are only found, unless ``thorough``: then they are read, so that a damaged one, or one with too few
+    structures for the split, shows as well.
+    """
+    try:
+        if thorough:
+            load(task, data_root, fold)
+        else:
+            FINDERS[task.family](task, data_root)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def mend(task: Task, data_root: str | Path = "DATA_ROOT") -> str:
+    """Where the files of ``task`` come from and where to put them."""
+    return {
+        "qm9": lambda: qm9.mend(data_root),
+        "rmd17": lambda: rmd17.mend(task.suffix, data_root),
+        "md22": lambda: md22.mend(md22.molecule_of(task.suffix), data_root),
+        "spice": lambda: spice.mend(task.suffix, data_root),
+        "matbench": lambda: matbench.mend(task.suffix, data_root),
+        "qmof": lambda: qmof.mend(data_root),
+    }[task.family]()

@@ -1,0 +1,167 @@
+"""The list of data sets, downloads that are unpacked, and stores made of original files."""
+
+import json
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jmp_lib import facts
+from jmp_lib.__main__ import main
+from jmp_lib.data import catalog, commands, rmd17
+from jmp_lib.data.download import Source
+from jmp_lib.data.store import Store
+from tests.test_download import server  # noqa: F401  (a fixture)
+
+DATA = os.environ.get("JMP_DATA")
+needs_data = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder with published files")
+
+
+def test_every_file_has_addresses_and_the_whole_study_is_covered():
+    names = catalog.entries()
+    for one in names.values():
+        for file in [file for alternatives in one.files for file in alternatives]:
+            assert one.sources(file) and all(source.url.startswith("http") for source in one.sources(file)), file
+        assert one.size and one.licence and one.citation
+    pretraining = facts.downloads().query("use == 'pre-training'")["file"]
+    assert set(pretraining) <= {file for one in names.values() for file, *_ in one.files}
+    for family in facts.FAMILIES:
+        assert any(name.startswith(family) for name in names)
+    assert len([name for name in names if name.startswith("matbench")]) == 8
+
+
+def test_facts_reach_the_sources():
+    (ani,) = catalog.entry("ani1x").sources("ani1x-release.h5")
+    assert ani.size == 5590846027 and ani.checksum.startswith("sha256:fe0ba061")
+    (spice,) = catalog.entry("spice-dipeptides").sources("SPICE-1.1.4.hdf5")
+    assert spice.url == "https://zenodo.org/records/8222043/files/SPICE-1.1.4.hdf5?download=1"
+    assert spice.checksum == "md5:f27d4c81da0e37d6547276bf6b4ae6a1"
+    assert not any(source.checksum for source in catalog.entry("rmd17").sources("rmd17.tar.bz2"))  # not those of version 1
+    assert catalog.entry("oc20-2m").size == "3.4G (17G unpacked) + 1 file of a size not published"
+    with pytest.raises(ValueError, match="the nearest valid name is 'matbench-phonons'"):
+        catalog.entry("matbench-phonon")
+
+
+def test_download_unpacks_archives_in_archives_once(tmp_path, monkeypatch, server):  # noqa: F811
+    inner = tmp_path / "rmd17.tar.bz2"
+    with tarfile.open(inner, "w:bz2") as archive:
+        np.savez(tmp_path / "x.npz", a=np.zeros(3))
+        archive.add(tmp_path / "x.npz", "rmd17/npz_data/rmd17_ethanol.npz")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(inner, "rmd17.tar.bz2")
+    server.data = (tmp_path / "outer.zip").read_bytes()
+    dead = "http://127.0.0.1:9/rmd17.tar.bz2"
+    monkeypatch.setattr(
+        catalog.Entry, "sources", lambda self, file: [Source(server.url(file) if file == "12672038.zip" else dead)]
+    )
+    root = tmp_path / "root"
+    found = commands.download("rmd17", root, progress=False)
+    assert [str(path.relative_to(root)) for path in found] == ["rmd17/npz_data/rmd17_ethanol.npz"]
+    assert rmd17.find_files("ethanol", root).archive == found[0]
+    changed = found[0].stat().st_mtime_ns
+    assert commands.download("rmd17", root, progress=False)[0].stat().st_mtime_ns == changed and len(server.asked) == 1
+    server.data = b"PK" + server.data[2:-50]
+    (root / "rmd17" / "12672038.zip").unlink()
+    (root / "rmd17" / "rmd17.tar.bz2").unlink()
+    with pytest.raises(RuntimeError, match="12672038.zip could not be downloaded.*noted at the first.*; rmd17.tar.bz2 could not"):
+        commands.download("rmd17", root, progress=False)
+
+
+@needs_data
+def test_large_file_is_cut_to_the_needed_part(tmp_path, monkeypatch, server):  # noqa: F811
+    original = next(Path(DATA).glob("spice/SPICE_solvated_amino_acids.hdf5"))
+    server.data = original.read_bytes()
+    monkeypatch.setattr(catalog.Entry, "sources", lambda self, file: [Source(server.url(file))])
+    found = commands.download("spice-solvated-amino-acids", tmp_path, progress=False)
+    assert [path.name for path in found] == ["solvated_amino_acids.h5"]
+    assert len(commands.prepare("spice-solvated-amino-acids", tmp_path, progress=False)) == 1300
+    with pytest.raises(ValueError, match="has no molecule of dipeptides"):
+        commands.download("spice-dipeptides", tmp_path, progress=False)
+
+
+def linked(tmp_path, *folders):
+    for folder in folders:
+        (tmp_path / folder).symlink_to(Path(DATA) / folder)
+    return tmp_path
+
+
+@needs_data
+def test_stores_of_published_files(tmp_path):
+    root = linked(tmp_path, "spice", "matbench", "oc20")
+    spice = commands.prepare("spice-solvated-amino-acids", root, progress=False)
+    assert len(spice) == 1300 and {"energy", "formation_energy", "forces"} <= set(spice.labels)
+    assert spice.card["licence"] == "CC0" and spice.rejected == {}
+    phonons = commands.prepare("matbench-phonons", root, progress=False)
+    assert len(phonons) == 1265 and phonons[0]["pbc"].all() and phonons.labels == ["y"]
+    assert [s["id"] for s in phonons] == list(range(1265))
+    files = sorted((root / "oc20").glob("*.traj"))[:2]
+    oc20 = commands.prepare("oc20-200k", root, sources=files, energy="total", progress=False)
+    assert oc20.natoms[0] == len(oc20[0]["pos"]) and oc20[0]["fixed"].any() and "group" in oc20.layout.strings
+    table = commands.table(root).set_index("name")
+    assert table.loc["matbench-phonons", "present"] == "1 file, store of 1265 structures"
+    assert table.loc["md22", "present"] == "no"
+
+
+@needs_data
+def test_one_large_file_is_shared_by_processes(tmp_path, monkeypatch):
+    """ANI-1x is one file; its parts are blocks of formulas, in the order of the file."""
+    from jmp_lib.data import ani1x
+
+    monkeypatch.setattr(commands, "FORMULAS", 2)
+    file = Path(DATA) / "ani1x" / "ani1x_n5.hdf5"
+    store = commands.prepare("ani1x", tmp_path, sources=[file], processes=2, progress=False)
+    expected = list(ani1x.read(file, rejected=[]))
+    assert len(store.shards) == 3 and [s["sid"] for s in store] == [s["sid"] for s in expected]
+    assert all(np.array_equal(a["forces"], b["forces"]) for a, b in zip(store, expected, strict=True))
+
+
+def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
+    from jmp_lib.data import oc22
+    from tests.test_store_writer import good
+
+    def read(path, *, rejected=None):
+        for i, structure in enumerate(good(8)):
+            if i in (2, 3):
+                if rejected is None:
+                    raise ValueError(f"frame {i}: no labels")
+                rejected.append(f"{path}, frame {i}: no labels")
+            else:
+                yield {**structure, "energy": np.nan} if i == 5 else structure
+
+    monkeypatch.setattr(oc22, "read", read)
+    (tmp_path / "oc22" / "train").mkdir(parents=True)
+    (tmp_path / "oc22" / "train" / "data.0000.lmdb").write_text("x")
+    with pytest.raises(ValueError, match="frame 2: no labels"):
+        commands.prepare("oc22", tmp_path, skip_bad=False, progress=False)
+    import shutil
+
+    shutil.rmtree(tmp_path / "stores")
+    store = commands.prepare("oc22", tmp_path, progress=False)
+    assert [s["id"] for s in store] == [0, 1, 4, 6, 7] and store.rejected["no labels"] == 2 and sum(store.rejected.values()) == 3
+    with pytest.raises(ValueError, match="the reader of oc22 has no option 'colour'"):
+        list(commands.read_part(tmp_path, dataset="oc22", skip_bad=True, colour="red"))
+
+
+def test_command_line(tmp_path, capsys):
+    assert main(["data", "list", "--data-root", str(tmp_path), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["present"] for row in listed] == ["no"] * len(catalog.entries())
+    assert main(["data", "list", "--data-root", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "qm9-mini" in printed and "Smith et al." in printed
+    assert main(["data", "prepare", "qmof", "--data-root", str(tmp_path)]) == 2
+    assert "run `python -m jmp_lib data download qmof` or name the files" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@needs_data
+def test_command_line_prepares(tmp_path, capsys):
+    root = linked(tmp_path, "matbench")
+    arguments = ["data", "prepare", "matbench-phonons", "--data-root", str(root)]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "1265 structures" in first and Store(root / "stores" / "matbench-phonons").sha256 in first
+    assert main(arguments) == 0 and capsys.readouterr().out == first

@@ -1,0 +1,213 @@
+"""Readers of OC20 and OC22: made-up files of every form, bad files, and the published samples."""
+
+import lzma
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.io.trajectory import Trajectory
+from catalyst_files import ENERGY, REFERENCE, check_slab, forces, frames, record, slab, write_lmdb, write_release
+
+from jmp_lib.data import ani1x, oc20, oc22, transition1x
+
+DATA = os.environ.get("JMP_DATA")
+published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of published files")
+
+
+# --- OC20 ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("energy", "shift"), [("adsorption", REFERENCE), ("total", 0), ("stored", 0)])
+def test_oc20_release(tmp_path, energy, shift):
+    images = frames()
+    for place in (write_release(tmp_path / "a", images), tmp_path / "a"):
+        found = list(oc20.read(place, energy=energy))
+        for number, (structure, atoms) in enumerate(zip(found, images, strict=True)):
+            check_slab(structure, atoms, ENERGY - number - shift, digits=1e-6)  # XYZ has 8 digits
+            assert (structure["id"], structure["group"], structure["sid"]) == (number, "random77", f"random77/{number}")
+
+
+def test_oc20_folder_of_release_files_counts_on(tmp_path):
+    write_release(tmp_path / "a", frames(2), name="0")
+    write_release(tmp_path / "a", frames(3), name="1")
+    assert [structure["id"] for structure in oc20.read(tmp_path / "a")] == [0, 1, 2, 3, 4]
+
+
+def test_oc20_lmdb(tmp_path):
+    path = write_lmdb(tmp_path / "data.0000.lmdb", [record(atoms) for atoms in frames()])
+    for number, (structure, atoms) in enumerate(zip(oc20.read(path), frames(), strict=True)):
+        assert np.array_equal(structure["forces"], forces(atoms))
+        assert structure["energy"] == ENERGY - number
+    check_slab(next(oc20.read(tmp_path)), slab(), ENERGY)
+    (tmp_path / "ref.pkl").write_bytes(pickle.dumps({"random77": REFERENCE}))
+    total = next(oc20.read(path, energy="total", references=tmp_path / "ref.pkl"))
+    check_slab(total, slab(), ENERGY + REFERENCE)
+    with pytest.raises(ValueError, match="holds adsorption energies; for total energies give references"):
+        next(oc20.read(path, energy="total"))
+    with pytest.raises(ValueError, match="record 0: random77 has no reference energy"):
+        next(oc20.read(path, energy="total", references={"random1": 0.0}))
+
+
+def test_oc20_trajectory(tmp_path):
+    path = tmp_path / "random77.traj"
+    with Trajectory(path, "w") as trajectory:
+        for atoms in frames():
+            atoms.set_tags(0)  # as the published trajectories are
+            trajectory.write(atoms)
+    check_slab(next(oc20.read(path, energy="total")), slab(), ENERGY)
+    check_slab(next(oc20.read(path, references={"random77": REFERENCE})), slab(), ENERGY - REFERENCE)
+    assert len(list(oc20.read(tmp_path, energy="stored"))) == 3
+    with pytest.raises(ValueError, match="holds total energies; read it with energy='total', or give references"):
+        next(oc20.read(path))
+
+
+def test_oc20_tags_that_cannot_be_told_are_not_guessed():
+    held = np.array([True, False, True, False, False, False])
+    assert oc20.derive_tags(np.array([29, 29, 29, 29, 1, 8]), held).tolist() == [0, 1, 0, 1, 2, 2]
+    for numbers in ([29, 8, 29, 29, 1, 8], [29, 29, 29, 29, 29, 29], [1, 1, 1, 1, 1, 1]):
+        with pytest.raises(ValueError, match="cannot be told"):
+            oc20.derive_tags(np.array(numbers), held)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["random77,frame0,-28.5", "random77,frame1,-28.5"], "0.txt.xz has 2 lines, fewer than 0.extxyz.xz has frames"),
+        ([f"random77,frame{n},-28.5" for n in range(4)], "has 3 frames, fewer than 0.txt.xz has lines"),
+        (["random77,frame0", "random77,frame1", "random77,frame2"], "line 1 has no reference energy"),
+        (["hello"] * 3, "line 1 is 'hello', not random<sid>,frame<fid>,<energy>"),
+        (["random77,frame0,x"] * 3, "line 1 is 'random77,frame0,x', not"),
+    ],
+)
+def test_oc20_text_that_does_not_fit_its_frames(tmp_path, lines, says):
+    path = write_release(tmp_path / "a", frames(), lines)
+    with pytest.raises(ValueError, match=says):
+        list(oc20.read(path))
+
+
+def test_oc20_release_that_is_damaged(tmp_path):
+    path = write_release(tmp_path / "a", frames(60))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for content, says in [
+        (whole[: len(whole) // 2], "is damaged"), (bytes(flipped), "is damaged"), (b"<html></html>", "is a web page"),
+        (b"", "is empty"), (b"hello", "is not an xz file"), (lzma.compress(b"3\n\nCu 0 0 0\n"), "frame 0 ends after 1 of 3"),
+        (lzma.compress(b"1\n\nCu 0 0 0\n"), "there is no forces, tags, energy, Lattice"),
+        (lzma.compress(b"1\n\nCu 0 0 zero\n"), "frame 0 is not extended XYZ"),
+        (lzma.compress(b"once upon a time"), "not with a number of atoms"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=says) as raised:
+            list(oc20.read(path))
+        assert "\n" not in str(raised.value)
+    path.with_name("0.txt.xz").unlink()
+    path.write_bytes(whole)
+    with pytest.raises(FileNotFoundError, match="0.txt.xz is missing beside 0.extxyz.xz"):
+        list(oc20.read(path))
+    assert len(list(oc20.read(path, energy="total"))) == 60
+
+
+def test_options_and_places_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="energy must be one of"):
+        next(oc20.read(tmp_path, energy="free"))
+    for read in (oc20.read, oc22.read, ani1x.read, transition1x.read):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.lmdb is missing; get .*http"):
+            next(read(tmp_path / "nowhere.lmdb"))
+        with pytest.raises(FileNotFoundError, match="has no "):
+            next(read(tmp_path))
+
+
+# --- OC22 and records in general ------------------------------------------------------------------------------
+def test_oc22_lmdb_and_pickles(tmp_path):
+    records = [record(atoms, sid=n, nads=1, oc22=1, id="0_0") for n, atoms in enumerate(frames())]
+    write_lmdb(tmp_path / "a.lmdb", records)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(records))
+    for place in (tmp_path, tmp_path / "a.lmdb", tmp_path / "a.pkl"):
+        found = list(oc22.read(place))
+        assert [(s["id"], s["group"], s["sid"]) for s in found] == [(n, str(n), f"{n}/5") for n in range(3)]
+        check_slab(found[0], slab(), ENERGY)
+    relaxed = write_lmdb(tmp_path / "b.lmdb", [record(slab(), y_relaxed=-1.0)])
+    assert next(oc22.read(relaxed))["energy"] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"y": float("nan")}, "field 'energy' holds NaN or infinity"),
+        ({"force": torch.full((6, 3), float("inf"))}, "field 'forces' holds NaN or infinity"),
+        ({"force": torch.zeros(5, 3)}, "field 'forces' has shape (5, 3)"),
+        ({"pos": torch.zeros(7, 3)}, "field 'pos' has shape (7, 3)"),
+        ({"tags": torch.zeros(5)}, "field 'tags' has shape (5,)"),
+        ({"natoms": 7}, "natoms is 7 where there are 6 atomic numbers"),
+        ({"atomic_numbers": torch.tensor([29.0, 29, 29, 29, 1, 250])}, "250 is not an element"),
+        ({"atomic_numbers": torch.tensor([29.0, 29, 29, 29, 1, 8.5])}, "atomic number 8.5"),
+        ({"cell": torch.ones(1, 3, 3)}, "its lattice vectors span no volume"),
+        ({"cell": torch.ones(2, 3, 3)}, "cell has shape (2, 3, 3)"),
+        ({"force": None}, "field 'force' is missing"),
+        ({"y": "low"}, "field 'energy' does not hold numbers"),
+        ({name: torch.zeros(0, 3) for name in ("pos", "force")} | {"natoms": 0, "atomic_numbers": torch.zeros(0)}, "a structure with 0 atoms"),
+    ],
+)  # fmt: skip
+def test_unsound_records_are_raised_or_left_out(tmp_path, changes, says):
+    path = write_lmdb(tmp_path / "a.lmdb", [record(slab()), record(slab(1), **changes), record(slab(2))])
+    with pytest.raises(ValueError) as raised:
+        list(oc22.read(path))
+    assert f"{path}: record 1" in str(raised.value) and says in str(raised.value) and "\n" not in str(raised.value)
+    rejected = []
+    assert [structure["id"] for structure in oc22.read(path, rejected=rejected)] == [0, 1]
+    assert len(rejected) == 1 and rejected[0] == str(raised.value)
+
+
+def test_lmdb_that_is_damaged(tmp_path):
+    whole = write_lmdb(tmp_path / "a.lmdb", [record(atoms) for atoms in frames(40)]).read_bytes()
+    bad = tmp_path / "bad.lmdb"
+    for content, says in [
+        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "is not an LMDB"), (b"hello" * 5000, "is not a sound LMDB"),
+        (whole[: len(whole) // 2], "is cut short"),
+    ]:  # fmt: skip
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=f"bad.lmdb {says}"):
+            list(oc22.read(bad))
+    short = write_lmdb(tmp_path / "short.lmdb", [record(slab())], length=2)
+    with pytest.raises(ValueError, match="record 1 is missing"):
+        list(oc22.read(short))
+    rejected = []
+    assert len(list(oc22.read(short, rejected=rejected))) == 1 and len(rejected) == 1
+
+
+def test_an_lmdb_that_wants_to_run_something_is_refused_even_when_bad_records_are_left_out(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "mark"),)
+
+    path = write_lmdb(tmp_path / "a.lmdb", [Runs()])
+    with pytest.raises(ValueError, match="record 0 asks for posix.mkdir, which is never loaded"):
+        list(oc22.read(path, rejected=[]))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_records_of_another_data_set(tmp_path):
+    periodic = write_lmdb(tmp_path / "a.lmdb", [record(slab())])
+    free = write_lmdb(tmp_path / "b.lmdb", [record(slab(), cell=None)])
+    for read, path, says in [
+        (ani1x.read, periodic, "has a cell, so it is not of ANI-1x"), (oc22.read, free, "has no cell, so it is not of OC22"),
+        (transition1x.read, periodic, "has a cell, so it is not of Transition-1x"), (oc20.read, free, "is not of OC20"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            list(read(path))
+
+
+# --- published files ------------------------------------------------------------------------------------------
+@published
+def test_published_oc20_trajectories():
+    adsorbates, systems = set(), set()
+    for structure in oc20.read(Path(DATA) / "oc20", energy="total"):
+        held = structure["fixed"]
+        assert np.array_equal(structure["tags"] == 0, held) and (structure["tags"] == 1).any()
+        adsorbates.add((structure["group"], int((structure["tags"] == 2).sum())))
+        systems.add(structure["group"])
+        assert structure["pbc"].all() and structure["energy"] < 0
+    assert len(systems) == len(adsorbates) == 30  # one adsorbate a system, the same in all its frames
+    assert {n for _, n in adsorbates} <= set(range(1, 12))

@@ -1,0 +1,129 @@
+"""The published MD22 files: npz with pickled entries left closed, extended xyz, units, split, bad files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jmp_lib.data import md22, splits
+from jmp_lib.data.tasks import TASKS, load_task_data
+
+DATA = os.environ.get("JMP_DATA")
+real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
+
+
+def frames(n, atoms=42, **changes):
+    rng = np.random.default_rng(3)
+    made = {
+        "z": rng.integers(1, 9, atoms),
+        "R": rng.normal(size=(n, atoms, 3)),
+        "E": -620_700 + rng.normal(size=(n, 1)),
+        "F": rng.normal(size=(n, atoms, 3)),
+        "e_unit": np.array("kcal/mol"),
+        "md5": np.array(b"566c78362b66a81c"),
+    }
+    return made | changes
+
+
+class Stranger:
+    def __reduce__(self):
+        return (os.mkdir, ("made by the file",))
+
+
+def test_npz_is_converted_once_and_its_objects_stay_closed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = frames(7, theory=np.array([Stranger()], dtype=object), r_unit=np.array(Stranger(), dtype=object))
+    np.savez(tmp_path / "md22_Ac-Ala3-NHMe.npz", **raw)
+    read = list(md22.read("md22_Ac-Ala3-NHMe.npz"))
+    assert not (tmp_path / "made by the file").exists()
+    assert len(read) == 7
+    for i, frame in enumerate(read):
+        assert frame["energy"] == pytest.approx(raw["E"][i, 0] / 23.061, rel=1e-14)
+        assert np.allclose(frame["forces"], raw["F"][i] / 23.061, rtol=1e-6)
+        assert np.array_equal(frame["pos"], raw["R"][i].astype(np.float32))
+        assert np.array_equal(frame["atomic_numbers"], raw["z"])
+        assert (frame["id"], frame["group"]) == (i, "Ac-Ala3-NHMe")
+
+
+def test_every_task_finds_its_molecule_and_the_official_counts():
+    tasks = [task for task in TASKS.values() if task.family == "md22"]
+    assert sorted(md22.molecule_of(task.suffix) for task in tasks) == sorted(md22.MOLECULES)
+    for task in tasks:
+        assert splits.md22(task.n_total, task.n_train + task.n_val).counts == (task.n_train, task.n_val, task.n_test)
+    with pytest.raises(ValueError, match="no molecule 'aspirin'"):
+        md22.molecule_of("aspirin")
+
+
+def test_split_of_a_pool(tmp_path):
+    (tmp_path / "md22").mkdir()
+    np.savez(tmp_path / "md22" / "md22_buckyball-catcher.npz", **frames(610, atoms=148))
+    data = load_task_data("md22_buckyball-catcher", "published", tmp_path)
+    order = splits.shuffled(610)
+    assert data.train.ids.tolist() == order[:570].tolist()
+    assert data.val.ids.tolist() == order[570:600].tolist()
+    assert data.test.ids.tolist() == order[600:].tolist()
+    assert data.name == "MD22 buckyball-catcher, 610 of 6102 (published)"
+
+
+def test_bad_files(tmp_path):
+    path = tmp_path / "md22_Ac-Ala3-NHMe.npz"
+    with pytest.raises(FileNotFoundError, match="no MD22 file of DHA in .*get md22_DHA.npz from http"):
+        load_task_data("md22_dha", "published", tmp_path)
+    np.savez(path, **frames(4, atoms=43))
+    with pytest.raises(ValueError, match="does not hold Ac-Ala3-NHMe: it has 43 atoms"):
+        list(md22.read(path))
+    np.savez(path, **frames(4, F=np.zeros((4, 41, 3))))
+    with pytest.raises(ValueError, match="array 'F' has shape"):
+        list(md22.read(path))
+    np.savez(path, **frames(4, E=np.array([[1.0], [np.inf], [1.0], [1.0]])))
+    with pytest.raises(ValueError, match="frame 1: field 'energy' holds NaN or infinity"):
+        list(md22.read(path))
+    rejected = []
+    assert [s["id"] for s in md22.read(path, rejected=rejected)] == [0, 2, 3] and "frame 1" in rejected[0]
+    np.savez(path, **frames(4, e_unit=np.array("eV")))
+    with pytest.raises(ValueError, match="its e_unit is 'eV' where MD22 has 'kcal/mol'"):
+        list(md22.read(path))
+    np.savez(path, **frames(4, R=np.array([Stranger()] * 4, dtype=object)))
+    with pytest.raises(ValueError, match="pickled Python objects, which are never loaded"):
+        list(md22.read(path))
+    np.savez(path, **frames(4))
+    with pytest.raises(ValueError, match="4 structures are too few for 5700 train.*get md22_Ac-Ala3-NHMe.npz"):
+        load_task_data("md22_ac-ala3-nhme", "published", tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        list(md22.read(path))
+    path.write_text("<html></html>")
+    with pytest.raises(ValueError, match="web page"):
+        list(md22.read(path))
+    with pytest.raises(ValueError, match="so its molecule must be given"):
+        list(md22.read(tmp_path / "frames.npz"))
+
+
+def test_extended_xyz(tmp_path):
+    lines = []
+    for i in range(3):
+        lines += ["42", f"Energy={-620726 - i} Properties=species:S:1:pos:R:3:forces:R:3"]
+        lines += [f"C {j}.0 0.5 {i}.25 {j}.5 -1.0 2.0" for j in range(42)]
+    path = tmp_path / "md22_Ac-Ala3-NHMe_part.xyz"
+    path.write_text("\n".join(lines) + "\n")
+    read = list(md22.read(path))
+    assert [s["energy"] for s in read] == pytest.approx([(-620726 - i) / 23.061 for i in range(3)])
+    assert read[1]["forces"][4] == pytest.approx(np.array([4.5, -1.0, 2.0]) / 23.061, rel=1e-6)
+    path.write_text("\n".join(lines[:60]) + "\n")
+    with pytest.raises(ValueError, match="frame 1 cannot be read"):
+        list(md22.read(path))
+
+
+@real
+def test_published_frames():
+    (path,) = Path(DATA, "md22").glob("*5frames.xyz")
+    read = list(md22.read(path))
+    assert len(read) == 5 and len(read[0]["pos"]) == 42
+    assert read[0]["energy"] == pytest.approx(-620726.002662 / 23.061, rel=1e-12)
+    rejected = []
+    (unlabelled,) = Path(DATA, "md22").glob("*unlabelled.extxyz")
+    assert not list(md22.read(unlabelled, rejected=rejected))
+    assert rejected and all("it has no energy and forces" in reason for reason in rejected)
+    with pytest.raises(ValueError, match="5 structures are too few"):
+        load_task_data("md22_ac-ala3-nhme", "published", DATA)

@@ -1,0 +1,208 @@
+"""The published QM9 in each of its forms: units, order, molecules left out, and what is said of bad files."""
+
+import io
+import itertools
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from jmp_lib.data import qm9, splits
+from jmp_lib.data.tasks import load_task_data
+from jmp_lib.units import HARTREE_QM9
+
+DATA = os.environ.get("JMP_DATA")
+real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
+
+# raw values in the order mu alpha homo lumo gap r2 zpve u0 u h g cv (D, a0^3, Hartree, a0^2, cal/(mol K))
+RAW = np.array([1.5, 9.0, -0.25, 0.08, 0.33, 26.0, 0.034, -56.5, -56.4, -56.3, -56.6, 6.3])
+ENERGIES = ("eps_HOMO", "eps_LUMO", "delta_eps", "ZPVE", "U0", "U", "H", "G")
+WATER = [("O", 0.0, 0.1, 0.2), ("H", 0.9, 0.0, 0.0), ("H", -0.3, 0.9, 0.0)]
+
+
+def raw_of(number):
+    return RAW + 0.001 * number
+
+
+def raw_xyz(number):
+    a, b, c = 800.1, 437.9, 282.9
+    properties = "\t".join(f"{x!r}" for x in (a, b, c, *map(float, raw_of(number))))
+    atoms = [f"{s}\t{x}\t{y}\t{z:.1f}*^0\t-0.4" for s, x, y, z in WATER]
+    return "\n".join(["3", f"gdb {number}\t{properties}\t", *atoms, "1600.1 3700.2", "O O", "InChI=1S/H2O"]) + "\n"
+
+
+def uncharacterized(folder, numbers):
+    head = ["=" * 20, "Index  from the consistency check", "=" * 20]
+    rows = [f"  {n}  C1CC1  C1CC1  C1CC1" for n in numbers]
+    (folder / "uncharacterized.txt").write_text("\n".join([*head, *rows, "=" * 20, f"{len(numbers)} compounds"]))
+
+
+def write_sdf(folder, n):
+    names = "mol_id A B C mu alpha homo lumo gap r2 zpve u0 u298 h298 g298 cv".split()
+    table, sdf = [",".join(names)], []
+    for number in range(1, n + 1):
+        table.append(",".join([f"gdb_{number}", "1", "2", "3", *(repr(float(x)) for x in raw_of(number))]))
+        atoms = [f"{x:10.4f}{y:10.4f}{z:10.4f} {s:<3} 0  0  0" for s, x, y, z in WATER]
+        sdf += [f"gdb_{number}", "  -OEChem-", "", "  3  2  0     0  0  0", *atoms, "  1  2  1", "M  END", "$$$$"]
+    (folder / "gdb9.sdf.csv").write_text("\n".join(table) + "\n")
+    (folder / "gdb9.sdf").write_text("\n".join(sdf) + "\n")
+
+
+def write_tar(folder, n):
+    with tarfile.open(folder / "dsgdb9nsd.xyz.tar.bz2", "w:bz2") as archive:
+        for number in range(1, n + 1):
+            text = raw_xyz(number).encode()
+            member = tarfile.TarInfo(f"dsgdb9nsd_{number:06d}.xyz")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+
+
+def write_folder(folder, n):
+    (folder / "dsgdb9nsd.xyz").mkdir()
+    for number in range(1, n + 1):
+        (folder / "dsgdb9nsd.xyz" / f"dsgdb9nsd_{number:06d}.xyz").write_text(raw_xyz(number))
+
+
+def write_npz(folder, n, **changes):
+    keys = ("mu", "alpha", "HOMO", "LUMO", "gap", "R2", "ZPVE", "U0", "U", "H", "G", "Cv")
+    raw = np.stack([raw_of(number) for number in range(1, n + 1)])
+    arrays = {"id": np.arange(1, n + 1), "N": np.full(n, 3, np.int8), "Z": np.tile([8, 1, 1], n).astype(np.uint8)}
+    arrays["R"] = np.tile([atom[1:] for atom in WATER], (n, 1)).astype(np.float32)
+    np.savez(folder / "qm9_parts.npz", **(arrays | dict(zip(keys, raw.T)) | changes))
+
+
+def check(structures, numbers):
+    assert [s["sid"] for s in structures] == [f"dsgdb9nsd_{n:06d}" for n in numbers]
+    for structure, number in zip(structures, numbers, strict=True):
+        assert structure["id"] == number - 1
+        assert structure["atomic_numbers"].tolist() == [8, 1, 1]
+        assert np.allclose(structure["pos"], [atom[1:] for atom in WATER], atol=1e-6)
+        for key, raw in zip(qm9.TARGETS, raw_of(number)):
+            assert structure[key] == pytest.approx(raw * (HARTREE_QM9 if key in ENERGIES else 1.0), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make, name", [(write_sdf, "gdb9.sdf"), (write_tar, "dsgdb9nsd.xyz.tar.bz2"), (write_folder, "dsgdb9nsd.xyz")]
+)
+def test_raw_forms_give_the_same_molecules(tmp_path, make, name):
+    make(tmp_path, 9)
+    with pytest.raises(FileNotFoundError, match="uncharacterized.txt is missing"):
+        list(qm9.read(tmp_path / name))
+    uncharacterized(tmp_path, [2, 9])
+    assert qm9.find_file(tmp_path).name == name
+    rejected = []
+    check(list(qm9.read(tmp_path / name, rejected=rejected)), [1, 3, 4, 5, 6, 7, 8])
+    assert [reason.split(",")[0] for reason in rejected] == ["gdb_2: uncharacterized", "gdb_9: uncharacterized"]
+
+
+def test_npz_form_and_the_split(tmp_path):
+    (tmp_path / "qm9").mkdir()
+    write_npz(tmp_path / "qm9", 20_003)
+    data, split = qm9.load_qm9(tmp_path)
+    assert split.counts == (3, 10_000, 10_000)
+    assert np.array_equal(np.concatenate([split.train, split.val, split.test]), splits.shuffled(20_003))
+    assert data.name == "QM9, 20003 of 130831"
+    check([next(iter(qm9.read(tmp_path / "qm9" / "qm9_parts.npz")))], [1])
+    task = load_task_data("qm9_u0", "published", tmp_path)
+    assert task.name == "QM9, 20003 of 130831 (published)"
+    assert task.train[0]["U0"] == data[int(split.train[0])]["U0"] != data[int(split.train[0])]["H"]
+
+
+def test_official_file(tmp_path):
+    entries = []
+    for number in (1, 2):
+        y = torch.arange(19.0).reshape(1, 19) + number
+        pos = torch.tensor([atom[1:] for atom in WATER])
+        entries.append({"z": torch.tensor([8, 1, 1]), "pos": pos, "y": y, "name": "gdb"})
+    torch.save(entries, tmp_path / "qm9_v3.pt")
+    first, second = qm9.read(qm9.find_file(tmp_path))
+    assert (first["mu"], first["U0"], first["Cv"]) == (1.0, 8.0, 12.0)  # in eV already
+    assert (second["id"], second["alpha"]) == (1, 3.0)
+
+
+def test_official_file_runs_nothing(tmp_path):
+    class Stranger:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "made by the file"),))
+
+    torch.save([{"z": Stranger()}], tmp_path / "qm9_v3.pt")
+    with pytest.raises(ValueError, match="holds more than tensors and lists"):
+        list(qm9.read(tmp_path / "qm9_v3.pt"))
+    assert not (tmp_path / "made by the file").exists()
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no QM9 file in .*qm9_v3.pt from https"):
+        qm9.load_qm9(tmp_path)
+    write_npz(tmp_path, 4, U0=np.array([1.0, np.nan, 1.0, 1.0]))
+    path = tmp_path / "qm9_parts.npz"
+    with pytest.raises(ValueError, match="gdb_2: field 'U0' holds NaN"):
+        list(qm9.read(path))
+    write_npz(tmp_path, 4, Z=np.zeros(12, np.uint8))
+    with pytest.raises(ValueError, match="0 is not an element"):
+        list(qm9.read(path))
+    write_npz(tmp_path, 4, N=np.array([3, 3, 3, 4]))
+    with pytest.raises(ValueError, match="array 'Z' has shape"):
+        list(qm9.read(path))
+    write_npz(tmp_path, 4, N=np.array([6, 0, 3, 3]))
+    rejected = []
+    assert len(list(qm9.read(path, rejected=rejected))) == 3 and "a structure with 0 atoms" in rejected[0]
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="damaged"):
+        list(qm9.read(path))
+    write_tar(tmp_path, 50)
+    uncharacterized(tmp_path, [2])
+    archive = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        list(qm9.read(archive))
+    write_sdf(tmp_path, 4)
+    sdf = tmp_path / "gdb9.sdf"
+    sdf.write_text(sdf.read_text().replace("gdb_3", "gdb_4"))
+    with pytest.raises(ValueError, match="molecule 3 is not gdb_3"):
+        list(qm9.read(sdf))
+    write_sdf(tmp_path, 4)
+    sdf.write_text("".join(sdf.read_text().splitlines(keepends=True)[:-12]))
+    with pytest.raises(ValueError, match="ends before molecule"):
+        list(qm9.read(sdf))
+    sdf.write_text("<html>not here</html>")
+    with pytest.raises(ValueError, match="is a web page"):
+        list(qm9.read(sdf))
+    (tmp_path / "uncharacterized.txt").write_text("2 C C C\n3054 compounds\n")
+    with pytest.raises(ValueError, match="names 1 molecules; the list has 3054"):
+        list(qm9.read(archive))
+
+
+def test_atom_references_are_per_element_in_the_label_unit():
+    reference = qm9.atom_references()
+    assert set(reference) == {"ZPVE", "U0", "U", "H", "G", "Cv"}
+    assert reference["U0"][[1, 6, 7, 8, 9]].tolist() == [-16.43, -1036.0, -1489.8, -2047.0, -2717.5]
+
+
+@real
+def test_published_forms_agree():
+    few = list(qm9.read(f"{DATA}/qm9/qm9_reduced_100.xyz"))
+    assert len(few) == 100
+    first = list(itertools.islice(qm9.read(f"{DATA}/qm9/qm9_nonF.npz"), 300))
+    assert first[0]["sid"] == "dsgdb9nsd_000001"
+    assert first[0]["U0"] == pytest.approx(-40.47893 * HARTREE_QM9, rel=1e-12)
+    by_energy = {round(structure["U0"], 6): structure for structure in first}
+    both = [(structure, by_energy[e]) for structure in few if (e := round(structure["U0"], 6)) in by_energy]
+    assert len(both) > 50
+    for structure, other in both:
+        assert np.allclose(structure["pos"], other["pos"], atol=1e-6)
+        for key in qm9.TARGETS:
+            assert structure[key] == pytest.approx(other[key], rel=1e-9, abs=1e-9)
+
+
+def test_the_order_is_that_of_the_numbers(tmp_path):
+    n = 20_003
+    write_npz(tmp_path, n)
+    with np.load(tmp_path / "qm9_parts.npz") as archive:
+        turned = {key: archive[key][::-1] if archive[key].shape == (n,) else archive[key] for key in archive.files}
+    np.savez(tmp_path / "qm9_parts.npz", **turned)
+    data, _ = qm9.load_qm9(tmp_path)
+    assert np.array_equal(data.ids, np.arange(n))
+    assert data[5]["mu"] == raw_of(6)[0]

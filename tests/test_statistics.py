@@ -1,0 +1,112 @@
+"""Statistics of the train parts against the published ones; which tasks can run with the files at hand."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jmp_lib.data import published, qm9, statistics
+from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.tasks import TASKS, get_task, load_task_data
+from jmp_lib.train.normalise import fit_linear_reference
+
+DATA = os.environ.get("JMP_DATA")
+real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
+
+
+def toy(**scalars):
+    rng = np.random.default_rng(0)
+    labels = {key: np.array(values, float) for key, values in scalars.items()}
+    pos, forces = rng.normal(size=(2, 6, 3))
+    return StructureSet.from_arrays("toy", [2, 4], pos, [1, 8, 1, 1, 6, 9], forces=forces, scalars=labels)
+
+
+def test_statistics_of_a_train_part():
+    data = toy(energy=[-5.0, -7.0], mu=[1.0, 2.0], U0=[-2063.43 + 0.5, -3786.36 - 0.5])
+    measured = statistics.train_statistics(data, get_task("rmd17_ethanol"))
+    assert measured["std"] == pytest.approx(np.sqrt(np.mean(data.forces.astype(float) ** 2)))
+    assert (measured["energy mean"], measured["energy std"]) == (-6.0, 1.0)
+    assert statistics.train_statistics(data, get_task("qm9_mu"))["mean"] == 1.5
+    reference = qm9.atom_references()["U0"]
+    assert reference[[1, 8]].sum() == pytest.approx(-2063.43)
+    assert 2 * reference[1] + reference[6] + reference[9] == pytest.approx(-3786.36)
+    measured = statistics.train_statistics(data, get_task("qm9_u0"))
+    assert measured["mean"] == pytest.approx(0.0, abs=1e-9) and measured["std"] == pytest.approx(0.5)
+
+
+def test_published_values_come_from_the_facts():
+    assert statistics.published_statistics(get_task("qm9_mu")) == {"mean": 2.674587, "std": 1.5054824}
+    assert statistics.published_statistics(get_task("matbench_phonons"), 3)["mean"] == 609.7402387661577
+    assert statistics.published_statistics(get_task("spice_solvated_amino_acids"))["energy std"] == 3310.6692
+
+
+def test_every_task_says_what_is_missing(tmp_path):
+    table = statistics.compare(tmp_path)
+    assert set(table["task"]) == set(TASKS) and len(table) == 32 + 8 * 5
+    assert table["verdict"].str.startswith("no data: ").all()
+    for task in TASKS.values():
+        reason = published.why_not(task, tmp_path)
+        assert str(tmp_path) in reason and "put " in reason or "into " in reason
+        with pytest.raises(ValueError, match="data='published' needs data_root"):
+            load_task_data(task.id, "published")
+
+
+@real
+def test_spice_statistics_are_the_published_ones():
+    table = statistics.compare(DATA, ["spice_solvated_amino_acids"]).set_index("quantity")["verdict"]
+    assert table["energy mean"] == table["energy std"] == "the same"
+    assert table["std"].startswith("the same in eV/bohr (0.819451")
+
+
+@real
+@pytest.mark.parametrize("molecule", ["aspirin", "uracil", "toluene"])
+def test_rmd17_statistics_agree_within_sampling(molecule):
+    table = statistics.compare(DATA, [f"rmd17_{molecule}"])
+    assert table["quantity"].tolist() == ["std", "energy mean", "energy std"]
+    assert set(table["verdict"]) == {"within sampling"}
+
+
+@real
+def test_phonons_and_qmof_statistics_are_of_other_selections():
+    phonons = statistics.compare(DATA, ["matbench_phonons"])
+    means = phonons[phonons["quantity"] == "mean"]
+    assert means["published"].mean() == pytest.approx(608.26, abs=0.01)  # every fold above what any fold has
+    assert (means["measured"] < means["published"].min()).all()
+    assert set(means["verdict"]) == {statistics.EXPLANATIONS["matbench"]}
+    qmof = statistics.compare(DATA, ["qmof_bandgap"]).set_index("quantity")
+    assert qmof.loc["mean", "measured"] == pytest.approx(2.0890, abs=1e-3)
+    assert set(qmof["verdict"]) == {statistics.EXPLANATIONS["qmof"]}
+
+
+@real
+@pytest.mark.skipif(not os.environ.get("JMP_SLOW"), reason="half a minute; set JMP_SLOW=1")
+def test_perovskite_statistics_agree_within_sampling():
+    perovskites = statistics.compare(DATA, ["matbench_perovskites"])
+    assert len(perovskites) == 10 and set(perovskites["verdict"]) == {"within sampling"}
+
+
+@real
+def test_published_qm9_means_are_those_of_unrounded_references():
+    task = get_task("qm9_u0")
+    train = load_task_data(task.id, "published", DATA).train.subset(range(30_000))
+    official = statistics.published_statistics(task)
+    rounded = statistics.train_statistics(train, task)
+    assert rounded["mean"] == pytest.approx(-0.27, abs=0.03) and official["mean"] == pytest.approx(0.0029, abs=1e-4)
+    numbers = [train[i]["atomic_numbers"] for i in range(len(train))]
+    fitted = np.array(fit_linear_reference(numbers, train.scalars["U0"]))
+    sums = np.add.reduceat(fitted[train.atomic_numbers], train.offsets[:-1])
+    unreferenced = replace(train, scalars={"mu": train.scalars["U0"] - sums})
+    fit = statistics.train_statistics(unreferenced, get_task("qm9_mu"))
+    assert fit["mean"] == pytest.approx(official["mean"], abs=2e-3)
+    assert fit["std"] == pytest.approx(official["std"], rel=0.01)
+    assert np.abs(fitted[[6, 7, 8]] - qm9.atom_references()["U0"][[6, 7, 8]]).max() < 0.1
+
+
+@real
+def test_which_tasks_can_run():
+    can = {task.id for task in TASKS.values() if published.why_not(task, DATA) is None}
+    assert {f"rmd17_{m}" for m in ("aspirin", "uracil")} | {"qm9_mu", "qmof_bandgap", "matbench_phonons"} <= can
+    assert "matbench_jdft2d" not in can and "spice_dipeptides" not in can and "md22_dha" not in can
+    thorough = published.why_not(get_task("md22_ac-ala3-nhme"), DATA, thorough=True)
+    assert "5 structures are too few" in thorough
