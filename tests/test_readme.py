@@ -1,5 +1,6 @@
 """The README's measured numbers are those of the committed tables, and its files exist."""
 
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def test_measured_block_is_computed_from_the_committed_tables():
         pytest.skip("results/mini/tables is not here: make reproduce writes it")
     block = README.split("<!-- summary of results/mini -->")[1].split("<!-- end -->")[0].strip()
     assert block == summary(ROOT / "results" / "mini")
+
+
+def test_published_rmd17_values_are_those_of_the_records():
+    records = sorted((ROOT / "results" / "mini-published" / "records" / "finetune").glob("rmd17_*/*.json"))
+    if not records:
+        pytest.skip("results/mini-published is not here: notebook 04 with published data writes it")
+    for record in map(json.loads, (path.read_text() for path in records)):
+        line = next(line for line in README.splitlines() if line.startswith(f"| {record['task'].split('_')[1]} | "))
+        column = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L").index(record["arm"]) + 2
+        assert line.split("|")[column].strip() == f"{record['value']:.1f}"
 
 
 def test_files_and_folders_that_the_readme_names_exist():
