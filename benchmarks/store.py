@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import platform
 import shutil
 import subprocess
 import sys
@@ -57,13 +56,23 @@ def molecules(count: int) -> Iterator[dict]:
                "energy": -1000.0 - i % 977, "sid": f"molecule{i // 100}"}  # fmt: skip
 
 
-def run(structures: int, reads: int, convert: list[int], folder: str | None) -> dict:
+HELP = "the store against LMDB of pickled graphs and extended XYZ; conversion of many"
+
+
+def add_options(parser) -> None:
+    """Options of this measurement."""
+    parser.add_argument("--structures", type=int, default=10_000, help="structures of the reading test (default 10000)")
+    parser.add_argument("--reads", type=int, default=5_000, help="random reads of each form (default 5000)")
+    parser.add_argument("--convert", default="10000,100000,1000000", help="numbers of structures to convert, with commas")
+    parser.add_argument("--folder", help="where to write (default: a temporary folder); needs about 2 GB for a million")
+
+
+def run(args) -> dict:
     """Both measurements; prints and returns the numbers."""
-    own = tempfile.mkdtemp(prefix="jmp-benchmark-", dir=folder)
+    own = tempfile.mkdtemp(prefix="jmp-benchmark-", dir=args.folder)
     try:
-        found = {"machine": {"cpu": _cpu(), "python": platform.python_version(), "numpy": np.__version__},
-                 "reading": reading(Path(own), structures, reads),
-                 "conversion": [conversion(Path(own), count) for count in convert]}  # fmt: skip
+        found = {"reading": reading(Path(own), args.structures, args.reads),
+                 "conversion": [conversion(Path(own), int(n)) for n in args.convert.split(",") if n]}
     finally:
         shutil.rmtree(own, ignore_errors=True)
     _print(found)
@@ -172,7 +181,7 @@ def conversion(folder: Path, count: int) -> dict:
 def _print(found: dict) -> None:
     reads = found["reading"]
     print(f"{reads['structures']} structures of {reads['atoms_per_structure']:.1f} atoms, {reads['reads']} random reads, "
-          f"median of {ROUNDS} rounds, from memory; {found['machine']['cpu']}")  # fmt: skip
+          f"median of {ROUNDS} rounds, from memory")
     for name, size in reads["bytes_per_structure"].items():
         seconds = reads["seconds_per_read"].get(name)
         speed = f"{seconds * 1e6:9.1f} µs a read" if seconds else f"{'':9s} no random access"
@@ -182,11 +191,3 @@ def _print(found: dict) -> None:
         print(f"  converting {row['structures']:9d} structures: {row['processor_seconds_per_structure'] * 1e6:6.1f} µs "
               f"of the processor each ({row['clock_seconds_per_structure'] * 1e6:.1f} by the clock), peak memory "
               f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before), {row['shards']} shards")  # fmt: skip
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
