@@ -15,11 +15,11 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lab strip install clean distclean
+.PHONY: help reproduce test smoke lab lab-test lint strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [PYTHON=/path/to/python3.11]"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
 
 reproduce: $(STAMP) ## pre-train, fine-tune all 40 tasks, write tables and figures to results/$(PROFILE)/
 	$(VENV)/bin/python -m jmp_lib reproduce --profile $(PROFILE)
@@ -32,6 +32,13 @@ smoke: $(STAMP) ## run every notebook in about 3 minutes; its numbers mean nothi
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(VENV)/bin/python -m jupyter lab --notebook-dir="$(ROOT)"
+
+lab-test: $(STAMP) ## run notebooks in JupyterLab in a real browser (needs chromium and chromedriver)
+	@$(VENV)/bin/python -c 'import selenium' 2>/dev/null || $(PIP) -c requirements.lock 'selenium>=4.20'
+	$(VENV)/bin/python -m pytest -q tests/lab_in_browser.py
+
+lint: $(STAMP) ## check the code with ruff
+	$(VENV)/bin/python -m ruff check
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit
 	$(VENV)/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb

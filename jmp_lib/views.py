@@ -145,7 +145,8 @@ def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
     published = published_values().loc[own.index, list(facts.ARMS)]
     if run.profile.name == "smoke":
         published = published * float("nan")
-    return tuple(relative_improvement(t[base], t[new]) for t in (own, published))
+    ours, theirs = (relative_improvement(t[base], t[new]) for t in (own, published))
+    return ours.rename(f"this workbook ({run.profile.data} data)"), theirs.rename(PAPER)
 
 
 def _percent(shares) -> list[float]:

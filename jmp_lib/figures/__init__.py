@@ -21,5 +21,5 @@ from .results import (
 from .style import ARM_COLOURS, ARMS, save
 
 __all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
-           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves", "pretraining_loss", "save",
-           "scaling", "speedup", "target_distributions"]
+           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves",
+           "pretraining_loss", "save", "scaling", "speedup", "target_distributions"]

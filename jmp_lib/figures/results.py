@@ -8,7 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from .style import ARM_COLOURS, ARM_MARKERS, ARMS, PALETTE, SET_MARKERS, grid, log_axis, new_figure, short_task
+from .style import (
+    ARM_COLOURS,
+    ARM_MARKERS,
+    ARMS,
+    PALETTE,
+    SET_MARKERS,
+    grid,
+    legend_below,
+    log_axis,
+    new_figure,
+    rows_tight,
+    short_task,
+    unit_text,
+)
+
+PAPER = "paper (published data)"
+PAPER_COLOUR = "#999999"
 
 
 def learning_curves(records: list[dict]):
@@ -21,7 +37,7 @@ def learning_curves(records: list[dict]):
             values = [h["val_metric"] for h in record["history"] if h.get("val_metric") is not None]
             axis.plot(steps, values, color=ARM_COLOURS[record["arm"]], marker=ARM_MARKERS[record["arm"]],
                       markevery=max(1, len(steps) // 6), label=record["arm"])
-            axis.set_ylabel(f"validation MAE / {record['unit']}", fontsize=7)
+            axis.set_ylabel(f"validation MAE / {unit_text(record['unit'])}", fontsize=7)
         axis.set(title=short_task(task), xlabel="optimiser step")
         log_axis(axis, "y")
     _one_legend(figure, axes)
@@ -40,11 +56,14 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
     for axis, record in zip(axes, shown):
         true, predicted = (np.asarray(v, float).ravel() for v in predictions[record["task"]])
         thin = slice(None, None, max(1, true.size // 4000))
-        axis.scatter(true[thin], predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0, color=ARM_COLOURS[arm], rasterized=True)
+        axis.scatter(true[thin], predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0,
+                     color=ARM_COLOURS[arm], rasterized=True)
         low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
         axis.plot([low, high], [low, high], color="black", linewidth=0.8)
-        axis.set(title=f"{short_task(record['task'])}  (MAE {record['value']:.3g} {record['unit']})",
-                 xlabel=f"label / {record['unit']}", ylabel=f"{arm} / {record['unit']}")
+        unit = unit_text(record["unit"])
+        axis.set_title(f"{short_task(record['task'])}\nMAE {record['value']:.3g} {unit}", fontsize=8)
+        axis.set_xlabel(f"label / {unit}", fontsize=7)
+        axis.set_ylabel(f"{arm} / {unit}", fontsize=7)
     return figure
 
 
@@ -60,44 +79,49 @@ def arms_by_task(table):
         axis.plot(ratios[arm], places, ARM_MARKERS[arm], color=ARM_COLOURS[arm], label=arm)
     axis.axvline(1.0, color="black", linewidth=0.6)
     axis.set_yticks(places, wide.index)
-    axis.invert_yaxis()
-    axis.set_xlabel(f"test error relative to {first} (no unit)")
+    rows_tight(axis, len(wide))
+    axis.set_xlabel(f"test error relative to {first} (no unit; left is better)")
     log_axis(axis, "x")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_below(figure, axis)
     return figure
 
 
 def gains(own, published, title: str = "JMP-L over GN-OC-L"):
-    """Relative improvement per task in %, own beside published; both are Series indexed by task id."""
-    figure, (axis,) = new_figure(width=7.0, height=0.24 * max(len(own), 1) + 1.2)
-    places = np.arange(len(own))
-    axis.barh(places - 0.2, own.to_numpy(float), 0.4, color=PALETTE[0], label="own")
-    axis.barh(places + 0.2, published.reindex(own.index).to_numpy(float), 0.4, color="#bbbbbb", label="paper")
+    """Relative improvement per task in %, own beside published; both are Series indexed by task id.
+
+    The name of ``own`` says which data its values are from, as :func:`jmp_lib.views.gains` sets it. The published bars
+    are left out where all of them are blank (smoke profile).
+    """
+    figure, (axis,) = new_figure(width=6.5, height=0.24 * max(len(own), 1) + 1.4)
+    places, ours, theirs = np.arange(len(own)), own.to_numpy(float), published.reindex(own.index).to_numpy(float)
+    axis.barh(places - 0.2, ours, 0.4, color=PALETTE[0], label=own.name or "this workbook")
+    if not np.isnan(theirs).all():
+        axis.barh(places + 0.2, theirs, 0.4, color=PAPER_COLOUR, label=PAPER)
     axis.set_yticks(places, own.index)
     axis.axvline(0.0, color="black", linewidth=0.8)
-    axis.invert_yaxis()
-    low = min(0.0, float(np.nanmin(own))) if len(own) else 0.0
-    axis.set(xlabel="relative improvement / % (right is better)", title=title, xlim=(max(low * 1.1, -150), 105))
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    rows_tight(axis, len(own))
+    lowest = np.nanmin(np.concatenate([ours, theirs, [0.0]]))
+    axis.set(xlabel="relative improvement / % (right is better)", title=title, xlim=(max(lowest * 1.1, -150), 105))
+    legend_below(figure, axis)
     return figure
 
 
 def scaling(table):
     """Mean relative improvement over all tasks, own beside published; ``table`` of results.tables.scaling_table."""
     means = table[table["family"] == "all"]
-    figure, (axis,) = new_figure(width=6.5, height=0.45 * len(means) + 1.0)
+    figure, (axis,) = new_figure(width=6.5, height=0.45 * len(means) + 1.2)
     places = np.arange(len(means))
-    for offset, column, colour, label in ((-0.2, "own_mean_gain_percent", PALETTE[0], "own"),
-                                          (0.2, "published_mean_gain_percent", "#bbbbbb", "paper")):
+    for offset, column, colour, label in ((-0.2, "own_mean_gain_percent", PALETTE[0], "this workbook"),
+                                          (0.2, "published_mean_gain_percent", PAPER_COLOUR, PAPER)):
         lengths = means[column].to_numpy(float)
         bars = axis.barh(places + offset, np.nan_to_num(lengths), 0.4, color=colour, label=label)
         axis.bar_label(bars, ["none" if np.isnan(v) else f"{v:+.1f}" for v in lengths], padding=3, fontsize=7)
     axis.set_yticks(places, means["comparison"])
     axis.axvline(0.0, color="black", linewidth=0.8)
     axis.margins(x=0.15)
-    axis.invert_yaxis()
-    axis.set_xlabel("mean relative improvement / %")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    rows_tight(axis, len(means))
+    axis.set_xlabel("mean relative improvement over all tasks / % (right is better)")
+    legend_below(figure, axis)
     return figure
 
 
@@ -109,17 +133,19 @@ def speedup(ratios, total: float, published: float = 12.0):
     hit = ~np.isnan(lengths)
     axis.barh(places[hit], lengths[hit] - 1.0, left=1.0, color=PALETTE[0])
     for place in places[~hit]:
-        axis.text(1.0, place, " not reached", va="center", fontsize=7)
+        axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
+                      zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     axis.set_yticks(places, ratios.index)
     axis.axvline(1.0, color="black", linewidth=0.8)
-    axis.axvline(published, color="#777777", linestyle="--", label=f"paper, totals: {published:g}x")
+    axis.axvline(published, color="#777777", linestyle="--", label=f"{PAPER}, totals: {published:g}x")
     if np.isfinite(total):
-        axis.axvline(total, color=PALETTE[5], label=f"own, totals: {total:.1f}x")
-    axis.invert_yaxis()
+        axis.axvline(total, color=PALETTE[5], label=f"this workbook, totals: {total:.1f}x")
+    rows_tight(axis, len(lengths))
+    left, right = 0.8 * np.min(lengths[hit], initial=1.0), 1.2 * np.max(lengths[hit], initial=1.0)
     axis.set(xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
-             xlim=(min(0.5, 0.8 * np.min(lengths[hit], initial=1.0)), max(20.0, 1.2 * np.max(lengths[hit], initial=1.0))))
+             xlim=(min(0.5, left), max(20.0, right)))
     log_axis(axis, "x")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_below(figure, axis)
     return figure
 
 

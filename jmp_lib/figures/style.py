@@ -62,6 +62,24 @@ def log_axis(axis, which: str) -> None:
         part.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
 
 
+def rows_tight(axis, rows: int) -> None:
+    """First row on top, and no more than half a row of margin above and below: for charts with one row per task."""
+    axis.set_ylim(max(rows, 1) - 0.4, -0.6)
+
+
+def legend_below(figure, axis) -> None:
+    """The legend of ``axis`` under the figure, where it hides nothing and costs no width."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))
+
+
+def unit_text(unit: str) -> str:
+    """A unit of the tables as it is written in figures: ``meV/A`` -> ``meV/Å``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
+    written = {"meV/A": "meV/Å", "a0^2": "a₀²", "a0^3": "a₀³", "cm^-1": "cm⁻¹", "log10(GPa)": "log₁₀(GPa)",
+               "unitless": "no unit"}
+    return written.get(unit, unit)
+
+
 def short_task(task: str) -> str:
     """``qm9_eps_homo`` -> ``eps_homo``: the task id without its family."""
     return task.split("_", 1)[-1]
