@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from .graphs import GraphConfig, build_graphs, collate, graphs_to_arrays
+from .graphs import GraphConfig, build_graphs, graphs_to_arrays
 from .graphs.indices import count_members, pairs_by_key
 from .model import BackboneConfig, PretrainModel
 from .model.scaling import scale_modules

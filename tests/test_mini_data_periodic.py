@@ -76,7 +76,7 @@ def test_slab_frames(name):
     assert length.max() <= 50.0
     free = ~arrays["fixed"]
     assert 0.2 < np.median(length[free]) < 3.0  # neither all relaxed nor all broken
-    for atoms, k in each(arrays):
+    for atoms, _ in each(arrays):
         tags, fixed = arrays["tags"][atoms], arrays["fixed"][atoms]
         assert fixed.any() and not fixed[tags > 0].any() and (tags == 2).any() and (tags == 1).any()
         assert np.abs(arrays["forces"][atoms].sum(axis=0)).max() < 0.05  # no net force

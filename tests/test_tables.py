@@ -11,8 +11,14 @@ from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table, count_best, mean_gain
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.tables import gains_table, markdown, paper_table, scaling_table, write_tables
-from jmp_lib.results.values import (ALL_TASKS_COLUMNS, all_tasks_table, gains_summary, own_values, published_values,
-                                    relative_improvement)
+from jmp_lib.results.values import (
+    ALL_TASKS_COLUMNS,
+    all_tasks_table,
+    gains_summary,
+    own_values,
+    published_values,
+    relative_improvement,
+)
 
 LADDER = [(0, 0.0, 9.0), (10, 5.0, 4.0), (20, 10.0, 2.0), (30, 15.0, 2.5)]
 

@@ -32,7 +32,8 @@ from jmp_lib.data.collect import make_structure, numbers_of, part_name, screened
 from jmp_lib.data.files import check_head
 from jmp_lib.data.jsonstream import list_at
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import downloads, task as task_facts
+from jmp_lib.facts import downloads
+from jmp_lib.facts import task as task_facts
 
 TASKS = ("jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form")
 # name of the target column -> tasks that have it: the check that a file is the task it is named for

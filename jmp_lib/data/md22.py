@@ -21,7 +21,8 @@ from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, numbers_of, part_name, screened, to_set
 from jmp_lib.data.files import check_head, read_npz
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import downloads, task as task_facts
+from jmp_lib.facts import downloads
+from jmp_lib.facts import task as task_facts
 from jmp_lib.strict import nearest
 
 # name in the file names -> atoms: the check that a file is the molecule it is named for

@@ -27,7 +27,8 @@ from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, part_name, screened, to_set
 from jmp_lib.data.files import check_head
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import downloads, task as task_facts
+from jmp_lib.facts import downloads
+from jmp_lib.facts import task as task_facts
 
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3)
 SUBSETS = {

@@ -13,8 +13,15 @@ import numpy as np
 from ase.data import atomic_masses
 
 from .cards import software_versions, write_set
-from .crystal_labels import (at, element_references, elastic_and_phonon, formation_energy, optimise_volume,
-                             penn_gap, refractive_index)
+from .crystal_labels import (
+    at,
+    elastic_and_phonon,
+    element_references,
+    formation_energy,
+    optimise_volume,
+    penn_gap,
+    refractive_index,
+)
 from .prototypes import PROTOTYPES, draw
 from .relax import shortest_distance
 from .surrogate import LEVEL

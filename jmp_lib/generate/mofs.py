@@ -13,7 +13,7 @@ import numpy as np
 from .cards import software_versions, write_set
 from .linkers import build_acid, build_pillar, random_ring_groups
 from .relax import shortest_distance
-from .xtb import BOHR, HARTREE, XTB, require
+from .xtb import HARTREE, XTB, require
 
 SEED = 31
 COUNT = 200

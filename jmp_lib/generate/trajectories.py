@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from jmp_lib.generate.dynamics import langevin, relax
 from jmp_lib.generate.molecules import bonds_of
 from jmp_lib.generate.xtb import XTB, force_error

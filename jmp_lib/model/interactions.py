@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .bases import Kernels
 from .config import BackboneConfig
 from .geometry import pad
-from .layers import INV_SQRT_2, Dense, Scale, scaled_silu
+from .layers import INV_SQRT_2, Dense, Scale
 
 
 class Bilinear(nn.Module):
@@ -202,7 +202,7 @@ def q_in_members(batch: dict) -> Tensor:
 
 def quadruplets_of_q_in(batch: dict) -> Tensor:
     """In how many quadruplets every entry of the (E_q·dm) table takes part."""
-    dm, dq = batch["main_width"], batch["qint_width"]
+    dm = batch["main_width"]
     own = _exceptions(batch, "qout_same", "main_width", "qint_width").sum(1).flatten()[batch["qint_slot"]]
     count = (degree(batch, "main", "qint") - own).repeat_interleave(dm)
     count = count * q_in_members(batch)

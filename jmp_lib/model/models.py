@@ -16,9 +16,9 @@ from .heads import (
     HeadSpec,
     ScalarHead,
     SpatialExtentHead,
-    sum_edge_forces,
     head_mlp,
     reduce_atoms,
+    sum_edge_forces,
 )
 
 

@@ -6,8 +6,8 @@ trained as (y - Σ_i r[Z_i] - mean) / std; forces are divided by their standard 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Sequence
 
 import numpy as np
 

@@ -14,6 +14,7 @@ from jmp_lib.model import fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.records import write_json
 
+
 def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
     """Write ``<stem>.safetensors`` (the whole state dict) and ``<stem>.json``, each atomically."""
     stem = Path(stem)
