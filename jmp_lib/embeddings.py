@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from jmp_lib.graphs import build_graphs, collate
 from jmp_lib.views import domain_of
@@ -18,7 +19,7 @@ GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x
 def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, np.ndarray]:
     """Embeddings of ``sets`` {set: structures}: one point per structure and element.
 
-    Returns points (columns set, domain, structure, element) and the mean final node
+    Returns points (columns set, domain, structure, element, formula) and the mean final node
     embeddings of the atoms of that element, (points, A) float32.
     """
     rows, vectors = [], []
@@ -27,9 +28,11 @@ def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, n
         for structure in structures:
             geometry = {k: structure[k] for k in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")}
             nodes = model.embed(collate([{**geometry, "graphs": build_graphs(geometry, config)}])).numpy()
+            symbols = [chemical_symbols[number] for number in structure["atomic_numbers"]]
+            formula = str(Formula.from_list(symbols).convert("hill"))
             for number in np.unique(structure["atomic_numbers"]):
                 rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
-                             "element": chemical_symbols[number]})
+                             "element": chemical_symbols[number], "formula": formula})
                 vectors.append(nodes[structure["atomic_numbers"] == number].mean(axis=0))
     return pd.DataFrame(rows), np.array(vectors, np.float32)
 

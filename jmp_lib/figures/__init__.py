@@ -19,7 +19,9 @@ from .results import (
     speedup,
 )
 from .style import ARM_COLOURS, ARMS, save
+from .tsne_page import save_tsne_page
 
 __all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
            "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves",
-           "pretraining_loss", "save", "scaling", "speedup", "target_distributions"]
+           "pretraining_loss", "save", "save_tsne_page", "scaling",
+           "speedup", "target_distributions"]
