@@ -49,6 +49,12 @@ def _tables(args) -> int:
     return 0
 
 
+def _report(args) -> int:
+    from jmp_lib.report import main
+
+    return main(args.profile, args.results_dir)
+
+
 def _data_inspect(args) -> int:
     from jmp_lib.data.inspect import main
 
@@ -92,6 +98,10 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)
+
+    command = add("report", _report, "write the one-file HTML report of the records and figures that are there")
+    command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+    command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)

@@ -34,6 +34,7 @@ RECORDS = {
     "10": ("finetune/*/*.json",),
     "11": ("pretrain/*.json",),
     "12": ("pretrain/*.json", "finetune/*/*.json"),
+    "13": ("pretrain/*.json",),
 }
 FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
 PROGRESS = re.compile(r"\d+%\|.*\|")
@@ -52,6 +53,7 @@ def notebook_paths() -> list[Path]:
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
     from jmp_lib.profile import load_profile
+    from jmp_lib.report import write_report
     from jmp_lib.workbook import results_folder
 
     loaded = load_profile(profile)
@@ -81,6 +83,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             continue
         _remember(state_file, path.stem, [sources, records_hash(path, results_dir)])
         print(f"{title}: done in {minutes:.1f} min", flush=True)
+    if any((results_dir / "records").rglob("*.json")):
+        write_report(results_dir, name)
     print(closing_words(results_dir, (time.monotonic() - began) / 60))
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
@@ -178,9 +182,11 @@ def records_hash(notebook: Path, results_dir: Path) -> str:
 
 def closing_words(results_dir: Path, minutes: float) -> str:
     """Which files to open, those of them that are there."""
-    wanted = [("tables/all_tasks.csv", "one row per task and arm"),
+    wanted = [("report.html", "everything on one page, to read or to send"),
+              ("tables/all_tasks.csv", "one row per task and arm"),
               ("notebooks/12_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
-              ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG")]
+              ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG"),
+              ("tsne.html", "the embeddings, to explore in a browser")]
     lines = [f"  {results_dir / name}  ({what})" for name, what in wanted if (results_dir / name).exists()]
     return "\n".join([f"Done in {minutes:.1f} min. Open:"] + lines)
 

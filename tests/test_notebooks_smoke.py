@@ -36,7 +36,7 @@ def smoke(tmp_path_factory) -> tuple[Path, str]:
 def test_it_ends_by_naming_the_files_to_open(smoke):
     results, printed = smoke
     closing = printed[printed.index("Open:"):]
-    for name in ("tables/all_tasks.csv", "notebooks/12_paper_tables.ipynb", "figures"):
+    for name in ("report.html", "tsne.html", "tables/all_tasks.csv", "notebooks/12_paper_tables.ipynb", "figures"):
         assert str(results / name) in closing and (results / name).exists()
 
 

@@ -1,0 +1,95 @@
+"""The HTML report: one file that refers to no other, with the values of the records and every figure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jmp_lib import report_parts as parts
+from jmp_lib.__main__ import main
+from jmp_lib.report import CAPTIONS, caption, write_report
+
+MINI = Path(__file__).resolve().parents[1] / "results" / "mini"
+pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/mini is not here")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Some records and figures of the committed results."""
+    folder = tmp_path_factory.mktemp("results")
+    for name in ("pretrain", "finetune/rmd17_ethanol", "finetune/qmof_bandgap"):
+        shutil.copytree(MINI / "records" / name, folder / "records" / name)
+    (folder / "figures").mkdir()
+    for name in ("04_rmd17_arms", "09_scaling"):
+        shutil.copy(MINI / "figures" / f"{name}.png", folder / "figures")
+    (folder / "tsne.html").write_text("<p title='a'>points & colours</p>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> str:
+    return write_report(folder, "mini").read_text()
+
+
+def test_it_refers_to_no_other_file(page):
+    assert len(page) < 5_000_000
+    assert all(address.startswith("data:") for address in re.findall(r'\bsrc="([^"]*)"', page))
+    assert all(address.startswith("#") for address in re.findall(r'\bhref="([^"]*)"', page))
+    assert not re.search(r"<link|@import|url\(", page)
+    for key in re.findall(r'href="#(\w+)"', page):
+        assert f'id="{key}"' in page
+    assert 'srcdoc="&lt;p title=&#x27;a&#x27;&gt;points &amp; colours&lt;/p&gt;"' in page
+
+
+def test_values_of_the_records_stand_in_their_own_columns(page, folder):
+    record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
+    row = next(line for line in page.splitlines() if line.startswith("<tr><td>rmd17_ethanol</td>"))
+    assert f'<td class="own">{record["value"]:.4g}</td>' in row
+    assert '<th colspan="4" class="own">this workbook</th>' in page and "paper (published data)" in page
+    assert "never a reproduction of a printed value" in page and "10 records" in page
+
+
+def test_figures_are_embedded_with_words(page):
+    assert page.count("data:image/png;base64,") == 2
+    assert "Mean relative improvement of one arm over another" in page
+    assert {caption(path.stem) for path in (MINI / "figures").glob("*.png")} <= set(CAPTIONS.values()), "none is unnamed"
+
+
+def test_the_same_records_give_the_same_page(page, folder):
+    assert write_report(folder, "mini").read_text() == page
+    assert sorted(p.name for p in folder.iterdir()) == ["figures", "records", "report.html", "tsne.html"]
+
+
+def test_a_folder_without_records_is_said_in_one_sentence(tmp_path, capsys):
+    assert main(["report", "--results-dir", str(tmp_path)]) == 2
+    assert "holds no records" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_it(folder, capsys):
+    assert main(["report", "--profile", "mini", "--results-dir", str(folder)]) == 0
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp_path):
+    path = tmp_path / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json"
+    path.parent.mkdir(parents=True)
+    record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
+    path.write_text(json.dumps(record | {"profile": "smoke"}))
+    page = write_report(tmp_path, "smoke").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("<tr><td>rmd17_ethanol</td>"))
+    assert "numbers mean nothing" in page and '<td class="own">' in row and not re.search(r'class="own">\d', row)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.01234567, "0.01235"), (float("nan"), ""), (None, ""), (12, "12"),
+                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), ("<b>", "&lt;b&gt;")])
+def test_numbers_in_cells(value, text):
+    assert parts.number(value) == text
+
+
+def test_a_table_of_words_is_escaped():
+    assert "&lt;i&gt;" in parts.table(pd.DataFrame({"a": ["<i>"]})) and "<i>" not in parts.table(pd.DataFrame({"<i>": [1]}))
