@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from jmp_lib import report_parts as parts
 from jmp_lib.__main__ import main
@@ -58,6 +62,13 @@ def test_figures_are_embedded_with_words(page):
     assert page.count("data:image/png;base64,") == 2
     assert "Mean relative improvement of one arm over another" in page
     assert {caption(path.stem) for path in (MINI / "figures").glob("*.png")} <= set(CAPTIONS.values()), "none is unnamed"
+
+
+def test_embedded_figures_keep_their_colours(page):
+    data = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1])
+    with Image.open(io.BytesIO(data)) as shrunk, Image.open(MINI / "figures" / "04_rmd17_arms.png") as original:
+        difference = np.abs(np.asarray(shrunk.convert("RGB"), int) - np.asarray(original.convert("RGB"), int))
+    assert difference.max() <= 16
 
 
 def test_the_same_records_give_the_same_page(page, folder):

@@ -1,0 +1,52 @@
+"""Keeps the measured parts of README.md in step with a profile's records: ``python -m jmp_lib.results.readme``.
+
+Measured are the block between the two marks of the summary and the last column of the table of notebooks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from jmp_lib import paths
+from jmp_lib.records import load_pretraining_records, load_records
+from jmp_lib.results.summary import summary
+
+CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
+BLOCK = re.compile(r"(?<=<!-- summary of results/mini -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
+
+
+def computing_minutes(results_dir: str | Path) -> dict[str, float]:
+    """Number of a notebook -> minutes of computing of its records, in sum over runs; notebooks without runs are absent."""
+    minutes: dict[str, float] = {}
+    for record in [*load_pretraining_records(Path(results_dir)), *load_records(Path(results_dir))]:
+        chapter = CHAPTER_OF[record.get("family", "pretrain")]
+        minutes[chapter] = minutes.get(chapter, 0.0) + record["wall_time_s"] / 60
+    return minutes
+
+
+def filled(text: str, results_dir: str | Path) -> str:
+    """README text with its measured parts computed from ``results_dir``; raises ValueError when the marks are missing."""
+    if not BLOCK.search(text) or not CHAPTER.search(text):
+        raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
+    minutes = computing_minutes(results_dir)
+    text = BLOCK.sub(lambda _: summary(results_dir), text)
+    return CHAPTER.sub(lambda m: m[1] + (f"{minutes[m[2]]:.0f} min" if m[2] in minutes else "no training") + m[4], text)
+
+
+def main() -> int:
+    """Rewrites README.md of the checkout from results/mini."""
+    root = paths.checkout_dir() or Path.cwd()
+    readme = root / "README.md"
+    temporary = readme.with_name(".README.md.tmp")
+    temporary.write_text(filled(readme.read_text(encoding="utf-8"), root / "results" / "mini"), encoding="utf-8")
+    os.replace(temporary, readme)
+    print(readme)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
