@@ -15,7 +15,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lab lab-test lint strip install clean distclean
+.PHONY: help reproduce test smoke lab lab-test lint readme strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [PYTHON=/path/to/python3.11]"
@@ -39,6 +39,9 @@ lab-test: $(STAMP) ## run notebooks in JupyterLab in a real browser (needs chrom
 
 lint: $(STAMP) ## check the code with ruff
 	$(VENV)/bin/python -m ruff check
+
+readme: $(STAMP) ## write the measured parts of README.md from results/mini
+	$(VENV)/bin/python -m jmp_lib.results.readme
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit
 	$(VENV)/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb

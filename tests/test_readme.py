@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jmp_lib.results.readme import computing_minutes, filled
 from jmp_lib.results.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +19,20 @@ def test_measured_block_is_computed_from_the_committed_tables():
         pytest.skip("results/mini/tables is not here: make reproduce writes it")
     block = README.split("<!-- summary of results/mini -->")[1].split("<!-- end -->")[0].strip()
     assert block == summary(ROOT / "results" / "mini")
+
+
+def test_measured_parts_are_computed_from_the_committed_records():
+    """`make readme` mends this."""
+    if not (TABLES / "scaling.csv").is_file():
+        pytest.skip("results/mini/tables is not here: make reproduce writes it")
+    assert filled(README, ROOT / "results" / "mini") == README
+    minutes = computing_minutes(ROOT / "results" / "mini")
+    assert f"| {minutes['04']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `04_rmd17`"))
+
+
+def test_every_notebook_has_a_row():
+    rows = re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE)
+    assert rows == [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
 def test_published_rmd17_values_are_those_of_the_records():
