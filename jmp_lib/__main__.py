@@ -53,6 +53,13 @@ def _sweep(args) -> int:
     return main({key: getattr(args, key, None) for key in KEYS}, args.cores, args.snakemake)
 
 
+def _plan(args) -> int:
+    from jmp_lib.plan import main
+    from jmp_lib.sweep import KEYS, read
+
+    return main(read({key: getattr(args, key, None) for key in KEYS}), args.seconds)
+
+
 def _tables(args) -> int:
     from jmp_lib.results.tables import write_tables
 
@@ -116,6 +123,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--arms", help="arms with commas (default all)")
     command.add_argument("--cores", type=int, default=os.cpu_count(), help="cores of this machine to use")
     command.add_argument("snakemake", nargs="*", help="options of Snakemake, after --, for instance -- -n")
+
+    command = add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit")
+    add_run_options(command)
+    command.add_argument("--tasks", help="task ids with commas (default those of the profile)")
+    command.add_argument("--arms", help="arms with commas (default all)")
+    command.add_argument("--seconds", type=float, default=60.0, help="for the measurement (default 60)")
 
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)
