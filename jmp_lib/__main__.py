@@ -24,7 +24,7 @@ def _check_reference(args) -> int:
 def _run(args, **wanted):
     from jmp_lib.workbook import start
 
-    names = ("profile", "seed", "data", "data_root", "workers", "results_dir")
+    names = ("profile", "seed", "data", "data_root", "workers", "results_dir", "max_steps", "max_eval")
     values = {name: getattr(args, name) for name in names}
     return start({**values, **wanted}, (*names, *wanted))
 
@@ -36,9 +36,28 @@ def _pretrain(args) -> int:
 
 
 def _finetune(args) -> int:
-    table = _run(args, tasks=args.tasks, arms=args.arms).finetune_all()
+    table = _run(args, tasks=args.tasks, arms=args.arms).finetune_all(fold=args.fold)
     print(table.to_string(index=False))
     return 0
+
+
+def _scale_factors(args) -> int:
+    from jmp_lib.sweep import fit_factors
+
+    return fit_factors(_run(args, sizes=args.sizes))
+
+
+def _sweep(args) -> int:
+    from jmp_lib.sweep import KEYS, main
+
+    return main({key: getattr(args, key, None) for key in KEYS}, args.cores, args.snakemake)
+
+
+def _plan(args) -> int:
+    from jmp_lib.plan import main
+    from jmp_lib.sweep import KEYS, read
+
+    return main(read({key: getattr(args, key, None) for key in KEYS}), args.seconds)
 
 
 def _tables(args) -> int:
@@ -78,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--data-root", help="folder of the published files")
         command.add_argument("--workers", type=int, help="worker processes (else the profile's)")
         command.add_argument("--results-dir", help="folder of records, tables and figures (default results/<profile>)")
+        command.add_argument("--max-steps", type=int, help="at most so many updates per run")
+        command.add_argument("--max-eval", type=int, help="at most so many validation and test structures per run")
 
     command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped")
     command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
@@ -95,6 +116,25 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(command)
     command.add_argument("--tasks", help="task ids with commas, for instance qm9_mu,rmd17_ethanol (default all)")
     command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
+
+    command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
+
+    command = add("scale-factors", _scale_factors, "fit the scale factors of the networks")
+    add_run_options(command)
+    command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
+
+    command = add("sweep", _sweep, "all runs of a profile under Snakemake; goes on after a kill")
+    add_run_options(command)
+    command.add_argument("--tasks", help="task ids with commas (default those of the profile)")
+    command.add_argument("--arms", help="arms with commas (default all)")
+    command.add_argument("--cores", type=int, default=os.cpu_count(), help="cores of this machine to use")
+    command.add_argument("snakemake", nargs="*", help="options of Snakemake, after --, for instance -- -n")
+
+    command = add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit")
+    add_run_options(command)
+    command.add_argument("--tasks", help="task ids with commas (default those of the profile)")
+    command.add_argument("--arms", help="arms with commas (default all)")
+    command.add_argument("--seconds", type=float, default=60.0, help="for the measurement (default 60)")
 
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)

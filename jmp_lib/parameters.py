@@ -28,6 +28,7 @@ KINDS = {
     "workers": ("int", "single-threaded worker processes"),
     "lr": ("float", "learning rate"),
     "max_steps": ("int", "largest number of optimiser steps of a run"),
+    "max_eval": ("int", "at most so many validation, and so many test, structures of a task"),
     "structures_per_set": ("int", "structures drawn from each set"),
     "perplexity": ("float", "perplexity of t-SNE"),
     "data": ("text", "mini (ships with the package) or published (files under data_root)"),

@@ -185,9 +185,12 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
     """Read and check a profile.
 
     ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file.  ``alternative``: a named block of
-    the file's ``alternatives`` that is put over the rest.  ``overrides``: nested dictionaries or dotted
-    keys.  Raises ``ValueError`` naming the key and the nearest valid one, ``FileNotFoundError`` for a path.
+    the file's ``alternatives`` that is put over the rest; ``paper:packaged`` says the same in one word, for the
+    command line and the notebooks.  The name becomes ``paper-packaged``, so results stay apart.  ``overrides``:
+    nested dictionaries or dotted keys.  Raises ``ValueError`` naming the key and the nearest valid one, ``FileNotFoundError`` for a path.
     """
+    if alternative is None and ":" in Path(name).name:
+        name, alternative = name.rsplit(":", 1)
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = PROFILE_DIR / f"{name}.yaml"
@@ -203,6 +206,7 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
     if alternative is not None:
         check_keys({alternative: None}, alternatives, f"{path.name}: alternatives")
         values = merge(values, alternatives[alternative])
+        values["name"] = f"{values.get('name', path.stem)}-{alternative}"
     return profile_from_dict(_with_overrides(values, overrides), f"profile {path.stem}")
 
 

@@ -23,6 +23,7 @@ import torch
 
 from jmp_lib import parameters as strict
 from jmp_lib import paths
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
 from jmp_lib.workers import Outcome, run_jobs
@@ -62,15 +63,15 @@ class Run:
         _report(outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]
 
-    def finetune_all(self, tasks=None, arms=None) -> pd.DataFrame:
+    def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).
 
-        A failed run is reported in words and the others go on; RuntimeError when all fail.
+        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words and the others go on; RuntimeError when all fail.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
         jobs = [(f"{task} {arm}" + (f" fold {fold}" if fold else ""), _finetune,
                  (self.profile, task, arm, self.results_dir, fold))
-                for fold in range(self.profile.finetuning.folds) for task in tasks for arm in arms
+                for fold in (range(self.profile.finetuning.folds) if fold is None else [fold]) for task in tasks for arm in arms
                 if fold == 0 or task.startswith("matbench_")]
         _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
         return self.table(tasks, arms)
@@ -121,8 +122,8 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     Raises ValueError naming the nearest valid name for anything unknown.
     """
     values = strict.collect(namespace, declared)
-    profile = load_profile(values.get("profile") or "mini", **_overrides(values, family))
-    tasks = _choose_tasks(values, profile, family)
+    profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
+    tasks = choose_tasks(values, profile, family)
     arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
     sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
     if profile.data == "published" and not profile.data_root:
@@ -166,17 +167,20 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _overrides(values: dict, family: str | None) -> dict:
+def profile_overrides(values: dict, family: str | None) -> dict:
     """Profile overrides (dotted keys) of the parameters that were given."""
     given = {name: values[name] for name in ("seed", "workers", "max_steps", "data", "data_root") if values.get(name) is not None}
     if given.get("data_root"):
         given["data_root"] = str(Path(given["data_root"]).expanduser().resolve())
+    if values.get("max_eval") is not None:
+        given |= {f"finetuning.families.{group}.{name}": values["max_eval"]
+                  for group in ([family] if family else FAMILIES) for name in ("max_val", "max_test")}
     if values.get("lr") is not None:
         given[f"finetuning.families.{family}.lr" if family else "pretraining.lr"] = values["lr"]
     return given
 
 
-def _choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
+def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
     """Task ids of the family (of all families without one): those asked for, else those of the profile."""
     from jmp_lib.facts import tasks as task_facts
 
@@ -185,7 +189,7 @@ def _choose_tasks(values: dict, profile: Profile, family: str | None) -> list[st
     limit = profile.tasks_per_family
     every = {f: facts.loc[facts["family"] == f, "id"].tolist() for f in families}
     wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
-    if wanted is None and profile.data == "published" and family == "rmd17" and profile.name != "paper":
+    if wanted is None and profile.data == "published" and family == "rmd17" and not profile.name.startswith("paper"):
         return ["rmd17_aspirin", "rmd17_ethanol"]  # two molecules fit a CPU budget
     if wanted is None:
         return [task for f in families for task in every[f][:limit]]

@@ -53,7 +53,7 @@ class JointSet:
         return {"energy": self.energy, "forces": self.forces}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...]) -> list[JointSet]:
     """The four sets in the order of the heads, with references, normalisers and loss scales."""
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
@@ -74,6 +74,12 @@ def profile_sets(profile: Profile) -> list[JointSet]:
     """``joint_sets`` of a profile; read once per process."""
     settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
     return joint_sets(profile.pretraining.data, settings)
+
+
+def factor_sets(profile: Profile) -> list[JointSet]:
+    """The embedded sets, on whose validation parts the scale factors are fitted, whatever the pre-training reads."""
+    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
+    return joint_sets("mini", settings)
 
 
 def data_hashes(sets: list[JointSet]) -> dict[str, str]:
@@ -191,9 +197,10 @@ def scale_factors(profile: Profile, size: str, out_dir: Path) -> dict[str, float
 
     Fitted once on validation batches of the pre-training sets with the random initial weights (spec: 16
     batches), and used by the pre-training and by both from-scratch and pre-trained fine-tunings, as the
-    official release ships one file per size.
+    official release ships one file per size.  Where the pre-training sets are the published ones, 16 batches do not
+    need 120 million structures: the embedded sets serve, and arms from scratch need no pre-training data at all.
     """
-    sets, settings = profile_sets(profile), profile.pretraining
+    sets, settings = factor_sets(profile), profile.pretraining
     values = {"kind": "scale factors", "seed": profile.seed, "model": profile.models[size].to_dict(),
               "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
               "batches": [settings.scale_factor_batches, settings.batch_size], "data": data_hashes(sets)}

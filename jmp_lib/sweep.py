@@ -1,0 +1,203 @@
+"""The sweep of a profile: every pre-training and fine-tuning as one job of Snakemake (``Snakefile``).
+
+    snakemake -n --config profile=paper                     # what would run
+    snakemake --cores 2 --config profile=mini               # all of it, here
+    python -m jmp_lib sweep --profile mini --cores 2        # the same; also after a kill
+
+Snakemake orders the jobs and starts them, here or on a cluster.  Each job is the ordinary command line and ends with its
+record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: it removes
+the stale lock, repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jmp_lib import paths, workbook
+from jmp_lib.data.tasks import get_task
+from jmp_lib.parameters import choose, convert
+from jmp_lib.profile import Profile, load_profile
+from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
+from jmp_lib.strict import check_keys
+
+# key of ``--config`` -> option of the command line
+OPTIONS = {"profile": "--profile", "data": "--data", "data_root": "--data-root", "results_dir": "--results-dir",
+           "seed": "--seed", "max_steps": "--max-steps", "max_eval": "--max-eval"}
+RESOURCES = ("mem_mb", "runtime", "gpu")  # per fine-tuning; runtime in minutes
+KEYS = (*OPTIONS, "tasks", "arms", *RESOURCES)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fine-tuning: a task, a fold (0 where there are none) and an arm."""
+
+    task: str
+    arm: str
+    fold: int = 0
+
+    @property
+    def size(self) -> str:
+        """small or large."""
+        return "small" if self.arm.endswith("-S") else "large"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep holds: its profile, where its results lie, its jobs, and the tasks without data."""
+
+    profile: Profile
+    results_dir: Path
+    config: dict
+    jobs: tuple[Job, ...]
+    left_out: dict[str, str]  # task -> why, in one sentence
+
+    @cached_property
+    def by_record(self) -> dict[str, Job]:
+        """Path of the record -> job."""
+        return {self.record(job): job for job in self.jobs}
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Sizes whose pre-training the sweep needs."""
+        return tuple(dict.fromkeys(job.size for job in self.jobs if job.arm.startswith("JMP")))
+
+    @property
+    def options(self) -> str:
+        """The options that all commands of the sweep share."""
+        return " ".join(f"{OPTIONS[key]} '{self.config[key]}'" for key in OPTIONS if self.config.get(key) is not None)
+
+    def record(self, job: Job) -> str:
+        """Path of the record of a job."""
+        return str(finetune_record_path(self.results_dir, job.task, job.arm, job.fold))
+
+    def factors(self, size: str) -> str:
+        """Path of the fitted scale factors of a size."""
+        return str(self.results_dir / "work" / "scale_factors" / f"{size}.json")
+
+    def pretraining(self, size: str) -> str:
+        """Path of the pre-training record of a size."""
+        return str(pretrain_record_path(self.results_dir, size))
+
+    def needs(self, record: str) -> str:
+        """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only."""
+        job = self.by_record[record]
+        return self.pretraining(job.size) if job.arm.startswith("JMP") else self.factors(job.size)
+
+    def resource(self, name: str, pretraining: bool = False) -> int:
+        """What the scheduler is asked for: mem_mb, runtime (minutes) or gpu of one job."""
+        if name in self.config:
+            return int(self.config[name])
+        published = self.profile.data == "published"
+        if name == "gpu":
+            return 0 if self.profile.device == "cpu" else 1
+        if name == "mem_mb":
+            return 32000 if published else 4000
+        return 7 * 24 * 60 if published else (240 if pretraining else 60)  # seven days: the limit of the run script
+
+
+def read(config: dict) -> Sweep:
+    """The sweep that ``--config`` describes.  Raises ``ValueError`` for an unknown key, task, arm or setting.
+
+    Published tasks whose files are not under ``data_root`` are left out; without a ``data_root`` nothing is (for a list
+    of all jobs).  tasks, arms: names with commas.
+    """
+    check_keys(config, KEYS, "--config")
+    config = {"profile": "mini", **{k: v for k, v in config.items() if v not in (None, "")}}
+    values = {key: convert(key, value) for key, value in config.items() if key not in RESOURCES}
+    overrides = workbook.profile_overrides(values, None)
+    config |= {key: overrides[key] for key in ("data_root",) if key in overrides}  # absolute: jobs have another folder
+    profile = load_profile(values["profile"], **overrides)
+    tasks = workbook.choose_tasks(values, profile, None)
+    arms = choose(values.get("arms"), list(profile.arms), "arm")
+    left_out = missing(tasks, profile)
+    jobs = tuple(Job(task, arm, fold) for task in tasks if task not in left_out for arm in arms
+                 for fold in range(profile.finetuning.folds if get_task(task).n_folds > 1 else 1))
+    if not jobs:
+        raise ValueError("; ".join(left_out.values()))
+    results_dir = workbook.results_folder(config.get("results_dir"), profile)
+    return Sweep(profile, results_dir, config | {"results_dir": str(results_dir)}, jobs, left_out)
+
+
+def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
+    """Task -> why its published data cannot be read; empty for mini data and where no ``data_root`` is given."""
+    if profile.data != "published" or not profile.data_root:
+        return {}
+    from jmp_lib.data.published import why_not
+
+    reasons = {task: why_not(get_task(task), profile.data_root) for task in tasks}
+    return {task: reason for task, reason in reasons.items() if reason}
+
+
+def outdated(sweep: Sweep) -> list[str]:
+    """Records that are there but were made with other settings than the sweep's, or cannot be read."""
+    from jmp_lib.train.finetune import finetuning_parameters
+
+    found = []
+    for path, job in sweep.by_record.items():
+        if Path(path).is_file():
+            wanted = json.loads(json.dumps(finetuning_parameters(sweep.profile, get_task(job.task), job.arm)))
+            try:
+                same = read_record(path)["parameters"] == wanted
+            except (ValueError, KeyError):
+                same = False
+            if not same:
+                found.append(path)
+    return found
+
+
+def words(sweep: Sweep) -> str:
+    """What the sweep is, for its start."""
+    lines = [f"sweep of profile {sweep.profile.name}: {len(sweep.jobs)} fine-tunings, results in {sweep.results_dir}"]
+    lines += [f"left out: {task}: {reason}" for task, reason in sweep.left_out.items()]
+    return "\n".join(lines)
+
+
+def fit_factors(run) -> int:
+    """Fits (or finds) the scale factors of the sizes of a workbook run."""
+    from jmp_lib.train.pretrain import scale_factors
+
+    for size in run.sizes:
+        print(f"{size}: {len(scale_factors(run.profile, size, run.results_dir))} scale factors")
+    return 0
+
+
+def main(config: dict, cores: int, extra: list[str]) -> int:
+    """Runs the sweep under Snakemake from wherever it stands; returns Snakemake's exit code.
+
+    extra: further options of Snakemake, for instance ``-n`` or ``--workflow-profile workflow/profiles/slurm``.
+    Raises RuntimeError when another ``sweep`` of the same results runs.
+    """
+    root = paths.checkout_dir()
+    if root is None or not (root / "Snakefile").is_file():
+        raise FileNotFoundError("no Snakefile here: `sweep` needs a checkout of the repository")
+    sweep = read(config)
+    folder = sweep.results_dir / "work" / "sweep"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = [f"{key}={value}" for key, value in sweep.config.items()]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
+               "--config", *settings, "--cores", str(cores)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
+    try:
+        with FileLock(folder / "lock", timeout=0):  # the system frees it when a sweep is killed; Snakemake's own stays
+            subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
+            again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
+            return subprocess.run([*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra],
+                                  env=environment, check=False).returncode
+    except Timeout:
+        raise RuntimeError(f"a sweep of {sweep.results_dir} is running already; wait for it or stop it") from None
+
+
+def gpus() -> list[str]:
+    """``--resources gpu=N`` for the GPUs of this machine, so that jobs do not share one; nothing without a GPU."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return ["--resources", f"gpu={count}"] if count else []
