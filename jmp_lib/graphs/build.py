@@ -11,6 +11,7 @@ the model from the positions, so the same graphs serve direct and gradient force
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,65 +71,106 @@ def build_graphs(
     return derive_graphs(structure, candidates, config, edge_dropout=edge_dropout, rng=rng)
 
 
-def a2a_edges(structure: dict, config: GraphConfig):
+def a2a_edges(structure: dict, config: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The atom-atom graph: (edge_index, offset, squared distance), limited per target."""
     pos = structure["pos"]
     if len(pos) == 0:
         raise ValueError(f"structure {structure.get('id', '?')} has no atoms")
-    edge_index, offset, squared = find_neighbors(
-        pos, structure["cell"], structure["pbc"], config.cutoff, config.periodic
-    )
-    keep = nearest_per_target(edge_index[1], squared, config.limits(len(pos))["a2a"])
-    if keep.size == 0:
+    edges = find_neighbors(pos, structure["cell"], structure["pbc"], config.cutoff, config.periodic)
+    edge_index, offset, squared = edges
+    kept, _ = nearest_per_target(edge_index[1], squared, np.full(len(pos), config.limits(len(pos))["a2a"]), ranked=False)
+    if kept.size == 0:
         raise ValueError(
             f"structure {structure.get('id', '?')} has no pair of atoms within {config.cutoff} Å, "
             "so it has no graph; leave it out or raise the cutoff"
         )
-    return edge_index[:, keep], offset[keep], squared[keep]
+    return edges if kept.size == squared.size else (edge_index[:, kept], offset[kept], squared[kept])
 
 
-def derive_graphs(structure, candidates, config, *, edge_dropout=0.0, rng=None) -> dict:
-    """Edge dropout, the three subgraphs, symmetrisation and index sets (steps 2-4 of section 2.3)."""
+def drop_edges(candidates, share: float, rng: np.random.Generator):
+    """``candidates`` without the directed edges that chance removes (step 2 of section 2.3); never without all."""
     edge_index, offset, squared = candidates
-    if edge_dropout > 0:
-        kept = rng.random(edge_index.shape[1]) >= edge_dropout
-        if kept.any():
-            edge_index, offset, squared = edge_index[:, kept], offset[kept], squared[kept]
-    distance = np.sqrt(squared)
-    limits = config.limits(len(structure["pos"]))
-    graphs = {"a2a": (edge_index, offset)}
-    for name in ("main", "a2ee2a", "qint"):
-        keep = nearest_per_target(edge_index[1], distance, limits[name])
+    kept = np.flatnonzero(rng.random(edge_index.shape[1]) >= share)
+    return (edge_index.take(kept, axis=1), offset.take(kept, axis=0), squared.take(kept)) if kept.size else candidates
+
+
+def derive_graphs(structure, candidates, config, *, edge_dropout=0.0, rng=None) -> dict[str, np.ndarray]:
+    """Edge dropout, the three subgraphs, symmetrisation and index sets (steps 2-4 of section 2.3)."""
+    edges = drop_edges(candidates, edge_dropout, rng) if edge_dropout > 0 else candidates
+    return cut_graphs([structure], [edges], [config])
+
+
+def cut_graphs(structures: Sequence[dict], candidates: Sequence[tuple], configs: Sequence[GraphConfig]) -> dict:
+    """The arrays of ``build_graphs`` for structures whose atoms are numbered on, in one pass over all edges.
+
+    ``candidates``: for each structure the edges that ``a2a_edges`` found, or those that dropout left.
+    """
+    natoms = np.array([len(structure["pos"]) for structure in structures])
+    edge_index, offset, squared = join_edges(candidates, natoms)
+    limits = [config.limits(n) for config, n in zip(configs, natoms.tolist())]
+    limit = {name: np.repeat([of_one[name] for of_one in limits], natoms) for name in ("main", "a2ee2a", "qint")}
+    # The limits of the three graphs fall in this order, so each graph is a part of the one before.
+    kept, rank = nearest_per_target(edge_index[1], np.sqrt(squared), limit["main"])
+    edge_index_kept, offset_kept = edge_index.take(kept, axis=1), offset.take(kept, axis=0)
+    target = edge_index_kept[1]
+    tagged = np.concatenate([np.isin(s["tags"], config.qint_tags) for s, config in zip(structures, configs)])
+    graphs = {"a2a": (edge_index, offset), "main": (edge_index_kept, offset_kept)}
+    for name in ("a2ee2a", "qint"):
+        inside = rank < limit[name].take(target)
         if name == "qint":
-            tagged = np.isin(structure["tags"], config.qint_tags)
-            keep = keep[tagged[edge_index[0, keep]] | tagged[edge_index[1, keep]]]
-        graphs[name] = (edge_index[:, keep], offset[keep])
-    return graphs_to_arrays(graphs, len(structure["pos"]))
+            inside &= tagged.take(edge_index_kept[0]) | tagged.take(target)
+        graphs[name] = (edge_index_kept[:, inside], offset_kept[inside])
+    return graphs_to_arrays(graphs, natoms)
 
 
-def graphs_to_arrays(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
-    """Symmetrise main, add index sets, flatten to arrays. ``graphs``: name -> (edge_index, offset)."""
+def join_edges(candidates: Sequence[tuple], natoms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of all structures with the atoms numbered on."""
+    if len(candidates) == 1:
+        return candidates[0]
+    edge_index, offset, squared = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*candidates), (1, 0, 0)))
+    edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges[2]) for edges in candidates])
+    return edge_index, offset, squared
+
+
+def graphs_to_arrays(graphs: dict, natoms: int | np.ndarray) -> dict[str, np.ndarray]:
+    """Symmetrise main, add index sets, flatten to arrays.
+
+    ``graphs``: name -> (edge_index, offset). ``natoms``: of the structure, or (B,) of several.
+    """
     graphs = dict(graphs)
-    main_index, main_offset, reverse = symmetrize(*graphs["main"])
+    main_index, main_offset, reverse = symmetrize(*graphs["main"], natoms)
     graphs["main"] = (main_index, main_offset)
     arrays: dict[str, np.ndarray] = {"main_reverse": reverse}
     for name in GRAPHS:
         arrays[f"{name}_edge_index"], arrays[f"{name}_offset"] = graphs[name]
-    arrays.update(index_sets(graphs, natoms))
+    arrays.update(index_sets(graphs, int(np.sum(natoms))))
     return arrays
 
 
-def symmetrize(edge_index: np.ndarray, offset: np.ndarray):
+def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndarray = 0):
     """Keep s < t (or s = t with a negative first non-zero offset) and add every reverse.
 
-    Returns edge_index (2, E), offset (E, 3) and reverse (E,): first the kept edges, then their
-    reverses. Because atom numbers are compared, the result depends on the order of the atoms
-    wherever a neighbour limit cuts a pair in one direction only; that is the published behaviour.
+    Returns edge_index (2, E), offset (E, 3) and reverse (E,): structure by structure (``natoms`` (B,), edges in
+    the order of the structures) first the kept edges, then their reverses. Because atom numbers are compared,
+    the result depends on the order of the atoms wherever a neighbour limit cuts a pair in one direction only;
+    that is the published behaviour.
     """
     source, target = edge_index
-    first = np.where(offset[:, 0] != 0, offset[:, 0], np.where(offset[:, 1] != 0, offset[:, 1], offset[:, 2]))
-    keep = (source < target) | ((source == target) & (first < 0))
+    keep = source < target
+    loops = np.flatnonzero(source == target)
+    if loops.size:
+        o = offset[loops]
+        keep[loops] = np.where(o[:, 0] != 0, o[:, 0], np.where(o[:, 1] != 0, o[:, 1], o[:, 2])) < 0
     half, offset = edge_index[:, keep], offset[keep]
     count = half.shape[1]
-    reverse = np.r_[np.arange(count, 2 * count), np.arange(count)]
-    return np.concatenate([half, half[::-1]], axis=1), np.concatenate([offset, -offset]), reverse
+    each = np.array([count])
+    if np.size(natoms) > 1:
+        each = np.diff(np.searchsorted(half[1], np.cumsum(natoms)), prepend=0)
+    forward = np.arange(count) + np.repeat(np.cumsum(each) - each, each)
+    backward = forward + np.repeat(each, each)
+    both, offsets = np.empty((2, 2 * count), np.int64), np.empty((2 * count, 3), offset.dtype)
+    reverse = np.empty(2 * count, np.int64)
+    both[:, forward], both[:, backward] = half, half[::-1]
+    offsets[forward], offsets[backward] = offset, -offset
+    reverse[forward], reverse[backward] = backward, forward
+    return both, offsets, reverse

@@ -16,49 +16,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from .neighbors import rank_in_group
-
-
-class EdgeLookup:
-    """Finds edges of one graph by (source, target, offset)."""
-
-    def __init__(self, edge_index: np.ndarray, offset: np.ndarray, natoms: int):
-        self.natoms = natoms
-        self.reach = int(np.abs(offset).max(initial=0))
-        code = self._code(edge_index[0], edge_index[1], offset)
-        self.order = np.argsort(code)
-        self.codes = code[self.order]
-
-    def _code(self, source, target, offset) -> np.ndarray:
-        width = 2 * self.reach + 1
-        shifted = offset.astype(np.int64) + self.reach
-        image = (shifted[:, 0] * width + shifted[:, 1]) * width + shifted[:, 2]
-        return (target * self.natoms + source) * width**3 + image
-
-    def find(self, source, target, offset) -> tuple[np.ndarray, np.ndarray]:
-        """Which queries exist, and the edge number of those: (query (X,), edge (X,))."""
-        if self.codes.size == 0 or source.size == 0:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        code = self._code(source, target, offset)
-        at = np.minimum(np.searchsorted(self.codes, code), self.codes.size - 1)
-        inside = np.all(np.abs(offset) <= self.reach, axis=1)
-        query = np.flatnonzero(inside & (self.codes[at] == code))
-        return query, self.order[at[query]]
+from .lookup import EdgeCodes, EdgeLookup
+from .neighbors import order_by_group, rank_in_group, rank_in_sorted
 
 
 def pairs_by_key(left: np.ndarray, right: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:
     """All (i, j) with left[i] == right[j], both holding atom numbers below ``natoms``."""
-    order = np.argsort(right, kind="stable")
-    count = np.bincount(right, minlength=natoms)
-    start = np.r_[0, np.cumsum(count)[:-1]]
-    repeats = count[left]
+    return _pairs(left, order_by_group(right), np.bincount(right, minlength=natoms))
+
+
+def _pairs(left: np.ndarray, order: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``order``: the right-hand members by atom; ``count``: how many of them each atom has."""
+    repeats = count.take(left)
+    first = (np.cumsum(count) - count).take(left)
     i = np.repeat(np.arange(left.size), repeats)
-    within = np.arange(i.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return i, order[start[left][i] + within] if i.size else np.zeros(0, np.int64)
+    return i, order.take(rank_in_sorted(repeats) + first.take(i)) if i.size else np.zeros(0, np.int64)
 
 
 def index_sets(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
-    """Slots and exceptions of one structure; ``graphs``: name -> (edge_index, offset), main symmetric.
+    """Slots and exceptions of one structure, or of several whose atoms are numbered on.
+
+    ``graphs``: name -> (edge_index, offset), main symmetric.
 
     Returns (all int64):
         main_rank, a2ee2a_rank, qint_rank (E,): running number of an edge at its target.
@@ -68,32 +46,60 @@ def index_sets(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
         qout_same (2, X): qint edge, main edge. quad_same (3, X): qint edge p, main edge j = c -> a,
         main edge i = d -> b with c = d.
     """
-    (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
-    lookup = EdgeLookup(main, main_o, natoms)
-
-    ae_edge, ae_main = lookup.find(ae[0], ae[1], ae_o)
-    back_q, back_main = lookup.find(q[1], q[0], -q_o)
-    same_q, same_main = lookup.find(q[0], q[1], q_o)
-
-    p, j = pairs_by_key(q[1], main[1], natoms)
-    own = (main[0, j] == q[0, p]) & np.all(main_o[j] == q_o[p], axis=1)
-    p, j = p[~own], j[~own]
-    found, i = lookup.find(main[0, j], q[0, p], main_o[j] - q_o[p])
-
-    pair_code, a2a_pair = np.unique(graphs["a2a"][0][1] * natoms + graphs["a2a"][0][0], return_inverse=True)
-    pair_index = np.stack([pair_code % natoms, pair_code // natoms])
+    main, ae, q = (graphs[name][0] for name in ("main", "a2ee2a", "qint"))
+    degree = np.bincount(main[1], minlength=natoms)
+    by_target = order_by_group(main[1])
+    main_rank = np.empty(main.shape[1], dtype=np.int64)
+    main_rank[by_target] = rank_in_sorted(degree)
+    a2a_pair, pair_index = image_pairs(graphs["a2a"][0], natoms)
     return {
-        "main_rank": rank_in_group(main[1]),
+        "main_rank": main_rank,
         "a2ee2a_rank": rank_in_group(ae[1]),
         "qint_rank": rank_in_group(q[1]),
-        "a2a_pair": a2a_pair.reshape(-1),
+        "a2a_pair": a2a_pair,
         "pair_index": pair_index,
         "pair_rank": rank_in_group(pair_index[1]),
-        "ae_same": np.stack([ae_main, ae_edge]),
-        "qin_back": np.stack([back_q, back_main]),
-        "qout_same": np.stack([same_q, same_main]),
-        "quad_same": np.stack([p[found], j[found], i]),
+        **_exceptions(graphs, natoms, by_target, degree),
     }
+
+
+def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.ndarray) -> dict[str, np.ndarray]:
+    """The four lists of exceptions, from one look-up in the main graph."""
+    (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
+    codes = EdgeCodes(natoms, [main_o, ae_o, q_o])
+    main_image, q_image = codes.image(main_o), codes.image(q_o)
+    # c -> b with the image of c as seen from b: the offset of c -> a minus that of b -> a. The two halves of the
+    # sum belong to p and to j. Where c is b itself (no quadruplet) this is an atom on itself: never an edge.
+    p, j = _pairs(q[1], by_target, degree)
+    of_p = codes.edge(np.int64(0), q[0], -q_image)
+    of_j = codes.edge(main[0], np.int64(0), main_image)
+    queries = [codes.edge(ae[0], ae[1], codes.image(ae_o)), codes.edge(q[1], q[0], -q_image),
+               codes.edge(q[0], q[1], q_image), of_p.take(p) + of_j.take(j)]  # fmt: skip
+    found = EdgeLookup(codes.edge(main[0], main[1], main_image)).find(np.concatenate(queries))
+    ae_main, back, same, quad = np.split(found, np.cumsum([len(x) for x in queries[:-1]]))
+
+    def present(edge):
+        at = np.flatnonzero(edge >= 0)
+        return at, edge[at].astype(np.int64)
+
+    at, i = present(quad)
+    return {
+        "ae_same": np.stack(present(ae_main)[::-1]),
+        "qin_back": np.stack(present(back)),
+        "qout_same": np.stack(present(same)),
+        "quad_same": np.stack([p[at], j[at], i]),
+    }
+
+
+def image_pairs(edge_index: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """The (source, target) pairs of a graph, by target and source: number of each edge's pair (E,), pairs (2, P)."""
+    code = edge_index[1] * natoms + edge_index[0]
+    new = np.ones(code.size, dtype=bool)
+    np.not_equal(code[1:], code[:-1], out=new[1:])
+    if (code[1:] >= code[:-1]).all():
+        return np.cumsum(new) - 1, edge_index[:, new]
+    pairs, number = np.unique(code, return_inverse=True)
+    return number.reshape(-1), np.stack([pairs % natoms, pairs // natoms])
 
 
 def count_members(arrays: dict, natoms: int) -> tuple[int, int, int, int]:

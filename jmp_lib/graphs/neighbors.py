@@ -13,6 +13,7 @@ from vesin import NeighborList
 
 # Periodic pairs closer than 0.01 Å are the same atom listed twice (ARCHITECTURE 2.2).
 MIN_SQUARED_DISTANCE = 1e-4
+LARGEST_CODE = 2**62  # numbers that stand for an edge must fit in int64
 
 
 def find_neighbors(
@@ -26,58 +27,151 @@ def find_neighbors(
 
     Returns:
         edge_index (2, E) int64 with row 0 = source and row 1 = target, offset (E, 3) int64 and
-        distance (E,) float32 in Å.
+        squared distance (E,) float32 in Å².
 
     Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff.
     Unlike the published code the search is complete for atoms outside the cell, so that moving an
     atom by a lattice vector changes nothing.
     """
     periodic = bool(periodic) and bool(np.any(pbc))
-    box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5) + 1e-5, full_list=True)
-    # vesin's "i" is the atom at the origin of the vector, "j" sits at pos[j] + S @ cell.
-    target, source, offset = search.compute(
+    # vesin's first atom is the origin of the vector, the second sits at pos[second] + S @ cell. Both arrays are
+    # views of memory that belongs to ``search``: nothing of them is returned.
+    pairs, shift = search.compute(
         points=np.asarray(pos, dtype=np.float64),
-        box=box,
+        box=np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3)),
         periodic=np.asarray(pbc, dtype=bool) if periodic else False,
-        quantities="ijS",
+        quantities="PS",
+        copy=False,
     )
-    source, target = source.astype(np.int64), target.astype(np.int64)
-    offset = offset.astype(np.int64)
-    squared = squared_distance(pos, cell, source, target, offset)
+    edge_index, images, image = _in_order(pairs, shift, len(pos))
+    squared = squared_distance(pos, cell, edge_index[0], edge_index[1], images, image)
     limit = np.float32(cutoff) ** 2
     keep = (squared > MIN_SQUARED_DISTANCE) & (squared <= limit) if periodic else squared < limit
-    source, target, offset, squared = source[keep], target[keep], offset[keep], squared[keep]
-    order = np.lexsort((offset[:, 2], offset[:, 1], offset[:, 0], source, target))
-    return np.stack([source, target])[:, order], offset[order], squared[order]
+    if not keep.all():
+        edge_index, image, squared = edge_index[:, keep], image[keep], squared[keep]
+    return edge_index, images.take(image, axis=0), squared
 
 
-def squared_distance(pos, cell, source, target, offset) -> np.ndarray:
-    """(E,) float32 squared distances ‖pos[t] − (pos[s] + offset·cell)‖² in Å²."""
-    pos = np.asarray(pos, dtype=np.float32)
-    image = pos[source] + offset.astype(np.float32) @ np.asarray(cell, dtype=np.float32)
-    return ((pos[target] - image) ** 2).sum(-1)
+def _in_order(pairs: np.ndarray, shift: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted edges from one sort of one number each: edge_index (2, E), images (I, 3), image of each edge (E,)."""
+    images, image = distinct_images(shift)
+    if natoms**2 * len(images) >= LARGEST_CODE:
+        raise ValueError(
+            f"{natoms} atoms lie in {len(images)} different cells: wrap the positions into the cell before building graphs"
+        )
+    pairs = pairs.astype(np.int64)
+    code = pairs[:, 0] * natoms
+    code += pairs[:, 1]
+    code *= len(images)
+    code += image
+    code.sort(kind="stable")  # of all kinds the quickest here: the list comes nearly sorted
+    atoms, image = _divide(code, len(images))
+    edge_index = np.empty((2, len(code)), dtype=np.int64)
+    edge_index[1], edge_index[0] = _divide(atoms, max(natoms, 1))
+    return edge_index, images, image
 
 
-def nearest_per_target(target: np.ndarray, distance: np.ndarray, limit: int) -> np.ndarray:
-    """Indices (ascending) of the ``limit`` shortest edges of every target.
+def _divide(number: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+    """Quotient and remainder of non-negative integers (half the time of ``np.divmod``)."""
+    quotient = number // by
+    return quotient, number - quotient * by
 
-    Ties are broken by the order of the edges (a stable sort), so the choice is reproducible.
+
+def distinct_images(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (I, 3) int64 in the order of their components, and the row of each offset in them (E,).
+
+    ``images[row]`` are the offsets. Not every listed image need occur.
     """
-    if target.size == 0 or np.bincount(target).max() <= limit:
-        return np.arange(target.size)
+    if len(offset) == 0:
+        return np.zeros((1, 3), np.int64), np.zeros(0, np.int64)
+    low = [int(column.min()) for column in offset.T]
+    span = [int(column.max()) - first + 1 for column, first in zip(offset.T, low)]
+    if np.prod(span, dtype=float) > 1000 + len(offset):  # atoms many cells apart: no full grid of images
+        images, row = np.unique(offset, axis=0, return_inverse=True)
+        return images.astype(np.int64), row.reshape(-1)
+    row = np.zeros(len(offset), dtype=np.int64)
+    for column, first, width in zip(offset.T, low, span):
+        row *= width
+        row += column
+        row -= first
+    return np.indices(span).reshape(3, -1).T + low, row
+
+
+def squared_distance(pos, cell, source, target, images, image) -> np.ndarray:
+    """(E,) float32 squared distances ‖pos[t] − (pos[s] + images[image]·cell)‖² in Å²."""
+    pos = np.asarray(pos, dtype=np.float32)
+    shift = images.astype(np.float32) @ np.asarray(cell, dtype=np.float32)
+    squared = np.zeros(len(source), dtype=np.float32)
+    for axis in range(3):  # column by column, summed in the order of the components
+        x = pos[:, axis].copy()
+        delta = x.take(source)
+        delta += shift[:, axis].copy().take(image)
+        np.subtract(x.take(target), delta, out=delta)
+        delta *= delta
+        squared += delta
+    return squared
+
+
+def nearest_per_target(
+    target: np.ndarray, distance: np.ndarray, limit: np.ndarray, ranked: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The shortest edges of every target, and how many of its edges are shorter.
+
+    Args:
+        target: (E,) ascending. distance: (E,) float32, not negative. limit: (N,) how many edges each target keeps.
+
+    Returns:
+        kept (K,) numbers of edges, ascending, and rank (K,): 0 for the shortest edge of a target, 1 for
+        the next; with ``ranked=False`` None where all edges are kept. Ties are broken by the order of the
+        edges, so the choice is reproducible.
+    """
+    count = np.bincount(target, minlength=len(limit))
+    kept = np.arange(target.size)
+    if not ranked and (count <= limit).all():
+        return kept, None
+    if target.size and (count > limit).any():
+        # Only edges no longer than the last one kept need sorting.
+        table = np.full((len(limit), count.max()), np.inf, dtype=distance.dtype)
+        table[np.arange(table.shape[1]) < count[:, None]] = distance
+        kept = np.flatnonzero(distance <= _last_kept(table, limit).take(target))
+        target, distance = target[kept], distance[kept]
+        count = np.bincount(target, minlength=len(limit))
     order = np.lexsort((distance, target))
-    rank = np.empty(target.size, dtype=np.int64)
-    rank[order] = rank_in_group(target[order])
-    return np.flatnonzero(rank < limit)
+    rank = np.empty(kept.size, dtype=np.int64)
+    rank[order] = rank_in_sorted(count)
+    inside = rank < limit.take(target)
+    return (kept, rank) if inside.all() else (kept[inside], rank[inside])
+
+
+def _last_kept(table: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """(N,) the limit-th smallest value of each row (infinite where the row may keep all)."""
+    last = np.full(len(limit), np.inf, dtype=table.dtype)
+    for most in np.unique(limit):
+        rows = np.flatnonzero(limit == most)
+        if 0 < most <= table.shape[1]:
+            last[rows] = np.partition(table[rows], most - 1, axis=1)[:, most - 1]
+        elif most == 0:
+            last[rows] = -1.0
+    return last
+
+
+def rank_in_sorted(count: np.ndarray) -> np.ndarray:
+    """0, 1, … count[0]-1, 0, 1, … count[1]-1, …: running numbers of members that are ordered by group."""
+    ends = np.cumsum(count)
+    return np.arange(ends[-1] if ends.size else 0) - np.repeat(ends - count, count)
+
+
+def order_by_group(group: np.ndarray) -> np.ndarray:
+    """Stable order by group; the linear radix sort of 16-bit numbers where they suffice."""
+    return np.argsort(group.astype(np.uint16) if group.max(initial=0) < 2**16 else group, kind="stable")
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
     """Running number 0, 1, 2, … of every member inside its group; ``group`` in any order."""
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    start = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1] if group.size else np.zeros(0, np.int64)
-    length = np.diff(np.r_[start, group.size])
+    count = np.bincount(group)
+    if (group[1:] >= group[:-1]).all():
+        return rank_in_sorted(count)
     rank = np.empty(group.size, dtype=np.int64)
-    rank[order] = np.arange(group.size) - np.repeat(start, length)
+    rank[order_by_group(group)] = rank_in_sorted(count)
     return rank
