@@ -94,7 +94,7 @@ def sampling_table(run) -> pd.DataFrame:
     temperature = run.profile.pretraining.temperature
     settings = run.profile.pretraining.datasets
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
-    here = [len(part.train) for part in load_pretraining_data(caps=caps)]
+    here = [len(part.train) for part in load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)]
     sizes = [int(official[key]) for key in PRETRAINING_SETS]
     return pd.DataFrame({
         "set": list(PRETRAINING_SETS),

@@ -12,8 +12,10 @@ import numpy as np
 
 from jmp_lib.data.tasks import load_pretraining_data
 from jmp_lib.profile import PRETRAINING_SETS, PretrainingSet, Profile
-from jmp_lib.train.metrics import force_mae, mae
-from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.joint_fit import fit
+from jmp_lib.train.normalise import Normaliser
+
+FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitted on it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class JointSet:
 
     key: str  # oc20, oc22, ani1x, transition1x
     name: str  # for instance oc20-mini
-    train: object  # StructureSet
+    train: object  # StructureSet, or StoreView: a sequence of structures with name, sha256 and natoms
     val: object
     energy: Normaliser  # eV
     forces: Normaliser  # eV/Å
@@ -35,26 +37,43 @@ class JointSet:
 
 
 @lru_cache(maxsize=1)
-def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...]) -> list[JointSet]:
-    """The four sets in the order of the heads, with references, normalisers and loss scales."""
+def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data_root: str | None = None,
+               fit_structures: int | None = FIT_STRUCTURES) -> list[JointSet]:
+    """The four sets in the order of the heads, with references, normalisers and loss scales.
+
+    What the settings give is taken; the rest is fitted in one pass over the training part, over at most
+    ``fit_structures`` of it (None: all), evenly spaced.  Raises as ``load_pretraining_data``.
+    """
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
-    sets = []
-    for (key, s), (_, train_part, val_part) in zip(settings, load_pretraining_data(data, caps)):
-        structures = list(train_part)
-        numbers = [structure["atomic_numbers"] for structure in structures]
-        energies = np.array([structure["energy"] for structure in structures])
-        energy = fit_property(numbers, energies, linear_reference=s.linear_reference, mean=s.energy_mean, std=s.energy_std)
-        forces = fit_forces([structure["forces"] for structure in structures], s.force_std)
-        mean_atoms = float(np.mean([len(z) for z in numbers]))
-        scale = mean_atoms if s.force_loss_scale is None else s.force_loss_scale
-        sets.append(JointSet(key, train_part.name, train_part, val_part, energy, forces, s.energy_loss_scale, scale))
-    return sets
+    loaded = load_pretraining_data(data, caps, data_root)
+    return [_joint_set(key, s, train_part, val_part, fit_structures)
+            for (key, s), (_, train_part, val_part) in zip(settings, loaded)]
+
+
+def _joint_set(key: str, s: PretrainingSet, train_part, val_part, fit_structures: int | None) -> JointSet:
+    forces_given = s.force_std is not None
+    if not s.linear_reference and None not in (s.energy_mean, s.energy_std) and forces_given:  # nothing to fit
+        energy, forces = Normaliser(s.energy_mean, s.energy_std), Normaliser(0.0, s.force_std)
+        mean_atoms = float(np.mean(train_part.natoms))
+    else:
+        fitted = fit(_sample(train_part, fit_structures))
+        energy = fitted.energy(s.linear_reference, s.energy_mean, s.energy_std)
+        forces, mean_atoms = fitted.forces(s.force_std), fitted.mean_atoms
+    scale = mean_atoms if s.force_loss_scale is None else s.force_loss_scale
+    return JointSet(key, train_part.name, train_part, val_part, energy, forces, s.energy_loss_scale, scale)
+
+
+def _sample(structures, count: int | None):
+    """The structures in order; of more than ``count`` so many, evenly spaced."""
+    if count is None or len(structures) <= count:
+        return iter(structures)
+    return (structures[int(row)] for row in np.linspace(0, len(structures) - 1, count).astype(np.int64))
 
 
 def profile_sets(profile: Profile) -> list[JointSet]:
     """``joint_sets`` of a profile; read once per process."""
     settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
-    return joint_sets(profile.pretraining.data, settings)
+    return joint_sets(profile.pretraining.data, settings, profile.data_root)
 
 
 def data_hashes(sets: list[JointSet]) -> dict[str, str]:
@@ -63,9 +82,14 @@ def data_hashes(sets: list[JointSet]) -> dict[str, str]:
 
 
 def baseline(s: JointSet) -> dict[str, float]:
-    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set."""
-    structures = list(s.val)
-    energies = [s.energy.offset(x["atomic_numbers"]) for x in structures]
-    return {"energy_mae": mae(np.array(energies), np.array([x["energy"] for x in structures])),
-            "force_mae": force_mae([np.zeros_like(x["forces"]) for x in structures], [x["forces"] for x in structures],
-                                   [x["fixed"] for x in structures])}
+    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set.
+
+    One structure is in memory at a time; forces are judged on free atoms, as in the validation.
+    """
+    energy, force, components = 0.0, 0.0, 0
+    for structure in s.val:
+        energy += abs(structure["energy"] - s.energy.offset(structure["atomic_numbers"]))
+        forces = np.asarray(structure["forces"], float)[~np.asarray(structure["fixed"], bool)]
+        force += float(np.abs(forces).sum())
+        components += forces.size
+    return {"energy_mae": float(energy / len(s.val)), "force_mae": force / components}
