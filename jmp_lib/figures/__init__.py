@@ -5,6 +5,7 @@ from .data import (
     element_heatmap,
     embedding_scatter,
     label_distributions,
+    neighbour_counts,
     pictures,
     target_distributions,
 )
@@ -21,5 +22,5 @@ from .results import (
 from .style import ARM_COLOURS, ARMS, save
 
 __all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
-           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves", "pretraining_loss", "save",
+           "gains", "label_distributions", "learning_curves", "neighbour_counts", "parity", "pictures", "pretraining_curves", "pretraining_loss", "save",
            "scaling", "speedup", "target_distributions"]
