@@ -57,19 +57,6 @@ def mini_sets(limit: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
     return dict(sorted(chosen.items(), key=lambda item: list(DOMAINS).index(item[0].split("-")[0])))
 
 
-def property_targets() -> tuple[dict, dict]:
-    """Labels of the scalar tasks in printed units, and the units: ({task: values}, {task: unit})."""
-    values, units = {}, {}
-    at_hand = set(list_mini())
-    for task_id in facts.tasks()["id"]:
-        task = get_task(task_id)
-        if not task.is_force_task and task.mini_name in at_hand:
-            labels = load_mini(task.mini_name).scalars[task.label]
-            values[task_id] = task.print_factor * labels
-            units[task_id] = task.printed_unit
-    return values, units
-
-
 def split_table(run) -> pd.DataFrame:
     """Structures per part of the run's tasks: official counts, and those used here after the profile's limits."""
     rows = []
@@ -94,7 +81,7 @@ def sampling_table(run) -> pd.DataFrame:
     temperature = run.profile.pretraining.temperature
     settings = run.profile.pretraining.datasets
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
-    here = [len(part.train) for part in load_pretraining_data(caps=caps)]
+    here = [len(part.train) for part in load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)]
     sizes = [int(official[key]) for key in PRETRAINING_SETS]
     return pd.DataFrame({
         "set": list(PRETRAINING_SETS),

@@ -30,7 +30,7 @@ def toy_set(name: str, count: int, seed: int, periodic: bool = False, **labels) 
                                     forces=np.concatenate(forces), scalars=scalars)
 
 
-def toy_pretraining(source="mini", caps=None) -> list[PretrainingData]:
+def toy_pretraining(data="mini", caps=None, data_root=None) -> list[PretrainingData]:
     """Stand-in of ``load_pretraining_data``: two periodic and two molecular sets of unequal size."""
     sizes = {"oc20": 14, "oc22": 6, "ani1x": 10, "transition1x": 8}
     return [PretrainingData(key, toy_set(f"{key}-toy", n, seed, key.startswith("oc")),

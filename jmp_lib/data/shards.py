@@ -181,6 +181,14 @@ class Shard:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def texts(self, key: str) -> tuple[np.ndarray, list[str]]:
+        """Text column ``key``: the number of each row's text, int32 (S,), and the texts. ``KeyError``: no such column."""
+        for name, numbers, offsets, text in self.strings:
+            if name == key:
+                ends = offsets.tolist()
+                return numbers, [text[a:b].tobytes().decode() for a, b in zip(ends, ends[1:], strict=False)]
+        raise KeyError(key)
+
     def row(self, index: int) -> dict:
         """Structure ``index`` of the shard as a dict of arrays of its own (see :mod:`jmp_lib.keys`)."""
         start, stop = self.offsets[index], self.offsets[index + 1]

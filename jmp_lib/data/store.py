@@ -81,8 +81,7 @@ class Store:
         return self._shard(number).row(row - self._starts[number])
 
     def __iter__(self) -> Iterator[dict]:
-        for number in range(len(self.shards)):
-            shard = self._shard(number)
+        for shard in self.each_shard():
             yield from (shard.row(row) for row in range(len(shard)))
 
     def __repr__(self) -> str:
@@ -102,6 +101,10 @@ class Store:
     def bytes(self) -> int:
         """Size of the shards on disk."""
         return sum(shard["bytes"] for shard in self.shards)
+
+    def each_shard(self) -> Iterator[Shard]:
+        """The shards in the order of their rows, for work on whole columns."""
+        return (self._shard(number) for number in range(len(self.shards)))
 
     def load(self, rows: Sequence[int] | np.ndarray | None = None) -> StructureSet:
         """The structures ``rows`` (None: all) in memory, ids kept; text column ``group`` becomes the group."""

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jmp_lib.data import mini, published, splits
+from jmp_lib.data.store_view import StoreView
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.paths import FACTS_DIR
 from jmp_lib.strict import nearest
@@ -141,8 +142,8 @@ class PretrainingData(NamedTuple):
     """One pre-training set: its name (``oc20``, ...), train and validation structures with energy and forces."""
 
     name: str
-    train: StructureSet
-    val: StructureSet
+    train: StructureSet | StoreView
+    val: StructureSet | StoreView
 
 
 def _read_tasks() -> dict[str, Task]:
@@ -223,28 +224,40 @@ def load_task_data(
 
 
 def load_pretraining_data(
-    source: str = "mini", caps: Mapping[str, Mapping[str, int | None]] | None = None
+    data: str = "mini",
+    caps: Mapping[str, Mapping[str, int | None]] | None = None,
+    data_root: str | Path | None = None,
 ) -> list[PretrainingData]:
     """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x.
 
-    source: only ``mini`` so far. Whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the
-    structures. caps: {set: {"train": n, "val": n}}, at most so many structures, drawn from all groups.
-    Raises ``ValueError`` for another source or an unknown set, and as :func:`~jmp_lib.data.mini.load_mini`.
+    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
+    ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/) by :mod:`~.pretraining_files`, which
+    stay on disk where they are stores. caps: {set: {"train": n, "val": n}}, at most so many structures, drawn from all
+    groups. Raises ``ValueError`` for another source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder,
+    command) where nothing is there.
     """
-    if source != "mini":
-        raise ValueError(f"pre-training data can only be 'mini' so far, not {source!r}")
     caps = _checked_caps(caps, tuple(PRETRAINING_SETS))
-    loaded = []
-    for name, mini_name in PRETRAINING_SETS.items():
-        whole = mini.load_mini(mini_name)
-        missing = [key for key in ("energy", "forces") if key not in whole.labels]
-        if missing:
-            raise ValueError(f"{mini_name} has no {' and no '.join(missing)}, which pre-training needs")
-        train, val = splits.by_group(whole.group, PRETRAINING_VAL_FRACTION)
-        rows = dict(zip(("train", "val"), keep_elements_in_train(whole, train, val), strict=True))
-        limit = _checked_caps(caps[name], ("train", "val"))
-        loaded.append(PretrainingData(name, *(whole.subset(rows[part][: limit[part]]) for part in ("train", "val"))))
-    return loaded
+    limits = {name: _checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
+    if data == "published":
+        from jmp_lib.data import pretraining_files
+
+        for name in PRETRAINING_SETS:  # a missing set is told before the others are read
+            pretraining_files.find(name, data_root)
+        return [PretrainingData(name, *pretraining_files.load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
+    if data != "mini":
+        raise ValueError(f"data is {data!r}; pre-training data can be 'mini' or 'published'")
+    return [PretrainingData(name, *_mini_pretraining(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+
+
+def _mini_pretraining(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
+    """Training and validation part of a mini pre-training set."""
+    whole = mini.load_mini(name)
+    missing = [key for key in ("energy", "forces") if key not in whole.labels]
+    if missing:
+        raise ValueError(f"{name} has no {' and no '.join(missing)}, which pre-training needs")
+    train, val = splits.by_group(whole.group, PRETRAINING_VAL_FRACTION)
+    train, val = keep_elements_in_train(whole, train, val)
+    return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
 
 
 def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from .data import (
     element_heatmap,
     embedding_scatter,
     label_distributions,
+    neighbour_counts,
     pictures,
     target_distributions,
 )
@@ -22,6 +23,5 @@ from .style import ARM_COLOURS, ARMS, save
 from .tsne_page import save_tsne_page
 
 __all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
-           "gains", "label_distributions", "learning_curves", "parity", "pictures", "pretraining_curves",
-           "pretraining_loss", "save", "save_tsne_page", "scaling",
-           "speedup", "target_distributions"]
+           "gains", "label_distributions", "learning_curves", "neighbour_counts", "parity", "pictures",
+           "pretraining_curves", "pretraining_loss", "save", "save_tsne_page", "scaling", "speedup", "target_distributions"]

@@ -43,22 +43,42 @@ def atoms_per_structure(sets: dict):
 
 
 def label_distributions(sets: dict):
-    """Energy per atom after subtracting fitted element energies, and force components, of sets with both labels."""
+    """Energy per atom after subtracting fitted element energies, and force components, of sets with both labels.
+
+    Both panels show the inner 99 % of the values, so that a few broken bonds do not squeeze the rest.
+    """
     figure, (left, right) = new_figure(1, 2, width=8.0, height=2.9)
     for colour, (name, structures) in zip(PALETTE, sets.items()):
         counts = np.array([np.bincount(s["atomic_numbers"], minlength=119) for s in structures], float)
         total = np.array([s["energy"] for s in structures])
         energy = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
         forces = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
-        left.hist(energy, bins=60, histtype="step", density=True, color=colour, label=name)
-        limit = np.percentile(np.abs(forces), 99)
-        right.hist(forces[np.abs(forces) <= limit], bins=60, histtype="step", density=True, color=colour)
-    left.set_xlabel("(energy − fitted element energies) / atoms / eV")
+        for axis, values in ((left, energy), (right, forces)):
+            inner = values[np.abs(values) <= np.percentile(np.abs(values), 99)]
+            axis.hist(inner, bins=60, histtype="step", density=True, color=colour, label=name)
+    left.set_xlabel("(energy − fitted element energies) / atoms, inner 99 % / eV")
     right.set_xlabel("force component, inner 99 % / eV Å$^{-1}$")
     for axis in (left, right):
         axis.set_ylabel("density")
         log_axis(axis, "y")
     left.legend()
+    return figure
+
+
+def neighbour_counts(table):
+    """Box plot of the neighbours of an atom within the official cutoff (whiskers: 5th and 95th percentile), one row for
+    each set of ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph.
+    """
+    figure, (axis,) = new_figure(width=7.0, height=0.26 * len(table) + 1.2)
+    labels = [f"{name} ({cutoff:g} Å)" for name, cutoff in zip(table["set"], table["cutoff / Å"])]
+    axis.boxplot(list(table["counts"]), orientation="horizontal", tick_labels=labels, whis=(5, 95), showfliers=False,
+                 patch_artist=True, boxprops={"facecolor": PALETTE[4]}, medianprops={"color": "black"})
+    axis.scatter(table["limit"], range(1, len(table) + 1), marker="D", color=PALETTE[5], zorder=3,
+                 label="limit of the main graph")
+    axis.set_xlabel("neighbours of an atom within the official cutoff")
+    log_axis(axis, "x")
+    axis.invert_yaxis()
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
 
 
