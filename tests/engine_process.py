@@ -17,17 +17,13 @@ import torch
 import yaml
 
 from jmp_lib.profile import load_profile
-from jmp_lib.train import checkpoint, finetune, loop, pretrain
+from jmp_lib.train import checkpoint, finetune, joint_sets, loop, pretrain
 from toy_sets import toy_pretraining, toy_task
 
 
 def use_toy_sets() -> None:
-    """The toy sets stand in for the data of pre-training and fine-tuning, wherever the modules look them up."""
-    try:
-        from jmp_lib.train import joint_sets as home
-    except ImportError:
-        home = pretrain
-    home.load_pretraining_data = toy_pretraining
+    """The toy sets stand in for the data of pre-training and fine-tuning, where the modules look them up."""
+    joint_sets.load_pretraining_data = toy_pretraining
     finetune.load_task_data = toy_task
 
 
@@ -75,6 +71,7 @@ def kill_at(place: str) -> None:
 
 
 def work(out: Path, changes: dict, stage: str = "", place: str = "", workers: str = "0") -> None:
+    changes = {"finetuning.families.rmd17.batch_size": 3, **changes}  # of 10 structures, so the last batch has one
     profile = load_profile("smoke", device="cpu", **{"engine.workers_data": int(workers), **changes})
     if stage == "pretrain":
         kill_at(place)

@@ -9,6 +9,7 @@ import torch
 from jmp_lib import records
 from jmp_lib.profile import load_profile
 from jmp_lib.train import finetune as finetune_module
+from jmp_lib.train import joint_sets as joint_sets_module
 from jmp_lib.train import loop
 from jmp_lib.train import pretrain as pretrain_module
 from jmp_lib.train.batches import Share
@@ -138,11 +139,11 @@ def test_checkpoint_executes_nothing(tmp_path):
 
 @pytest.fixture
 def toy_data(monkeypatch):
-    monkeypatch.setattr(pretrain_module, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
-    pretrain_module.joint_sets.cache_clear()
+    joint_sets_module.joint_sets.cache_clear()
     yield
-    pretrain_module.joint_sets.cache_clear()
+    joint_sets_module.joint_sets.cache_clear()
 
 
 def kill_after(monkeypatch, saves: int) -> None:
