@@ -3,8 +3,8 @@
     torchrun --standalone --nproc-per-node 2 tests/engine_process.py OUT [KEY=VALUE ...]
     python tests/engine_process.py OUT [KEY=VALUE ...] --kills STAGE:PLACE[:WORKERS],...
 
-Pre-trains the smoke profile and fine-tunes rmd17_ethanol with gradient forces.  --kills: every entry is one attempt in a
-process of its own, which ends itself with SIGKILL at that place; at last an attempt that nothing disturbs.
+Pre-trains the smoke profile and fine-tunes rmd17_ethanol with gradient forces.  --kills: every entry is one attempt
+in a process of its own, which ends itself with SIGKILL at that place; at last an attempt that nothing disturbs.
 STAGE: pretrain, finetune.  WORKERS: processes that prepare data in this attempt.
 """
 

@@ -24,8 +24,9 @@ def run(out: Path, *arguments: str, processes: int = 1) -> Path:
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     paths = [str(PROGRAM.parent), str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run([*start, str(PROGRAM), str(out), *arguments], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))})
+                          env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 

@@ -50,7 +50,8 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
             return {"val_metric": (model(grid) - grid[:, :1] * grid[:, 1:2]).abs().mean().item()}
 
     return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
-               data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()}, validate=validate,
+               data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
+               validate=validate,
                clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
                checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
                gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)

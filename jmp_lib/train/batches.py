@@ -76,7 +76,8 @@ class FreshGraphs:
 
     def __getitem__(self, index: int) -> dict:
         structure = self.structures[index]
-        return {**structure, "graphs": build_graphs(structure, self.config, edge_dropout=self.edge_dropout, rng=self.rng)}
+        graphs = build_graphs(structure, self.config, edge_dropout=self.edge_dropout, rng=self.rng)
+        return {**structure, "graphs": graphs}
 
 
 def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
@@ -140,9 +141,10 @@ class UpdateBatches(torch.utils.data.Dataset):
         items, names, counts = self.items(step)
         max_edges = self.max_edges
         edges = [item["graphs"]["main_edge_index"].shape[1] for item in items]
-        rows = parts_by_edges(edges, max_edges)
-        return Share([collate([items[i] for i in part]) for part in rows], [sum(edges[i] for i in part) for part in rows],
-                     [[names[i] for i in part] for part in rows], counts, max_edges)
+        parts = parts_by_edges(edges, max_edges)
+        return Share(parts=[collate([items[i] for i in part]) for part in parts],
+                     edges=[sum(edges[i] for i in part) for part in parts],
+                     names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
 
     def items(self, step: int) -> tuple[list[dict], list[str], Counts]:
         """This process's structures of update ``step``, their names, and the counts of the whole batch."""
@@ -210,7 +212,8 @@ def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict
         return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
     own = {number: outputs(batches.rows(number)) for number in range(rank, len(batches), size)}
-    every = {number: found for part in (processes.gather(own) if processes else [own]) for number, found in part.items()}
+    every = {number: found for part in (processes.gather(own) if processes else [own])
+             for number, found in part.items()}
     return {name: np.concatenate([every[number][name] for number in range(len(batches))]) for name in every[0]}
 
 

@@ -53,14 +53,15 @@ def of_pretraining(profile: Profile, size: str) -> Budget:
     sets = profile_sets(profile)
     factors = {name: 1.0 for name in scale_modules(pretrain.new_model(profile, size))}  # their values need no memory
     model, data, loss = pretrain.parts_of_run(profile, size, sets, factors, processes)
-    return _search(f"pre-training {size}", model, data, loss, pretrain.new_optimizer(model, profile), processes, profile)
+    optimizer = pretrain.new_optimizer(model, profile)
+    return _search(f"pre-training {size}", model, data, loss, optimizer, processes, profile)
 
 
 def of_finetuning(profile: Profile, task_id: str, arm: str) -> Budget:
     """Budget of the fine-tuning of one task by one arm.  Raises ``RuntimeError`` when not even one structure fits."""
     settings = profile.finetune_settings(task_id.split("_")[0], task_id)
-    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root,
-                                   caps={"train": settings.max_train, "val": settings.max_val, "test": settings.max_test})
+    caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
+    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root, caps=caps)
     processes = Processes(choose_device(profile.device), settings.precision)
     normalisers = finetune.fit_normalisers(data, settings)
     size = "small" if arm.endswith("-S") else "large"
@@ -74,7 +75,7 @@ def of_finetuning(profile: Profile, task_id: str, arm: str) -> Budget:
 def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callable, optimizer: torch.optim.Optimizer,
             processes: Processes, profile: Profile) -> Budget:
     if processes.device.type == "cpu" and profile.engine.memory_gb is None:
-        raise ValueError("on a CPU say how much memory a pass may take: --memory-gb, or engine.memory_gb in the profile")
+        raise ValueError("on a CPU say how much memory a pass may take: --memory-gb, or engine.memory_gb")
     torch.set_num_threads(profile.threads)
     model.train()
     batches = [data.items(step)[0] for step in range(SAMPLED)]
@@ -108,8 +109,8 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
 
     found = largest_that_fits(fits, edges_of(largest), most)
     if found < edges_of(largest) and not fits(edges_of(largest)):
-        raise RuntimeError(f"{name}: the largest structure, {edges_of(largest)} edges, does not fit by itself: use a smaller "
-                           "network, cutoff or max_neighbors, or a device with more memory")
+        raise RuntimeError(f"{name}: the largest structure, {edges_of(largest)} edges, does not fit by itself: use a "
+                           "smaller network, cutoff or max_neighbors, or a device with more memory")
     return Budget(name, None if found >= most else found, most, edges_of(largest), memory_mb(processes.device))
 
 

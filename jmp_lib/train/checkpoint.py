@@ -1,8 +1,9 @@
 """Saving and resuming a run.
 
-A checkpoint holds everything that decides the following updates.  It is written to a temporary file, forced to disk and
-moved into place, and the one before is kept as ``<name>.previous``: a kill at any moment leaves a whole one, and a
-damaged one is replaced by the one before.  It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
+A checkpoint holds everything that decides the following updates.  It is written to a temporary file, forced to disk
+and moved into place, and the one before is kept as ``<name>.previous``: a kill at any moment leaves a whole one, and
+a damaged one is replaced by the one before.  It is read with ``torch.load(weights_only=True)``: nothing in it is
+executed.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
     processes = Processes(choose_device(profile.device), caps_of.precision)
     with processes.alone(records.work_dir(record_path, out_dir) / "lock"):
         parameters = finetuning_parameters(profile, data.task, arm)
-        fingerprint = records.fingerprint({"kind": "finetune", "task": task_id, "arm": arm, "fold": fold, "start": start,
-                                           "parameters": parameters, "data": [data.data_sha256, data.split_sha256]})
+        fingerprint = records.fingerprint({
+            "kind": "finetune", "task": task_id, "arm": arm, "fold": fold, "start": start, "parameters": parameters,
+            "data": [data.data_sha256, data.split_sha256]})
         if not processes.broadcast(records.finished_record(record_path, out_dir, fingerprint) is not None):
             _finetune(profile, data, arm, size, out_dir, start, parameters, fingerprint, progress, processes)
     return records.read_record(record_path)
@@ -119,8 +120,9 @@ def parts_of_run(profile: Profile, data: TaskData, size: str, normalisers: dict[
     settings = profile.finetune_settings(task.family, task.id)
     model = new_model(profile, task, settings, size).to(processes.device)
     cache = graph_cache(data.train, normalisers, profile.graphs[task.family])
-    batches = UpdateBatches([cache], [data.train.name], Sampler.single(len(data.train), settings.batch_size, profile.seed),
-                            profile.seed, max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
+    sampler = Sampler.single(len(data.train), settings.batch_size, profile.seed)
+    batches = UpdateBatches([cache], [data.train.name], sampler, profile.seed, max_edges=profile.engine.max_edges,
+                            rank=processes.rank, processes=processes.size)
     coefficients = {data.label: 1.0} if not task.is_force_task else \
         {"forces": settings.force_coefficient, "energy": settings.energy_coefficient}
 
@@ -130,7 +132,8 @@ def parts_of_run(profile: Profile, data: TaskData, size: str, normalisers: dict[
     return model, batches, loss
 
 
-def new_optimizer(model: torch.nn.Module, profile: Profile, settings: FinetuneSettings, arm: str) -> torch.optim.Optimizer:
+def new_optimizer(model: torch.nn.Module, profile: Profile, settings: FinetuneSettings,
+                  arm: str) -> torch.optim.Optimizer:
     """AdamW with the layer-wise rates of the arm."""
     return torch.optim.AdamW(parameter_groups(model, learning_rate_groups(profile, arm), settings.lr), lr=settings.lr,
                              betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
@@ -151,8 +154,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
         load_backbone(model, load_weights(out_dir / start["pretrained"]["file"]))
     set_factors(model, start["scale_factors"])
     graph = profile.graphs[task.family]
-    evaluation = {part: EvaluationSet(graph_cache(getattr(data, part), normalisers, graph), settings.eval_batch_size, device)
-                  for part in ("val", "test")}
+    caches = {part: graph_cache(getattr(data, part), normalisers, graph) for part in ("val", "test")}
+    evaluation = {part: EvaluationSet(cache, settings.eval_batch_size, device) for part, cache in caches.items()}
 
     def predicted(part: str) -> np.ndarray:
         """De-normalised predictions of a part in the label's unit: (S,), or (ΣN,3) for forces."""
@@ -163,7 +166,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
     optimizer = new_optimizer(model, profile, settings, arm)
     if processes.first:
         remove_unfinished(work)
-    with tqdm(desc=f"{task.id} {arm}", unit="update", mininterval=10, disable=not progress or not processes.first) as bar:
+    silent = not progress or not processes.first
+    with tqdm(desc=f"{task.id} {arm}", unit="update", mininterval=10, disable=silent) as bar:
         done = train(Run(
             model=model, optimizer=optimizer,
             schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
@@ -200,7 +204,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
         "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()), "start": start,
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in normalisers.items()},
         "history": done.history, "wall_time_s": done.seconds, "train_time_s": done.train_seconds,
-        **how(done, processes, profile), "peak_memory_mb": records.peak_memory_mb(), "device": records.device_name(device), "threads": profile.threads,
+        **how(done, processes, profile), "peak_memory_mb": records.peak_memory_mb(),
+        "device": records.device_name(device), "threads": profile.threads,
         "precision": processes.precision, "commit": records.git_commit(),
         "versions": records.versions(), "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
         "predictions": predictions,

@@ -47,7 +47,8 @@ def in_processes(profile: Profile, out_dir: Path, progress: bool, **job) -> None
                                     "progress": progress, "job": job}))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                    str(profile.engine.devices), "-m", "jmp_lib.train.launch", str(file)]
-        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(profile.threads)}, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(profile.threads)},
+                                   stdin=subprocess.DEVNULL)
         code = _wait(process)
         failed = Path(folder) / "error.txt"
         if failed.exists():
@@ -55,8 +56,8 @@ def in_processes(profile: Profile, out_dir: Path, progress: bool, **job) -> None
         if code in (143, -signal.SIGTERM) or (Path(folder) / "terminated").exists():
             raise SystemExit(143)
         if code:
-            raise RuntimeError(f"a training process was ended from outside (exit code {code}; often: out of memory); run "
-                               "again to go on")
+            raise RuntimeError(f"a training process was ended from outside (exit code {code}; often: out of memory); "
+                               "run again to go on")
 
 
 def _wait(process: subprocess.Popen) -> int:

@@ -91,8 +91,8 @@ def _tensorboard(folder: Path, done: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise RuntimeError("logs: tensorboard needs the package tensorboard: pip install tensorboard, or leave it out of "
-                           "engine.logs") from None
+        raise RuntimeError("logs: tensorboard needs the package tensorboard: pip install tensorboard, or leave "
+                           "tensorboard out of engine.logs") from None
     return SummaryWriter(str(folder), purge_step=done + 1)
 
 
@@ -100,6 +100,6 @@ def _wandb(folder: Path, name: str, identity: str):
     try:
         import wandb
     except ImportError:
-        raise RuntimeError("logs: wandb needs the package wandb: pip install 'jmp-workbook[wandb]', or leave wandb out of "
-                           "engine.logs") from None
+        raise RuntimeError("logs: wandb needs the package wandb: pip install 'jmp-workbook[wandb]', or leave wandb "
+                           "out of engine.logs") from None
     return wandb.init(project="jmp-workbook", name=name, id=identity[:32], resume="allow", dir=str(folder))

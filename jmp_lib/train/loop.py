@@ -103,8 +103,8 @@ def train(run: Run) -> Progress:
         run.bar.update(progress.step)
     logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step, run.name, run.fingerprint) \
         if processes.first else None
-    batches = prepared(run.data, progress.step, 0 if progress.stopped else run.schedule.stop_at, run.engine.workers_data,
-                       pin=processes.device.type == "cuda")
+    last = 0 if progress.stopped else run.schedule.stop_at
+    batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
 
     with termination() as asked, closing(batches), closing(logs) if logs else nullcontext():
         while progress.step < run.schedule.stop_at and not progress.stopped:
@@ -115,7 +115,8 @@ def train(run: Run) -> Progress:
             rate = max(group["lr"] for group in run.optimizer.param_groups)
             run.optimizer.zero_grad(set_to_none=True)
             losses, share = _gradients(run, progress, share)
-            *values, ask_end = processes.sum_numbers([losses.get(n, 0.0) for n in run.loss_names] + [float(bool(asked))])
+            values = [losses.get(name, 0.0) for name in run.loss_names]
+            *values, ask_end = processes.sum_numbers([*values, float(bool(asked))])
             losses = dict(zip(run.loss_names, values))
             processes.sum_gradients(run.model.parameters())
             scaler.unscale_(run.optimizer)
@@ -151,8 +152,8 @@ def train(run: Run) -> Progress:
                 _save(run, progress)
             if ask_end:
                 processes.wait()
-                end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and the same command "
-                    "goes on from there")
+                end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and the same "
+                    "command goes on from there")
             if run.bar is not None:
                 run.bar.update()
 
@@ -199,8 +200,8 @@ def _leave_out(run: Run, progress: Progress, share: Share, losses: dict, norm: f
         what = f"loss of update {progress.step} is {losses['total']}" if not math.isfinite(losses["total"]) else \
             f"gradient norm of update {progress.step} is {norm}"
         raise FloatingPointError(
-            f"the {what} (learning rate {rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); look at "
-            "their labels and close contacts, lower lr in the profile, or raise engine.nonfinite_budget to leave it out")
+            f"the {what} (learning rate {rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); "
+            "look at their labels and close contacts, lower lr, or raise engine.nonfinite_budget to leave it out")
 
 
 def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> None:
@@ -251,7 +252,8 @@ def _resume(run: Run) -> Progress:
     if state is None:
         return Progress(max_edges=run.engine.max_edges)
     if run.engine.max_edges is not None:
-        state["progress"]["max_edges"] = min(run.engine.max_edges, state["progress"]["max_edges"] or run.engine.max_edges)
+        kept = state["progress"]["max_edges"] or run.engine.max_edges
+        state["progress"]["max_edges"] = min(run.engine.max_edges, kept)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.ema is not None:

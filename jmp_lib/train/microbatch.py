@@ -18,7 +18,7 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_
 
 
 def parts_by_edges(edges: Sequence[int], max_edges: int | None) -> list[list[int]]:
-    """Places 0, 1, ... cut into consecutive parts of at most ``max_edges`` edges; a larger structure is a part alone."""
+    """Places 0, 1, ... in consecutive parts of at most ``max_edges`` edges; a larger structure is a part alone."""
     parts: list[list[int]] = []
     total = 0
     for place, count in enumerate(edges):
@@ -58,8 +58,9 @@ def accumulate(share, repeat: Callable[[int], object], loss: Callable[[dict], di
             return sums, share
         losses = None
         if len(share.names[failed]) == 1:
-            raise RuntimeError(f"{share.names[failed][0]} with {share.edges[failed]} edges does not fit in memory by itself: "
-                               "leave it out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
+            raise RuntimeError(
+                f"{share.names[failed][0]} with {share.edges[failed]} edges does not fit in memory by itself: leave it "
+                "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
         forget()
         gc.collect()
         if torch.cuda.is_available():

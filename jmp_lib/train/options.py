@@ -14,7 +14,7 @@ def add_engine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-workers", type=int, dest="workers_data", help="processes that prepare batches ahead")
     command.add_argument("--max-edges", type=int, help="edges that are computed at once; larger batches go in parts")
     command.add_argument("--memory-gb", type=float, help="on a CPU: what one pass may take before the batch is split")
-    command.add_argument("--nonfinite-budget", type=int, help="updates that may be left out: loss not finite (default 0)")
+    command.add_argument("--nonfinite-budget", type=int, help="updates that may be left out: loss not finite")
     command.add_argument("--logs", help="csv, tensorboard, wandb, with commas")
 
 

@@ -64,7 +64,8 @@ def pretraining_parameters(profile: Profile, size: str) -> dict:
     if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
         del settings["edge_dropout_draws"]
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
-            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS}, "pretraining": settings}
+            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
+            "pretraining": settings}
 
 
 def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
@@ -82,8 +83,8 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
 
     def loss(batch: dict, counts: losses.Counts) -> dict[str, torch.Tensor]:
         output = model(batch)
-        return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"], batch["batch"],
-                                       batch["dataset_index"], energy_scale, force_scale, counts=counts)
+        return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
+                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale, counts=counts)
 
     return model, data, loss
 
@@ -107,12 +108,14 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
                                 settings.eval_batch_size, device) for i, s in enumerate(sets)]
     if processes.first:
         remove_unfinished(work)
-    with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=not progress or not processes.first) as bar:
+    silent = not progress or not processes.first
+    with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=silent) as bar:
         done = train(Run(
             model=model, optimizer=new_optimizer(model, profile),
             schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
             updates_per_epoch=sampler.batches_per_epoch, data=data,
-            loss=loss, loss_names=("total", "energy", "force"), validate=lambda: validate(model, sets, validation, processes),
+            loss=loss, loss_names=("total", "energy", "force"),
+            validate=lambda: validate(model, sets, validation, processes),
             clip=lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm),
             fingerprint=fingerprint, checkpoint=work / "checkpoint.pt", checkpoint_every=settings.checkpoint_every,
             ema=EMA(model, settings.ema_decay), restart=True, gradient_divisors=model.gradient_divisors(),
@@ -137,7 +140,8 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
         "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
         "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
                         for s in sets},
-        "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()), "history": done.history,
+        "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()),
+        "history": done.history,
         "wall_time_s": done.seconds, "train_time_s": done.train_seconds, **how(done, processes, profile),
         "device": records.device_name(device), "threads": profile.threads,
         "precision": processes.precision, "peak_memory_mb": records.peak_memory_mb(),

@@ -65,7 +65,8 @@ class Processes:
             raise ValueError(f"{per_node} processes on this machine, but torch sees {torch.cuda.device_count()} GPUs: "
                              "start fewer (engine.devices), or set device: cpu in the profile")
         strategy = DDPStrategy(timeout=PATIENCE) if per_node * nodes > 1 else "auto"
-        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy, plugins=plugins)
+        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy,
+                             plugins=plugins)
         self.fabric.launch()
         self.rank, self.size, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         self.first = self.rank == 0
