@@ -7,6 +7,7 @@ import os
 import sys
 
 from jmp_lib.data.cli import add_actions
+from jmp_lib.train.options import add_engine_options, with_engine
 
 
 def _reproduce(args) -> int:
@@ -30,13 +31,13 @@ def _run(args, **wanted):
 
 
 def _pretrain(args) -> int:
-    for record in _run(args, sizes=args.sizes).pretrain_all():
+    for record in with_engine(_run(args, sizes=args.sizes), args).pretrain_all():
         print(f"{record['size']}: done")
     return 0
 
 
 def _finetune(args) -> int:
-    table = _run(args, tasks=args.tasks, arms=args.arms).finetune_all(fold=args.fold)
+    table = with_engine(_run(args, tasks=args.tasks, arms=args.arms), args).finetune_all(fold=args.fold)
     print(table.to_string(index=False))
     return 0
 
@@ -58,6 +59,12 @@ def _plan(args) -> int:
     from jmp_lib.sweep import KEYS, read
 
     return main(read({key: getattr(args, key, None) for key in KEYS}), args.seconds)
+
+
+def _batch_budget(args) -> int:
+    from jmp_lib.train.budget import main
+
+    return main(with_engine(_run(args, sizes=args.sizes, tasks=args.tasks, arms=args.arms), args), bool(args.tasks))
 
 
 def _tables(args) -> int:
@@ -111,13 +118,21 @@ def parser() -> argparse.ArgumentParser:
     command = add("pretrain", _pretrain, "joint pre-training of the small and large model")
     add_run_options(command)
     command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
+    add_engine_options(command)
 
     command = add("finetune", _finetune, "fine-tune tasks with arms")
     add_run_options(command)
     command.add_argument("--tasks", help="task ids with commas, for instance qm9_mu,rmd17_ethanol (default all)")
     command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
-
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
+    add_engine_options(command)
+
+    command = add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying")
+    add_run_options(command)
+    command.add_argument("--sizes", help="pre-training of small, large or both, with a comma (default both)")
+    command.add_argument("--tasks", help="fine-tuning of these task ids instead, with commas")
+    command.add_argument("--arms", help="arms of the fine-tuning, with commas (default all)")
+    add_engine_options(command)
 
     command = add("scale-factors", _scale_factors, "fit the scale factors of the networks")
     add_run_options(command)
