@@ -7,6 +7,7 @@ import os
 import sys
 
 from jmp_lib.data.cli import add_actions
+from jmp_lib.official.cli import add_import
 
 
 def _reproduce(args) -> int:
@@ -92,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)
+
+    add_import(add)
 
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)

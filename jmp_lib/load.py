@@ -1,9 +1,11 @@
 """A trained network from its folder: rebuilt from ``model.json``, filled from ``model.safetensors``.
 
+    loaded = jmp_lib.load("jmp-s")                                       # downloads the official checkpoint once
     loaded = jmp_lib.load("results/mini/work/pretrain/small")
     loaded.model, loaded.info["graphs"], loaded.path
 
-Works for the folders of a pre-training and of a fine-tuning (``jmp_lib.train.weights.save_weights``).
+Works for the folders of a pre-training, of a fine-tuning (``jmp_lib.train.weights.save_weights``) and of
+``import-checkpoint``.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from ase.data import atomic_masses
 
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import DIRECT_FORCES, ENERGY, GRADIENT_FORCES, SpatialExtentHead
+from jmp_lib.official.download import official_folder
 from jmp_lib.train.weights import check_factors, load_weights
 
+OFFICIAL = ("jmp-s", "jmp-l")
 KINDS = ("pretrain", "finetune")
 
 
@@ -34,12 +38,13 @@ class Loaded:
 
 
 def load(name: str | Path, device: str = "cpu") -> Loaded:
-    """The network of a folder (``model.safetensors`` and ``model.json``) or of a ``.safetensors`` file beside its JSON.
+    """The network ``jmp-s`` or ``jmp-l``, of a folder with model.safetensors and model.json, or of one such file.
 
-    Raises ``FileNotFoundError`` when a file is missing, ``ValueError`` when the two do not belong together, a tensor
+    The two names download the official checkpoint to ``checkpoints`` of the data folder (JMP_DATA) and import it, unless
+    that was done before. Raises ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is missing, ``ValueError`` when the two do not belong together, a tensor
     is missing or of another shape, or a scale factor was never fitted.
     """
-    path = Path(name).expanduser()
+    path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
     path = path if path.suffix == ".safetensors" else path / "model.safetensors"
     info = read_info(path)
     model = empty_model(info, path)

@@ -17,11 +17,16 @@ from jmp_lib.records import write_json
 
 def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
     """Write ``<stem>.safetensors`` (the whole state dict) and ``<stem>.json``, each atomically."""
+    write_tensors(stem, {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}, config)
+
+
+def write_tensors(stem: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
+    """``save_weights`` of tensors by name (contiguous, no two sharing memory); a kill in between leaves no wrong pair."""
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
     temporary = stem.with_name(f"{stem.name}.{os.getpid()}.tmp")
     save_file(tensors, temporary)
+    stem.with_suffix(".json").unlink(missing_ok=True)
     os.replace(temporary, stem.with_suffix(".safetensors"))
     write_json(stem.with_suffix(".json"), config)
 
