@@ -1,8 +1,6 @@
 """Checkpoints of the official layout with generated weights, as Lightning would have written them."""
 
 import collections
-import os
-import pickle
 import sys
 import types
 import zipfile
@@ -14,7 +12,7 @@ import torch
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.checkpoint import COUNTER, trained
+from jmp_lib.official.checkpoint import COUNTER
 from jmp_lib.reference import recipe_weights
 
 
@@ -48,17 +46,23 @@ def noise(name: str, shape) -> torch.Tensor:
     return torch.from_numpy(0.01 * rng.standard_normal(tuple(shape), np.float32))
 
 
-def checkpoint_of(model, raw_differs: bool = True) -> dict:
-    """The parts of a checkpoint whose averages are the weights of ``model``, with strange classes in them."""
+def checkpoint_of(model, swap_layers: bool = False) -> dict:
+    """The parts of a checkpoint whose averages are the weights of ``model``, with strange classes in them.
+
+    The raw weights differ by ``noise``. swap_layers: in the layers that have an alias the raw weights are those of
+    ``model`` and the averages differ, so that the official loader ends with exactly the weights of ``model``.
+    """
     parameters = dict(model.named_parameters())
-    raw = {n: p.detach() + noise(n, p.shape) if raw_differs else p.detach() for n, p in parameters.items()}
+    swapped = {n for n in parameters if swap_layers and n.startswith("backbone.out_blocks.") and ".layers." in n}
+    other = {n: p.detach() + noise(n, p.shape) for n, p in parameters.items()}
+    raw = {n: parameters[n].detach() if n in swapped else other[n] for n in parameters}
     shared = {id(p): n for n, p in parameters.items()}
     state = collections.OrderedDict()
     for name, tensor in model.state_dict(keep_vars=True).items():
         state[name] = raw[shared[id(tensor)]] if id(tensor) in shared else tensor.clone()
     for key in PRETRAINING_SETS:
         state[COUNTER.format(key)] = torch.tensor(1000.0)
-    averages = tuple(p.detach().clone() for p in parameters.values())
+    averages = tuple((other[n] if n in swapped else p).detach().clone() for n, p in parameters.items())
     config = foreign("absent_configs", "OptimizerConfig")()
     config.lr, config.hook = 3e-4, foreign("absent_configs", "Hook")
     opt = {"state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 3e-4, "params": [0]}]}
@@ -100,5 +104,3 @@ def rewrite(path, change) -> None:
             if data is not None:
                 new.writestr(name, data)
 
-
-__all__ = ["Call", "checkpoint_of", "foreign", "noise", "official_model", "os", "pickle", "rewrite", "trained", "write"]

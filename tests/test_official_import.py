@@ -115,7 +115,6 @@ def test_a_file_of_other_scale_factors_is_an_error(file, averaged):
 
 
 def test_the_command_and_the_wrong_size(file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jmp_lib.official.importing.NETWORKS", NETWORKS)
     assert main(["import-checkpoint", str(file), "--out", str(tmp_path / "cli")]) == 2
     assert "neither small (4 blocks, edge embedding 512) nor large" in capsys.readouterr().err
     monkeypatch.setenv("JMP_DATA", str(tmp_path))
