@@ -7,6 +7,7 @@ import os
 import sys
 
 from jmp_lib.data.cli import add_actions
+from jmp_lib.official.cli import add_import
 from jmp_lib.train.options import add_engine_options, with_engine
 
 
@@ -157,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
     command = add("report", _report, "write the one-file HTML report of the records and figures that are there")
     command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
+
+    add_import(add)
 
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)

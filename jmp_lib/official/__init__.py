@@ -1,0 +1,1 @@
+"""Checkpoints of the official release: reading them safely, importing them, downloading them."""

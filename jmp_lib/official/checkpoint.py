@@ -1,0 +1,186 @@
+"""What an official pre-training checkpoint holds, checked against the network, and the weights that are taken from it.
+
+``state_dict`` has the raw weights, ``optimizer_states[0]["ema"]`` the averaged ones, one tensor per parameter. The
+official fine-tuning walks the names of ``state_dict`` in order and replaces each trained one by the next average. It
+passes over the names with ``.seq_energy_pre.``, which are the same tensors as ``.layers.`` of each output block and are
+loaded after them: so the network that it starts from has raw weights in ``out_blocks.<k>.layers`` and averages
+everywhere else. Three choices:
+
+    official  exactly that (what the published fine-tuning results start from)
+    ema       averages everywhere
+    raw       raw weights everywhere
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from jmp_lib.data.tasks import PRETRAINING_SETS
+from jmp_lib.model import BackboneConfig, PretrainModel
+from jmp_lib.model.config import FIXED
+from jmp_lib.official.archive import MEND, Archive, TensorRef, Unknown
+
+NETWORKS = {"small": BackboneConfig.small(), "large": BackboneConfig.large()}
+WEIGHTS = ("official", "ema", "raw")
+COUNTER = "task_steps._module_dict._typed_moduledict_{}.sum_value"
+ALIAS, LAYERS = ".seq_energy_pre.", ".layers."
+BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint. size: small or large. raw: references by name, averages: those of trained names."""
+
+    archive: Archive
+    size: str
+    network: BackboneConfig
+    raw: dict[str, TensorRef]
+    averages: dict[str, TensorRef]
+    epoch: int | None
+    updates: int | None
+    ema_decay: float | None
+
+
+def read_checkpoint(archive: Archive, size: str = "auto", networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
+    """Check names, order, shapes, dtypes and counts of ``archive`` against the network of ``size``.
+
+    Raises ``ValueError``, one sentence that names the file and what does not fit.
+    """
+    root, path = archive.root, archive.path
+    state = root.get("state_dict") if isinstance(root, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path} is no Lightning checkpoint (it has no state_dict); {MEND}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, TensorRef):
+            raise ValueError(f"{path}: the entry {str(name)!r} of state_dict is not a tensor; {MEND}")
+    size = find_size(state, size, networks, path)
+    model = meta_model(networks[size])
+    expected = model.state_dict()
+    _check_names(state, expected, path)
+    _check_tensors(state, expected, path)
+    averages = _averages(root, state, path)
+    _check_settings(root.get("hyper_parameters"), networks[size], path)
+    optimizer = root["optimizer_states"][0]
+    return Checkpoint(archive, size, networks[size], {name: state[name] for name in expected}, averages,
+                      _number(root, "epoch"), _number(root, "global_step"), _number(optimizer, "decay"))
+
+
+def meta_model(network: BackboneConfig) -> PretrainModel:
+    """The pre-training network without memory for its weights."""
+    with torch.device("meta"):
+        return PretrainModel(network, num_tasks=len(PRETRAINING_SETS))
+
+
+def find_size(state: dict, size: str, networks: dict[str, BackboneConfig], path) -> str:
+    """The network whose edge embedding and number of blocks ``state`` has; must be ``size`` unless that is auto."""
+    blocks = len({name.split(".")[2] for name in state if name.startswith("backbone.int_blocks.")})
+    edge = state.get("backbone.bases.edge_emb.dense.linear.weight")
+    width = edge.shape[0] if edge is not None and edge.shape else None
+    found = [key for key, c in networks.items() if (c.emb_size_edge, c.num_blocks) == (width, blocks)]
+    if not found:
+        known = " nor ".join(f"{key} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for key, c in networks.items())
+        raise ValueError(f"{path} has {blocks} interaction blocks and edge embedding {width}: it is neither {known}; {MEND}")
+    if size not in ("auto", found[0]):
+        raise ValueError(f"{path} holds the {found[0]} network, not the {size} one; give --size {found[0]}, or leave it out")
+    return found[0]
+
+
+def trained(name: str) -> bool:
+    """Whether the official loader takes an average for this entry of the state dict."""
+    return not (name.endswith(BUFFERS) or ALIAS in name or name.startswith("task_steps"))
+
+
+def _check_names(state: dict, expected: dict, path) -> None:
+    counters = [COUNTER.format(key) for key in PRETRAINING_SETS]
+    missing = [name for name in expected if name not in state]
+    extra = [name for name in state if name not in expected and name not in counters]
+    if missing:
+        raise ValueError(f"{path}: state_dict lacks {missing[0]!r} ({len(missing)} entries are missing); {MEND}")
+    if extra:
+        raise ValueError(f"{path}: state_dict has {extra[0]!r} ({len(extra)} unknown entries), which this network does not "
+                         f"have; {MEND}")
+    if [name for name in state if name in expected] != list(expected):
+        raise ValueError(f"{path}: the entries of state_dict are not in the order of the official release, by which the "
+                         f"averaged weights are assigned; {MEND}")
+    steps = [name for name in state if name in counters]
+    if steps and steps != counters:
+        raise ValueError(f"{path}: its step counters ({len(steps)}) are not those of {', '.join(PRETRAINING_SETS)} in this "
+                         f"order, so its heads are others; {MEND}")
+
+
+def _check_tensors(state: dict, expected: dict, path) -> None:
+    for name, own in expected.items():
+        _check_one(f"state_dict entry {name!r}", state[name], own.shape, own.dtype, path)
+
+
+def _check_one(what: str, ref, shape, dtype, path) -> None:
+    if not isinstance(ref, TensorRef):
+        raise ValueError(f"{path}: {what} is not a tensor; {MEND}")
+    if ref.shape != tuple(shape):
+        raise ValueError(f"{path}: {what} has shape {ref.shape}, the network needs {tuple(shape)}; {MEND}")
+    if ref.dtype != dtype:
+        raise ValueError(f"{path}: {what} is {ref.dtype}, the official release has {dtype}; {MEND}")
+
+
+def _averages(root: dict, state: dict, path) -> dict[str, TensorRef]:
+    """The averaged weights by name, assigned as the official loader does."""
+    states = root.get("optimizer_states")
+    first = states[0] if isinstance(states, (list, tuple)) and states else None
+    ema = first.get("ema") if isinstance(first, dict) else None
+    if not isinstance(ema, (list, tuple)):
+        raise ValueError(f"{path} has no averaged (EMA) weights in optimizer_states[0]; {MEND}")
+    names = [name for name in state if trained(name)]
+    if len(ema) != len(names):
+        raise ValueError(f"{path} has {len(ema)} averaged weights for {len(names)} trained ones; {MEND}")
+    for name, ref in zip(names, ema, strict=True):
+        _check_one(f"the averaged {name!r}", ref, state[name].shape, state[name].dtype, path)
+    return dict(zip(names, ema, strict=True))
+
+
+def _check_settings(hyper, network: BackboneConfig, path) -> None:
+    """The plain values of ``hyper_parameters.backbone`` must be those of the network (shapes do not show all of them)."""
+    hyper = hyper.state if isinstance(hyper, Unknown) else hyper
+    backbone = hyper.get("backbone") if isinstance(hyper, dict) else None
+    backbone = backbone.state if isinstance(backbone, Unknown) else backbone
+    if not isinstance(backbone, dict):
+        return
+    wanted = {**FIXED, **network.to_dict()}
+    for name, value in backbone.items():
+        if name in wanted and isinstance(value, (bool, int, float, str)) and value != wanted[name]:
+            raise ValueError(f"{path}: its configuration has {name} = {value!r}, the network {wanted[name]!r}; {MEND}")
+
+
+def _number(values: dict, key: str) -> int | float | None:
+    value = values.get(key)
+    return value if type(value) in (int, float) else None
+
+
+def chosen_tensors(checkpoint: Checkpoint, weights: Literal["official", "ema", "raw"]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) for every entry of the network's state dict, as views of the file; values are checked.
+
+    Raises ``ValueError`` for a number that is not finite, aliases that differ, or other radial functions.
+    """
+    archive, raw, averages = checkpoint.archive, checkpoint.raw, checkpoint.averages
+    for name, ref in raw.items():
+        twin = name.replace(ALIAS, LAYERS)
+        if twin != name and raw[twin] != ref and not torch.equal(archive.tensor(raw[twin]), archive.tensor(ref)):
+            raise ValueError(f"{archive.path}: {name!r} and {twin!r} must be the same tensor and differ; {MEND}")
+        shared = twin != name or name.replace(LAYERS, ALIAS) in raw and LAYERS in name
+        takes_average = twin in averages and (weights == "ema" or weights == "official" and not shared)
+        tensor = archive.tensor(averages[twin] if takes_average else ref)
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{archive.path}: {name!r} has numbers that are not finite; {MEND}")
+        if name.endswith(BUFFERS[:2]):
+            _check_radial(name, tensor, archive.path)
+        yield name, tensor
+
+
+def _check_radial(name: str, tensor: torch.Tensor, path) -> None:
+    count = len(tensor)
+    own = torch.linspace(0, 1, count) if name.endswith("offset") else torch.full((count,), 0.5 * (count - 1) ** 2)
+    if not torch.allclose(tensor, own, rtol=1e-5, atol=1e-6):
+        raise ValueError(f"{path}: {name!r} is not that of evenly spaced Gaussians on [0, 1]; {MEND}")
