@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data.mini import card, list_mini, load_mini
+from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
 from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, relative_improvement
 
