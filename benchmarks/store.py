@@ -9,6 +9,7 @@ rows, in turns, in one run; each is read once before, so all come from memory an
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from jmp_lib.data.store import Store
 from jmp_lib.data.store_writer import Part, write_store
 
 ROUNDS = 5
+ROOT = str(Path(__file__).resolve().parents[1])
 
 
 def slabs(count: int) -> Iterator[dict]:
@@ -46,10 +48,10 @@ def slabs(count: int) -> Iterator[dict]:
         }
 
 
-def molecules(count: int) -> Iterator[dict]:
-    """Molecule-like structures: 9 to 21 atoms, no cell."""
-    rng = np.random.default_rng(1)
-    for i in range(count):
+def molecules(count: int, start: int = 0) -> Iterator[dict]:
+    """Molecule-like structures: 9 to 21 atoms, no cell; those with numbers ``start`` to ``start + count``."""
+    rng = np.random.default_rng(1 + start)
+    for i in range(start, start + count):
         n = 9 + i % 13
         values = rng.random((2, n, 3), dtype=np.float32)
         yield {"pos": values[0] * 6, "atomic_numbers": np.full(n, 1 + i % 9), "forces": values[1] - 0.5,
@@ -64,6 +66,7 @@ def add_options(parser) -> None:
     parser.add_argument("--structures", type=int, default=10_000, help="structures of the reading test (default 10000)")
     parser.add_argument("--reads", type=int, default=5_000, help="random reads of each form (default 5000)")
     parser.add_argument("--convert", default="10000,100000,1000000", help="numbers of structures to convert, with commas")
+    parser.add_argument("--processes", type=int, default=1, help="processes of the conversions (default 1)")
     parser.add_argument("--folder", help="where to write (default: a temporary folder); needs about 2 GB for a million")
 
 
@@ -72,7 +75,7 @@ def run(args) -> dict:
     own = tempfile.mkdtemp(prefix="jmp-benchmark-", dir=args.folder)
     try:
         found = {"reading": reading(Path(own), args.structures, args.reads),
-                 "conversion": [conversion(Path(own), int(n)) for n in args.convert.split(",") if n]}
+                 "conversion": [conversion(Path(own), int(n), args.processes) for n in args.convert.split(",") if n]}
     finally:
         shutil.rmtree(own, ignore_errors=True)
     _print(found)
@@ -138,7 +141,7 @@ def _write_lmdb(path: Path, store: Store):
 
 
 _CONVERSION = """
-import json, re, sys, time
+import json, re, resource, sys, time
 from functools import partial
 from benchmarks.store import molecules
 from jmp_lib.data.store_writer import Part, write_store
@@ -151,27 +154,45 @@ def timed(work):
     result = work()
     return result, time.perf_counter() - clock, time.process_time() - processor
 
-count, target = int(sys.argv[1]), sys.argv[2]
-_, making_clock, making_processor = timed(lambda: sum(1 for _ in molecules(count)))
-before = peak()
-part = Part("molecules", partial(molecules, count))
-store, clock, processor = timed(lambda: write_store(target, [part], name="molecules", shard_bytes=32 << 20))
-print(json.dumps({
-    "structures": count, "processor_seconds_per_structure": (processor - making_processor) / count,
-    "clock_seconds_per_structure": (clock - making_clock) / count, "memory_mb_before": before, "memory_mb_peak": peak(),
-    "shards": len(store.shards), "bytes_per_structure": store.bytes / count,
-}))
+PARTS = 16  # of the source when several processes share it
+
+def main():
+    count, target, processes = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    _, making_clock, making_processor = timed(lambda: sum(1 for _ in molecules(count)))
+    before = peak()
+    edges = [count * k // PARTS for k in range(PARTS + 1)] if processes > 1 else [0, count]
+    parts = [Part(f"molecules from {a}", partial(molecules, b - a, a)) for a, b in zip(edges, edges[1:]) if b > a]
+    store, clock, processor = timed(
+        lambda: write_store(target, parts, name="molecules", shard_bytes=32 << 20, processes=processes))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor += used.ru_utime + used.ru_stime
+    print(json.dumps({
+        "structures": count, "processes": processes,
+        "processor_seconds_per_structure": (processor - making_processor) / count,
+        "clock_seconds_per_structure": (clock - making_clock / processes) / count, "clock_seconds": clock,
+        "memory_mb_before": before, "memory_mb_peak": peak(),
+        "memory_mb_largest_worker": used.ru_maxrss / 1024 if processes > 1 else None,
+        "shards": len(store.shards), "bytes_per_structure": store.bytes / count,
+    }))
+
+if __name__ == "__main__":
+    main()
 """
 
 
-def conversion(folder: Path, count: int) -> dict:
-    """Time per structure and peak memory of making a store of ``count`` molecules, in a process of its own.
+def conversion(folder: Path, count: int, processes: int = 1) -> dict:
+    """Time per structure and peak memory of making a store of ``count`` molecules, in a process of its own (which
+    starts ``processes`` workers where there are more than one; the memory of the largest is given apart).
 
     Time is that of the processor (what else runs on the machine does not count) and by the clock; making up the
     structures is measured apart and taken off.
     """
     target = folder / f"converted-{count}"
-    done = subprocess.run([sys.executable, "-c", _CONVERSION, str(count), str(target)], capture_output=True, text=True, check=False)
+    script = folder / "conversion.py"  # a file, since spawned workers import it
+    script.write_text(_CONVERSION)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in (ROOT, os.environ.get("PYTHONPATH")) if path)}
+    done = subprocess.run([sys.executable, script, str(count), target, str(processes)], capture_output=True, text=True,
+                          check=False, env=environment)  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the conversion of {count} structures failed: {done.stderr[-2000:]}")
     shutil.rmtree(target)
@@ -190,4 +211,6 @@ def _print(found: dict) -> None:
     for row in found["conversion"]:
         print(f"  converting {row['structures']:9d} structures: {row['processor_seconds_per_structure'] * 1e6:6.1f} µs "
               f"of the processor each ({row['clock_seconds_per_structure'] * 1e6:.1f} by the clock), peak memory "
-              f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before), {row['shards']} shards")  # fmt: skip
+              f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before"
+              + (f", largest of {row['processes']} workers {row['memory_mb_largest_worker']:.0f} MB" if row["processes"] > 1 else "")
+              + f"), {row['shards']} shards")  # fmt: skip

@@ -165,3 +165,26 @@ def test_command_line_prepares(tmp_path, capsys):
     first = capsys.readouterr().out
     assert "1265 structures" in first and Store(root / "stores" / "matbench-phonons").sha256 in first
     assert main(arguments) == 0 and capsys.readouterr().out == first
+
+
+def test_command_line_statistics(tmp_path, capsys):
+    assert main(["data", "statistics", "--data-root", str(tmp_path), "--tasks", "md22_dha,qmof_bandgap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "md22_dha fold 0: no data: no MD22 file of DHA" in lines[0]
+    assert main(["data", "statistics", "--data-root", str(tmp_path), "--tasks", "md22_dah"]) == 2
+    assert "md22_dha" in capsys.readouterr().err
+
+
+@needs_data
+def test_command_line_statistics_of_real_files(capsys):
+    assert main(["data", "statistics", "--data-root", DATA, "--tasks", "spice_solvated_amino_acids"]) == 0
+    assert "the same in eV/bohr" in capsys.readouterr().out
+
+
+def test_the_list_has_every_set_of_the_study():
+    """OC20 200K, 2M, 20M, all; OC22; ANI-1x; Transition-1x; QM9; rMD17; MD22; SPICE (2); MatBench (8); QMOF."""
+    found = {name: one.dataset for name, one in catalog.entries().items()}
+    assert {name for name, dataset in found.items() if dataset == "OC20"} >= {f"oc20-{s}" for s in ("200k", "2m", "20m", "all")}
+    assert set(found.values()) == set(catalog.CITATIONS)
+    assert sum(dataset == "MatBench" for dataset in found.values()) == 8
+    assert sum(dataset == "SPICE" for dataset in found.values()) == 2

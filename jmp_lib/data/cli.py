@@ -1,10 +1,10 @@
-"""The actions ``list``, ``download`` and ``prepare`` of ``python -m jmp_lib data``; imports wait until one is run."""
+"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``; imports wait until one is run."""
 
 from __future__ import annotations
 
 
 def add_actions(actions) -> None:
-    """Add list, download and prepare to the parser of ``data``."""
+    """Add list, download, prepare and statistics to the parser of ``data``."""
 
     def add(name, function, words):
         action = actions.add_parser(name, help=words, description=words)
@@ -22,6 +22,9 @@ def add_actions(actions) -> None:
     action.add_argument("--processes", type=int, default=1, help="processes that share the files (default 1)")
     action.add_argument("--refuse-bad", action="store_true", help="stop at a bad structure; else they are left out and counted")
     action.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the reader")
+    action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
+    action.add_argument("--tasks", help="task ids with commas (default all 40)")
+    action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _list(args) -> int:
@@ -64,4 +67,19 @@ def _prepare(args) -> int:
     print(f"{store.path}: {len(store)} structures, {store.bytes / 1e6:.1f} MB, sha256 {store.sha256}")
     for reason, count in store.rejected.items():
         print(f"left out {count}: {reason}")
+    return 0
+
+
+def _statistics(args) -> int:
+    from jmp_lib.data.statistics import compare
+    from jmp_lib.paths import data_dir
+
+    found = compare(data_dir(args.data_root), args.tasks.split(",") if args.tasks else None)
+    if args.json:
+        print(found.to_json(orient="records", indent=1, force_ascii=False))
+        return 0
+    for row in found.itertuples():
+        numbers = "" if row.quantity != row.quantity else (  # not a number where there are no data
+            f"{row.quantity}: published {row.published:.6g}, here {row.measured:.6g} {row.unit} of {row.n_train:.0f}: ")
+        print(f"{row.task} fold {row.fold}: {numbers}{row.verdict}")
     return 0

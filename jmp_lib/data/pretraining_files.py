@@ -120,8 +120,10 @@ def _held_out(group: np.ndarray, has: np.ndarray, where: str) -> np.ndarray:
             holders -= has[number]
             count += sizes[number]
     if not count:
-        raise ValueError(f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or "
-                         "an element of validation that training lacks; give it more structures")
+        raise ValueError(
+            f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or an element of "
+            "validation that training lacks; give it more structures"
+        )
     return held
 
 
@@ -177,8 +179,8 @@ def _originals(key: str, root: Path) -> Iterator[Found]:
             continue
         if sum(file.stat().st_size for file in {*files, *others}) > DIRECT_BYTES:
             raise FileNotFoundError(
-                f"{train} is in {root / one.folder} but not prepared for pre-training: run `python -m jmp_lib data prepare "
-                f"{train}`" + (f" and `python -m jmp_lib data prepare {val}`" if val else "")
+                f"{train} is in {root / one.folder} but not prepared for pre-training: run "
+                f"`python -m jmp_lib data prepare {train}`" + (f" and `python -m jmp_lib data prepare {val}`" if val else "")
             )
         yield Found(key, f"{len(files)} original file(s) of {train}", _reading(train, one.reader, files, dict(one.options)),
                     _reading(val, one.reader, others, dict(entry(val).options)) if others else None)  # fmt: skip
@@ -211,7 +213,8 @@ def _missing(key: str, root: Path):
     one = entry(name)
     parts = [name, val] if val else [name]
     names = " or ".join(train for train, _ in PARTS[key])
-    commands = ", ".join(f"`python -m jmp_lib data {action} {part}`" for part in parts for action in ("download", "prepare"))
+    actions = [(action, part) for part in parts for action in ("download", "prepare")]
+    commands = ", ".join(f"`python -m jmp_lib data {action} {part}`" for action, part in actions)
     raise FileNotFoundError(
         f"there are no published data of {key} for pre-training: no store {names} in {root / 'stores'} and no "
         f"original files in {root / one.folder}; run {commands}"
@@ -219,7 +222,7 @@ def _missing(key: str, root: Path):
 
 
 def _capped(rows, limit: int | None):
-    """At most ``limit`` rows; of a part in its own order the first of the seed-42 shuffle, so that they are from all over."""
+    """At most ``limit`` rows; of a part in its own order the first of the seed-42 shuffle, which are from all over."""
     if limit is None or limit >= len(rows):
         return rows
     return splits.shuffled(len(rows))[:limit] if isinstance(rows, range) else rows[:limit]

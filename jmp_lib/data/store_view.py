@@ -17,7 +17,7 @@ from jmp_lib.data.store import Store
 class StoreView:
     """A sequence of structure dicts, as :class:`~jmp_lib.data.structures.StructureSet` is one, that stays on disk.
 
-    rows: a range, or row numbers int (S,) in the order wanted. ``name``, ``description`` and ``labels`` are the store's.
+    rows: a range, or row numbers int (S,) in the order wanted. ``name``, ``description``, ``labels`` are the store's.
     """
 
     def __init__(self, store: Store, rows: range | np.ndarray, name: str | None = None):
@@ -53,15 +53,16 @@ class StoreView:
     def natoms(self) -> np.ndarray:
         """Atoms of every structure, int32 (S,)."""
         natoms = self.store.natoms
-        return natoms[self.rows.start : self.rows.stop : self.rows.step] if isinstance(self.rows, range) else natoms[self.rows]
+        rows = self.rows
+        return natoms[rows.start : rows.stop : rows.step] if isinstance(rows, range) else natoms[rows]
 
     def subset(self, indices: range | np.ndarray) -> StoreView:
         """The structures ``indices`` (rows of this view) in that order, still on disk."""
         if isinstance(self.rows, range) and isinstance(indices, range):
             return StoreView(self.store, self.rows[indices.start : indices.stop : indices.step], self.name)
-        rows = self.rows
-        chosen = np.asarray(indices)
-        return StoreView(self.store, rows.start + rows.step * chosen if isinstance(rows, range) else rows[chosen], self.name)
+        rows, chosen = self.rows, np.asarray(indices)
+        rows = rows.start + rows.step * chosen if isinstance(rows, range) else rows[chosen]
+        return StoreView(self.store, rows, self.name)
 
     @property
     def sha256(self) -> str:

@@ -128,7 +128,7 @@ def neighbour_counts(sets: dict[str, list[dict]], structures: int = NEIGHBOUR_ST
     """
     graphs, rows = load_profile("paper").graphs, []
     for name, sampled in sets.items():
-        config, chosen = graphs[family_of(name)], sampled[:structures]
+        config, chosen = graphs[family_of(name)], sampled[:: max(1, len(sampled) // structures)][:structures]
         counts = np.concatenate([_neighbours(structure, config.cutoff) for structure in chosen])
         rows.append({"set": name, "cutoff / Å": config.cutoff, "limit": config.max_neighbors, "structures": len(chosen),
                      "atoms": len(counts), "mean": round(float(counts.mean()), 1), "least": int(counts.min()),

@@ -51,18 +51,27 @@ def label_distributions(sets: dict):
     for colour, (name, structures) in zip(PALETTE, sets.items()):
         counts = np.array([np.bincount(s["atomic_numbers"], minlength=119) for s in structures], float)
         total = np.array([s["energy"] for s in structures])
-        energy = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
         forces = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
-        for axis, values in ((left, energy), (right, forces)):
-            inner = values[np.abs(values) <= np.percentile(np.abs(values), 99)]
-            axis.hist(inner, bins=60, histtype="step", density=True, color=colour, label=name)
+        elements = int(counts.any(axis=0).sum())
+        enough = len(structures) > 2 * elements  # else the element energies fit every energy exactly
+        if enough:
+            energy = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
+            _inner_histogram(left, energy, colour)
+        label = name if enough else f"{name} (forces only: {len(structures)} structures, {elements} elements)"
+        _inner_histogram(right, forces, colour, label)
     left.set_xlabel("(energy − fitted element energies) / atoms, inner 99 % / eV")
     right.set_xlabel("force component, inner 99 % / eV Å$^{-1}$")
     for axis in (left, right):
         axis.set_ylabel("density")
         log_axis(axis, "y")
-    left.legend()
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
+
+
+def _inner_histogram(axis, values, colour, label=None) -> None:
+    """Density of the 99 % of ``values`` that are smallest in size."""
+    inner = values[np.abs(values) <= np.percentile(np.abs(values), 99)]
+    axis.hist(inner, bins=40, histtype="step", density=True, color=colour, label=label)
 
 
 def neighbour_counts(table):
