@@ -86,9 +86,7 @@ _NUMBERED = {
 
 
 def _join(graphs: list[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:
-    """Concatenate and renumber."""
-    if len(graphs) == 1:
-        return graphs[0]
+    """Concatenate and renumber, int64 (offsets float64)."""
     counts = {name: np.array([len(g[f"{name}_rank"]) for g in graphs]) for name in ("main", "a2ee2a", "qint", "pair")}
     first = {name: np.cumsum(count) - count for name, count in {**counts, "atom": natoms}.items()}
     out = {}
@@ -97,7 +95,7 @@ def _join(graphs: list[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:
             # the offsets become float64 here, in the same copy
             out[key] = np.concatenate([g[key] for g in graphs], dtype=np.float64 if value.ndim == 2 else np.int64)
             continue
-        joined = np.concatenate([g[key] for g in graphs], axis=-1)
+        joined = np.concatenate([g[key] for g in graphs], axis=-1, dtype=np.int64)
         sizes = [g[key].shape[-1] for g in graphs]
         rows = joined if joined.ndim == 2 else joined[None]
         shift: dict[str, np.ndarray] = {}

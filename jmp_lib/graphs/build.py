@@ -124,10 +124,12 @@ def cut_graphs(structures: Sequence[dict], candidates: Sequence[tuple], configs:
 
 
 def join_edges(candidates: Sequence[tuple], natoms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of all structures with the atoms numbered on."""
+    """Edges of all structures with the atoms numbered on; int64 edge_index, offset as it is."""
     if len(candidates) == 1:
-        return candidates[0]
-    edge_index, offset, squared = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*candidates), (1, 0, 0)))
+        edge_index, offset, squared = candidates[0]
+        return edge_index.astype(np.int64, copy=False), offset, squared
+    index, offsets, distances = zip(*candidates)
+    edge_index, offset, squared = np.concatenate(index, axis=1, dtype=np.int64), np.concatenate(offsets), np.concatenate(distances)
     edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges[2]) for edges in candidates])
     return edge_index, offset, squared
 

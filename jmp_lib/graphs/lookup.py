@@ -32,6 +32,7 @@ class EdgeCodes:
         """(E,) number of each offset; image(a ± b) = image(a) ± image(b)."""
         if self.images == 1:
             return np.zeros(len(offset), dtype=np.int64)
+        offset = offset.astype(np.int64, copy=False)
         return offset[:, 0] * self.strides[0] + offset[:, 1] * self.strides[1] + offset[:, 2]
 
     def edge(self, source: np.ndarray, target: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""The graph cache and its limits, batches from dropped edges, sizes before building, and known faults of neighbour searches."""
+
+import numpy as np
+import pytest
+import torch
+from structures import random_molecule, skewed_crystal, slab
+
+from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate, graph_cost
+from jmp_lib.graphs.build import a2a_edges, derive_graphs, drop_edges
+from jmp_lib.graphs.lookup import EdgeLookup
+from jmp_lib.graphs.neighbors import find_neighbors, nearest_per_target
+
+CONFIG = GraphConfig(6.0, 8, True)
+
+
+def structures():
+    return [random_molecule(), skewed_crystal(), slab(), random_molecule(12, 3)]
+
+
+def assert_equal_batches(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == b[key].dtype and torch.equal(value, b[key]), key
+        else:
+            assert value == b[key], key
+
+
+def test_kept_graphs_give_the_same_batch_as_new_ones():
+    cache = GraphCache(structures(), CONFIG)
+    new = collate([{**s, "graphs": build_graphs(s, CONFIG)} for s in structures()])
+    assert_equal_batches(collate([cache[i] for i in range(4)]), new)
+    assert_equal_batches(collate([cache[i] for i in range(4)]), new)
+
+
+def test_a_batch_of_dropped_edges_equals_the_graphs_of_each_structure():
+    cache = GraphCache(structures(), CONFIG, 0.2, np.random.default_rng(7))
+    together = collate([cache[i] for i in range(4)])
+    rng, items = np.random.default_rng(7), []
+    for s in structures():
+        items.append({**s, "graphs": build_graphs(s, CONFIG, edge_dropout=0.2, rng=rng)})
+    assert_equal_batches(together, collate(items))
+
+
+def test_structures_with_graphs_and_with_candidates_mix():
+    first, second = slab(), skewed_crystal()
+    mixed = [{**first, "graphs": build_graphs(first, CONFIG)}, {**second, "candidates": (a2a_edges(second, CONFIG), CONFIG)}]
+    assert_equal_batches(collate(mixed), collate([{**s, "graphs": build_graphs(s, CONFIG)} for s in (first, second)]))
+
+
+def test_dropping_every_edge_keeps_them_all():
+    candidates = a2a_edges(slab(), CONFIG)
+    assert drop_edges(candidates, 1.0, np.random.default_rng(0)) is candidates
+
+
+def test_the_cache_drops_what_was_not_used_longest():
+    cache = GraphCache(structures(), CONFIG, max_structures=2)
+    for row in (0, 1, 0, 2):
+        cache[row]
+    assert list(cache._kept) == [0, 2]
+
+
+def test_the_cache_stays_within_its_megabytes():
+    everything = GraphCache(structures(), CONFIG)
+    for row in range(4):
+        everything[row]
+    assert everything.kept == 4
+    half = GraphCache(structures(), CONFIG, max_mb=everything.bytes / 2e6)
+    for row in (0, 1, 2, 3, 2, 1):
+        half[row]
+        assert half.bytes <= everything.bytes / 2
+        assert half.bytes == sum(a.nbytes for g in half._kept.values() for a in g.values())
+    assert 0 < half.kept < 4
+    none = GraphCache(structures(), CONFIG, max_mb=0)
+    assert none[0]["graphs"]["main_edge_index"].size and none.kept == 0 and none.bytes == 0
+
+
+def test_wrong_use_is_named():
+    with pytest.raises(ValueError, match="max_mb is -1"):
+        GraphCache([], CONFIG, max_mb=-1)
+    with pytest.raises(ValueError, match="rng"):
+        GraphCache(structures(), CONFIG, 0.1)[0]
+    with pytest.raises(ValueError, match="structure 5 has no graphs"):
+        collate([{**slab(), "id": 5}])
+
+
+@pytest.mark.parametrize("make, config", [
+    (lambda: random_molecule(40), GraphConfig(5.0, 30, False)), (slab, GraphConfig(12.0, 30)), (skewed_crystal, GraphConfig(12.0, 30)),
+    (slab, GraphConfig(19.0, 30, reduce_above=((10, 10),))),
+])  # fmt: skip
+def test_estimated_sizes_are_near_and_counted_ones_exact(make, config):
+    structure = make()
+    graphs = build_graphs(structure, config)
+    estimate, true = graph_cost(structure, config), graph_cost({**structure, "graphs": graphs}, config)
+    assert true.exact and not estimate.exact
+    assert true.main == graphs["main_edge_index"].shape[1] and true.a2a == graphs["a2a_edge_index"].shape[1]
+    assert estimate.main == pytest.approx(true.main, rel=0.2)
+    assert estimate.a2ee2a == pytest.approx(true.a2ee2a, rel=0.2)
+    assert estimate.triplets == pytest.approx(true.triplets, rel=0.4)
+    assert true.bytes > 0
+
+
+def test_lookup_finds_all_edges_and_only_them():
+    rng = np.random.default_rng(0)
+    codes = np.unique(rng.integers(-(10**15), 10**15, 5000))
+    rng.shuffle(codes)
+    lookup = EdgeLookup(codes)
+    assert lookup._displaced.size > 0, "the test should meet places that two edges share"
+    where = {int(code): number for number, code in enumerate(codes)}
+    queries = np.concatenate([codes, codes + 1, rng.integers(-(10**15), 10**15, 5000)])
+    assert lookup.find(queries).tolist() == [where.get(int(code), -1) for code in queries]
+    assert EdgeLookup(codes[:0]).find(codes[:3]).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("limits", [[3] * 40, [0, 1, 5, 200] * 10])
+def test_nearest_keeps_the_first_of_equal_distances(limits):
+    rng = np.random.default_rng(1)
+    target = np.sort(rng.integers(0, 40, 1500))
+    distance = rng.integers(0, 12, 1500).astype(np.float32)  # many equal ones
+    expected = {}
+    for atom, limit in enumerate(limits):
+        mine = np.flatnonzero(target == atom)
+        expected.update((edge, rank) for rank, edge in enumerate(mine[np.argsort(distance[mine], kind="stable")][:limit]))
+    kept, rank = nearest_per_target(target, distance, np.array(limits))
+    assert dict(zip(kept.tolist(), rank.tolist())) == expected and (np.diff(kept) > 0).all()
+
+
+def test_the_third_direction_is_periodic_too():
+    structure = skewed_crystal()
+    _, offset, _ = find_neighbors(structure["pos"], structure["cell"], structure["pbc"], 6.0, True)
+    for axis in range(3):
+        assert {-1, 1} <= set(offset[:, axis].tolist())
+
+
+@pytest.mark.parametrize("cutoff", [2.5, 4.0, 9.0])
+def test_no_edge_is_longer_than_the_cutoff_and_its_distance_is_right(cutoff):
+    s = slab()
+    (source, target), offset, squared = find_neighbors(s["pos"], s["cell"], s["pbc"], cutoff, True)
+    length = np.linalg.norm(s["pos"][target].astype(float) - s["pos"][source] - offset @ s["cell"], axis=1)
+    assert length.max() <= cutoff + 1e-5 and length.max() > cutoff - 1.5
+    np.testing.assert_allclose(np.sqrt(squared), length, atol=1e-4)
+
+
+def test_atoms_hundreds_of_cells_away_keep_their_neighbours():
+    structure = skewed_crystal()
+    moved = structure | {"pos": structure["pos"].copy()}
+    moved["pos"][2] += (300 * structure["cell"][0] - 200 * structure["cell"][2]).astype(np.float32)
+    near, far = (a2a_edges(s, GraphConfig(6.0, 30)) for s in (structure, moved))
+    assert near[0].shape == far[0].shape
+    assert np.abs(far[1]).max() >= 300
+    assert derive_graphs(moved, far, CONFIG)["main_edge_index"].shape[1] > 0
+
+
+def test_a_lone_atom_beside_a_molecule_has_no_edges_and_does_no_harm():
+    structure = random_molecule()
+    structure["pos"][4] += 100.0
+    graphs = build_graphs(structure, GraphConfig(6.0, 8, False))
+    assert not (graphs["main_edge_index"] == 4).any() and graphs["main_edge_index"].size
