@@ -8,6 +8,7 @@ import sys
 
 from jmp_lib.data.cli import add_actions
 from jmp_lib.official.cli import add_import
+from jmp_lib.train.options import add_engine_options, with_engine
 
 
 def _reproduce(args) -> int:
@@ -31,15 +32,21 @@ def _run(args, **wanted):
 
 
 def _pretrain(args) -> int:
-    for record in _run(args, sizes=args.sizes).pretrain_all():
+    for record in with_engine(_run(args, sizes=args.sizes), args).pretrain_all():
         print(f"{record['size']}: done")
     return 0
 
 
 def _finetune(args) -> int:
-    table = _run(args, tasks=args.tasks, arms=args.arms).finetune_all()
+    table = with_engine(_run(args, tasks=args.tasks, arms=args.arms), args).finetune_all()
     print(table.to_string(index=False))
     return 0
+
+
+def _batch_budget(args) -> int:
+    from jmp_lib.train.budget import main
+
+    return main(with_engine(_run(args, sizes=args.sizes, tasks=args.tasks, arms=args.arms), args), bool(args.tasks))
 
 
 def _tables(args) -> int:
@@ -85,11 +92,20 @@ def parser() -> argparse.ArgumentParser:
     command = add("pretrain", _pretrain, "joint pre-training of the small and large model")
     add_run_options(command)
     command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
+    add_engine_options(command)
 
     command = add("finetune", _finetune, "fine-tune tasks with arms")
     add_run_options(command)
     command.add_argument("--tasks", help="task ids with commas, for instance qm9_mu,rmd17_ethanol (default all)")
     command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
+    add_engine_options(command)
+
+    command = add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying")
+    add_run_options(command)
+    command.add_argument("--sizes", help="pre-training of small, large or both, with a comma (default both)")
+    command.add_argument("--tasks", help="fine-tuning of these task ids instead, with commas")
+    command.add_argument("--arms", help="arms of the fine-tuning, with commas (default all)")
+    add_engine_options(command)
 
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)

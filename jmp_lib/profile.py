@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +93,9 @@ class Pretraining:
     scale_factor_batches: int
     checkpoint_every: int  # updates
     precision: Precision
+    # random numbers of edge dropout: one sequence per update (every process then builds the graphs of the whole
+    # batch), or one per structure (every process builds those of its own share)
+    edge_dropout_draws: Literal["batch", "structure"] = "batch"
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,27 @@ class Finetuning:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """How a training is carried out. None of it decides the numbers, beyond the order in which sums are rounded."""
+
+    devices: int = 1  # processes on this machine that share every batch, each with a GPU (or on the CPU)
+    nodes: int = 1  # machines; for more than one start the command with torchrun or srun, which then count
+    workers_data: int = 0  # processes that prepare batches ahead, per training process; 0: none
+    max_edges: int | None = None  # edges (main graph) that are computed at once; null: the whole share of a batch
+    memory_gb: float | None = None  # on a CPU: what one pass may take before the batch is split; null: no limit
+    nonfinite_budget: int = 0  # updates that may be left out because their loss or gradient is not finite
+    logs: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)  # csv is always written
+
+    def __post_init__(self):
+        for name, least in (("devices", 1), ("nodes", 1), ("workers_data", 0), ("nonfinite_budget", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"engine.{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("max_edges", "memory_gb"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"engine.{name} must be above 0 or null, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Profile:
     """Everything that decides a run, except where files lie."""
 
@@ -167,6 +191,8 @@ class Profile:
     graphs: dict[str, GraphConfig]  # per pre-training set and per family
     pretraining: Pretraining
     finetuning: Finetuning
+    engine: Engine = field(default_factory=Engine)
+    pretrained: dict[str, str] = field(default_factory=dict)  # size: official, or a folder; else pre-trained here
 
     def finetune_settings(self, family: str, task_id: str) -> FinetuneSettings:
         """Settings of one task: defaults, then the family's overrides, then the task's."""
@@ -216,6 +242,7 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
         for key in wanted:
             if key not in got:
                 raise ValueError(f"{where}.{place}: the key '{key}' is missing; add it")
+    check_keys(profile.pretrained, SIZES, f"{where}.pretrained")
     check_keys(profile.finetuning.families, FAMILIES, f"{where}.finetuning.families")
     check_keys(profile.finetuning.tasks, TASKS, f"{where}.finetuning.tasks")
     base = dataclasses.asdict(profile.finetuning.defaults)

@@ -9,11 +9,14 @@ import torch
 from jmp_lib import records
 from jmp_lib.profile import load_profile
 from jmp_lib.train import finetune as finetune_module
+from jmp_lib.train import joint_sets as joint_sets_module
 from jmp_lib.train import loop
 from jmp_lib.train import pretrain as pretrain_module
+from jmp_lib.train.batches import Share
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.ema import EMA
 from jmp_lib.train.loop import Run, train
+from jmp_lib.train.losses import Counts
 from jmp_lib.train.schedule import Updates, plateau
 from toy_sets import toy_pretraining, toy_task
 
@@ -30,11 +33,15 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 0.05, "multiplier": 1.0}], lr=0.05)
 
-    def batch(step):
-        if step == kill_at:
-            raise Killed
-        x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3))).float()
-        return {"x": x, "y": x[:, :1] * x[:, 1:2] * (float("nan") if step == poison_at else 1.0)}, [f"toy[{step}]", "toy[7]"]
+    class Batches:
+        max_edges = None
+
+        def __getitem__(self, step):
+            if step == kill_at:
+                raise Killed
+            x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3))).float()
+            part = {"x": x, "y": x[:, :1] * x[:, 1:2] * (float("nan") if step == poison_at else 1.0)}
+            return Share([part], [4], [[f"toy[{step}]", "toy[7]"]], Counts(4, 4), None)
 
     grid = torch.linspace(-1, 1, 30).reshape(10, 3)
 
@@ -43,7 +50,8 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
             return {"val_metric": (model(grid) - grid[:, :1] * grid[:, 1:2]).abs().mean().item()}
 
     return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
-               batch=batch, loss=lambda b: {"total": (model(b["x"]) - b["y"]).abs().mean()}, validate=validate,
+               data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
+               validate=validate,
                clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
                checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
                gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)
@@ -95,7 +103,8 @@ def test_gradient_of_shared_parameters_is_divided(tmp_path):
     run.clip = lambda: seen.setdefault("grads", [p.grad.clone() for p in run.model.parameters()])
     train(dataclasses.replace(run, schedule=Updates(0, 1.0, 1, 0.1, 1, 1)))
     fresh = tiny_run(tmp_path / "fresh")
-    fresh.loss(fresh.batch(0)[0])["total"].backward()
+    share = fresh.data[0]
+    fresh.loss(share.parts[0], share.counts)["total"].backward()
     divisors = [2, 1, 1, 1]
     for got, parameter, divisor in zip(seen["grads"], fresh.model.parameters(), divisors):
         assert torch.equal(got * divisor, parameter.grad)
@@ -112,7 +121,7 @@ def test_checkpoint_of_other_settings_is_not_used(tmp_path):
     save_checkpoint(path, "a", value=1.5)
     assert load_checkpoint(path, "a")["value"] == 1.5
     assert load_checkpoint(path, "b") is None
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]  # no temporary file is left
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="delete it to start"):
         load_checkpoint(path, "a")
@@ -131,11 +140,11 @@ def test_checkpoint_executes_nothing(tmp_path):
 
 @pytest.fixture
 def toy_data(monkeypatch):
-    monkeypatch.setattr(pretrain_module, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
-    pretrain_module.joint_sets.cache_clear()
+    joint_sets_module.joint_sets.cache_clear()
     yield
-    pretrain_module.joint_sets.cache_clear()
+    joint_sets_module.joint_sets.cache_clear()
 
 
 def kill_after(monkeypatch, saves: int) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
 
-from jmp_lib.graphs import GraphCache, GraphConfig, collate
+from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate
+from jmp_lib.train.losses import Counts
+from jmp_lib.train.microbatch import is_out_of_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
+from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_BATCHES = 64  # an evaluation set of at most so many batches is collated once and kept
+KEPT_GRAPHS = 50_000  # a set of at most so many structures keeps its graphs in memory
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,7 +29,8 @@ def choose_device(name: str) -> torch.device:
 
 def to_device(batch: dict, device: torch.device) -> dict:
     """``batch`` with its tensors on ``device``."""
-    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    return {key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()}
 
 
 class Labelled:
@@ -35,6 +41,10 @@ class Labelled:
 
     def __init__(self, structures, normalisers: dict[str, Normaliser], dataset_index: int | None = None):
         self.structures, self.normalisers, self.dataset_index = structures, normalisers, dataset_index
+        self._natoms = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_natoms": None}  # memory maps are opened anew by every process
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -48,31 +58,112 @@ class Labelled:
             item["dataset_index"] = self.dataset_index
         return item
 
+    def natoms(self, index: int) -> int:
+        """Atoms of a structure, without reading it where the set knows."""
+        if self._natoms is None:
+            self._natoms = getattr(self.structures, "natoms", ())
+        return int(self._natoms[index]) if len(self._natoms) else len(self.structures[index]["pos"])
+
+
+class FreshGraphs:
+    """As ``GraphCache``, for sets too large to keep: graphs are built at every access."""
+
+    def __init__(self, structures: Sequence[dict], config: GraphConfig, edge_dropout: float = 0.0, rng=None):
+        self.structures, self.config, self.edge_dropout, self.rng = structures, config, edge_dropout, rng
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def __getitem__(self, index: int) -> dict:
+        structure = self.structures[index]
+        graphs = build_graphs(structure, self.config, edge_dropout=self.edge_dropout, rng=self.rng)
+        return {**structure, "graphs": graphs}
+
 
 def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
-                dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache:
-    """Structures with normalised labels and graphs, the graphs computed when first asked for."""
-    return GraphCache(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout)
+                dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache | FreshGraphs:
+    """Structures with normalised labels and graphs, the graphs computed when asked for."""
+    kind = GraphCache if len(structures) <= KEPT_GRAPHS else FreshGraphs
+    return kind(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout)
 
 
-def batch_maker(caches: Sequence[GraphCache], names: Sequence[str], sampler: Sampler, seed: int,
-                device: torch.device) -> Callable[[int], tuple[dict, list[str]]]:
-    """Function from update number to (batch on the device, names of its structures).
+@dataclass
+class Share:
+    """What one process computes of one update: ``parts`` of the batch, one after the other."""
 
-    Edge dropout draws from a generator seeded by (seed, update number), so a resumed run drops the same edges.
+    parts: list[dict]
+    edges: list[int]  # of every part, main graph
+    names: list[list[str]]  # of the structures of every part
+    counts: Counts  # of the whole batch
+    max_edges: int | None  # with which the parts were cut
+
+    def pin_memory(self) -> Share:
+        """For copies to a GPU that run beside the computation."""
+        self.parts = [{key: value.pin_memory() if isinstance(value, torch.Tensor) else value
+                       for key, value in part.items()} for part in self.parts]
+        return self
+
+
+def balanced(sizes: Sequence[int], processes: int) -> list[list[int]]:
+    """Places of a batch for every process: the largest first, always to the process with the least so far."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    load = [0] * processes
+    for place in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        lightest = load.index(min(load))
+        shares[lightest].append(place)
+        load[lightest] += sizes[place]
+    return [sorted(share) for share in shares]
+
+
+class UpdateBatches(torch.utils.data.Dataset):
+    """``batches[k]``: this process's share of the batch of update k, a function of (seed, k) alone.
+
+    Shares are balanced by atoms (edges follow them: the neighbour limit is the same), parts are cut by edges.  Edge
+    dropout draws from a generator seeded by (seed, k), or with ``draws`` "structure" by (seed, k, place in the batch).
     """
 
-    def make(step: int) -> tuple[dict, list[str]]:
-        pairs = sampler.batch(step)
-        rng = np.random.default_rng([seed, 1, step])
-        items = []
-        for which, index in pairs:
-            caches[which].rng = rng
-            items.append(caches[which][index])
-        labels = [f"{names[which]}[{item['id']}]" for (which, _), item in zip(pairs, items)]
-        return to_device(collate(items), device), labels
+    def __init__(self, caches: Sequence[GraphCache], names: Sequence[str], sampler: Sampler, seed: int, *,
+                 draws: str = "batch", max_edges: int | None = None, rank: int = 0, processes: int = 1):
+        self.caches, self.names, self.sampler, self.seed, self.draws = list(caches), list(names), sampler, seed, draws
+        self.rank, self.processes = rank, processes
+        self._max_edges = torch.tensor([max_edges or 0]).share_memory_()  # seen by the processes that prepare ahead
 
-    return make
+    @property
+    def max_edges(self) -> int | None:
+        """Edges of a part; a change holds for batches that are prepared from now on."""
+        return int(self._max_edges[0]) or None
+
+    @max_edges.setter
+    def max_edges(self, value: int | None) -> None:
+        self._max_edges[0] = value or 0
+
+    def __getitem__(self, step: int) -> Share:
+        items, names, counts = self.items(step)
+        max_edges = self.max_edges
+        edges = [item["graphs"]["main_edge_index"].shape[1] for item in items]
+        parts = parts_by_edges(edges, max_edges)
+        return Share(parts=[collate([items[i] for i in part]) for part in parts],
+                     edges=[sum(edges[i] for i in part) for part in parts],
+                     names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
+
+    def items(self, step: int) -> tuple[list[dict], list[str], Counts]:
+        """This process's structures of update ``step``, their names, and the counts of the whole batch."""
+        pairs = self.sampler.batch(step)
+        natoms = [self.caches[which].structures.natoms(index) for which, index in pairs]
+        own = set(balanced(natoms, self.processes)[self.rank])
+        rng = np.random.default_rng([self.seed, 1, step])
+        items, names = [], []
+        for place, (which, index) in enumerate(pairs):
+            cache = self.caches[which]
+            in_sequence = self.draws == "batch" and cache.edge_dropout  # others' draws come before ours
+            if place not in own and not in_sequence:
+                continue
+            cache.rng = rng if self.draws == "batch" else np.random.default_rng([self.seed, 1, step, place])
+            item = cache[index]
+            if place in own:
+                items.append(item)
+                names.append(f"{self.names[which]}[{item['id']}]")
+        return items, names, Counts(len(pairs), sum(natoms))
 
 
 class EvaluationSet:
@@ -80,37 +171,50 @@ class EvaluationSet:
 
     def __init__(self, cache: GraphCache, batch_size: int, device: torch.device):
         self.cache, self.batch_size, self.device = cache, batch_size, device
-        self._kept: list[dict] = []
+        self._kept: dict[range, dict] = {}
 
     def __len__(self) -> int:
         return -(-len(self.cache) // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict]:
-        for number in range(len(self)):
-            if number < len(self._kept):
-                yield self._kept[number]
-                continue
-            rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.cache)))
-            batch = to_device(collate([self.cache[row] for row in rows]), self.device)
-            if len(self) <= KEPT_BATCHES:
-                self._kept.append(batch)
-            yield batch
+    def rows(self, number: int) -> range:
+        """Rows of the set in batch ``number``."""
+        return range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.cache)))
+
+    def batch(self, rows: range) -> dict:
+        """The batch of ``rows`` on the device."""
+        if rows in self._kept:
+            return self._kept[rows]
+        batch = to_device(collate([self.cache[row] for row in rows]), self.device)
+        if len(self) <= KEPT_BATCHES:
+            self._kept[rows] = batch
+        return batch
 
 
 def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict], dict[str, torch.Tensor]],
-            gradients: bool) -> dict[str, np.ndarray]:
+            gradients: bool, processes: Processes | None = None) -> dict[str, np.ndarray]:
     """Predictions of a whole set, in normalised units and in order: name -> (S,) or (ΣN,3), float64.
 
     pick: chooses arrays from the model's output.  gradients: the model differentiates with respect to
-    positions (gradient forces), so automatic differentiation stays on.
+    positions (gradient forces), so automatic differentiation stays on.  processes: each takes every n-th batch,
+    and all get all predictions.  A batch that does not fit in memory is halved.
     """
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        with torch.set_grad_enabled(gradients):
-            output = pick(model(batch))
-        for name, value in output.items():
-            parts.setdefault(name, []).append(value.detach().double().cpu().numpy())
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    rank, size = (processes.rank, processes.size) if processes else (0, 1)
+
+    def outputs(rows: range) -> dict[str, np.ndarray]:
+        try:
+            with torch.set_grad_enabled(gradients):
+                output = pick(model(batches.batch(rows)))
+            return {name: value.detach().double().cpu().numpy() for name, value in output.items()}
+        except Exception as error:
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+        halves = [outputs(half) for half in (rows[:len(rows) // 2], rows[len(rows) // 2:])]
+        return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+
+    own = {number: outputs(batches.rows(number)) for number in range(rank, len(batches), size)}
+    every = {number: found for part in (processes.gather(own) if processes else [own])
+             for number, found in part.items()}
+    return {name: np.concatenate([every[number][name] for number in range(len(batches))]) for name in every[0]}
 
 
 def split_atoms(values: np.ndarray, structures) -> list[np.ndarray]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from jmp_lib import records
@@ -25,15 +24,19 @@ from jmp_lib.data.tasks import Task, TaskData, load_task_data
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.profile import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
-from jmp_lib.train.batches import EvaluationSet, batch_maker, choose_device, graph_cache, predict
+from jmp_lib.train import launch
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict
+from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.ema import EMA
-from jmp_lib.train.loop import Run, train, used_precision
-from jmp_lib.train.losses import finetuning_loss
+from jmp_lib.train.loop import Run, train
+from jmp_lib.train.losses import Counts, finetuning_loss
 from jmp_lib.train.metrics import mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
-from jmp_lib.train.pretrain import describe_model, pretrain, scale_factors
+from jmp_lib.train.pretrain import describe_model, how, pretrain, scale_factors
+from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import Group, in_updates, layerwise_groups, parameter_groups, plateau
+from jmp_lib.train.start import given_start
 from jmp_lib.train.weights import load_weights, save_weights, set_factors
 
 
@@ -47,22 +50,28 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
     if arm not in ARMS:
         raise ValueError(f"unknown arm '{arm}'; {nearest(arm, ARMS)}".replace("key", "arm"))
     out_dir = Path(out_dir)
+    record_path = records.finetune_record_path(out_dir, task_id, arm, fold)
     size = "small" if arm.endswith("-S") else "large"
+    if launch.needed(profile.engine):
+        launch.in_processes(profile, out_dir, progress, task_id=task_id, arm=arm, fold=fold)
+        return records.read_record(record_path)
     caps_of = profile.finetune_settings(task_id.split("_")[0], task_id)
     data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
                           caps={"train": caps_of.max_train, "val": caps_of.max_val, "test": caps_of.max_test})
-    start = {"scale_factors": scale_factors(profile, size, out_dir)}
-    if arm.startswith("JMP"):
+    start = given_start(profile, size, out_dir) or {"scale_factors": scale_factors(profile, size, out_dir)}
+    if not arm.startswith("JMP"):
+        start.pop("pretrained", None)
+    elif "pretrained" not in start:
         start["pretrained"] = pretrain(profile, size, out_dir, progress)["files"]["weights"]
-    record_path = records.finetune_record_path(out_dir, task_id, arm, fold)
-    work = records.work_dir(record_path, out_dir)
-    work.mkdir(parents=True, exist_ok=True)
-    with FileLock(work / "lock"):
+    processes = Processes(choose_device(profile.device), caps_of.precision)
+    with processes.alone(records.work_dir(record_path, out_dir) / "lock"):
         parameters = finetuning_parameters(profile, data.task, arm)
-        fingerprint = records.fingerprint({"kind": "finetune", "task": task_id, "arm": arm, "fold": fold, "start": start,
-                                           "parameters": parameters, "data": [data.data_sha256, data.split_sha256]})
-        done = records.finished_record(record_path, out_dir, fingerprint)
-        return done or _finetune(profile, data, arm, size, out_dir, start, parameters, fingerprint, progress)
+        fingerprint = records.fingerprint({
+            "kind": "finetune", "task": task_id, "arm": arm, "fold": fold, "start": start, "parameters": parameters,
+            "data": [data.data_sha256, data.split_sha256]})
+        if not processes.broadcast(records.finished_record(record_path, out_dir, fingerprint) is not None):
+            _finetune(profile, data, arm, size, out_dir, start, parameters, fingerprint, progress, processes)
+    return records.read_record(record_path)
 
 
 def finetuning_parameters(profile: Profile, task: Task, arm: str) -> dict:
@@ -108,44 +117,64 @@ def new_model(profile: Profile, task: Task, settings: FinetuneSettings, size: st
     return FinetuneModel(profile.models[size], heads)
 
 
-def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fingerprint, progress) -> dict:
-    task, label = data.task, data.label
+def parts_of_run(profile: Profile, data: TaskData, size: str, normalisers: dict[str, Normaliser], processes: Processes):
+    """What the loop trains: (model without start weights and factors, update batches, loss of a part of a batch)."""
+    task = data.task
+    settings = profile.finetune_settings(task.family, task.id)
+    model = new_model(profile, task, settings, size).to(processes.device)
+    cache = graph_cache(data.train, normalisers, profile.graphs[task.family])
+    sampler = Sampler.single(len(data.train), settings.batch_size, profile.seed)
+    batches = UpdateBatches([cache], [data.train.name], sampler, profile.seed, max_edges=profile.engine.max_edges,
+                            rank=processes.rank, processes=processes.size)
+    coefficients = {data.label: 1.0} if not task.is_force_task else \
+        {"forces": settings.force_coefficient, "energy": settings.energy_coefficient}
+
+    def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
+        return {"total": finetuning_loss(model(batch), batch, coefficients, counts)}
+
+    return model, batches, loss
+
+
+def new_optimizer(model: torch.nn.Module, profile: Profile, settings: FinetuneSettings,
+                  arm: str) -> torch.optim.Optimizer:
+    """AdamW with the layer-wise rates of the arm."""
+    return torch.optim.AdamW(parameter_groups(model, learning_rate_groups(profile, arm), settings.lr), lr=settings.lr,
+                             betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
+
+
+def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fingerprint, progress, processes) -> None:
+    task, label, device = data.task, data.label, processes.device
     settings = profile.finetune_settings(task.family, task.id)
     record_path = records.finetune_record_path(out_dir, task.id, arm, data.fold)
     work = records.work_dir(record_path, out_dir)
     torch.set_num_threads(profile.threads)
-    device = choose_device(profile.device)
     normalisers = fit_normalisers(data, settings)
     gradients = task.is_force_task and (settings.force_head or task.head) == "gradient_forces"
 
-    model = new_model(profile, task, settings, size).to(device)
+    model, batches, loss = parts_of_run(profile, data, size, normalisers, processes)
+    sampler = batches.sampler
     if "pretrained" in start:
         load_backbone(model, load_weights(out_dir / start["pretrained"]["file"]))
     set_factors(model, start["scale_factors"])
-
     graph = profile.graphs[task.family]
-    sampler = Sampler.single(len(data.train), settings.batch_size, profile.seed)
-    evaluation = {part: EvaluationSet(graph_cache(getattr(data, part), normalisers, graph), settings.eval_batch_size, device)
-                  for part in ("val", "test")}
-    coefficients = {label: 1.0} if not task.is_force_task else \
-        {"forces": settings.force_coefficient, "energy": settings.energy_coefficient}
+    caches = {part: graph_cache(getattr(data, part), normalisers, graph) for part in ("val", "test")}
+    evaluation = {part: EvaluationSet(cache, settings.eval_batch_size, device) for part, cache in caches.items()}
 
     def predicted(part: str) -> np.ndarray:
         """De-normalised predictions of a part in the label's unit: (S,), or (ΣN,3) for forces."""
-        values = predict(model, evaluation[part], lambda output: {label: output[label]}, gradients)[label]
+        values = predict(model, evaluation[part], lambda output: {label: output[label]}, gradients, processes)[label]
         return denormalised(values, getattr(data, part), normalisers[label], task)
 
     truth = {part: true_values(getattr(data, part), label, task) for part in ("val", "test")}
-    optimizer = torch.optim.AdamW(parameter_groups(model, learning_rate_groups(profile, arm), settings.lr), lr=settings.lr,
-                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
-    with tqdm(desc=f"{task.id} {arm}", unit="update", mininterval=10, disable=not progress) as bar:
+    optimizer = new_optimizer(model, profile, settings, arm)
+    if processes.first:
+        remove_unfinished(work)
+    silent = not progress or not processes.first
+    with tqdm(desc=f"{task.id} {arm}", unit="update", mininterval=10, disable=silent) as bar:
         done = train(Run(
             model=model, optimizer=optimizer,
             schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
-            updates_per_epoch=sampler.batches_per_epoch,
-            batch=batch_maker([graph_cache(data.train, normalisers, graph)], [data.train.name], sampler, profile.seed,
-                              device),
-            loss=lambda batch: {"total": finetuning_loss(model(batch), batch, coefficients)},
+            updates_per_epoch=sampler.batches_per_epoch, data=batches, loss=loss,
             validate=lambda: {"val_metric": task.print_factor * mae(predicted("val"), truth["val"])},
             clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), settings.clip_value),
             fingerprint=fingerprint, checkpoint=work / "checkpoint.pt", checkpoint_every=settings.checkpoint_every,
@@ -153,9 +182,12 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
             gradient_divisors=model.gradient_divisors(), watch="val_metric",
             plateau=plateau(optimizer, settings.plateau_factor, settings.plateau_patience),
             patience=settings.early_stopping_patience, min_delta=settings.min_delta,
-            stop_below_lr=settings.stop_below_lr, precision=settings.precision, bar=bar))
+            stop_below_lr=settings.stop_below_lr, processes=processes, engine=profile.engine, name=f"{task.id} {arm}",
+            bar=bar))
 
     test = predicted("test")
+    if not processes.first:
+        return
     save_weights(work / "model", model, {
         "kind": "finetune", "task": task.id, "arm": arm, "label": label, "unit": task.label_unit,
         "backbone": profile.models[size].to_dict(),
@@ -175,15 +207,15 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
         "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()), "start": start,
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in normalisers.items()},
         "history": done.history, "wall_time_s": done.seconds, "train_time_s": done.train_seconds,
-        "peak_memory_mb": records.peak_memory_mb(), "device": records.device_name(device), "threads": profile.threads,
-        "precision": used_precision(settings.precision, device), "commit": records.git_commit(),
+        **how(done, processes, profile), "peak_memory_mb": records.peak_memory_mb(),
+        "device": records.device_name(device), "threads": profile.threads,
+        "precision": processes.precision, "commit": records.git_commit(),
         "versions": records.versions(), "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
         "predictions": predictions,
         "files": {"predictions": predictions, "weights": records.file_entry(work / "model.safetensors", out_dir)},
         "fingerprint": fingerprint}
     records.write_json(record_path, record)
-    (work / "checkpoint.pt").unlink(missing_ok=True)
-    return records.read_record(record_path)
+    remove_checkpoints(work / "checkpoint.pt")
 
 
 def true_values(structures, label: str, task: Task) -> np.ndarray:

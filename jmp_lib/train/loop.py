@@ -1,14 +1,14 @@
 """The training loop, shared by pre-training and fine-tuning; read it from top to bottom.
 
-One update: batch -> loss -> gradients -> divide shared ones -> clip -> AdamW -> moving average -> rates.
-Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
+One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
+-> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -17,8 +17,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from jmp_lib.profile import Engine
+from jmp_lib.records import write_json
+from jmp_lib.train.batches import Share, UpdateBatches, to_device
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.ema import EMA
+from jmp_lib.train.feed import end, prepared, termination
+from jmp_lib.train.logs import Logs, memory_mb
+from jmp_lib.train.losses import Counts
+from jmp_lib.train.microbatch import accumulate
+from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import Updates, set_rates
 
 
@@ -30,13 +38,17 @@ class Run:
     optimizer: torch.optim.Optimizer
     schedule: Updates
     updates_per_epoch: int
-    batch: Callable[[int], tuple[dict, list[str]]]  # update number -> (batch on the device, names of its structures)
-    loss: Callable[[dict], dict[str, Tensor]]  # batch -> {"total": ..., parts}
+    data: UpdateBatches  # update number -> this process's share of the batch
+    loss: Callable[[dict, Counts], dict[str, Tensor]]  # part of a batch, counts of the whole -> {"total": ..., parts}
     validate: Callable[[], dict[str, float]]  # with the model in evaluation mode
     clip: Callable[[], None]
     fingerprint: str
     checkpoint: Path
     checkpoint_every: int
+    processes: Processes = field(default_factory=Processes)
+    engine: Engine = field(default_factory=Engine)
+    name: str = "training"
+    loss_names: tuple[str, ...] = ("total",)
     ema: EMA | None = None
     restart: bool = False  # the cosine rises again after its end (pre-training)
     gradient_divisors: dict[str, int] = field(default_factory=dict)
@@ -45,7 +57,6 @@ class Run:
     patience: int | None = None  # validations without improvement before the run stops
     min_delta: float = 0.0
     stop_below_lr: float = 0.0
-    precision: str = "float32"
     bar: tqdm | None = None
 
 
@@ -56,68 +67,95 @@ class Progress:
     step: int = 0  # updates done
     seconds: float = 0.0  # wall time so far
     train_seconds: float = 0.0  # of it, without validation
+    waiting_seconds: float = 0.0  # of the training time, waiting for data
     loss_sum: float = 0.0  # since the last validation
     loss_count: int = 0
     best_value: float | None = None
     best_step: int = 0
     without_improvement: int = 0
     stopped: str = ""  # why the run ended early
+    max_edges: int | None = None  # of a part of a batch, as it has become by running out of memory
+    skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
     history: list[dict] = field(default_factory=list)
     best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the training time that was spent waiting for data."""
+        return self.waiting_seconds / self.train_seconds if self.train_seconds else 0.0
 
 
 def train(run: Run) -> Progress:
     """Run to the end, from the last checkpoint if there is one.  The model ends with the chosen weights.
 
-    Raises ``FloatingPointError`` naming the structures when the loss is not finite.
+    Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite, ``RuntimeError``
+    when a single structure does not fit in memory, and ends with ``Terminated`` when SIGTERM comes.
     """
+    processes, scaler = run.processes, run.processes.scaler
     divided = [(p, run.gradient_divisors[name]) for name, p in run.model.named_parameters()
                if name in run.gradient_divisors]
-    scaler = torch.amp.GradScaler(enabled=_half(run) is torch.float16)
-    progress = _resume(run, scaler)
+    progress = _resume(run)
+    run.data.max_edges = progress.max_edges
     if progress.step == 0:
         set_rates(run.optimizer, 0, run.schedule, run.restart)
     if run.bar is not None:
         run.bar.reset(total=run.schedule.stop_at)
         run.bar.update(progress.step)
+    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step, run.name, run.fingerprint) \
+        if processes.first else None
+    last = 0 if progress.stopped else run.schedule.stop_at
+    batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
 
-    while progress.step < run.schedule.stop_at and not progress.stopped:
-        began = time.perf_counter()
-        run.model.train()
-        batch, names = run.batch(progress.step)
-        rate = max(group["lr"] for group in run.optimizer.param_groups)
-        run.optimizer.zero_grad(set_to_none=True)
-        with _autocast(run):
-            losses = run.loss(batch)
-        value = float(losses["total"].detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss of update {progress.step} is {value} (learning rate {rate:.2e}); structures of this batch: "
-                f"{', '.join(names)}; look at their labels and close contacts, or lower lr in the profile")
-        scaler.scale(losses["total"]).backward()
-        scaler.unscale_(run.optimizer)
-        for parameter, divisor in divided:
-            if parameter.grad is not None:
-                parameter.grad.div_(divisor)
-        run.clip()
-        scaler.step(run.optimizer)
-        scaler.update()
-        if run.ema is not None:
-            run.ema.update()
-        progress.step += 1
-        progress.loss_sum += value
-        progress.loss_count += 1
-        set_rates(run.optimizer, progress.step, run.schedule, run.restart)
-        elapsed = time.perf_counter() - began
-        progress.train_seconds += elapsed
-        progress.seconds += elapsed
+    with termination() as asked, closing(batches), closing(logs) if logs else nullcontext():
+        while progress.step < run.schedule.stop_at and not progress.stopped:
+            began = time.perf_counter()
+            share = next(batches)
+            waited = time.perf_counter() - began
+            run.model.train()
+            rate = max(group["lr"] for group in run.optimizer.param_groups)
+            run.optimizer.zero_grad(set_to_none=True)
+            losses, share = _gradients(run, progress, share)
+            values = [losses.get(name, 0.0) for name in run.loss_names]
+            *values, ask_end = processes.sum_numbers([*values, float(bool(asked))])
+            losses = dict(zip(run.loss_names, values))
+            processes.sum_gradients(run.model.parameters())
+            scaler.unscale_(run.optimizer)
+            for parameter, divisor in divided:
+                if parameter.grad is not None:
+                    parameter.grad.div_(divisor)
+            norm = _gradient_norm(run.model)
+            if math.isfinite(losses["total"]) and (math.isfinite(norm) or scaler.is_enabled()):
+                run.clip()
+                scaler.step(run.optimizer)
+                if run.ema is not None:
+                    run.ema.update()
+                progress.loss_sum += losses["total"]
+                progress.loss_count += 1
+            else:
+                _leave_out(run, progress, share, losses, norm, rate)
+            scaler.update()
+            progress.step += 1
+            set_rates(run.optimizer, progress.step, run.schedule, run.restart)
+            elapsed = time.perf_counter() - began
+            progress.train_seconds += elapsed
+            progress.waiting_seconds += waited
+            progress.seconds += elapsed
+            if logs is not None:
+                parts = {name: value for name, value in losses.items() if name != "total"}
+                logs.update({"update": progress.step, "epoch": progress.step / run.updates_per_epoch, "lr": rate,
+                             "loss": losses["total"], **parts, "grad_norm": norm, "seconds": elapsed, "waiting": waited,
+                             "memory_mb": memory_mb(processes.device)})
 
-        if progress.step % run.schedule.validate_every == 0 or progress.step == run.schedule.stop_at:
-            _validate(run, progress, rate)
-        if progress.step % run.checkpoint_every == 0:
-            _save(run, progress, scaler)
-        if run.bar is not None:
-            run.bar.update()
+            if progress.step % run.schedule.validate_every == 0 or progress.step == run.schedule.stop_at:
+                _validate(run, progress, rate, logs)
+            if progress.step % run.checkpoint_every == 0 or ask_end:
+                _save(run, progress)
+            if ask_end:
+                processes.wait()
+                end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and the same "
+                    "command goes on from there")
+            if run.bar is not None:
+                run.bar.update()
 
     if progress.best_weights is not None:
         run.model.load_state_dict(progress.best_weights)
@@ -127,12 +165,51 @@ def train(run: Run) -> Progress:
     return progress
 
 
-def _validate(run: Run, progress: Progress, rate: float) -> None:
+def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, float], Share]:
+    """Losses and gradients of this process's share, cut into smaller parts when memory runs out."""
+
+    def loss(part: dict) -> dict[str, Tensor]:
+        with run.processes.autocast():
+            return run.loss(to_device(part, run.processes.device), share.counts)
+
+    def cut_again(max_edges: int | None) -> Share:
+        run.data.max_edges = progress.max_edges = max_edges
+        return run.data[progress.step]
+
+    if share.max_edges != progress.max_edges:  # prepared before memory ran out
+        share = cut_again(progress.max_edges)
+    return accumulate(share, cut_again, loss, lambda total: run.processes.scaler.scale(total).backward(),
+                      lambda: run.optimizer.zero_grad(set_to_none=True), run.engine.memory_gb)
+
+
+def _gradient_norm(model: torch.nn.Module) -> float:
+    """Norm of the whole gradient, before clipping."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+
+
+def _leave_out(run: Run, progress: Progress, share: Share, losses: dict, norm: float, rate: float) -> None:
+    """An update whose loss or gradient is not finite: its batch is saved, and it is skipped or ends the run."""
+    names = sorted({name for own in run.processes.gather(share.names) for part in own for name in part})
+    found = {"update": progress.step, "structures": names, "losses": {k: str(v) for k, v in losses.items()},
+             "gradient_norm": str(norm), "learning_rate": rate}
+    progress.skipped.append(found)
+    file = run.checkpoint.parent / "nonfinite.json"
+    if run.processes.first:
+        write_json(file, {"run": run.name, "updates": progress.skipped})
+    if len(progress.skipped) > run.engine.nonfinite_budget:
+        what = f"loss of update {progress.step} is {losses['total']}" if not math.isfinite(losses["total"]) else \
+            f"gradient norm of update {progress.step} is {norm}"
+        raise FloatingPointError(
+            f"the {what} (learning rate {rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); "
+            "look at their labels and close contacts, lower lr, or raise engine.nonfinite_budget to leave it out")
+
+
+def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> None:
     """Validation, one row of history, plateau step, best weights, early stopping."""
     began = time.perf_counter()
     run.model.eval()
     with run.ema.swapped_in() if run.ema is not None else nullcontext():
-        with _autocast(run):
+        with run.processes.autocast():
             values = run.validate()
         improved = run.watch is not None and (
             progress.best_value is None or values[run.watch] < progress.best_value - run.min_delta)
@@ -143,9 +220,11 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
     progress.seconds += time.perf_counter() - began
     progress.history.append({
         "step": progress.step, "epoch": progress.step / run.updates_per_epoch, "lr": rate,
-        "train_loss": progress.loss_sum / progress.loss_count, "seconds": progress.seconds,
-        "train_seconds": progress.train_seconds, **values})
+        "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
+        "seconds": progress.seconds, "train_seconds": progress.train_seconds, **values})
     progress.loss_sum, progress.loss_count = 0.0, 0
+    if logs is not None:
+        logs.validation(progress.history[-1])
     if run.bar is not None and run.watch is not None:
         run.bar.set_postfix({run.watch: f"{values[run.watch]:.4g}"}, refresh=False)
 
@@ -157,42 +236,30 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
         progress.stopped = f"learning rate below {run.stop_below_lr:.1e}"
 
 
-def _save(run: Run, progress: Progress, scaler) -> None:
+def _save(run: Run, progress: Progress) -> None:
+    if not run.processes.first:
+        return
     fields = {name: getattr(progress, name) for name in asdict(Progress())}
     save_checkpoint(run.checkpoint, run.fingerprint, model=run.model.state_dict(), optimizer=run.optimizer.state_dict(),
                     ema=run.ema.state_dict() if run.ema is not None else None,
                     plateau=run.plateau.state_dict() if run.plateau is not None else None,
-                    scaler=scaler.state_dict(), progress=fields)
+                    scaler=run.processes.scaler.state_dict(), progress=fields)
 
 
-def _resume(run: Run, scaler) -> Progress:
+def _resume(run: Run) -> Progress:
     """Restore the last checkpoint of this run, or start from update 0."""
     state = load_checkpoint(run.checkpoint, run.fingerprint)
     if state is None:
-        return Progress()
+        return Progress(max_edges=run.engine.max_edges)
+    if run.engine.max_edges is not None:
+        kept = state["progress"]["max_edges"] or run.engine.max_edges
+        state["progress"]["max_edges"] = min(run.engine.max_edges, kept)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.ema is not None:
         run.ema.load_state_dict(state["ema"])
     if run.plateau is not None:
         run.plateau.load_state_dict(state["plateau"])
-    if scaler.is_enabled():
-        scaler.load_state_dict(state["scaler"])
+    if run.processes.scaler.is_enabled():
+        run.processes.scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])
-
-
-def _half(run: Run):
-    """Number type of mixed precision, None for float32. On a CPU every run is float32."""
-    device = next(run.model.parameters()).device
-    return {"bfloat16-mixed": torch.bfloat16, "float16-mixed": torch.float16}.get(run.precision) \
-        if device.type == "cuda" else None
-
-
-def _autocast(run: Run):
-    half = _half(run)
-    return nullcontext() if half is None else torch.autocast("cuda", half)
-
-
-def used_precision(precision: str, device: torch.device) -> str:
-    """The precision that a run really uses on ``device``, for its record."""
-    return precision if device.type == "cuda" else "float32"

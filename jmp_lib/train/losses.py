@@ -2,15 +2,27 @@
 
 Symbols: B structures, N atoms of all structures together, T pre-training tasks.
 ``batch`` (N,) is the structure index of every atom, sorted from 0 to B-1.
+
+Means are sums over what is at hand divided by the counts of the WHOLE batch (``Counts``).  Losses and gradients of
+parts of a batch, computed one after the other or by several processes, therefore just add up.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 EPSILON = 1.0e-6  # added to every component of the force error before the norm
+
+
+class Counts(NamedTuple):
+    """Structures and atoms of the whole batch of an update."""
+
+    structures: int
+    atoms: int
 
 
 def force_distance(predicted: Tensor, target: Tensor) -> Tensor:
@@ -27,33 +39,37 @@ def per_structure_mean(values: Tensor, batch: Tensor, count: int) -> Tensor:
 
 def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy: Tensor, forces: Tensor,
                      batch: Tensor, task: Tensor, energy_scale: Tensor, force_scale: Tensor,
-                     structurewise: bool = True) -> dict[str, Tensor]:
+                     structurewise: bool = True, counts: Counts | None = None) -> dict[str, Tensor]:
     """Joint pre-training loss: every structure is judged by the heads of its own data set only.
 
     predicted_energy (B,T), predicted_forces (N,3,T), energy (B,), forces (N,3), batch (N,),
     task (B,) index of each structure's data set, energy_scale and force_scale (T,).
     Energy: |ŷ - y| · scale, mean over structures.  Forces: shifted L2 norm · scale, mean over the atoms of
     each structure and then over structures (``structurewise``), else mean over all atoms.
+    counts: of the whole batch, when these structures are a part of it.
     Returns the scalars total, energy and force.
     """
     own_energy = predicted_energy.gather(1, task[:, None]).squeeze(1)
     own_forces = predicted_forces.gather(2, task[batch][:, None, None].expand(-1, 3, 1)).squeeze(2)
     energy_terms = (own_energy - energy).abs() * energy_scale[task]
     force_terms = force_distance(own_forces, forces) * force_scale[task][batch]
-    force_terms_of_structures = per_structure_mean(force_terms, batch, len(energy))
-    energy_loss = energy_terms.mean()
-    force_loss = force_terms_of_structures.mean() if structurewise else force_terms.mean()
+    counts = counts or Counts(len(energy), len(batch))
+    energy_loss = energy_terms.sum() / counts.structures
+    if structurewise:
+        force_loss = per_structure_mean(force_terms, batch, len(energy)).sum() / counts.structures
+    else:
+        force_loss = force_terms.sum() / counts.atoms
     return {"total": energy_loss + force_loss, "energy": energy_loss, "force": force_loss}
 
 
-def scalar_loss(predicted: Tensor, target: Tensor) -> Tensor:
+def scalar_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
     """Mean absolute error over structures: (B,), (B,) -> scalar."""
-    return (predicted - target).abs().mean()
+    return (predicted - target).abs().sum() / (counts.structures if counts else len(target))
 
 
-def vector_loss(predicted: Tensor, target: Tensor) -> Tensor:
+def vector_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
     """Mean over all atoms of the batch of the shifted L2 norm: (N,3), (N,3) -> scalar."""
-    return force_distance(predicted, target).mean()
+    return force_distance(predicted, target).sum() / (counts.atoms if counts else len(target))
 
 
 def binary_loss(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
@@ -68,17 +84,18 @@ def multiclass_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None
 
 
 def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
-                    coefficients: dict[str, float]) -> Tensor:
+                    coefficients: dict[str, float], counts: Counts | None = None) -> Tensor:
     """Sum over targets of coefficient · loss; vectors (N,3) by ``vector_loss``, scalars by ``scalar_loss``.
 
     Targets with coefficient 0 are left out (rMD17, MD22 and SPICE train on forces only).
+    counts: of the whole batch, when these structures are a part of it.
     Raises ``ValueError`` when every coefficient is 0.
     """
     terms = []
     for name, coefficient in coefficients.items():
         if coefficient:
             loss = vector_loss if target[name].dim() == 2 else scalar_loss
-            terms.append(coefficient * loss(predicted[name], target[name]))
+            terms.append(coefficient * loss(predicted[name], target[name], counts))
     if not terms:
         raise ValueError("all loss coefficients are 0: give at least one target a coefficient above 0")
     return torch.stack(terms).sum()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,64 +20,19 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from jmp_lib import records
-from jmp_lib.data.tasks import load_pretraining_data
 from jmp_lib.model import PretrainModel
-from jmp_lib.profile import PRETRAINING_SETS, PretrainingSet, Profile
-from jmp_lib.train import losses
-from jmp_lib.train.batches import EvaluationSet, batch_maker, choose_device, graph_cache, predict, split_atoms
+from jmp_lib.profile import PRETRAINING_SETS, Profile
+from jmp_lib.train import launch, losses
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict, split_atoms
+from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.ema import EMA
-from jmp_lib.train.loop import Run, train, used_precision
+from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, profile_sets
+from jmp_lib.train.loop import Progress, Run, train
 from jmp_lib.train.metrics import force_mae, mae
-from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import in_updates
 from jmp_lib.train.weights import fit_factors, read_factors, save_weights, set_factors
-
-
-@dataclasses.dataclass(frozen=True)
-class JointSet:
-    """One pre-training set with what was fitted on its training part."""
-
-    key: str  # oc20, oc22, ani1x, transition1x
-    name: str  # for instance oc20-mini
-    train: object  # StructureSet
-    val: object
-    energy: Normaliser  # eV
-    forces: Normaliser  # eV/Å
-    energy_scale: float
-    force_scale: float
-
-    @property
-    def normalisers(self) -> dict[str, Normaliser]:
-        return {"energy": self.energy, "forces": self.forces}
-
-
-@lru_cache(maxsize=1)
-def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...]) -> list[JointSet]:
-    """The four sets in the order of the heads, with references, normalisers and loss scales."""
-    caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
-    sets = []
-    for (key, s), (_, train_part, val_part) in zip(settings, load_pretraining_data(data, caps)):
-        structures = list(train_part)
-        numbers = [structure["atomic_numbers"] for structure in structures]
-        energies = np.array([structure["energy"] for structure in structures])
-        energy = fit_property(numbers, energies, linear_reference=s.linear_reference, mean=s.energy_mean, std=s.energy_std)
-        forces = fit_forces([structure["forces"] for structure in structures], s.force_std)
-        mean_atoms = float(np.mean([len(z) for z in numbers]))
-        scale = mean_atoms if s.force_loss_scale is None else s.force_loss_scale
-        sets.append(JointSet(key, train_part.name, train_part, val_part, energy, forces, s.energy_loss_scale, scale))
-    return sets
-
-
-def profile_sets(profile: Profile) -> list[JointSet]:
-    """``joint_sets`` of a profile; read once per process."""
-    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
-    return joint_sets(profile.pretraining.data, settings)
-
-
-def data_hashes(sets: list[JointSet]) -> dict[str, str]:
-    """SHA-256 of each training and validation part."""
-    return {f"{s.name} {part}": getattr(s, part).sha256 for s in sets for part in ("train", "val")}
 
 
 def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
@@ -90,60 +44,84 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
     """
     out_dir = Path(out_dir)
     record_path = records.pretrain_record_path(out_dir, size)
-    work = records.work_dir(record_path, out_dir)
-    work.mkdir(parents=True, exist_ok=True)
-    with FileLock(work / "lock"):  # a second process that wants the same run waits and then finds it done
+    if launch.needed(profile.engine):
+        launch.in_processes(profile, out_dir, progress, size=size)
+        return records.read_record(record_path)
+    processes = Processes(choose_device(profile.device), profile.pretraining.precision)
+    with processes.alone(records.work_dir(record_path, out_dir) / "lock"):
         sets = profile_sets(profile)
         parameters = pretraining_parameters(profile, size)
         hashes = data_hashes(sets)
         print_ = records.fingerprint({"kind": "pretrain", "parameters": parameters, "data": hashes})
-        done = records.finished_record(record_path, out_dir, print_)
-        return done or _pretrain(profile, size, out_dir, sets, parameters, hashes, print_, progress)
+        if not processes.broadcast(records.finished_record(record_path, out_dir, print_) is not None):
+            _pretrain(profile, size, out_dir, sets, parameters, hashes, print_, progress, processes)
+    return records.read_record(record_path)
 
 
 def pretraining_parameters(profile: Profile, size: str) -> dict:
     """Everything in the profile that decides the numbers of a pre-training."""
+    settings = dataclasses.asdict(profile.pretraining)
+    if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
+        del settings["edge_dropout_draws"]
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
             "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
-            "pretraining": dataclasses.asdict(profile.pretraining)}
+            "pretraining": settings}
 
 
-def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, progress) -> dict:
-    settings = profile.pretraining
-    record_path = records.pretrain_record_path(out_dir, size)
-    work = records.work_dir(record_path, out_dir)
-    torch.set_num_threads(profile.threads)
-    device = choose_device(profile.device)
-    factors = scale_factors(profile, size, out_dir)
+def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
+    """What the loop trains: (model, update batches, loss of a part of a batch)."""
+    settings, device = profile.pretraining, processes.device
     model = new_model(profile, size).to(device)
     set_factors(model, factors)
-
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed)
     caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
                           edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
-    validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
-                                settings.eval_batch_size, device) for i, s in enumerate(sets)]
+    data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
+                         max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
     energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
     force_scale = torch.tensor([s.force_scale for s in sets], device=device)
 
-    def loss(batch: dict) -> dict[str, torch.Tensor]:
+    def loss(batch: dict, counts: losses.Counts) -> dict[str, torch.Tensor]:
         output = model(batch)
         return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
-                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale)
+                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale, counts=counts)
 
-    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
-                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
-    with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=not progress) as bar:
+    return model, data, loss
+
+
+def new_optimizer(model: torch.nn.Module, profile: Profile) -> torch.optim.Optimizer:
+    """AdamW with the settings of the pre-training, one group."""
+    settings = profile.pretraining
+    return torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
+                             betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
+
+
+def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, progress, processes) -> None:
+    settings, device = profile.pretraining, processes.device
+    record_path = records.pretrain_record_path(out_dir, size)
+    work = records.work_dir(record_path, out_dir)
+    torch.set_num_threads(profile.threads)
+    factors = scale_factors(profile, size, out_dir)
+    model, data, loss = parts_of_run(profile, size, sets, factors, processes)
+    sampler = data.sampler
+    validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
+                                settings.eval_batch_size, device) for i, s in enumerate(sets)]
+    if processes.first:
+        remove_unfinished(work)
+    silent = not progress or not processes.first
+    with tqdm(desc=f"pre-training {size}", unit="update", mininterval=10, disable=silent) as bar:
         done = train(Run(
-            model=model, optimizer=optimizer,
+            model=model, optimizer=new_optimizer(model, profile),
             schedule=in_updates(settings.schedule, sampler.batches_per_epoch, profile.max_steps),
-            updates_per_epoch=sampler.batches_per_epoch,
-            batch=batch_maker(caches, [s.name for s in sets], sampler, profile.seed, device),
-            loss=loss, validate=lambda: validate(model, sets, validation),
+            updates_per_epoch=sampler.batches_per_epoch, data=data,
+            loss=loss, loss_names=("total", "energy", "force"),
+            validate=lambda: validate(model, sets, validation, processes),
             clip=lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm),
             fingerprint=fingerprint, checkpoint=work / "checkpoint.pt", checkpoint_every=settings.checkpoint_every,
             ema=EMA(model, settings.ema_decay), restart=True, gradient_divisors=model.gradient_divisors(),
-            precision=settings.precision, bar=bar))
+            processes=processes, engine=profile.engine, name=f"pre-training {size}", bar=bar))
+    if not processes.first:
+        return
 
     save_weights(work / "model", model, {
         "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA",
@@ -162,16 +140,23 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
         "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
         "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
                         for s in sets},
-        "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()), "history": done.history,
-        "wall_time_s": done.seconds, "device": records.device_name(device), "threads": profile.threads,
-        "precision": used_precision(settings.precision, device), "peak_memory_mb": records.peak_memory_mb(),
+        "parameters": parameters, "model": describe_model(model, profile.models[size].to_dict()),
+        "history": done.history,
+        "wall_time_s": done.seconds, "train_time_s": done.train_seconds, **how(done, processes, profile),
+        "device": records.device_name(device), "threads": profile.threads,
+        "precision": processes.precision, "peak_memory_mb": records.peak_memory_mb(),
         "commit": records.git_commit(), "versions": records.versions(),
         "files": {name: records.file_entry(work / file, out_dir) for name, file in
                   (("weights", "model.safetensors"), ("config", "model.json"), ("curves", "curves.csv"))},
         "fingerprint": fingerprint}
     records.write_json(record_path, record)
-    (work / "checkpoint.pt").unlink(missing_ok=True)
-    return records.read_record(record_path)
+    remove_checkpoints(work / "checkpoint.pt")
+
+
+def how(done: Progress, processes: Processes, profile: Profile) -> dict:
+    """How a training was carried out, for its record."""
+    return {"processes": processes.size, "workers_data": profile.engine.workers_data, "waiting_s": done.waiting_seconds,
+            "waiting_share": done.waiting_share, "max_edges": done.max_edges, "skipped": done.skipped}
 
 
 def new_model(profile: Profile, size: str) -> torch.nn.Module:
@@ -208,30 +193,23 @@ def scale_factors(profile: Profile, size: str, out_dir: Path) -> dict[str, float
         model = new_model(profile, size)
         caches = [graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i) for i, s in enumerate(sets)]
         sampler = Sampler.joint([len(s.val) for s in sets], settings.temperature, settings.batch_size, profile.seed)
-        make = batch_maker(caches, [s.name for s in sets], sampler, profile.seed, torch.device("cpu"))
-        return fit_factors(path, model, [make(k)[0] for k in range(settings.scale_factor_batches)], wanted)
+        batches = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed)
+        return fit_factors(path, model, [batches[k].parts[0] for k in range(settings.scale_factor_batches)], wanted)
 
 
-def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet]) -> dict[str, float]:
+def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet],
+             processes: Processes | None = None) -> dict[str, float]:
     """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
     values = {}
     for i, (s, part) in enumerate(zip(sets, batches)):
-        output = predict(model, part, lambda o: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False)
+        output = predict(model, part, lambda o: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False,
+                         processes)
         structures = list(s.val)
         energies = [s.energy.denormalise(e, x["atomic_numbers"]) for e, x in zip(output["energy"], structures)]
         values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array([x["energy"] for x in structures]))
         values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val),
                                                   [x["forces"] for x in structures], [x["fixed"] for x in structures])
     return values
-
-
-def baseline(s: JointSet) -> dict[str, float]:
-    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set."""
-    structures = list(s.val)
-    energies = [s.energy.offset(x["atomic_numbers"]) for x in structures]
-    return {"energy_mae": mae(np.array(energies), np.array([x["energy"] for x in structures])),
-            "force_mae": force_mae([np.zeros_like(x["forces"]) for x in structures], [x["forces"] for x in structures],
-                                   [x["fixed"] for x in structures])}
 
 
 def write_curves(path: Path, history: list[dict]) -> None:

@@ -1,0 +1,139 @@
+"""The largest part of a batch that fits in memory, found by trying: the value of ``engine.max_edges``.
+
+    python -m jmp_lib batch-budget --profile paper --sizes small                              (pre-training)
+    python -m jmp_lib batch-budget --profile paper --tasks rmd17_ethanol --arms JMP-S
+
+Parts of growing size go through forward pass, backward pass and a step of the optimiser: doubled, then bisected, until
+the largest that fits is known within 5 %.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+
+from jmp_lib.graphs import collate
+from jmp_lib.model.scaling import scale_modules
+from jmp_lib.profile import Profile
+from jmp_lib.train import finetune, pretrain
+from jmp_lib.train.batches import UpdateBatches, choose_device, to_device
+from jmp_lib.train.joint_sets import profile_sets
+from jmp_lib.train.logs import memory_mb
+from jmp_lib.train.losses import Counts
+from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit
+from jmp_lib.train.processes import Processes
+
+SAMPLED = 16  # updates whose structures are tried
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was found for one training."""
+
+    name: str
+    max_edges: int | None  # None: the largest batch that was seen fits whole
+    largest_batch: int  # edges of the largest batch that was seen
+    largest_structure: int  # edges
+    peak_memory_mb: float
+
+    def __str__(self) -> str:
+        """One line for the command line."""
+        seen = f"largest of {SAMPLED} batches: {self.largest_batch} edges, largest structure: {self.largest_structure}"
+        if self.max_edges is None:
+            return f"{self.name}: max_edges null, whole batches fit ({seen}; peak {self.peak_memory_mb:.0f} MB)"
+        return f"{self.name}: max_edges {self.max_edges} ({seen}; peak {self.peak_memory_mb:.0f} MB)"
+
+
+def of_pretraining(profile: Profile, size: str) -> Budget:
+    """Budget of the pre-training of ``size``.  Raises ``RuntimeError`` when not even one structure fits."""
+    processes = Processes(choose_device(profile.device), profile.pretraining.precision)
+    sets = profile_sets(profile)
+    factors = {name: 1.0 for name in scale_modules(pretrain.new_model(profile, size))}  # their values need no memory
+    model, data, loss = pretrain.parts_of_run(profile, size, sets, factors, processes)
+    optimizer = pretrain.new_optimizer(model, profile)
+    return _search(f"pre-training {size}", model, data, loss, optimizer, processes, profile)
+
+
+def of_finetuning(profile: Profile, task_id: str, arm: str) -> Budget:
+    """Budget of the fine-tuning of one task by one arm.  Raises ``RuntimeError`` when not even one structure fits."""
+    settings = profile.finetune_settings(task_id.split("_")[0], task_id)
+    caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
+    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root, caps=caps)
+    processes = Processes(choose_device(profile.device), settings.precision)
+    normalisers = finetune.fit_normalisers(data, settings)
+    size = "small" if arm.endswith("-S") else "large"
+    model, batches, loss = finetune.parts_of_run(profile, data, size, normalisers, processes)
+    for module in scale_modules(model).values():
+        module.set(1.0)
+    optimizer = finetune.new_optimizer(model, profile, settings, arm)
+    return _search(f"{task_id} {arm}", model, batches, loss, optimizer, processes, profile)
+
+
+def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callable, optimizer: torch.optim.Optimizer,
+            processes: Processes, profile: Profile) -> Budget:
+    if processes.device.type == "cpu" and profile.engine.memory_gb is None:
+        raise ValueError("on a CPU say how much memory a pass may take: --memory-gb, or engine.memory_gb")
+    torch.set_num_threads(profile.threads)
+    model.train()
+    batches = [data.items(step)[0] for step in range(SAMPLED)]
+    pool = [item for items in batches for item in items]
+    largest = max(pool, key=edges_of)
+    most = max(sum(map(edges_of, items)) for items in batches)
+
+    def passes(items: list[dict]) -> bool:
+        try:
+            with memory_limit(profile.engine.memory_gb if processes.device.type == "cpu" else None):
+                batch = to_device(collate(items), processes.device)
+                with processes.autocast():
+                    total = loss(batch, Counts(len(items), len(batch["batch"])))["total"]
+                total.backward()
+                optimizer.step()  # its averages take memory from the first step on
+            return True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            optimizer.zero_grad(set_to_none=True)
+            total = batch = None
+
+    def fits(limit: int) -> bool:
+        found = all(passes(fill(items, limit)) for items in (pool, [largest]))
+        gc.collect()
+        if processes.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return found
+
+    found = largest_that_fits(fits, edges_of(largest), most)
+    if found < edges_of(largest) and not fits(edges_of(largest)):
+        raise RuntimeError(f"{name}: the largest structure, {edges_of(largest)} edges, does not fit by itself: use a "
+                           "smaller network, cutoff or max_neighbors, or a device with more memory")
+    return Budget(name, None if found >= most else found, most, edges_of(largest), memory_mb(processes.device))
+
+
+def edges_of(item: dict) -> int:
+    """Edges of a structure's main graph."""
+    return item["graphs"]["main_edge_index"].shape[1]
+
+
+def fill(items: list[dict], limit: int) -> list[dict]:
+    """Structures of ``items`` in turn, again and again, up to ``limit`` edges; at least one."""
+    chosen, total = [], 0
+    while True:
+        item = items[len(chosen) % len(items)]
+        if chosen and total + edges_of(item) > limit:
+            return chosen
+        chosen.append(item)
+        total += edges_of(item)
+
+
+def main(run, finetuning: bool) -> int:
+    """Print the budget of the pre-trainings, or of the fine-tunings, of a run of the workbook."""
+    found = (of_finetuning(run.profile, task, arm) for task in run.tasks for arm in run.arms) if finetuning else \
+        (of_pretraining(run.profile, size) for size in run.sizes)
+    for budget in found:
+        print(budget)
+    return 0

@@ -1,0 +1,116 @@
+"""The gradient of a share of a batch, in parts that fit in memory.
+
+Losses of parts add up (``losses.Counts``), and so do gradients: how a batch is cut does not change the update.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from contextlib import contextmanager
+from typing import Callable, Sequence
+
+import torch
+
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def parts_by_edges(edges: Sequence[int], max_edges: int | None) -> list[list[int]]:
+    """Places 0, 1, ... in consecutive parts of at most ``max_edges`` edges; a larger structure is a part alone."""
+    parts: list[list[int]] = []
+    total = 0
+    for place, count in enumerate(edges):
+        if not parts or (max_edges is not None and total + count > max_edges):
+            parts.append([])
+            total = 0
+        parts[-1].append(place)
+        total += count
+    return parts
+
+
+def accumulate(share, repeat: Callable[[int], object], loss: Callable[[dict], dict[str, torch.Tensor]],
+               backward: Callable[[torch.Tensor], None], forget: Callable[[], None],
+               memory_gb: float | None = None) -> tuple[dict[str, float], object]:
+    """Forward and backward pass of all parts of ``share``; returns the summed losses and the share as it was cut.
+
+    Out of memory: ``forget`` clears the gradients, and ``repeat(max_edges)`` gives the same share cut at half the edges
+    of the part that failed.  Raises ``RuntimeError`` when a single structure does not fit.
+    """
+    while True:
+        failed = None
+        sums: dict[str, float] = {}
+        for number, part in enumerate(share.parts):
+            try:
+                with memory_limit(memory_gb):
+                    losses = loss(part)
+                    backward(losses["total"])
+                    found = {name: float(value.detach()) for name, value in losses.items()}
+                    del losses
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = number
+                break
+            sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
+        if failed is None:
+            return sums, share
+        losses = None
+        if len(share.names[failed]) == 1:
+            raise RuntimeError(
+                f"{share.names[failed][0]} with {share.edges[failed]} edges does not fit in memory by itself: leave it "
+                "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
+        forget()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        share = repeat(share.edges[failed] // 2)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that memory, of a GPU or of the machine, is used up."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+@contextmanager
+def memory_limit(gb: float | None):
+    """Within this context the process cannot take more than ``gb`` · 10^9 bytes beyond what it has (Linux).
+
+    What goes beyond fails as out of memory instead of making the machine swap.  None: no limit.
+    """
+    if gb is None:
+        yield
+        return
+    if sys.platform != "linux":
+        raise RuntimeError("engine.memory_gb works on Linux only: set it to null")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as stream:
+        now = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    wanted = now + int(gb * 1e9)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def largest_that_fits(fits: Callable[[int], bool], first: int, most: int, precision: float = 0.05) -> int:
+    """The largest number from 1 to ``most`` with ``fits``, by trying: doubling from ``first``, then bisecting.
+
+    Within ``precision`` of the limit; 0 when not even 1 fits.  ``fits`` must be monotonous.
+    """
+    low, high = 0, most + 1  # low fits, high does not (or is beyond what is asked)
+    trial = min(first, most)
+    while high - low > 1 and (high > most or high - low > precision * high):
+        if fits(trial):
+            low = trial
+            trial = min(2 * trial, most) if high > most else (low + high) // 2
+            if low == most:
+                break
+        else:
+            high = trial
+            trial = (low + high) // 2
+    return low

@@ -1,0 +1,252 @@
+"""Losses that are not finite, SIGTERM, damaged checkpoints, logs after a resume; fingerprints; how runs are started."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from jmp_lib.profile import Engine, load_profile
+from jmp_lib.train import checkpoint, launch, logs, sampling
+from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
+from jmp_lib.train.feed import Terminated
+from jmp_lib.train.finetune import finetuning_parameters
+from jmp_lib.train.loop import train
+from jmp_lib.train.pretrain import pretraining_parameters
+from jmp_lib.train.processes import launched
+from jmp_lib.train.sampling import Sampler, keyed_permutation
+from test_resume import numbers, tiny_run
+
+
+def rows_of(folder) -> list[dict]:
+    with open(folder / "log.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def with_engine(run, **values):
+    return dataclasses.replace(run, engine=Engine(**values))
+
+
+def test_a_loss_that_is_not_finite_is_saved(tmp_path):
+    with pytest.raises(FloatingPointError, match="nonfinite_budget"):
+        train(tiny_run(tmp_path, poison_at=6))
+    (found,) = json.loads((tmp_path / "nonfinite.json").read_text())["updates"]
+    assert found["update"] == 6 and found["structures"] == ["toy[6]", "toy[7]"] and found["losses"] == {"total": "nan"}
+    assert found["learning_rate"] > 0
+
+
+def test_a_loss_that_is_not_finite_is_left_out_within_the_budget(tmp_path):
+    run = with_engine(tiny_run(tmp_path, ema=True, poison_at=6), nonfinite_budget=1)
+    before = {}
+    clip = run.clip
+    run.clip = lambda: (before.setdefault(len(before), [p.detach().clone() for p in run.model.parameters()]), clip())
+    done = train(run)
+    assert done.step == 30 and [s["update"] for s in done.skipped] == [6] and len(before) == 29
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+    assert [math.isfinite(float(row["loss"])) for row in rows_of(tmp_path)].count(False) == 1
+    assert all(math.isfinite(row["train_loss"]) for row in done.history)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
+    run = tiny_run(tmp_path)
+    usual = run.loss
+    run.loss = lambda b, counts: {"total": usual(b, counts)["total"] + (run.model[0].weight * 0).sum().sqrt()}
+    with pytest.raises(FloatingPointError, match="gradient norm of update 0 is"):
+        train(run)
+
+
+def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path, capsys):
+    whole_run = tiny_run(tmp_path / "whole")
+    whole = train(whole_run)
+    run = tiny_run(tmp_path / "ended")
+    usual = type(run.data).__getitem__
+
+    class Ending(type(run.data)):
+        def __getitem__(self, step):
+            if step == 9:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return usual(self, step)
+
+    run.data = Ending()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated) as ended:
+        train(run)
+    assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert "SIGTERM after update 10" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "ended" / "checkpoint.pt", "f")["progress"]["step"] == 10
+    resumed = tiny_run(tmp_path / "ended")
+    assert numbers(train(resumed)) == numbers(whole)
+    for name, tensor in whole_run.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "text"])
+def test_the_checkpoint_before_survives_a_damaged_one(tmp_path, damage):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, "a", value=torch.arange(1000.0))
+    save_checkpoint(path, "a", value=torch.arange(1000.0) + 1)
+    assert load_checkpoint(path, "a")["value"][0] == 1
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.tensor([500.0, 501.0]).numpy().tobytes())
+    content[place] ^= 1
+    path.write_bytes({"cut": content[:-200], "bit": content, "empty": b"", "text": b"hello"}[damage])
+    with pytest.warns(UserWarning, match="goes on from the checkpoint before"):
+        assert load_checkpoint(path, "a")["value"][0] == 0
+    previous(path).write_bytes(b"")
+    with pytest.raises(ValueError, match="delete it to start"):
+        load_checkpoint(path, "a")
+
+
+def test_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda d: (steps.append("fsync"), fsync(d)))
+    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
+    save_checkpoint(tmp_path / "c.pt", "a")
+    assert steps == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+
+def test_a_damaged_checkpoint_of_a_run_costs_time_only(tmp_path):
+    whole = train(tiny_run(tmp_path / "whole"))
+    with pytest.raises(Exception):
+        train(tiny_run(tmp_path / "killed", kill_at=13))
+    path = tmp_path / "killed" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.warns(UserWarning):
+        again = train(tiny_run(tmp_path / "killed"))
+    assert numbers(again) == numbers(whole)
+
+
+def test_the_log_has_every_update_once(tmp_path):
+    train(tiny_run(tmp_path / "whole"))
+    for kill in (3, 14, 29):
+        with pytest.raises(Exception):
+            train(tiny_run(tmp_path / "killed", kill_at=kill))
+    file = tmp_path / "killed" / "log.csv"
+    file.write_text(file.read_text() + "30,6,0.0")  # the kill came while a row was written
+    train(tiny_run(tmp_path / "killed"))
+    whole, killed = rows_of(tmp_path / "whole"), rows_of(tmp_path / "killed")
+    assert [row["update"] for row in killed] == [str(k) for k in range(1, 31)]
+    for a, b in zip(whole, killed):
+        assert all(a[k] == b[k] for k in ("update", "epoch", "lr", "loss", "grad_norm"))
+        assert float(b["seconds"]) >= float(b["waiting"]) >= 0 and float(b["memory_mb"]) > 0
+
+
+def test_tensorboard_after_a_resume(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(Exception):
+        train(with_engine(tiny_run(tmp_path, kill_at=7), logs=("csv", "tensorboard")))
+    train(with_engine(tiny_run(tmp_path), logs=("csv", "tensorboard")))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 31))
+    assert [e.step for e in events.Scalars("validation/val_metric")] == list(range(2, 31, 2))
+
+
+@pytest.mark.parametrize("name, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
+def test_a_missing_package_is_said_before_the_training(tmp_path, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeError, match=f"{name} needs the package {name}: pip install"):
+        train(with_engine(tiny_run(tmp_path), logs=("csv", name)))
+    assert not (tmp_path / "log.csv").exists()
+
+
+def test_weights_and_biases_goes_on_with_its_run(tmp_path, monkeypatch):
+    """A stand-in of the package sees one run with an id of the settings, and rows by update."""
+    calls = []
+
+    class Board:
+        def log(self, values, step):
+            calls.append((step, sorted(values)))
+
+        def finish(self):
+            calls.append("finish")
+
+    fake = type(sys)("wandb")
+    fake.init = lambda **options: calls.append(options) or Board()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    written = logs.Logs(tmp_path, ("wandb",), ("total", "energy"), 4, "a run", "ab" * 32)
+    row = dict.fromkeys(written.names, 1.0)
+    written.update({**row, "update": 5})
+    written.close()
+    assert calls[0]["id"] == "ab" * 16 and calls[0]["resume"] == "allow" and calls[-1] == "finish"
+    assert calls[1][0] == 5 and "train/energy" in calls[1][1]
+
+
+def test_the_engine_does_not_decide_the_numbers():
+    """Fingerprints are made of these parameters."""
+    usual = load_profile("smoke")
+    other = load_profile("smoke", engine={"devices": 4, "workers_data": 3, "max_edges": 100, "memory_gb": 1.0,
+                                          "nonfinite_budget": 2, "logs": ["csv", "wandb"]})
+    from jmp_lib.data.tasks import get_task
+
+    assert pretraining_parameters(usual, "small") == pretraining_parameters(other, "small")
+    task = get_task("qm9_mu")
+    assert finetuning_parameters(usual, task, "JMP-S") == finetuning_parameters(other, task, "JMP-S")
+    drawn = load_profile("smoke", **{"pretraining.edge_dropout_draws": "structure"})
+    assert pretraining_parameters(usual, "small") != pretraining_parameters(drawn, "small")
+
+
+@pytest.mark.parametrize("engine, message", [
+    ({"devices": 0}, "engine.devices must be at least 1"),
+    ({"max_edges": 0}, "engine.max_edges must be above 0 or null"),
+    ({"logs": ["cvs"]}, "'csv'"), ({"device": 2}, "'device'.*'devices'"), ({"nonfinite_budget": -1}, "at least 0")])
+def test_bad_engine_settings(engine, message):
+    with pytest.raises(ValueError, match=message):
+        load_profile("smoke", engine=engine)
+
+
+def test_who_starts_the_processes(monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched() is None and not launch.needed(Engine()) and launch.needed(Engine(devices=2))
+    with pytest.raises(ValueError, match="srun or with torchrun"):
+        launch.needed(Engine(nodes=2))
+    with monkeypatch.context() as patch:  # a job of one task, and a batch script, are one process
+        patch.setenv("SLURM_NTASKS", "8")
+        assert launched() is None
+        for name, value in (("SLURM_PROCID", "3"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_STEP_NUM_NODES", "2")):
+            patch.setenv(name, value)
+        assert launched() == (4, 2) and not launch.needed(Engine(devices=4, nodes=2))
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "16")):
+        monkeypatch.setenv(name, value)
+    assert launched() == (8, 2) and not launch.needed(Engine(nodes=2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 1000, 4097])
+def test_the_keyed_permutation_is_a_permutation(count):
+    seen = keyed_permutation(np.arange(count), count, seed=5, epoch=2)
+    assert sorted(seen.tolist()) == list(range(count))
+    parts = [keyed_permutation(np.array([k]), count, 5, 2)[0] for k in range(0, count, max(1, count // 5))]
+    assert parts == seen[::max(1, count // 5)].tolist()  # every place by itself
+
+
+def test_the_keyed_permutation_mixes():
+    count = 100_000
+    first, second = (keyed_permutation(np.arange(count), count, 5, epoch) for epoch in (0, 1))
+    assert abs(np.corrcoef(np.arange(count), first)[0, 1]) < 0.02 and abs(np.corrcoef(first, second)[0, 1]) < 0.02
+    assert np.bincount(first[:10_000] * 10 // count).min() > 850  # a tenth of the places reaches every tenth evenly
+
+
+def test_a_large_epoch_is_drawn_in_little_memory(monkeypatch):
+    import tracemalloc
+
+    tracemalloc.start()
+    sampler = Sampler.joint([100_000_000, 8_000_000, 2_000_000, 10_000_000], 2.0, 256, seed=1)
+    steps = (0, 17, sampler.batches_per_epoch - 1, sampler.batches_per_epoch)
+    pairs = [pair for step in steps for pair in sampler.batch(step)]
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert all(0 <= i < sampler.sizes[which] for which, i in pairs) and {which for which, _ in pairs} == {0, 1, 2, 3}
+    small = Sampler.joint([40, 7, 2], 2.0, batch_size=8, seed=3)
+    monkeypatch.setattr(sampling, "LISTED", 10)
+    drawn = [pair for step in range(small.batches_per_epoch) for pair in small.batch(step)]
+    assert [sum(which == d for which, _ in drawn) for d in range(3)] == list(small.draws)

@@ -1,0 +1,213 @@
+"""Batches in parts: by edges, by running out of memory, prepared ahead, shared by processes. Always the same update."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jmp_lib.model import PretrainModel
+from jmp_lib.profile import load_profile
+from jmp_lib.records import read_record
+from jmp_lib.train import budget, finetune, joint_sets, pretrain
+from jmp_lib.train.batches import FreshGraphs, Labelled, UpdateBatches, graph_cache
+from jmp_lib.train.feed import prepared
+from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit, parts_by_edges
+from jmp_lib.train.processes import Processes
+from jmp_lib.train.sampling import Sampler
+from toy_sets import toy_pretraining, toy_task
+
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(finetune, "load_task_data", toy_task)
+    joint_sets.joint_sets.cache_clear()
+    yield
+    joint_sets.joint_sets.cache_clear()
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def update_batches(draws="batch", max_edges=None, rank=0, processes=1) -> UpdateBatches:
+    """Batches of 6 from the toy sets of the pre-training, with edge dropout."""
+    profile = load_profile("smoke")
+    sets = joint_sets.profile_sets(profile)
+    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1)
+              for i, s in enumerate(sets)]
+    return UpdateBatches(caches, [s.name for s in sets], Sampler.joint([len(s.train) for s in sets], 2.0, 6, 1), 1,
+                         draws=draws, max_edges=max_edges, rank=rank, processes=processes)
+
+
+def same(a: dict, b: dict) -> bool:
+    """Whether two batches hold the same, to the last bit."""
+    return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a)
+
+
+def test_parts_by_edges():
+    assert parts_by_edges([5, 5, 5], None) == [[0, 1, 2]]
+    assert parts_by_edges([5, 5, 5, 20, 1, 9, 1], 10) == [[0, 1], [2], [3], [4, 5], [6]]
+    assert parts_by_edges([], 10) == [] and parts_by_edges([], None) == []
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 1234, 99999])
+def test_the_largest_that_fits_is_found_by_trying(limit):
+    tried = []
+    found = largest_that_fits(lambda n: not tried.append(n) and n <= limit, 50, 5000)
+    assert found <= min(limit, 5000) and found >= 0.95 * min(limit, 5000) - 1
+    assert len(tried) < 20 and len(set(tried)) == len(tried)
+    assert largest_that_fits(lambda n: False, 50, 5000) == 0
+
+
+def test_memory_limit_of_a_pass():
+    with pytest.raises((RuntimeError, MemoryError)) as caught, memory_limit(0.1):
+        torch.ones(100_000_000)
+    assert is_out_of_memory(caught.value)
+    torch.ones(40_000_000)  # the limit is lifted again
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match")) and not is_out_of_memory(ValueError("out of memory"))
+
+
+def limited(monkeypatch, edges: int) -> list[int]:
+    """Training passes of more than ``edges`` edges run out of memory; returns the list of those that did."""
+    forward, failed = PretrainModel.forward, []
+
+    def call(self, batch, pos=None):
+        if self.training and batch["main_edge_index"].shape[1] > edges:
+            failed.append(batch["main_edge_index"].shape[1])
+            raise torch.OutOfMemoryError("CUDA out of memory (made up)")
+        return forward(self, batch, pos)
+
+    monkeypatch.setattr(PretrainModel, "forward", call)
+    return failed
+
+
+def weights(folder) -> dict:
+    return load_file(folder / "work" / "pretrain" / "small" / "model.safetensors")
+
+
+def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, monkeypatch):
+    """Weights after six updates, in float64: whole batches, parts of at most 60 edges, parts found by failing."""
+    smoke = load_profile("smoke", device="cpu")
+    whole = pretrain.pretrain(smoke, "small", tmp_path / "whole", progress=False)
+    cut = pretrain.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
+                            progress=False)
+    with monkeypatch.context() as patch:
+        largest = max(item["graphs"]["main_edge_index"].shape[1] for cache in update_batches().caches
+                      for item in (FreshGraphs(cache.structures, cache.config)[i] for i in range(len(cache))))
+        failed = limited(patch, largest)
+        split = pretrain.pretrain(smoke, "small", tmp_path / "split", progress=False)
+    assert failed and len(failed) < 6  # the smaller parts are kept for the updates that follow
+    assert whole["max_edges"] is None and cut["max_edges"] == 60 and split["max_edges"] <= largest
+    a, b, c = (weights(tmp_path / name) for name in ("whole", "cut", "split"))
+    assert a["embedding.atom_embedding.weight"].dtype == torch.float64
+    for other in (b, c):
+        assert max(float((a[k] - other[k]).abs().max()) for k in a) < 1e-12
+    assert cut["fingerprint"] == whole["fingerprint"]  # the size of the parts does not decide the numbers
+    with monkeypatch.context() as patch:
+        limited(patch, 5)
+        with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges does not fit in memory by itself"):
+            pretrain.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
+
+
+def test_the_budget_of_a_pretraining_is_found(toy, monkeypatch):
+    smoke = load_profile("smoke", device="cpu", **{"engine.memory_gb": 4.0})
+    assert budget.of_pretraining(smoke, "small").max_edges is None
+    failed = limited(monkeypatch, 100)
+    found = budget.of_pretraining(smoke, "small")
+    assert 90 <= found.max_edges <= 105 and failed and found.largest_batch > 100 and "max_edges" in str(found)
+    limited(monkeypatch, 5)
+    with pytest.raises(RuntimeError, match="does not fit by itself"):
+        budget.of_pretraining(smoke, "small")
+    with pytest.raises(ValueError, match="--memory-gb"):
+        budget.of_pretraining(load_profile("smoke", device="cpu"), "small")
+
+
+def test_budget_of_a_finetuning(toy):
+    smoke = load_profile("smoke", device="cpu", **{"engine.memory_gb": 4.0})
+    assert budget.of_finetuning(smoke, "rmd17_ethanol", "JMP-S").max_edges is None
+
+
+@pytest.mark.parametrize("draws", ["batch", "structure"])
+def test_shares_of_processes_make_up_the_batch(toy, draws):
+    """The same structures with the same dropped edges, whoever computes them."""
+    for step in range(3):
+        items, names, counts = update_batches(draws).items(step)
+        found = {}
+        for rank in range(3):
+            own, own_names, own_counts = update_batches(draws, rank=rank, processes=3).items(step)
+            assert own_counts == counts == (6, sum(len(item["pos"]) for item in items))
+            assert own
+            for item, name in zip(own, own_names):
+                found.setdefault(name, []).append(item["graphs"]["main_edge_index"])
+        wanted = {}
+        for item, name in zip(items, names):
+            wanted.setdefault(name, []).append(item["graphs"]["main_edge_index"])
+        assert found.keys() == wanted.keys()
+        for name in wanted:
+            assert sorted(a.tobytes() for a in wanted[name]) == sorted(a.tobytes() for a in found[name])
+
+
+def test_prepared_batches_are_the_same(toy):
+    """In this process from the start, and ahead in two processes from the middle on."""
+    wanted = list(prepared(update_batches(max_edges=50), 0, 9, workers=0, pin=False))
+    found = list(prepared(update_batches(max_edges=50), 4, 9, workers=2, pin=False))
+    assert len(wanted) == 9 and len(found) == 5
+    for a, b in zip(wanted[4:], found):
+        assert (a.names, a.edges, a.counts, a.max_edges) == (b.names, b.edges, b.counts, b.max_edges)
+        assert len(a.parts) == len(b.parts) > 1 and all(same(x, y) for x, y in zip(a.parts, b.parts))
+
+
+def test_a_share_prepared_before_memory_ran_out_is_cut_anew(toy):
+    data = update_batches()
+    assert data[3].max_edges is None and len(data[3].parts) == 1
+    copy = pickle.loads(pickle.dumps(Labelled(data.caches[0].structures.structures, {})))
+    assert copy.natoms(0) == data.caches[0].structures.natoms(0)
+    data.max_edges = 40
+    assert data[3].max_edges == 40 and len(data[3].parts) > 1
+
+
+def test_sets_travel_without_their_memory_maps(tmp_path):
+    """What is sent to a process that prepares data holds no memory map: it opens its own."""
+    mapped = np.lib.format.open_memmap(tmp_path / "natoms.npy", "w+", np.int32, (100_000,))
+    mapped[:] = 7
+
+    class Mapped:
+        natoms = np.load(tmp_path / "natoms.npy", mmap_mode="r")
+
+        def __len__(self):
+            return 100_000
+
+    labelled = Labelled(Mapped(), {})
+    assert labelled.natoms(99_999) == 7 and isinstance(labelled._natoms, np.memmap)
+    assert labelled.__getstate__()["_natoms"] is None
+
+
+def test_large_sets_keep_no_graphs(toy, monkeypatch):
+    from jmp_lib.train import batches
+
+    usual = update_batches()[2]
+    monkeypatch.setattr(batches, "KEPT_GRAPHS", 5)
+    fresh = update_batches()
+    assert all(isinstance(cache, FreshGraphs) for cache in fresh.caches)
+    assert same(fresh[2].parts[0], usual.parts[0])
+
+
+def test_one_process_sums_nothing():
+    alone = Processes()
+    assert alone.size == 1 and alone.first and alone.sum_numbers([1.5]) == [1.5]
+    assert alone.gather("a") == ["a"] and alone.broadcast("b") == "b"
+
+
+def test_waiting_is_recorded(tmp_path, toy):
+    record = pretrain.pretrain(load_profile("smoke", device="cpu"), "small", tmp_path, progress=False)
+    assert record == read_record(tmp_path / "records" / "pretrain" / "small.json")
+    assert 0.0 < record["waiting_share"] < 1.0 and record["workers_data"] == 0
+    assert record["waiting_s"] == pytest.approx(record["waiting_share"] * record["train_time_s"])
