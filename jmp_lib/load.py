@@ -44,13 +44,18 @@ def load(name: str | Path, device: str = "cpu") -> Loaded:
     that was done before. Raises ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is missing, ``ValueError`` when the two do not belong together, a tensor
     is missing or of another shape, or a scale factor was never fitted.
     """
-    path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
-    path = path if path.suffix == ".safetensors" else path / "model.safetensors"
+    path = weights_path(name)
     info = read_info(path)
     model = empty_model(info, path)
     fill(model, load_weights(path), path)
     check_factors(model, info, path)
     return Loaded(model.to(device).eval(), info, path)
+
+
+def weights_path(name: str | Path) -> Path:
+    """The .safetensors file of ``jmp-s``, ``jmp-l``, a folder, or such a file itself."""
+    path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
+    return path if path.suffix == ".safetensors" else path / "model.safetensors"
 
 
 def read_info(path: Path) -> dict:

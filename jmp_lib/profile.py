@@ -192,6 +192,7 @@ class Profile:
     pretraining: Pretraining
     finetuning: Finetuning
     engine: Engine = field(default_factory=Engine)
+    pretrained: dict[str, str] = field(default_factory=dict)  # size: official, or a folder; else pre-trained here
 
     def finetune_settings(self, family: str, task_id: str) -> FinetuneSettings:
         """Settings of one task: defaults, then the family's overrides, then the task's."""
@@ -245,6 +246,7 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
         for key in wanted:
             if key not in got:
                 raise ValueError(f"{where}.{place}: the key '{key}' is missing; add it")
+    check_keys(profile.pretrained, SIZES, f"{where}.pretrained")
     check_keys(profile.finetuning.families, FAMILIES, f"{where}.finetuning.families")
     check_keys(profile.finetuning.tasks, TASKS, f"{where}.finetuning.tasks")
     base = dataclasses.asdict(profile.finetuning.defaults)

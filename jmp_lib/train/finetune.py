@@ -36,6 +36,7 @@ from jmp_lib.train.pretrain import describe_model, how, pretrain, scale_factors
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import Group, in_updates, layerwise_groups, parameter_groups, plateau
+from jmp_lib.train.start import given_start
 from jmp_lib.train.weights import load_weights, save_weights, set_factors
 
 
@@ -57,8 +58,10 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
     caps_of = profile.finetune_settings(task_id.split("_")[0], task_id)
     data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
                           caps={"train": caps_of.max_train, "val": caps_of.max_val, "test": caps_of.max_test})
-    start = {"scale_factors": scale_factors(profile, size, out_dir)}
-    if arm.startswith("JMP"):
+    start = given_start(profile, size, out_dir) or {"scale_factors": scale_factors(profile, size, out_dir)}
+    if not arm.startswith("JMP"):
+        start.pop("pretrained", None)
+    elif "pretrained" not in start:
         start["pretrained"] = pretrain(profile, size, out_dir, progress)["files"]["weights"]
     processes = Processes(choose_device(profile.device), caps_of.precision)
     with processes.alone(records.work_dir(record_path, out_dir) / "lock"):

@@ -1,0 +1,60 @@
+"""jmp_lib.load("jmp-s"): downloaded, verified, imported, kept; the network is not asked twice."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import pandas as pd
+import pytest
+from official_files import checkpoint_of, official_model, write
+from test_model import NARROW
+
+import jmp_lib
+from jmp_lib.official import download
+from jmp_lib.official.importing import import_checkpoint
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A server of this machine in the place of the official one; returns the folder it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    write(folder / "jmp-s.pt", checkpoint_of(official_model(NARROW)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    rows = [{"file": f"jmp-{s}.pt", "url": f"http://127.0.0.1:{server.server_port}/jmp-{s}.pt", "size_bytes": None} for s in "sl"]
+    monkeypatch.setattr(download.facts, "downloads", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(download, "import_checkpoint", functools.partial(import_checkpoint, networks={"small": NARROW}))
+    monkeypatch.setenv("JMP_DATA", str(tmp_path / "data"))
+    yield folder
+    server.shutdown()
+
+
+def test_by_name(served, tmp_path):
+    loaded = jmp_lib.load("jmp-s")
+    assert loaded.path == tmp_path / "data" / "checkpoints" / "jmp-s" / "model.safetensors"
+    assert loaded.info["weights"] == "official" and loaded.info["source"]["file"] == "jmp-s.pt"
+    assert (tmp_path / "data" / "checkpoints" / "checksums.json").is_file()  # of the first download: none is published
+    (served / "jmp-s.pt").unlink()
+    assert jmp_lib.load("jmp-s").info == loaded.info
+    with pytest.raises(RuntimeError, match="jmp-l.pt could not be downloaded .* put it at"):
+        jmp_lib.load("jmp-l")
+
+
+def test_size_and_checksum_of_parts(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"abcdefghij")
+    parts = b"".join(hashlib.md5(part).digest() for part in (b"abcd", b"efgh", b"ij"))
+    etag = f"{hashlib.md5(parts).hexdigest()}-3"
+    assert download.multipart_etag(file, 4) == etag
+    download.verify(file, 10, download.multipart_etag(file))
+    with pytest.raises(ValueError, match="has 10 bytes, the published one 11"):
+        download.verify(file, 11, None)
+    with pytest.raises(ValueError, match="published checksum of parts"):
+        download.verify(file, 10, etag)
