@@ -9,6 +9,7 @@ beforehand, so each has a range: stopped right after the cosine, to all updates 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def advice(row: dict, work: Workload, fixed: float, per_batch: float, machine: M
         elif machine.cuda or not words:
             words.append("host memory: smaller batch (max_edges), or fewer runs at once (cores of the sweep)")
     if row["hours_low"] > WEEK:
-        words.append(f"more than a week: {row['hours_low'] / WEEK:.0f} times as fast a machine, or several devices")
+        words.append(f"more than a week: a machine {math.ceil(row['hours_low'] / WEEK)} times as fast, or several devices")
     return words
 
 
@@ -166,9 +167,10 @@ def main(sweep: Sweep, seconds: float = 60.0) -> int:
     print(f"profile {about['profile']} on {about['machine']['device']}, one run at a time\n\n{markdown(table)}\n")
     print(f"Hours are good to a factor of about {UNCERTAINTY:g} either way (memory too); 'from' is a run that stops as early as its "
           "settings allow, 'to' one that uses all its updates.")
-    for words, part in runs[runs["does_not_fit"] != ""].groupby("does_not_fit", sort=False):
-        names = dict.fromkeys(f"{r.task or 'pre-training'} {r.arm}" for r in part.itertuples())
-        print(f"Does not fit: {', '.join(names)}: {words}")
+    for (family, arm), part in runs[runs["does_not_fit"] != ""].groupby(["family", "arm"], sort=False):
+        worst = part.loc[part["device_gb"].idxmax()]
+        of = len(runs[(runs["family"] == family) & (runs["arm"] == arm)])
+        print(f"Does not fit: {family} {arm}, {len(part)} of {of} runs; {worst['task'] or 'it'}: {worst['does_not_fit']}")
     if not about["disk_fits"]:
         print(f"Disk: {about['disk_needed_gb']:.1f} GB are needed beside the data, {about['machine']['disk_bytes'] / GB:.1f} GB are "
               "free: choose another --results-dir, or fewer tasks or folds")
