@@ -17,7 +17,9 @@ from jmp_lib.profile import load_profile
 from jmp_lib.sweep import read
 from structures import methanol
 
-COST = Cost(seconds=(0.1, 0.001, 0.0), activations=(0.0, 1.0e6, 0.0), evaluation=0.3, parameters=30_000_000, measured="given")
+COST = Cost(
+    seconds=(0.1, 0.001, 0.0), activations=(0.0, 1.0e6, 0.0), evaluation=0.3, parameters=30_000_000, measured="given"
+)
 COSTS = {(size, kind): COST for size in ("small", "large") for kind in plan_cost.HEADS}
 BIG = plan.Machine("a device", True, 80e9, 1e15, 1e15)
 
@@ -54,14 +56,19 @@ def test_folds_and_pretraining_are_counted():
     assert [row["arm"] for row in rows[:2]] == ["JMP-S", "JMP-L"] and len(rows) == 22
     assert rows[0]["updates_high"] == pytest.approx(2 * 174049183 / 4, rel=1e-6)
     table = plan.totals(pd.DataFrame(rows))
-    assert table["runs"].tolist()[-1] == 22 and table["hours to"].iloc[-1] == pytest.approx(table["hours to"].iloc[:-1].sum())
+    assert table["runs"].tolist()[-1] == 22 and table["hours to"].iloc[-1] == pytest.approx(
+        table["hours to"].iloc[:-1].sum()
+    )
 
 
-@pytest.mark.parametrize("machine, words", [
-    (replace(BIG, device_bytes=4e9), "device memory: set max_edges: "),
-    (replace(BIG, device_bytes=1e8), "device memory, even for one structure"),
-    (replace(BIG, host_bytes=1e9), "host memory: the graphs of .* max_train"),
-])
+@pytest.mark.parametrize(
+    "machine, words",
+    [
+        (replace(BIG, device_bytes=4e9), "device memory: set max_edges: "),
+        (replace(BIG, device_bytes=1e8), "device memory, even for one structure"),
+        (replace(BIG, host_bytes=1e9), "host memory: the graphs of .* max_train"),
+    ],
+)
 def test_advice_names_the_setting(machine, words):
     (row,) = plan.finetuning_rows(paper(tasks="qm9_mu", arms="GN-OC-S"), COSTS, machine)
     found = row["does_not_fit"]
@@ -75,7 +82,11 @@ def test_the_micro_batch_that_is_named_fits():
     (row,) = plan.finetuning_rows(paper(tasks="qm9_mu", arms="GN-OC-S"), COSTS, machine)
     max_edges = int(row["does_not_fit"].split("max_edges: ")[1].split()[0])
     assert row["edges"] <= max_edges < 48 * row["edges"]
-    half = COST.state_bytes() + plan.BASE["device"] + plan.PEAK * plan.HALF * COST.activation_bytes(Size(1, max_edges, 0, 0))
+    half = (
+        COST.state_bytes()
+        + plan.BASE["device"]
+        + plan.PEAK * plan.HALF * COST.activation_bytes(Size(1, max_edges, 0, 0))
+    )
     assert half <= machine.device_bytes
 
 
@@ -98,11 +109,15 @@ def test_the_model_goes_through_what_was_measured():
 def test_kept_bytes_grow_with_the_structure():
     profile = load_profile("smoke")
     model = plan_cost.new_network(profile, "small", "gradient_forces", torch.device("cpu"))
-    steps = [plan_cost.one_step(model, batch, torch.device("cpu"), warm=False)
-             for _, batch in plan_cost.probe_batches(profile, torch.device("cpu"))]
+    steps = [
+        plan_cost.one_step(model, batch, torch.device("cpu"), warm=False)
+        for _, batch in plan_cost.probe_batches(profile, torch.device("cpu"))
+    ]
     assert steps[-1].activations > 2 * steps[0].activations > 0
 
 
-@pytest.mark.parametrize("text, mean", [("mean 73", 73.0), ("2 to 63; mean 15", 15.0), ("26 to 60", 43.0), ("21", 21.0), (None, None)])
+@pytest.mark.parametrize(
+    "text, mean", [("mean 73", 73.0), ("2 to 63; mean 15", 15.0), ("26 to 60", 43.0), ("21", 21.0), (None, None)]
+)
 def test_published_mean_of_atoms(text, mean):
     assert plan_sizes.published_atoms(text) == mean
