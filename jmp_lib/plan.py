@@ -4,8 +4,8 @@
 
 A minute of real steps gives the cost of an update (``jmp_lib.plan_cost``), the data at hand or the published counts
 say how many there are (``jmp_lib.plan_sizes``). Times are good to about a factor of three; how soon a run stops by
-itself is not known beforehand, so each has a range: stopped when its patience ends after the cosine, to all updates that its
-settings allow.
+itself is not known beforehand, so each has a range: stopped when its patience ends after the cosine, to all updates
+that its settings allow.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def main(sweep: Sweep, seconds: float = 60.0) -> int:
     records.write_json(folder / "plan.json", about | {"runs": runs.to_dict("records")})
     print(f"profile {about['profile']} on {about['machine']['device']}, one run at a time\n\n{markdown(table)}\n")
     print(
-        f"Hours are good to a factor of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that "
-        "stops as early as its settings allow, 'to' one that uses all its updates."
+        f"Hours are good to a factor of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run "
+        "that stops as early as its settings allow, 'to' one that uses all its updates."
     )
     for (family, arm), part in runs[runs["does_not_fit"] != ""].groupby(["family", "arm"], sort=False):
         worst = part.loc[part["device_gb"].idxmax()]
@@ -259,7 +259,8 @@ def main(sweep: Sweep, seconds: float = 60.0) -> int:
     if not about["disk_fits"]:
         print(
             f"Disk: {about['disk_needed_gb']:.1f} GB are needed beside the data, "
-            f"{about['machine']['disk_bytes'] / GB:.1f} GB are free: choose another --results-dir, or fewer tasks or folds"
+            f"{about['machine']['disk_bytes'] / GB:.1f} GB are free: "
+            "choose another --results-dir, or fewer tasks or folds"
         )
     print(f"All runs: {folder / 'runs.csv'}")
     return 0
