@@ -3,6 +3,7 @@
 # outside this folder and nothing is registered globally (no Jupyter kernel in the home folder).
 
 PROFILE ?= mini
+CORES   ?= 2
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 STAMP   := $(VENV)/.installed
@@ -15,14 +16,17 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test smoke lab lab-test lint readme strip install clean distclean
+.PHONY: help reproduce sweep test smoke lab lab-test lint readme strip install clean distclean
 
 help: ## show this list
-	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [PYTHON=/path/to/python3.11]"
+	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
 
 reproduce: $(STAMP) ## pre-train, fine-tune all 40 tasks, write tables and figures to results/$(PROFILE)/
 	$(VENV)/bin/python -m jmp_lib reproduce --profile $(PROFILE)
+
+sweep: $(STAMP) ## the same runs as jobs of Snakemake, CORES at once (data: python -m jmp_lib sweep --data-root ...)
+	$(VENV)/bin/python -m jmp_lib sweep --profile $(PROFILE) --cores $(CORES)
 
 test: $(STAMP) ## run the tests, with the slowest ones listed
 	$(VENV)/bin/python -m pytest -q --durations=15

@@ -1,8 +1,8 @@
 """What an update costs on this machine: a few real steps of the real networks, and a model in edges and quadruplets.
 
 seconds = a + b * edges + c * quadruplets, bytes alike; a, b, c >= 0 from four batches for each kind of head
-(property, gradient forces, direct forces). Two sizes of network: the small one is measured at all sizes, the large one once,
-with gradient forces, and the small one's models are multiplied by the ratio found there.
+(property, gradient forces, direct forces). Two sizes of network: the small one is measured on all batches, the large
+one once, with gradient forces, and the small one's models are multiplied by the ratio found there.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.plan_sizes import Size, measure
 from jmp_lib.profile import Profile
 
-HEADS = {"property": [HeadSpec("y", "scalar", "sum")],
-         "gradient_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")],
-         "direct_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "direct_forces")]}
+HEADS = {
+    "property": [HeadSpec("y", "scalar", "sum")],
+    "gradient_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")],
+    "direct_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "direct_forces")],
+}
 # embedded structures that are measured, and how many of them in a batch: few and many edges, few and many quadruplets
 PROBES = (("rmd17_ethanol", 1), ("rmd17_ethanol", 6), ("rmd17_aspirin", 1), ("md22_ac-ala3-nhme", 1))
 STATE_BYTES = 16  # of each parameter: weight, gradient, two moments of AdamW; float32
@@ -78,8 +80,12 @@ def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0)
     for kind in HEADS:
         small = found["small", kind]
         found["large", kind] = replace(
-            small, seconds=tuple(ratios[0] * v for v in small.seconds), parameters=round(grown * small.parameters),
-            activations=tuple(ratios[1] * v for v in small.activations), measured="small network times a measured ratio")
+            small,
+            seconds=tuple(ratios[0] * v for v in small.seconds),
+            parameters=round(grown * small.parameters),
+            activations=tuple(ratios[1] * v for v in small.activations),
+            measured="small network times a measured ratio",
+        )
     return found
 
 
@@ -162,9 +168,13 @@ def fitted(steps: list[tuple[Size, Step]], model: torch.nn.Module) -> Cost:
         return tuple(float(v) for v in found / largest)
 
     last = steps[-1][1]
-    return Cost(fit([s.seconds for _, s in steps]), fit([s.activations for _, s in steps]),
-                last.evaluation / last.seconds, sum(p.numel() for p in model.parameters()),
-                f"{len(steps)} batches, up to {int(steps[-1][0].edges)} edges")
+    return Cost(
+        fit([s.seconds for _, s in steps]),
+        fit([s.activations for _, s in steps]),
+        last.evaluation / last.seconds,
+        sum(p.numel() for p in model.parameters()),
+        f"{len(steps)} batches, up to {int(steps[-1][0].edges)} edges",
+    )
 
 
 def as_plain(costs: dict[tuple[str, str], Cost]) -> dict:

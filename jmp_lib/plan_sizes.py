@@ -83,13 +83,21 @@ def finetuning(profile: Profile, task_id: str, fold: int = 0) -> Workload:
     graph = profile.graphs[task.family]
     found = at_hand(profile.data, profile.data_root, task_id, fold)
     if found is not None:
-        counts, structures = found
-        return Workload(*_capped(counts, caps), _size_at_hand(profile.data, profile.data_root, task_id, graph),
-                        "data at hand", "data at hand")
+        counts, _ = found
+        return Workload(
+            *_capped(counts, caps),
+            _size_at_hand(profile.data, profile.data_root, task_id, graph),
+            "data at hand",
+            "data at hand",
+        )
     atoms = _task_atoms(task_id)
     size = _companion_size(task.mini_name, graph, atoms)
-    return Workload(*_capped(facts.fold_counts(task_id)[fold], caps), size, "published counts",
-                    "embedded companion" + (", scaled to the published mean of atoms" if atoms else ""))
+    return Workload(
+        *_capped(facts.fold_counts(task_id)[fold], caps),
+        size,
+        "published counts",
+        "embedded companion" + (", scaled to the published mean of atoms" if atoms else ""),
+    )
 
 
 def _capped(counts, caps: dict) -> tuple[int, ...]:
@@ -106,8 +114,10 @@ def at_hand(data: str, data_root: str | None, task_id: str, fold: int):
     except (FileNotFoundError, ValueError):
         return None
     step = max(1, len(loaded.train) // SAMPLES)
-    return (tuple(len(part) for part in (loaded.train, loaded.val, loaded.test)),
-            [loaded.train[row] for row in range(0, len(loaded.train), step)][:SAMPLES])
+    return (
+        tuple(len(part) for part in (loaded.train, loaded.val, loaded.test)),
+        [loaded.train[row] for row in range(0, len(loaded.train), step)][:SAMPLES],
+    )
 
 
 @cache
@@ -123,7 +133,9 @@ def _companion_size(name: str, graph: GraphConfig, atoms: float | None) -> Size:
 @cache
 def _task_atoms(task_id: str) -> float | None:
     table = facts.datasets().dropna(subset=["task"])
-    rows = table[[task_id == name or task_id.startswith(name.removesuffix("*")) and name.endswith("*") for name in table["task"]]]
+    rows = table[
+        [task_id == name or task_id.startswith(name.removesuffix("*")) and name.endswith("*") for name in table["task"]]
+    ]
     return published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
 
 
@@ -135,8 +147,12 @@ def pretraining(profile: Profile) -> Workload:
     for key, companion in PRETRAINING_SETS.items():
         published = settings.data == "published"
         caps = settings.datasets[key]
-        counts.append(min(int(table.loc[key, "n_train_paper"]) if published else len(mini.load_mini(companion)),
-                          caps.max_train or 10**12))
+        counts.append(
+            min(
+                int(table.loc[key, "n_train_paper"]) if published else len(mini.load_mini(companion)),
+                caps.max_train or 10**12,
+            )
+        )
         atoms = published_atoms(table.loc[key, "atoms_per_structure"]) if published else None
         sizes.append(_companion_size(companion, profile.graphs[key], atoms))
     draws = expanded_sizes(counts, temperature_ratios(counts, settings.temperature))

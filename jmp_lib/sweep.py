@@ -4,9 +4,9 @@
     snakemake --cores 2 --config profile=mini               # all of it, here
     python -m jmp_lib sweep --profile mini --cores 2        # the same; also after a kill
 
-Snakemake orders the jobs and starts them, here or on a cluster.  Each job is the ordinary command line and ends with its
-record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: it removes
-the stale lock, repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
+Snakemake orders the jobs and starts them, here or on a cluster.  Each job is the ordinary command line and ends with
+its record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: it
+removes the stale lock, repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
 """
 
 from __future__ import annotations
@@ -29,8 +29,15 @@ from jmp_lib.records import finetune_record_path, pretrain_record_path, read_rec
 from jmp_lib.strict import check_keys
 
 # key of ``--config`` -> option of the command line
-OPTIONS = {"profile": "--profile", "data": "--data", "data_root": "--data-root", "results_dir": "--results-dir",
-           "seed": "--seed", "max_steps": "--max-steps", "max_eval": "--max-eval"}
+OPTIONS = {
+    "profile": "--profile",
+    "data": "--data",
+    "data_root": "--data-root",
+    "results_dir": "--results-dir",
+    "seed": "--seed",
+    "max_steps": "--max-steps",
+    "max_eval": "--max-eval",
+}
 RESOURCES = ("mem_mb", "runtime", "gpu")  # per fine-tuning; runtime in minutes
 KEYS = (*OPTIONS, "tasks", "arms", *RESOURCES)
 
@@ -118,8 +125,13 @@ def read(config: dict) -> Sweep:
     tasks = workbook.choose_tasks(values, profile, None)
     arms = choose(values.get("arms"), list(profile.arms), "arm")
     left_out = missing(tasks, profile)
-    jobs = tuple(Job(task, arm, fold) for task in tasks if task not in left_out for arm in arms
-                 for fold in range(profile.finetuning.folds if get_task(task).n_folds > 1 else 1))
+    jobs = tuple(
+        Job(task, arm, fold)
+        for task in tasks
+        if task not in left_out
+        for arm in arms
+        for fold in range(profile.finetuning.folds if get_task(task).n_folds > 1 else 1)
+    )
     if not jobs:
         raise ValueError("; ".join(left_out.values()))
     results_dir = workbook.results_folder(config.get("results_dir"), profile)
@@ -182,15 +194,27 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     folder = sweep.results_dir / "work" / "sweep"
     folder.mkdir(parents=True, exist_ok=True)
     settings = [f"{key}={value}" for key, value in sweep.config.items()]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
-               "--config", *settings, "--cores", str(cores)]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--config",
+        *settings,
+        "--cores",
+        str(cores),
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
     try:
         with FileLock(folder / "lock", timeout=0):  # the system frees it when a sweep is killed; Snakemake's own stays
             subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
             again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
-            return subprocess.run([*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra],
-                                  env=environment, check=False).returncode
+            return subprocess.run(
+                [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
+            ).returncode
     except Timeout:
         raise RuntimeError(f"a sweep of {sweep.results_dir} is running already; wait for it or stop it") from None
 

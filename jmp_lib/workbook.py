@@ -66,13 +66,15 @@ class Run:
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).
 
-        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words and the others go on; RuntimeError when all fail.
+        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words and
+        the others go on; RuntimeError when all fail, ValueError when no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        jobs = [(f"{task} {arm}" + (f" fold {fold}" if fold else ""), _finetune,
-                 (self.profile, task, arm, self.results_dir, fold))
-                for fold in (range(self.profile.finetuning.folds) if fold is None else [fold]) for task in tasks for arm in arms
-                if fold == 0 or task.startswith("matbench_")]
+        folds = range(self.profile.finetuning.folds) if fold is None else [fold]
+        jobs = [(f"{task} {arm}" + (f" fold {k}" if k else ""), _finetune, (self.profile, task, arm, self.results_dir, k))
+                for k in folds for task in tasks for arm in arms if k == 0 or task.startswith("matbench_")]
+        if not jobs:
+            raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
         return self.table(tasks, arms)
 

@@ -55,8 +55,12 @@ def test_every_graph_is_that_of_its_source(row, source):
     assert dict(graph.reduce_above) == ({} if (row["family"], source) == ("matbench", "packaged") else wanted)
     for natoms, n in ((100, graph.max_neighbors), (201, wanted.get(200)), (301, wanted.get(300))):
         if n and dict(graph.reduce_above) == wanted:
-            assert graph.limits(natoms) == {"main": n, "a2ee2a": int(n * 20 / 30), "qint": int(n * 8 / 30),
-                                            "a2a": int(n * 1000 / 30)}
+            assert graph.limits(natoms) == {
+                "main": n,
+                "a2ee2a": int(n * 20 / 30),
+                "qint": int(n * 8 / 30),
+                "a2a": int(n * 1000 / 30),
+            }
 
 
 @sources
@@ -84,13 +88,22 @@ def test_settings_that_all_tasks_share(source):
         assert (list(s.betas), s.weight_decay) == (known["optimiser"]["betas"], known["optimiser"]["weight_decay"])
         assert (s.clip_value, s.ema_decay) == (known["gradient_clipping"]["value"], None)
         assert (s.early_stopping_patience, s.min_delta, s.stop_below_lr) == (
-            stop["patience"], stop["min_delta"], stop["stop_below_lr"])
+            stop["patience"],
+            stop["min_delta"],
+            stop["stop_below_lr"],
+        )
         assert s.schedule.stop_at == f"{stop['max_epochs']} epochs"
         wanted = known["schedule"]
         assert (s.schedule.warmup, s.schedule.cosine_until, s.schedule.validate_every) == (
-            f"{wanted['warmup_epochs']} epochs", f"{wanted['cosine_until_epoch']} epochs", "1 epoch")
+            f"{wanted['warmup_epochs']} epochs",
+            f"{wanted['cosine_until_epoch']} epochs",
+            "1 epoch",
+        )
         assert (s.schedule.warmup_start_factor, s.schedule.min_factor, s.plateau_factor) == (
-            wanted["warmup_start_factor"], wanted["cosine_min_factor"], wanted["plateau_factor"])
+            wanted["warmup_start_factor"],
+            wanted["cosine_min_factor"],
+            wanted["plateau_factor"],
+        )
     layers = known["layerwise_lr_factors"]
     assert profile.finetuning.layerwise.embedding == layers["large"]["embedding"] == layers["small"]["embedding"]
     assert list(profile.finetuning.layerwise.large) == layers["large"]["blocks"]
@@ -102,21 +115,33 @@ def test_settings_that_all_tasks_share(source):
 def test_pretraining_and_networks():
     paper, known = PROFILES["run_script"], RECIPE["pretraining"]
     p = paper.pretraining
-    assert (p.lr, list(p.betas), p.weight_decay) == tuple(known["optimiser"][k] for k in ("lr", "betas", "weight_decay"))
+    assert (p.lr, list(p.betas), p.weight_decay) == tuple(
+        known["optimiser"][k] for k in ("lr", "betas", "weight_decay")
+    )
     assert (p.clip_norm, p.ema_decay, p.edge_dropout) == (
-        known["gradient_clipping"]["value"], known["ema"]["decay"], known["edge_dropout"]["p"])
+        known["gradient_clipping"]["value"],
+        known["ema"]["decay"],
+        known["edge_dropout"]["p"],
+    )
     assert (p.temperature, p.precision) == (known["sampling"]["temperature"], PRECISION[known["precision"][0]])
     assert p.batch_size == known["batch_size_per_gpu"][0]
     wanted = known["schedule"]
     assert (p.schedule.warmup, p.schedule.warmup_start_factor, p.schedule.min_factor, p.schedule.stop_at) == (
-        f"{wanted['warmup_steps']} updates", wanted["warmup_start_factor"], wanted["min_lr_factor"],
-        f"{wanted['epochs']} epochs")
+        f"{wanted['warmup_steps']} updates",
+        wanted["warmup_start_factor"],
+        wanted["min_lr_factor"],
+        f"{wanted['epochs']} epochs",
+    )
     for name in PRETRAINING_SETS:
         s, graph = p.datasets[name], paper.graphs[name]
         assert (s.energy_loss_scale, s.force_loss_scale) == (
-            known["loss"]["energy_coefficient"][name], known["loss"]["force_coefficient"][name])
+            known["loss"]["energy_coefficient"][name],
+            known["loss"]["force_coefficient"][name],
+        )
         assert (s.energy_std, s.force_std) == (
-            known["normalisation"]["energy_std"][name], known["normalisation"]["force_std"][name])
+            known["normalisation"]["energy_std"][name],
+            known["normalisation"]["force_std"][name],
+        )
         assert graph.cutoff == known["graphs"]["cutoff"][name]
         assert list(graph.limits().values()) == list(known["graphs"]["max_neighbors"].values())
     common = dict(RECIPE["models"]["both_sizes"])
@@ -145,11 +170,16 @@ def test_the_profile_has_the_settings_of_the_reference(golden):
     for name, stated in golden["normalization"]["pretraining"].items():
         s = p.datasets[name]
         assert (s.energy_loss_scale, s.force_loss_scale, s.energy_std, s.force_std) == tuple(
-            stated[k] for k in ("energy_loss_scale", "force_loss_scale", "energy_std", "force_std"))
+            stated[k] for k in ("energy_loss_scale", "force_loss_scale", "energy_std", "force_std")
+        )
         assert stated["energy_mean"] == stated["force_mean"] == 0 and s.energy_mean in (0.0, None)
     rate = golden["lr_pretrain"]
     assert (p.lr, p.schedule.warmup, p.schedule.warmup_start_factor, p.schedule.min_factor) == (
-        rate["base_lr"], f"{rate['warmup_steps']} updates", rate["warmup_start_lr_factor"], rate["min_lr_factor"])
+        rate["base_lr"],
+        f"{rate['warmup_steps']} updates",
+        rate["warmup_start_lr_factor"],
+        rate["min_lr_factor"],
+    )
     sampling = golden["sampling"]["paper_T2"]
     assert p.temperature == sampling["temperature"]
     assert list(RECIPE["pretraining"]["train_sizes_in_paper"].values()) == sampling["sizes"]
@@ -166,9 +196,31 @@ def test_the_profile_has_the_settings_of_the_reference(golden):
     assert (defaults.plateau_factor, defaults.plateau_patience) == (rule["factor"], rule["patience"])
     scheduler = plateau(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1), defaults.plateau_factor, 3)
     assert (scheduler.threshold, scheduler.threshold_mode, scheduler.eps, scheduler.cooldown) == (
-        rule["threshold"], rule["threshold_mode"], rule["eps"], rule["cooldown"])
+        rule["threshold"],
+        rule["threshold_mode"],
+        rule["eps"],
+        rule["cooldown"],
+    )
     assert math.sqrt(3) * EPSILON == pytest.approx(golden["pairwise_distance_eps"]["zero_difference_value"], rel=1e-6)
     assert RECIPE["finetuning"]["gradient_force_scale"]["start"] == golden["gradient_forces"]["scaler"]["initial_scale"]
+
+
+@pytest.mark.parametrize("slope", [1000.0, 1.0e-7])
+def test_gradient_forces_survive_sixteen_bits(slope):
+    """A slope whose gradient times 2^8 overflows float16, and one that vanishes in it without the factor."""
+    import torch
+
+    from jmp_lib.model.models import FORCE_SCALE, position_gradient
+
+    assert FORCE_SCALE == RECIPE["finetuning"]["gradient_force_scale"]["start"]
+    pos = torch.ones(2, 3, requires_grad=True)
+    energy = (pos.half().float() * slope).sum()
+    plain = position_gradient(energy, pos, create_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        scaled = position_gradient(energy, pos, create_graph=True)
+    assert torch.isfinite(scaled).all() and (scaled - slope).abs().max() <= 5e-3 * slope
+    if slope < 1:
+        assert (plain - slope).abs().max() > 0.1 * slope
 
 
 def decisions() -> list[list[str]]:

@@ -22,22 +22,45 @@ TIMES = ("wall_time_s", "train_time_s", "peak_memory_mb", "commit", "history")
 
 def dry_run(folder: Path, *config: str) -> dict[str, int]:
     """Rule -> number of jobs that ``snakemake -n`` lists."""
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"),
-               "--directory", str(folder), "--config", *config, f"results_dir={folder / 'results'}"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--quiet",
+        "rules",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--config",
+        *config,
+        f"results_dir={folder / 'results'}",
+    ]
+    done = subprocess.run(command, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)}
 
 
 def test_the_paper_has_288_finetunings(tmp_path):
     assert dry_run(tmp_path, "profile=paper") == {
-        "finetune": 288, "pretrain": 2, "scale_factors": 2, "tables": 1, "total": 293}
+        "finetune": 288,
+        "pretrain": 2,
+        "scale_factors": 2,
+        "tables": 1,
+        "total": 293,
+    }
 
 
 def test_other_profiles_list_their_own(tmp_path):
     assert dry_run(tmp_path, "profile=mini")["finetune"] == 160
     assert dry_run(tmp_path, "profile=smoke", "arms=GN-OC-S,JMP-S") == {
-        "finetune": 12, "pretrain": 1, "scale_factors": 1, "tables": 1, "total": 15}
+        "finetune": 12,
+        "pretrain": 1,
+        "scale_factors": 1,
+        "tables": 1,
+        "total": 15,
+    }
 
 
 def test_arms_from_scratch_need_scale_factors_only(tmp_path):
@@ -57,18 +80,40 @@ def test_tasks_without_data_are_left_out_with_words(tmp_path):
     assert "left out: md22_dha: " in sweep.words(found)
 
 
-@pytest.mark.parametrize("config, message", [({"profil": "mini"}, "'profil'.*'profile'"), ({"tasks": "qm9_muu"}, "mu"),
-                                             ({"arms": "JMP-M"}, "JMP"), ({"seed": "one"}, "seed")])
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"profil": "mini"}, "'profil'.*'profile'"),
+        ({"tasks": "qm9_muu"}, "mu"),
+        ({"arms": "JMP-M"}, "JMP"),
+        ({"seed": "one"}, "seed"),
+    ],
+)
 def test_bad_settings_are_named(config, message):
     with pytest.raises(ValueError, match=message):
         sweep.read(config)
 
 
 def start_sweep(results: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jmp_lib", "sweep", "--profile", "smoke", "--tasks", "qm9_mu", "--arms",
-               "GN-OC-S,JMP-S", "--cores", "1", "--results-dir", str(results)]
-    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "jmp_lib",
+        "sweep",
+        "--profile",
+        "smoke",
+        "--tasks",
+        "qm9_mu",
+        "--arms",
+        "GN-OC-S,JMP-S",
+        "--cores",
+        "1",
+        "--results-dir",
+        str(results),
+    ]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def kill_when(process: subprocess.Popen, there) -> None:
@@ -95,7 +140,13 @@ def test_two_kills_change_nothing(tmp_path):
     """Killed in the pre-training and in a fine-tuning; the third start ends with the numbers of an unbroken run."""
     from jmp_lib.workbook import start
 
-    names = {"profile": "smoke", "tasks": "qm9_mu", "arms": "GN-OC-S,JMP-S", "workers": 1, "results_dir": str(tmp_path / "whole")}
+    names = {
+        "profile": "smoke",
+        "tasks": "qm9_mu",
+        "arms": "GN-OC-S,JMP-S",
+        "workers": 1,
+        "results_dir": str(tmp_path / "whole"),
+    }
     start(names, tuple(names)).finetune_all()
     write_tables(tmp_path / "whole")
 

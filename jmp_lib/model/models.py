@@ -21,6 +21,8 @@ from .heads import (
     sum_edge_forces,
 )
 
+FORCE_SCALE = 256.0  # of gradient forces in mixed precision
+
 
 def embed_atoms(table: nn.Embedding, atomic_numbers: Tensor) -> Tensor:
     """Row Z − 1 of the embedding table for every atom."""
@@ -33,6 +35,23 @@ class AtomEmbedding(nn.Module):
     def __init__(self, num_elements: int, width: int):
         super().__init__()
         self.atom_embedding = nn.Embedding(num_elements, width)
+
+
+def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor:
+    """Gradient (N, 3) of ``energy`` with respect to ``pos``.
+
+    In mixed precision the energy is multiplied by 2^8 first and the gradient divided by it, so that small forces do not
+    vanish in 16 bits; where that overflows, by half as much, and so on. In float32 a power of two would change nothing.
+    The official code keeps the factor from batch to batch and doubles it after 2000 finite ones; here every batch starts
+    at 2^8, so a resumed run needs no memory of it.
+    """
+    scale = FORCE_SCALE if torch.is_autocast_enabled(pos.device.type) else 1.0
+    while True:
+        scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph, retain_graph=scale > 1 or create_graph)
+        gradient = scaled[0] / scale if scale > 1 else scaled[0]
+        if scale <= 1 or bool(torch.isfinite(gradient).all()):
+            return gradient
+        scale /= 2
 
 
 def rows_of(task: int, mlp: nn.Module, x: Tensor, owner: Tensor | None) -> Tensor:
@@ -139,7 +158,7 @@ class FinetuneModel(nn.Module):
         with torch.enable_grad():
             pos = batch["pos"].detach().clone().requires_grad_()
             result = self._outputs(batch, pos)
-            gradient = torch.autograd.grad(result["energy"].sum(), pos, create_graph=self.training)[0]
+            gradient = position_gradient(result["energy"].sum(), pos, self.training)
         if not self.training:
             result = {name: value.detach() for name, value in result.items()}
         return {**result, "forces": -gradient}

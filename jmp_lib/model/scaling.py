@@ -1,7 +1,8 @@
 """Fitting the scale factors: each output gets the variance of its input (section 5).
 
-Factors are fitted in the order in which they act, because each changes the inputs of the later ones: f = √(v_ref / v_out), where v is the feature mean of the unbiased variance over the
-rows, averaged over batches with the number of output rows as weight.
+Factors are fitted in the order in which they act, because each changes the inputs of the later ones:
+f = √(v_ref / v_out), where v is the feature mean of the unbiased variance over the rows, averaged over batches with the
+number of output rows as weight.
 """
 
 from __future__ import annotations
