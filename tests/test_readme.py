@@ -30,6 +30,16 @@ def test_measured_parts_are_computed_from_the_committed_records():
     assert f"| {minutes['04']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `04_rmd17`"))
 
 
+def test_a_cell_that_is_not_measured_stays_and_lost_marks_are_said():
+    if not (TABLES / "scaling.csv").is_file():
+        pytest.skip("results/mini/tables is not here: make reproduce writes it")
+    row = "| `13_other` | | words | | about this |\n"
+    changed = README.replace("| `04_rmd17`", row + "| `04_rmd17`").replace(" min |", " MIN |")
+    assert row in filled(changed, ROOT / "results" / "mini") and " MIN |" not in filled(changed, ROOT / "results" / "mini")
+    with pytest.raises(ValueError, match="lost the marks"):
+        filled("# nothing", ROOT / "results" / "mini")
+
+
 def test_every_notebook_has_a_row():
     rows = re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE)
     assert rows == [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]

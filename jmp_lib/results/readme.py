@@ -15,6 +15,7 @@ from jmp_lib.records import load_pretraining_records, load_records
 from jmp_lib.results.summary import summary
 
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
+WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12")
 BLOCK = re.compile(r"(?<=<!-- summary of results/mini -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
@@ -23,18 +24,24 @@ def computing_minutes(results_dir: str | Path) -> dict[str, float]:
     """Number of a notebook -> minutes of computing of its records, in sum over runs; notebooks without runs are absent."""
     minutes: dict[str, float] = {}
     for record in [*load_pretraining_records(Path(results_dir)), *load_records(Path(results_dir))]:
-        chapter = CHAPTER_OF[record.get("family", "pretrain")]
-        minutes[chapter] = minutes.get(chapter, 0.0) + record["wall_time_s"] / 60
+        chapter = CHAPTER_OF.get(record.get("family", "pretrain"))
+        if chapter:
+            minutes[chapter] = minutes.get(chapter, 0.0) + record["wall_time_s"] / 60
     return minutes
 
 
 def filled(text: str, results_dir: str | Path) -> str:
-    """README text with its measured parts computed from ``results_dir``; raises ValueError when the marks are missing."""
+    """README text with its measured parts computed from ``results_dir``; other cells stay as they are.
+
+    Raises ValueError when the marks are missing.
+    """
     if not BLOCK.search(text) or not CHAPTER.search(text):
         raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
     minutes = computing_minutes(results_dir)
     text = BLOCK.sub(lambda _: summary(results_dir), text)
-    return CHAPTER.sub(lambda m: m[1] + (f"{minutes[m[2]]:.0f} min" if m[2] in minutes else "no training") + m[4], text)
+    times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
+    times.update({chapter: f"{value:.0f} min" for chapter, value in minutes.items()})
+    return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
 
 
 def main() -> int:

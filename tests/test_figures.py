@@ -1,0 +1,79 @@
+"""Figures say whose values they show, cut nothing off, and are saved twice."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from jmp_lib import figures
+from jmp_lib.figures.results import PAPER
+from jmp_lib.figures.style import ARM_COLOURS, unit_text
+
+TASKS = [f"qm9_{n}" for n in range(30)]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def words(figure) -> list[str]:
+    return [text.get_text() for legend in [*figure.legends, *(a.get_legend() for a in figure.axes)] if legend
+            for text in legend.get_texts()]
+
+
+def test_gains_name_both_sides_and_show_every_bar_whole():
+    own = pd.Series(np.linspace(-20, 40, 30), TASKS, name="this workbook (mini data)")
+    published = pd.Series(np.linspace(-60, 80, 30), TASKS)
+    figure = figures.gains(own, published)
+    axis = figure.axes[0]
+    assert words(figure) == ["this workbook (mini data)", PAPER]
+    low, high = axis.get_xlim()
+    assert all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in axis.patches)
+    bottom, top = axis.get_ylim()
+    assert bottom > top and bottom - top <= len(own) + 0.5, "first task on top, no empty margin"
+    assert all(top <= bar.get_y() and bar.get_y() + bar.get_height() <= bottom for bar in axis.patches)
+
+
+def test_gains_of_the_smoke_profile_show_no_published_bars():
+    own = pd.Series([1.0, 2.0], ["a", "b"], name="this workbook (mini data)")
+    figure = figures.gains(own, own * float("nan"))
+    assert words(figure) == ["this workbook (mini data)"] and len(figure.axes[0].patches) == 2
+
+
+def test_scaling_and_speedup_name_both_sides():
+    table = pd.DataFrame({"family": ["all"], "comparison": ["JMP-L over GN-OC-L"], "own_mean_gain_percent": [20.0],
+                          "published_mean_gain_percent": [58.7]})
+    assert words(figures.scaling(table)) == ["this workbook", PAPER]
+    figure = figures.speedup(pd.Series([2.0, float("nan")], ["a", "b"]), 1.5)
+    assert words(figure) == [f"{PAPER}, totals: 12x", "this workbook, totals: 1.5x"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not reached"]
+
+
+def test_axes_have_units():
+    record = {"task": "rmd17_ethanol", "arm": "JMP-S", "unit": "meV/A", "value": 3.0,
+              "history": [{"step": 1, "val_metric": 5.0}, {"step": 2, "val_metric": 4.0}]}
+    assert figures.learning_curves([record]).axes[0].get_ylabel() == "validation MAE / meV/Å"
+    axis = figures.parity([record], {"rmd17_ethanol": (np.arange(3.0), np.arange(3.0))}, "JMP-S").axes[0]
+    assert axis.get_xlabel() == "label / meV/Å" and axis.get_title() == "ethanol\nMAE 3 meV/Å"
+    assert unit_text("a0^3") == "a₀³" and unit_text("eV") == "eV"
+
+
+def test_arms_differ_for_the_colour_blind_too():
+    """Luminance (ITU-R BT.709) of small against large and of scratch against pre-trained differs by 8 % at least."""
+    def luminance(colour: str) -> float:
+        return float(np.dot([int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)], [0.2126, 0.7152, 0.0722]))
+
+    values = sorted(luminance(colour) for colour in ARM_COLOURS.values())
+    assert luminance(ARM_COLOURS["GN-OC-S"]) - luminance(ARM_COLOURS["GN-OC-L"]) > 0.08
+    assert luminance(ARM_COLOURS["JMP-S"]) - luminance(ARM_COLOURS["JMP-L"]) > 0.08 and len(set(values)) == 4
+
+
+def test_saved_as_png_and_svg_with_the_same_bytes_twice(tmp_path):
+    for folder in ("a", "b"):
+        figures.save(figures.gains(pd.Series([1.0], ["x"]), pd.Series([2.0], ["x"])), tmp_path / folder, "g")
+    for name in ("g.png", "g.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
