@@ -204,6 +204,23 @@ def test_bad_engine_settings(engine, message):
         load_profile("smoke", engine=engine)
 
 
+def test_options_of_the_command_line(tmp_path):
+    from jmp_lib.__main__ import parser
+    from jmp_lib.train.options import with_engine as with_options
+    from jmp_lib.workbook import Run
+
+    run = Run(load_profile("smoke"), tmp_path, {}, None, (), (), ())
+    words = ["pretrain", "--devices", "2", "--data-workers", "3", "--max-edges", "100", "--logs", "csv, tensorboard"]
+    profile = with_options(run, parser().parse_args(words)).profile
+    assert profile.engine == Engine(devices=2, workers_data=3, max_edges=100, logs=("csv", "tensorboard"))
+    assert (run.profile.workers, profile.workers) == (2, 1)  # the processes of one training have the cores
+    assert with_options(run, parser().parse_args(["finetune"])).profile == run.profile
+    with pytest.raises(ValueError, match="engine.logs.*'csv'"):
+        with_options(run, parser().parse_args(["pretrain", "--logs", "csw"]))
+    with pytest.raises(ValueError, match="engine.devices must be at least 1"):
+        with_options(run, parser().parse_args(["pretrain", "--devices", "0"]))
+
+
 def test_who_starts_the_processes(monkeypatch):
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)

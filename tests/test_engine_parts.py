@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from jmp_lib.graphs import collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.profile import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import budget, finetune, joint_sets, pretrain
-from jmp_lib.train.batches import FreshGraphs, Labelled, UpdateBatches, graph_cache
+from jmp_lib.train.batches import FreshGraphs, Labelled, UpdateBatches, graph_cache, main_edges
 from jmp_lib.train.feed import prepared
 from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
@@ -72,7 +73,8 @@ def test_memory_limit_of_a_pass():
     assert is_out_of_memory(caught.value)
     torch.ones(40_000_000)  # the limit is lifted again
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match")) and not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def limited(monkeypatch, edges: int) -> list[int]:
@@ -100,8 +102,8 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     cut = pretrain.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
                             progress=False)
     with monkeypatch.context() as patch:
-        largest = max(item["graphs"]["main_edge_index"].shape[1] for cache in update_batches().caches
-                      for item in (FreshGraphs(cache.structures, cache.config)[i] for i in range(len(cache))))
+        largest = max(main_edges(FreshGraphs(cache.structures, cache.config)[i]) for cache in update_batches().caches
+                      for i in range(len(cache)))
         failed = limited(patch, largest)
         split = pretrain.pretrain(smoke, "small", tmp_path / "split", progress=False)
     assert failed and len(failed) < 6  # the smaller parts are kept for the updates that follow
@@ -122,7 +124,7 @@ def test_the_budget_of_a_pretraining_is_found(toy, monkeypatch):
     assert budget.of_pretraining(smoke, "small").max_edges is None
     failed = limited(monkeypatch, 100)
     found = budget.of_pretraining(smoke, "small")
-    assert 90 <= found.max_edges <= 105 and failed and found.largest_batch > 100 and "max_edges" in str(found)
+    assert 90 <= found.max_edges <= 110 and failed and found.largest_batch > 100 and "max_edges" in str(found)
     limited(monkeypatch, 5)
     with pytest.raises(RuntimeError, match="does not fit by itself"):
         budget.of_pretraining(smoke, "small")
@@ -146,10 +148,10 @@ def test_shares_of_processes_make_up_the_batch(toy, draws):
             assert own_counts == counts == (6, sum(len(item["pos"]) for item in items))
             assert own
             for item, name in zip(own, own_names):
-                found.setdefault(name, []).append(item["graphs"]["main_edge_index"])
+                found.setdefault(name, []).append(collate([item])["main_edge_index"].numpy())
         wanted = {}
         for item, name in zip(items, names):
-            wanted.setdefault(name, []).append(item["graphs"]["main_edge_index"])
+            wanted.setdefault(name, []).append(collate([item])["main_edge_index"].numpy())
         assert found.keys() == wanted.keys()
         for name in wanted:
             assert sorted(a.tobytes() for a in wanted[name]) == sorted(a.tobytes() for a in found[name])
@@ -163,6 +165,24 @@ def test_prepared_batches_are_the_same(toy):
     for a, b in zip(wanted[4:], found):
         assert (a.names, a.edges, a.counts, a.max_edges) == (b.names, b.edges, b.counts, b.max_edges)
         assert len(a.parts) == len(b.parts) > 1 and all(same(x, y) for x, y in zip(a.parts, b.parts))
+
+
+class Broken(torch.utils.data.Dataset):
+    """Batch 2 cannot be read."""
+
+    def __getitem__(self, step):
+        if step == 2:
+            raise ValueError(f"batch {step} is damaged")
+        return step
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_while_preparing_is_one_sentence(workers):
+    batches = prepared(Broken(), 0, 5, workers=workers, pin=False)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(ValueError) as caught:
+        next(batches)
+    assert str(caught.value) == "batch 2 is damaged"
 
 
 def test_a_share_prepared_before_memory_ran_out_is_cut_anew(toy):

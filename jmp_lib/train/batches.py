@@ -87,6 +87,16 @@ def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphCon
     return kind(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout)
 
 
+def main_edges(item: dict) -> int:
+    """Edges of a structure's main graph: counted, or where ``collate`` is still to cut it from ``candidates``, every
+    atom's up to the neighbour limit (making them symmetric hardly changes their number)."""
+    if "graphs" in item:
+        return item["graphs"]["main_edge_index"].shape[1]
+    (edge_index, *_), config = item["candidates"]
+    natoms = len(item["pos"])
+    return int(np.minimum(np.bincount(edge_index[1], minlength=natoms), config.limits(natoms)["main"]).sum())
+
+
 @dataclass
 class Share:
     """What one process computes of one update: ``parts`` of the batch, one after the other."""
@@ -140,7 +150,7 @@ class UpdateBatches(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> Share:
         items, names, counts = self.items(step)
         max_edges = self.max_edges
-        edges = [item["graphs"]["main_edge_index"].shape[1] for item in items]
+        edges = [main_edges(item) for item in items]
         parts = parts_by_edges(edges, max_edges)
         return Share(parts=[collate([items[i] for i in part]) for part in parts],
                      edges=[sum(edges[i] for i in part) for part in parts],

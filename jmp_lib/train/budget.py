@@ -19,7 +19,7 @@ from jmp_lib.graphs import collate
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.profile import Profile
 from jmp_lib.train import finetune, pretrain
-from jmp_lib.train.batches import UpdateBatches, choose_device, to_device
+from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges, to_device
 from jmp_lib.train.joint_sets import profile_sets
 from jmp_lib.train.logs import memory_mb
 from jmp_lib.train.losses import Counts
@@ -80,8 +80,8 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
     model.train()
     batches = [data.items(step)[0] for step in range(SAMPLED)]
     pool = [item for items in batches for item in items]
-    largest = max(pool, key=edges_of)
-    most = max(sum(map(edges_of, items)) for items in batches)
+    largest = max(pool, key=main_edges)
+    most = max(sum(map(main_edges, items)) for items in batches)
 
     def passes(items: list[dict]) -> bool:
         try:
@@ -107,16 +107,11 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
             torch.cuda.empty_cache()
         return found
 
-    found = largest_that_fits(fits, edges_of(largest), most)
-    if found < edges_of(largest) and not fits(edges_of(largest)):
-        raise RuntimeError(f"{name}: the largest structure, {edges_of(largest)} edges, does not fit by itself: use a "
+    found = largest_that_fits(fits, main_edges(largest), most)
+    if found < main_edges(largest) and not fits(main_edges(largest)):
+        raise RuntimeError(f"{name}: the largest structure, {main_edges(largest)} edges, does not fit by itself: use a "
                            "smaller network, cutoff or max_neighbors, or a device with more memory")
-    return Budget(name, None if found >= most else found, most, edges_of(largest), memory_mb(processes.device))
-
-
-def edges_of(item: dict) -> int:
-    """Edges of a structure's main graph."""
-    return item["graphs"]["main_edge_index"].shape[1]
+    return Budget(name, None if found >= most else found, most, main_edges(largest), memory_mb(processes.device))
 
 
 def fill(items: list[dict], limit: int) -> list[dict]:
@@ -124,10 +119,10 @@ def fill(items: list[dict], limit: int) -> list[dict]:
     chosen, total = [], 0
     while True:
         item = items[len(chosen) % len(items)]
-        if chosen and total + edges_of(item) > limit:
+        if chosen and total + main_edges(item) > limit:
             return chosen
         chosen.append(item)
-        total += edges_of(item)
+        total += main_edges(item)
 
 
 def main(run, finetuning: bool) -> int:

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import threading
+import traceback
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -26,9 +27,28 @@ def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
         yield from (data[k] for k in range(first, stop))
         return
     _many_open_files()
-    yield from DataLoader(data, batch_size=None, sampler=range(first, stop), num_workers=workers, collate_fn=_as_it_is,
-                          prefetch_factor=AHEAD, multiprocessing_context="spawn", worker_init_fn=_start_worker,
-                          pin_memory=pin, generator=torch.Generator())  # its own: nothing is drawn from torch's
+    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), num_workers=workers,
+                        collate_fn=_as_it_is, prefetch_factor=AHEAD, multiprocessing_context="spawn",
+                        worker_init_fn=_start_worker, pin_memory=pin,
+                        generator=torch.Generator())  # its own: nothing is drawn from torch's
+    for found in loader:
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+
+class _Sentences(torch.utils.data.Dataset):
+    """``data`` with errors handed over as they are: a DataLoader would put a traceback in place of the sentence."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, step: int):
+        try:
+            return self.data[step]
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            return error
 
 
 def _as_it_is(value):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from jmp_lib.profile import Engine, Profile, profile_from_dict
@@ -44,7 +45,7 @@ def in_processes(profile: Profile, out_dir: Path, progress: bool, **job) -> None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "job.json"
         file.write_text(json.dumps({"profile": dataclasses.asdict(profile), "out_dir": str(Path(out_dir).resolve()),
-                                    "progress": progress, "job": job}))
+                                    "progress": progress, "job": job, "parent": os.getpid()}))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                    str(profile.engine.devices), "-m", "jmp_lib.train.launch", str(file)]
         process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(profile.threads)},
@@ -54,6 +55,8 @@ def in_processes(profile: Profile, out_dir: Path, progress: bool, **job) -> None
         if failed.exists():
             raise RuntimeError(failed.read_text())
         if code in (143, -signal.SIGTERM) or (Path(folder) / "terminated").exists():
+            print("the training was ended by SIGTERM; its checkpoint is written, and the same command goes on from "
+                  "there", file=sys.stderr, flush=True)
             raise SystemExit(143)
         if code:
             raise RuntimeError(f"a training process was ended from outside (exit code {code}; often: out of memory); "
@@ -75,6 +78,16 @@ def _wait(process: subprocess.Popen) -> int:
             signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
+def _end_with(parent: int) -> None:
+    """End this process when the one that asked for the training is gone, so that a killed notebook leaves nothing."""
+    while True:
+        try:
+            os.kill(parent, 0)
+        except OSError:
+            os._exit(1)
+        time.sleep(2.0)
+
+
 def main(file: str) -> int:
     """One of the started processes."""
     import torch.distributed
@@ -83,6 +96,7 @@ def main(file: str) -> int:
 
     values = json.loads(Path(file).read_text())
     profile, job = profile_from_dict(values["profile"]), values["job"]
+    threading.Thread(target=_end_with, args=(values["parent"],), daemon=True).start()
     try:
         if "task_id" in job:
             from jmp_lib.train.finetune import finetune

@@ -63,7 +63,8 @@ class Processes:
         per_node, nodes = found or (1, 1)
         if device.type == "cuda" and per_node > torch.cuda.device_count():
             raise ValueError(f"{per_node} processes on this machine, but torch sees {torch.cuda.device_count()} GPUs: "
-                             "start fewer (engine.devices), or set device: cpu in the profile")
+                             "start fewer (engine.devices), let every task see all of them (srun --gpus-per-node), or "
+                             "set device: cpu in the profile")
         strategy = DDPStrategy(timeout=PATIENCE) if per_node * nodes > 1 else "auto"
         self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy,
                              plugins=plugins)
