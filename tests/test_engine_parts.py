@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jmp_lib.graphs import collate
+from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.profile import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import budget, finetune, joint_sets, pretrain
-from jmp_lib.train.batches import FreshGraphs, Labelled, UpdateBatches, graph_cache, main_edges
+from jmp_lib.train.batches import Labelled, UpdateBatches, graph_cache, main_edges
 from jmp_lib.train.feed import prepared
 from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
@@ -102,7 +102,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     cut = pretrain.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
                             progress=False)
     with monkeypatch.context() as patch:
-        largest = max(main_edges(FreshGraphs(cache.structures, cache.config)[i]) for cache in update_batches().caches
+        largest = max(main_edges(GraphCache(cache.structures, cache.config, max_mb=0)[i]) for cache in update_batches().caches
                       for i in range(len(cache)))
         failed = limited(patch, largest)
         split = pretrain.pretrain(smoke, "small", tmp_path / "split", progress=False)
@@ -214,10 +214,10 @@ def test_large_sets_keep_no_graphs(toy, monkeypatch):
     from jmp_lib.train import batches
 
     usual = update_batches()[2]
-    monkeypatch.setattr(batches, "KEPT_GRAPHS", 5)
+    monkeypatch.setattr(batches, "KEPT_MB", 0)
     fresh = update_batches()
-    assert all(isinstance(cache, FreshGraphs) for cache in fresh.caches)
     assert same(fresh[2].parts[0], usual.parts[0])
+    assert all(cache.kept == 0 for cache in fresh.caches)
 
 
 def test_one_process_sums_nothing():

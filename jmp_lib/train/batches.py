@@ -8,7 +8,7 @@ from typing import Callable, Sequence
 import numpy as np
 import torch
 
-from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate
+from jmp_lib.graphs import GraphCache, GraphConfig, collate
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.microbatch import is_out_of_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
@@ -17,7 +17,7 @@ from jmp_lib.train.sampling import Sampler
 
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_BATCHES = 64  # an evaluation set of at most so many batches is collated once and kept
-KEPT_GRAPHS = 50_000  # a set of at most so many structures keeps its graphs in memory
+KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,26 +65,10 @@ class Labelled:
         return int(self._natoms[index]) if len(self._natoms) else len(self.structures[index]["pos"])
 
 
-class FreshGraphs:
-    """As ``GraphCache``, for sets too large to keep: graphs are built at every access."""
-
-    def __init__(self, structures: Sequence[dict], config: GraphConfig, edge_dropout: float = 0.0, rng=None):
-        self.structures, self.config, self.edge_dropout, self.rng = structures, config, edge_dropout, rng
-
-    def __len__(self) -> int:
-        return len(self.structures)
-
-    def __getitem__(self, index: int) -> dict:
-        structure = self.structures[index]
-        graphs = build_graphs(structure, self.config, edge_dropout=self.edge_dropout, rng=self.rng)
-        return {**structure, "graphs": graphs}
-
-
 def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
-                dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache | FreshGraphs:
-    """Structures with normalised labels and graphs, the graphs computed when asked for."""
-    kind = GraphCache if len(structures) <= KEPT_GRAPHS else FreshGraphs
-    return kind(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout)
+                dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache:
+    """Structures with normalised labels and graphs, computed when first asked for and kept up to ``KEPT_MB``."""
+    return GraphCache(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout, max_mb=KEPT_MB)
 
 
 def main_edges(item: dict) -> int:
