@@ -41,7 +41,8 @@ def load(name: str | Path, device: str = "cpu") -> Loaded:
     """The network ``jmp-s`` or ``jmp-l``, of a folder with model.safetensors and model.json, or of one such file.
 
     The two names download the official checkpoint to ``checkpoints`` of the data folder (JMP_DATA) and import it, unless
-    that was done before. Raises ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is missing, ``ValueError`` when the two do not belong together, a tensor
+    that was done before. Raises ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is
+    missing, ``ValueError`` when the two do not belong together, a tensor
     is missing or of another shape, or a scale factor was never fitted.
     """
     path = weights_path(name)

@@ -17,7 +17,7 @@ from jmp_lib.results.tables import write_tables
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-TIMES = ("wall_time_s", "train_time_s", "peak_memory_mb", "commit", "history")
+TIMES = ("wall_time_s", "train_time_s", "peak_memory_mb", "commit", "history", "waiting_s", "waiting_share")
 
 
 def dry_run(folder: Path, *config: str) -> dict[str, int]:
