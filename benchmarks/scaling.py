@@ -38,8 +38,8 @@ def run(args) -> dict:
         _print(name, found[name])
     found["batches"] = [one_batch(int(count), config) for count in args.batches.split(",")]
     for row in found["batches"]:
-        print(f"batch of {row['structures']:4d} boxes of {row['atoms_per_structure']} atoms: graphs "
-              f"{row['graphs_ms_per_structure']:.3f} ms a structure, batching {row['collate_ms_per_structure']:.3f} ms, "
+        print(f"batch of {row['structures']:4d} boxes of {row['atoms_per_structure']} atoms: "
+              f"graphs {row['graphs_ms_per_structure']:.3f} ms a structure, batching {row['collate_ms_per_structure']:.3f} ms, "
               f"with dropped edges {row['dropout_ms_per_structure']:.3f} ms")  # fmt: skip
     return {"cutoff": args.cutoff, "max_neighbors": config.max_neighbors, **found}
 
@@ -109,7 +109,8 @@ def best(work: Callable[[], object], turns: int) -> tuple[object, float]:
 
 def exponent(rows: list[dict], step: str, least: int = 1000) -> float | None:
     """Slope of log time against log atoms from ``least`` atoms on (below, the cost of the calls themselves shows)."""
-    points = [(np.log(row["atoms"]), np.log(row[step])) for row in rows if row["atoms"] >= 0.9 * least and row[step] > 0]
+    large = [row for row in rows if row["atoms"] >= 0.9 * least and row[step] > 0]
+    points = [(np.log(row["atoms"]), np.log(row[step])) for row in large]
     return float(np.polyfit(*zip(*points), 1)[0]) if len(points) > 1 else None
 
 
@@ -117,7 +118,8 @@ def _print(name: str, found: dict) -> None:
     print(f"{name}: µs of the processor per atom")
     for row in found["sizes"]:
         times = "".join(f"  {step} {1e6 * row[step] / row['atoms']:7.2f}" for step in (*STEPS, "total"))
-        print(f"  {row['atoms']:6d} atoms{times}   peak {row['peak_bytes'] / row['atoms'] / 1e3:6.1f} kB an atom, "
+        peak = row["peak_bytes"] / row["atoms"] / 1e3
+        print(f"  {row['atoms']:6d} atoms{times}   peak {peak:6.1f} kB an atom, "
               f"{row['main_edges'] / row['atoms']:.1f} main and {row['a2a_edges'] / row['atoms']:.1f} a2a edges an atom")
     slopes = ", ".join(f"{step} {value:.2f}" for step, value in found["exponent"].items() if value is not None)
     print(f"  exponent from 1000 atoms on: {slopes}")

@@ -18,8 +18,8 @@ class GraphCache:
     and the key is ``candidates``: ``collate`` cuts the graphs of the whole batch at once.
 
     Args:
-        max_structures: keep at most so many. max_mb: keep at most so many megabytes (10^6 bytes) of graphs. What was
-            not asked for longest is dropped first; None: no limit; 0: keep nothing.
+        max_structures: keep at most so many. max_mb: keep at most so many megabytes (10^6 bytes) of graphs.
+            What was not asked for longest is dropped first; None: no limit; 0: keep nothing.
 
     Raises:
         ValueError: a limit is negative, or edges are to be dropped without ``rng``.
