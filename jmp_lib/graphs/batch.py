@@ -66,7 +66,7 @@ def _graph_arrays(items: Sequence[dict], natoms: np.ndarray) -> dict[str, np.nda
     for item in items:
         if "graphs" not in item and "candidates" not in item:
             raise ValueError(
-                f"structure {item.get('id', '?')} has no graphs: add them with build_graphs or take it from a GraphCache"
+                f"structure {item.get('id', '?')} has no graphs: add them with build_graphs or take it from GraphCache"
             )
     if not any("graphs" in item for item in items):
         return cut_graphs(items, *zip(*(item["candidates"] for item in items)))

@@ -27,7 +27,7 @@ class EdgeCodes:
         self.strides = (spans[1] * spans[2], spans[2])
         if natoms**2 * self.images >= LARGEST_CODE:
             raise ValueError(
-                f"{natoms} atoms lie in too many different cells: wrap the positions into the cell before building graphs"
+                f"{natoms} atoms lie in too many cells: wrap the positions into the cell before building graphs"
             )
 
     def image(self, offset: np.ndarray) -> np.ndarray:
