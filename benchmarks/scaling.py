@@ -1,8 +1,8 @@
 """How the cost of neighbour search, graphs and index sets grows with the number of atoms: 50 to 20,000.
 
 A periodic crystal (rocksalt with atoms moved by chance from their places) and a box of water-like molecules at the
-density of water, 6 Å and 30 neighbours. Processor time of one thread, the best of at least five turns; memory is the peak of
-what numpy asked for. The exponent is the slope of log time against log atoms: 1 is linear.
+density of water, 6 Å and 30 neighbours. Processor time of one thread, the best of at least five turns; memory is
+the peak of what numpy asked for. The exponent is the slope of log time against log atoms: 1 is linear.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def run(args) -> dict:
     for row in found["batches"]:
         print(f"batch of {row['structures']:4d} boxes of {row['atoms_per_structure']} atoms: "
               f"graphs {row['graphs_ms_per_structure']:.3f} ms a structure, "
-              f"batching {row['collate_ms_per_structure']:.3f} ms, with dropped edges {row['dropout_ms_per_structure']:.3f} ms")  # fmt: skip
+              f"batching {row['collate_ms_per_structure']:.3f} ms, "
+              f"with dropped edges {row['dropout_ms_per_structure']:.3f} ms")  # fmt: skip
     return {"cutoff": args.cutoff, "max_neighbors": config.max_neighbors, **found}
 
 
