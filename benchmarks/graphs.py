@@ -32,7 +32,8 @@ def add_options(parser) -> None:
 def run(args) -> dict:
     """Measures every batch; prints and returns the numbers."""
     rows = []
-    print(f"{'ms of the processor for a batch':34s}" + "".join(f"{text:>29s}" for text in STEPS.values()) + "   official")
+    heads = "".join(f"{text:>29s}" for text in STEPS.values())
+    print(f"{'ms of the processor for a batch':34s}{heads}   official")
     for name, structures, config in batches():
         times = measure(structures, config, args.turns)
         row = {"batch": name, "milliseconds": times, "atoms": [len(s["pos"]) for s in structures],
@@ -41,7 +42,8 @@ def run(args) -> dict:
         if name in OFFICIAL:
             row["official_milliseconds"] = OFFICIAL[name]
             row["faster_by"] = [official / times["build"] for official in OFFICIAL[name]]
-            text = f"   {OFFICIAL[name][0]}-{OFFICIAL[name][1]}: {row['faster_by'][0]:.0f} to {row['faster_by'][1]:.0f} times"
+            least, most = OFFICIAL[name]
+            text = f"   {least}-{most}: {row['faster_by'][0]:.0f} to {row['faster_by'][1]:.0f} times"
         rows.append(row)
         print(f"{name:34s}" + "".join(f"{times[key]:29.2f}" for key in STEPS) + text)
     return {"official": "official implementation, 2-core machine", "batches": rows}

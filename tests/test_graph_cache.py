@@ -1,11 +1,11 @@
-"""The graph cache and its limits, batches from dropped edges, sizes before building, and known faults of neighbour searches."""
+"""The graph cache, batches from dropped edges, sizes before building, and known faults of neighbour searches."""
 
 import numpy as np
 import pytest
 import torch
 from structures import random_molecule, skewed_crystal, slab
 
-from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate, graph_cost
+from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate, graph_cost, indices
 from jmp_lib.graphs.build import a2a_edges, derive_graphs, drop_edges
 from jmp_lib.graphs.lookup import EdgeLookup
 from jmp_lib.graphs.neighbors import find_neighbors, nearest_per_target
@@ -44,7 +44,8 @@ def test_a_batch_of_dropped_edges_equals_the_graphs_of_each_structure():
 
 def test_structures_with_graphs_and_with_candidates_mix():
     first, second = slab(), skewed_crystal()
-    mixed = [{**first, "graphs": build_graphs(first, CONFIG)}, {**second, "candidates": (a2a_edges(second, CONFIG), CONFIG)}]
+    candidates = (a2a_edges(second, CONFIG), CONFIG)
+    mixed = [{**first, "graphs": build_graphs(first, CONFIG)}, {**second, "candidates": candidates}]
     assert_equal_batches(collate(mixed), collate([{**s, "graphs": build_graphs(s, CONFIG)} for s in (first, second)]))
 
 
@@ -85,8 +86,8 @@ def test_wrong_use_is_named():
 
 
 @pytest.mark.parametrize("make, config", [
-    (lambda: random_molecule(40), GraphConfig(5.0, 30, False)), (slab, GraphConfig(12.0, 30)), (skewed_crystal, GraphConfig(12.0, 30)),
-    (slab, GraphConfig(19.0, 30, reduce_above=((10, 10),))),
+    (lambda: random_molecule(40), GraphConfig(5.0, 30, False)), (slab, GraphConfig(12.0, 30)),
+    (skewed_crystal, GraphConfig(12.0, 30)), (slab, GraphConfig(19.0, 30, reduce_above=((10, 10),))),
 ])  # fmt: skip
 def test_estimated_sizes_are_near_and_counted_ones_exact(make, config):
     structure = make()
@@ -98,6 +99,13 @@ def test_estimated_sizes_are_near_and_counted_ones_exact(make, config):
     assert estimate.a2ee2a == pytest.approx(true.a2ee2a, rel=0.2)
     assert estimate.triplets == pytest.approx(true.triplets, rel=0.4)
     assert true.bytes > 0
+
+
+def test_looking_up_quadruplets_in_portions_changes_nothing(monkeypatch):
+    whole = build_graphs(slab(), CONFIG)
+    monkeypatch.setattr(indices, "AT_ONCE", 7)
+    portions = build_graphs(slab(), CONFIG)
+    assert whole["quad_same"].size and all(np.array_equal(whole[key], portions[key]) for key in whole)
 
 
 def test_lookup_finds_all_edges_and_only_them():
@@ -120,7 +128,8 @@ def test_nearest_keeps_the_first_of_equal_distances(limits):
     expected = {}
     for atom, limit in enumerate(limits):
         mine = np.flatnonzero(target == atom)
-        expected.update((edge, rank) for rank, edge in enumerate(mine[np.argsort(distance[mine], kind="stable")][:limit]))
+        nearest = mine[np.argsort(distance[mine], kind="stable")][:limit]
+        expected.update((edge, rank) for rank, edge in enumerate(nearest))
     kept, rank = nearest_per_target(target, distance, np.array(limits))
     assert dict(zip(kept.tolist(), rank.tolist())) == expected and (np.diff(kept) > 0).all()
 

@@ -65,7 +65,9 @@ def _graph_arrays(items: Sequence[dict], natoms: np.ndarray) -> dict[str, np.nda
     """The arrays of ``build_graphs`` for the batch, atoms and edges numbered on."""
     for item in items:
         if "graphs" not in item and "candidates" not in item:
-            raise ValueError(f"structure {item.get('id', '?')} has no graphs: add them with build_graphs or take it from a GraphCache")
+            raise ValueError(
+                f"structure {item.get('id', '?')} has no graphs: add them with build_graphs or take it from GraphCache"
+            )
     if not any("graphs" in item for item in items):
         return cut_graphs(items, *zip(*(item["candidates"] for item in items)))
     return _join([item["graphs"] if "graphs" in item else _cut_one(item) for item in items], natoms)

@@ -78,7 +78,8 @@ def a2a_edges(structure: dict, config: GraphConfig) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"structure {structure.get('id', '?')} has no atoms")
     edges = find_neighbors(pos, structure["cell"], structure["pbc"], config.cutoff, config.periodic)
     edge_index, offset, squared = edges
-    kept, _ = nearest_per_target(edge_index[1], squared, np.full(len(pos), config.limits(len(pos))["a2a"]), ranked=False)
+    limit = np.full(len(pos), config.limits(len(pos))["a2a"])
+    kept, _ = nearest_per_target(edge_index[1], squared, limit, ranked=False)
     if kept.size == 0:
         raise ValueError(
             f"structure {structure.get('id', '?')} has no pair of atoms within {config.cutoff} Å, "
@@ -129,9 +130,9 @@ def join_edges(candidates: Sequence[tuple], natoms: np.ndarray) -> tuple[np.ndar
         edge_index, offset, squared = candidates[0]
         return edge_index.astype(np.int64, copy=False), offset, squared
     index, offsets, distances = zip(*candidates)
-    edge_index, offset, squared = np.concatenate(index, axis=1, dtype=np.int64), np.concatenate(offsets), np.concatenate(distances)
+    edge_index = np.concatenate(index, axis=1, dtype=np.int64)
     edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges[2]) for edges in candidates])
-    return edge_index, offset, squared
+    return edge_index, np.concatenate(offsets), np.concatenate(distances)
 
 
 def graphs_to_arrays(graphs: dict, natoms: int | np.ndarray) -> dict[str, np.ndarray]:

@@ -13,13 +13,13 @@ from .build import GraphConfig, a2a_edges, derive_graphs, drop_edges
 class GraphCache:
     """Structures with their graphs, each built when first asked for and then kept. For one thread at a time.
 
-    ``cache[i]`` is the structure dict with the key ``graphs`` (int32, for ``collate``). With ``edge_dropout`` the candidate
-    edges are kept instead, every access draws anew which of them are left (``rng`` may be replaced),
+    ``cache[i]`` is the structure dict with the key ``graphs`` (int32, for ``collate``). With ``edge_dropout`` the
+    candidate edges are kept instead, every access draws anew which of them are left (``rng`` may be replaced),
     and the key is ``candidates``: ``collate`` cuts the graphs of the whole batch at once.
 
     Args:
-        max_structures: keep at most so many. max_mb: keep at most so many megabytes (10^6 bytes) of graphs. What was
-            not asked for longest is dropped first; None: no limit; 0: keep nothing.
+        max_structures: keep at most so many. max_mb: keep at most so many megabytes (10^6 bytes) of graphs.
+            What was not asked for longest is dropped first; None: no limit; 0: keep nothing.
 
     Raises:
         ValueError: a limit is negative, or edges are to be dropped without ``rng``.

@@ -19,6 +19,8 @@ import numpy as np
 from .lookup import EdgeCodes, EdgeLookup
 from .neighbors import order_by_group, rank_in_group, rank_in_sorted
 
+AT_ONCE = 2000  # qint edges whose q-out are looked up together: arrays that stay in the processor's cache
+
 
 def pairs_by_key(left: np.ndarray, right: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:
     """All (i, j) with left[i] == right[j], both holding atom numbers below ``natoms``."""
@@ -64,31 +66,38 @@ def index_sets(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
 
 
 def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.ndarray) -> dict[str, np.ndarray]:
-    """The four lists of exceptions, from one look-up in the main graph."""
+    """The four lists of exceptions, looked up in the main graph."""
     (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
     codes = EdgeCodes(natoms, [main_o, ae_o, q_o])
     main_image, q_image = codes.image(main_o), codes.image(q_o)
     # c -> b with the image of c as seen from b: the offset of c -> a minus that of b -> a. The two halves of the
     # sum belong to p and to j. Where c is b itself (no quadruplet) this is an atom on itself: never an edge.
-    p, j = _pairs(q[1], by_target, degree)
     of_p = codes.edge(np.int64(0), q[0], -q_image)
     of_j = codes.edge(main[0], np.int64(0), main_image)
+    lookup = EdgeLookup(codes.edge(main[0], main[1], main_image))
     queries = [codes.edge(ae[0], ae[1], codes.image(ae_o)), codes.edge(q[1], q[0], -q_image),
-               codes.edge(q[0], q[1], q_image), of_p.take(p) + of_j.take(j)]  # fmt: skip
-    found = EdgeLookup(codes.edge(main[0], main[1], main_image)).find(np.concatenate(queries))
-    ae_main, back, same, quad = np.split(found, np.cumsum([len(x) for x in queries[:-1]]))
+               codes.edge(q[0], q[1], q_image)]  # fmt: skip
+    found = lookup.find(np.concatenate(queries))
+    ae_main, back, same = np.split(found, np.cumsum([len(x) for x in queries[:-1]]))
 
-    def present(edge):
-        at = np.flatnonzero(edge >= 0)
-        return at, edge[at].astype(np.int64)
-
-    at, i = present(quad)
+    quads = []
+    for first in range(0, max(q.shape[1], 1), AT_ONCE):
+        p, j = _pairs(q[1, first : first + AT_ONCE], by_target, degree)
+        p += first
+        at, i = _present(lookup.find(of_p.take(p) + of_j.take(j)))
+        quads.append(np.stack([p.take(at), j.take(at), i]))
     return {
-        "ae_same": np.stack(present(ae_main)[::-1]),
-        "qin_back": np.stack(present(back)),
-        "qout_same": np.stack(present(same)),
-        "quad_same": np.stack([p[at], j[at], i]),
+        "ae_same": np.stack(_present(ae_main)[::-1]),
+        "qin_back": np.stack(_present(back)),
+        "qout_same": np.stack(_present(same)),
+        "quad_same": quads[0] if len(quads) == 1 else np.concatenate(quads, axis=1),
     }
+
+
+def _present(edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries were found, and the edges of those."""
+    at = np.flatnonzero(edge >= 0)
+    return at, edge[at].astype(np.int64)
 
 
 def image_pairs(edge_index: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,9 @@ class EdgeCodes:
         self.natoms, self.images = natoms, spans[0] * spans[1] * spans[2]
         self.strides = (spans[1] * spans[2], spans[2])
         if natoms**2 * self.images >= LARGEST_CODE:
-            raise ValueError(f"{natoms} atoms lie in too many different cells: wrap the positions before building graphs")
+            raise ValueError(
+                f"{natoms} atoms lie in too many cells: wrap the positions into the cell before building graphs"
+            )
 
     def image(self, offset: np.ndarray) -> np.ndarray:
         """(E,) number of each offset; image(a ± b) = image(a) ± image(b)."""

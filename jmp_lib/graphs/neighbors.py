@@ -58,7 +58,8 @@ def _in_order(pairs: np.ndarray, shift: np.ndarray, natoms: int) -> tuple[np.nda
     images, image = distinct_images(shift)
     if natoms**2 * len(images) >= LARGEST_CODE:
         raise ValueError(
-            f"{natoms} atoms lie in {len(images)} different cells: wrap the positions into the cell before building graphs"
+            f"{natoms} atoms lie in {len(images)} different cells: "
+            "wrap the positions into the cell before building graphs"
         )
     pairs = pairs.astype(np.int64)
     code = pairs[:, 0] * natoms
