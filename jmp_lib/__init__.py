@@ -1,1 +1,11 @@
 """A workbook of the JMP study: data, GemNet-OC network, pre-training, fine-tuning, tables and figures."""
+
+
+def __getattr__(name: str):
+    """``jmp_lib.load`` and ``jmp_lib.Loaded``, imported only when used: the network needs torch, ``import jmp_lib`` not."""
+    if name in ("load", "Loaded"):
+        from importlib import import_module
+
+        module = import_module("jmp_lib.load")
+        return module if name == "load" else module.Loaded
+    raise AttributeError(f"module 'jmp_lib' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from jmp_lib.model import fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.records import write_json
 
+
 def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
     """Write ``<stem>.safetensors`` (the whole state dict) and ``<stem>.json``, each atomically."""
     stem = Path(stem)
@@ -47,6 +48,24 @@ def set_factors(model: torch.nn.Module, factors: dict[str, float]) -> None:
             raise ValueError(f"no fitted scale factor for '{name}': the factors belong to another network; fit them "
                              "for this one (delete work/scale_factors and run again)")
         module.set(factors[name])
+
+
+HOW_TO_FIT = ("fit them with jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a "
+              "pre-training of jmp_lib does), and save the weights again")
+
+
+def check_factors(model: torch.nn.Module, info: dict, path: Path) -> None:
+    """Check that every scale factor of ``model`` is fitted and is the one that ``info`` (model.json) states.
+
+    A factor of 0, which acts as 1, passes only where ``info["not_fitted"]`` names it.  Raises ``ValueError``.
+    """
+    stated, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
+    for name, module in scale_modules(model).items():
+        if name not in stated or (not module.value and name not in excused):
+            raise ValueError(f"{path} has no fitted scale factor '{name}': {HOW_TO_FIT}")
+        if float(np.float32(stated[name])) != module.value:
+            raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: they are "
+                             "not of the same network")
 
 
 def read_factors(path: Path, fingerprint: str) -> dict[str, float] | None:
