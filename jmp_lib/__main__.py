@@ -109,6 +109,10 @@ def parser() -> argparse.ArgumentParser:
     command = add("tables", _tables, "write the tables of the records that are there")
     add_run_options(command)
 
+    from jmp_lib.predict_command import add_command
+
+    add_command(add)
+
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
