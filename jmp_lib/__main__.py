@@ -8,6 +8,7 @@ import sys
 
 from jmp_lib.data.cli import add_actions
 from jmp_lib.official.cli import add_import
+from jmp_lib.predict_command import add_command as add_predict
 from jmp_lib.train.options import add_engine_options, with_engine
 
 
@@ -160,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
     add_import(add)
+    add_predict(add)
 
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -75,3 +77,32 @@ def neighbour_shares(points: pd.DataFrame, embeddings: np.ndarray, neighbours: i
 def _standard(embeddings: np.ndarray) -> np.ndarray:
     """Each feature with mean 0 and standard deviation 1."""
     return (embeddings - embeddings.mean(0)) / np.maximum(embeddings.std(0), 1e-8)
+
+
+class Embeddings(NamedTuple):
+    """nodes: one (N,A) float32 array per structure; structures: (S,A), the mean over the atoms of each."""
+
+    nodes: list[np.ndarray]
+    structures: np.ndarray
+
+
+def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu") -> Embeddings:
+    """Final node embeddings of ``ase.Atoms``, pymatgen objects or structure dicts, in order.
+
+    dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
+    Raises ``ValueError`` naming the structure that the network cannot take.
+    """
+    from jmp_lib.predict import Predictor, as_structures, open_model
+    from jmp_lib.train.batches import GEOMETRY, choose_device, to_device
+
+    items, loaded = as_structures(structures), open_model(checkpoint, str(choose_device(device)))
+    if dataset is None and loaded.info["kind"] == "pretrain":
+        dataset = "oc20" if any(np.any(s["pbc"]) for s in items) else "ani1x"
+    predictor, nodes = Predictor(loaded, dataset, check_elements=False), []
+    for start in range(0, len(items), batch_size):
+        part = [predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(items[start:start + batch_size])]
+        with torch.no_grad():
+            batch = to_device(collate([{k: p[k] for k in (*GEOMETRY, "graphs")} for p in part]), choose_device(device))
+            values = loaded.model.embed(batch).float().cpu().numpy()
+        nodes += np.split(values, np.cumsum([len(p["pos"]) for p in part])[:-1])
+    return Embeddings(nodes, np.stack([n.mean(axis=0) for n in nodes]))

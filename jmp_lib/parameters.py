@@ -33,6 +33,16 @@ KINDS = {
     "perplexity": ("float", "perplexity of t-SNE"),
     "data": ("text", "mini (ships with the package) or published (files under data_root)"),
     "data_root": ("text", "folder that holds the published files"),
+    "source": ("source", "extended XYZ, ASE database, folder of structure files, or a pandas table"),
+    "labels_csv": ("text", "CSV with the labels of a folder"),
+    "properties": ("list", "labels to learn: band_gap, or energy, forces"),
+    "units": ("list", "unit of each property, in that order"),
+    "reduction": ("text", "mean, sum (a property that grows with size) or max over atoms"),
+    "split": ("text", "random, group, composition or given"),
+    "group_key": ("text", "label that says which structures belong together"),
+    "checkpoint": ("text", "folder of a pre-trained or fine-tuned network"),
+    "updates": ("int", "optimiser steps of each run"),
+    "seeds": ("int", "how many seeds"),
     "results_dir": ("text", "folder for records, tables and figures"),
 }
 
@@ -109,6 +119,10 @@ def convert(name: str, value):
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     kind, meaning = KINDS[name]
+    if kind == "source":
+        if not isinstance(value, str) and not hasattr(value, "iterrows"):
+            raise ValueError(f"parameter {name!r} must be a path or a pandas table ({meaning}); got {type(value).__name__}")
+        return value
     if kind == "list":
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):

@@ -34,7 +34,7 @@ RECORDS = {
     "10": ("finetune/*/*.json",),
     "11": ("pretrain/*.json",),
     "12": ("pretrain/*.json", "finetune/*/*.json"),
-    "13": ("pretrain/*.json",),
+    "13": ("pretrain/small.json",),
 }
 FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
 PROGRESS = re.compile(r"\d+%\|.*\|")
@@ -163,7 +163,7 @@ def clean(notebook):
 def source_hash(notebook: Path, profile: str) -> str:
     """SHA-256 of the notebook, the profile, the package's code and facts, and the mini data."""
     digest = hashlib.sha256(profile.encode())
-    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".html")
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".html", ".extxyz")
                and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
     own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
     for path in [notebook, *own, *package]:

@@ -1,0 +1,1 @@
+"""A user's own data: read, check, split, fine-tune, judge (notebook 13)."""

@@ -1,0 +1,83 @@
+"""The steps of notebook 13 from its parameters: data, checkpoint, runs, files to use afterwards."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from jmp_lib import paths
+from jmp_lib.data.splits import Split
+from jmp_lib.own.dataset import OwnData, read_own
+from jmp_lib.own.splitting import split_own, units_of
+from jmp_lib.own.training import ARMS, Start, budget, finetune_own, own_start
+
+EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
+EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
+NETWORK = "work/pretrain/small"  # of a results folder: what notebook 02 writes
+
+
+def read_data(run) -> OwnData:
+    """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``, ``group_key``; else the example."""
+    values = run.parameters
+    if values["source"] is None:
+        return read_own(EXAMPLE, [EXAMPLE_LABEL], [EXAMPLE_UNIT], name="example")
+    source = values["source"]
+    name = re.sub(r"\W+", "-", Path(source).expanduser().resolve().stem if isinstance(source, str) else "table")
+    return read_own(source, values["properties"] or [], values["units"], labels_csv=values["labels_csv"],
+                    group_key=values["group_key"], name=name)
+
+
+def split_data(run, data: OwnData) -> Split:
+    """The split of the parameter ``split``: a fifth of the structures for the test, a tenth for validation."""
+    return split_own(data, split_kind(run), seed=run.profile.seed)
+
+
+def split_kind(run) -> str:
+    """Chosen kind of split; by default groups where a ``group_key`` is given, else random."""
+    return run.parameters["split"] or ("group" if run.parameters["group_key"] else "random")
+
+
+def open_checkpoint(run, data: OwnData) -> Start:
+    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (in smoke it is made on the spot).
+
+    Raises ``FileNotFoundError`` saying how to get one.
+    """
+    chosen = run.parameters["checkpoint"]
+    if chosen:
+        return own_start(chosen, data)
+    folders = [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
+    found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
+    if found is None and run.profile.name == "smoke":
+        run.pretrain_all(["small"])
+        found = folders[0]
+    if found is None:
+        raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 02, or `python -m jmp_lib pretrain "
+                                f"--profile {run.profile.name} --sizes small` (minutes), or set checkpoint to a folder")
+    return own_start(found, data)
+
+
+def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
+    """Both arms with every seed, the same budget; records, the pre-trained arm last."""
+    values = run.parameters
+    family = "rmd17" if data.forces else "matbench"
+    settings = budget(run.profile.finetune_settings(family, data.name), values["updates"])
+    seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
+    return [finetune_own(data, split, start, arm, settings, seed=seed, out_dir=run.results_dir,
+                         reduction=reduction(run), device=run.profile.device) for arm in ARMS[::-1] for seed in seeds]
+
+
+def reduction(run) -> str:
+    """How atoms add up to a property: mean (default), sum for one that grows with size, max."""
+    chosen = run.parameters["reduction"] or "mean"
+    if chosen not in ("mean", "sum", "max"):
+        raise ValueError(f"reduction must be mean, sum or max, not {chosen!r}")
+    return chosen
+
+
+def model_folder(run, records: list[dict]) -> Path:
+    """Folder of the fine-tuned network: the pre-trained arm, first seed."""
+    record = next(r for r in records if r["arm"] == ARMS[0])
+    return (run.results_dir / record["files"]["weights"]["file"]).parent
+
+
+__all__ = ["finetune_all", "model_folder", "open_checkpoint", "read_data", "reduction", "split_data", "split_kind", "units_of"]

@@ -1,0 +1,55 @@
+"""Fine-tuning on own data: records, the saved network, baselines and bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.io import write
+
+import jmp_lib
+from jmp_lib.own import evaluation
+from jmp_lib.own.dataset import read_own
+from jmp_lib.own.splitting import split_own, units_of
+from jmp_lib.own.training import budget, finetune_own, own_start
+from jmp_lib.profile import load_profile
+from own_models import pretrained
+from test_own_data import waters, with_forces
+
+
+@pytest.mark.parametrize("keys, units", [(["gap"], ["eV"]), (["energy", "forces"], ["eV", "eV/Å"]), (["gap", "dip"], ["eV", "D"])])
+def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, keys, units):
+    frames = with_forces(waters())
+    for i, atoms in enumerate(frames):
+        atoms.info["dip"] = float(i)
+    write(tmp_path / "a.extxyz", frames)
+    data = read_own(tmp_path / "a.extxyz", keys, units)
+    split, start = split_own(data), own_start(pretrained(tmp_path / "pre"), data)
+    settings = budget(load_profile("smoke").finetune_settings("rmd17", "own"), 3)
+    records = [finetune_own(data, split, start, arm, settings, seed=1, out_dir=tmp_path, device="cpu", progress=False)
+               for arm in ("from scratch", "pre-trained")]
+    again = finetune_own(data, split, start, "pre-trained", settings, seed=1, out_dir=tmp_path, device="cpu", progress=False)
+    assert again == records[1] and (tmp_path / "own" / "own" / "pre-trained.seed1.json").is_file()
+    assert set(records[1]["value"]) == set(data.properties) and records[1]["updates"] == 3
+    folder = tmp_path / "work" / "own" / "own" / "pre-trained.seed1"
+    found = evaluation.network_predictions(records, tmp_path)
+    from jmp_lib.predict import predictions
+
+    test = [data.structures[int(i)] for i in split.test]
+    mine = [p[keys[-1]] for p in predictions(folder, test)]
+    np.testing.assert_allclose(np.concatenate([np.atleast_1d(m) for m in mine]), found["pre-trained"][keys[-1]], rtol=1e-4, atol=1e-4)
+    if "forces" in keys:
+        frames[0].calc = jmp_lib.JMPCalculator(folder)
+        assert np.isfinite(frames[0].get_potential_energy())
+    found = evaluation.baselines(data, split) | found
+    table = evaluation.compare(data, split, found, records, units_of(data, "random"))
+    assert len(table) == 4 * len(keys) and (table["95 % from"] <= table["95 % to"]).all()
+    assert set(evaluation.errors_by_element(data, split, found["pre-trained"])["element"]) == {"H", "O"}
+
+
+def test_the_bootstrap_interval_covers_the_error_and_widens_with_groups():
+    rng = np.random.default_rng(0)
+    level = np.repeat(rng.exponential(1.0, 20), 10)
+    errors = np.column_stack([level + rng.uniform(0, 0.1, 200), np.ones(200)])
+    single = np.percentile(evaluation.bootstrap(errors, np.arange(200)), [2.5, 97.5])
+    grouped = np.percentile(evaluation.bootstrap(errors, np.repeat(np.arange(20), 10)), [2.5, 97.5])
+    assert single[0] < errors[:, 0].mean() < single[1] and np.ptp(grouped) > 2 * np.ptp(single)
