@@ -67,7 +67,7 @@ rule pretrain:
 
 rule finetune:
     input:
-        lambda w: ancient(SWEEP.needs(f"{RESULTS}/records/finetune/{w.task}/{w.run}.json")),
+        lambda w: [ancient(p) for p in SWEEP.needs(f"{RESULTS}/records/finetune/{w.task}/{w.run}.json")],
     output:
         update(f"{RESULTS}/records/finetune/{{task}}/{{run}}.json"),
     params:

@@ -172,6 +172,8 @@ def pretraining_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
     """One row for every pre-training of the sweep; its cost is that of direct forces."""
     settings, rows = sweep.profile.pretraining, []
     for size in sweep.sizes:
+        if size in sweep.profile.pretrained:
+            continue
         work = plan_sizes.pretraining(sweep.profile)
         updates = in_updates(settings.schedule, -(-work.n_train // settings.batch_size), sweep.profile.max_steps)
         rows.append(

@@ -93,10 +93,13 @@ class Sweep:
         """Path of the pre-training record of a size."""
         return str(pretrain_record_path(self.results_dir, size))
 
-    def needs(self, record: str) -> str:
-        """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only."""
+    def needs(self, record: str) -> list[str]:
+        """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only, and none
+        of them where the profile names given weights (``pretrained``), which bring their factors."""
         job = self.by_record[record]
-        return self.pretraining(job.size) if job.arm.startswith("JMP") else self.factors(job.size)
+        if job.size in self.profile.pretrained:
+            return []
+        return [self.pretraining(job.size) if job.arm.startswith("JMP") else self.factors(job.size)]
 
     def resource(self, name: str, pretraining: bool = False) -> int:
         """What the scheduler is asked for: mem_mb, runtime (minutes) or gpu of one job."""

@@ -57,8 +57,17 @@ class Run:
         return self.results_dir / "records"
 
     def pretrain_all(self, sizes=None) -> list[dict]:
-        """Pre-trains every size side by side and returns the records; raises when one fails."""
-        jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in sizes or self.sizes]
+        """Pre-trains every size side by side and returns the records; raises when one fails.
+
+        A size with given weights (``pretrained`` in the profile) is left out; ValueError when none remains.
+        """
+        given = self.profile.pretrained
+        wanted = [size for size in sizes or self.sizes if size not in given]
+        if not wanted:
+            raise ValueError(f"profile {self.profile.name} starts from given weights ("
+                             + ", ".join(f"{size}: {name}" for size, name in given.items())
+                             + "): there is nothing to pre-train; go on with the fine-tunings")
+        jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in wanted]
         outcomes = run_jobs(jobs, self.profile.workers, "pre-training")
         _report(outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]

@@ -67,7 +67,12 @@ def test_arms_from_scratch_need_scale_factors_only(tmp_path):
     found = sweep.read({"profile": "paper", "tasks": "matbench_phonons", "results_dir": str(tmp_path)})
     assert {job.fold for job in found.jobs} == set(range(5)) and len(found.jobs) == 20
     for record, job in found.by_record.items():
-        assert Path(found.needs(record)).parent.name == ("pretrain" if job.arm.startswith("JMP") else "scale_factors")
+        (needed,) = found.needs(record)
+        assert Path(needed).parent.name == ("pretrain" if job.arm.startswith("JMP") else "scale_factors")
+
+
+def test_given_weights_need_no_pretraining(tmp_path):
+    assert dry_run(tmp_path, "profile=paper:official") == {"finetune": 288, "tables": 1, "total": 289}
 
 
 def test_tasks_without_data_are_left_out_with_words(tmp_path):
