@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -83,12 +84,24 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             continue
         _remember(state_file, path.stem, [sources, records_hash(path, results_dir)])
         print(f"{title}: done in {minutes:.1f} min", flush=True)
+    keep_weights(results_dir)
     if any((results_dir / "records").rglob("*.json")):
         write_report(results_dir, name)
     print(closing_words(results_dir, (time.monotonic() - began) / 60))
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
     return 1 if incomplete else 0
+
+
+def keep_weights(results_dir: Path) -> None:
+    """Copies a small pre-trained network (below 4 MB) to ``weights/small``, where git keeps it: a start for own data."""
+    source, target = results_dir / "work" / "pretrain" / "small", results_dir / "weights" / "small"
+    if not (source / "model.json").is_file() or (source / "model.safetensors").stat().st_size > 4_000_000:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "model.json"):
+        shutil.copyfile(source / name, target / f"{name}.tmp")
+        os.replace(target / f"{name}.tmp", target / name)
 
 
 def select(notebooks: list[Path], only: str | None) -> list[Path]:

@@ -14,6 +14,7 @@ from jmp_lib.own.training import ARMS, Start, budget, finetune_own, own_start
 EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
 EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
 NETWORK = "work/pretrain/small"  # of a results folder: what notebook 02 writes
+SHIPPED = "mini/weights/small"  # of the folder of all results: the small network of the mini profile, kept in git
 
 
 def read_data(run) -> OwnData:
@@ -38,7 +39,8 @@ def split_kind(run) -> str:
 
 
 def open_checkpoint(run, data: OwnData) -> Start:
-    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (in smoke it is made on the spot).
+    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (in smoke it is made on the spot),
+    else the one of the mini profile that comes with the checkout.
 
     Raises ``FileNotFoundError`` saying how to get one.
     """
@@ -50,6 +52,9 @@ def open_checkpoint(run, data: OwnData) -> Start:
     if found is None and run.profile.name == "smoke":
         run.pretrain_all(["small"])
         found = folders[0]
+    shipped = paths.results_dir() / SHIPPED
+    if found is None and (shipped / "model.safetensors").is_file():
+        found = shipped
     if found is None:
         raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 02, or `python -m jmp_lib pretrain "
                                 f"--profile {run.profile.name} --sizes small` (minutes), or set checkpoint to a folder")

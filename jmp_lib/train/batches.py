@@ -213,5 +213,4 @@ def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict
 
 def split_atoms(values: np.ndarray, structures) -> list[np.ndarray]:
     """(ΣN,3) -> one (N,3) array per structure of the set."""
-    ends = np.cumsum([len(structures[i]["pos"]) for i in range(len(structures))])
-    return np.split(values, ends[:-1])
+    return np.split(values, np.cumsum(structures.natoms)[:-1])

@@ -205,11 +205,14 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
     for i, (s, part) in enumerate(zip(sets, batches)):
         output = predict(model, part, lambda o: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False,
                          processes)
-        structures = list(s.val)
-        energies = [s.energy.denormalise(e, x["atomic_numbers"]) for e, x in zip(output["energy"], structures)]
-        values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array([x["energy"] for x in structures]))
-        values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val),
-                                                  [x["forces"] for x in structures], [x["fixed"] for x in structures])
+        energies, truth, forces, fixed = [], [], [], []
+        for energy, structure in zip(output["energy"], s.val):  # labels only: geometry and graphs are not kept
+            energies.append(s.energy.denormalise(energy, structure["atomic_numbers"]))
+            truth.append(structure["energy"])
+            forces.append(structure["forces"])
+            fixed.append(structure["fixed"])
+        values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array(truth))
+        values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val), forces, fixed)
     return values
 
 
