@@ -14,19 +14,14 @@ from ase.build import add_adsorbate, fcc111, molecule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from jmp_lib.data.mini import load_mini
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 
-# Only numbers of atoms and edges matter here, not the exact geometry.
-ASPIRIN_SMILES = "CC(=O)Oc1ccccc1C(=O)O"
-
-
 def aspirin(seed: int) -> Atoms:
-    """21 atoms, embedded by RDKit's distance geometry, shaken by 0.05 Å."""
-    from jmp_lib.generate.molecules import embed
-
-    numbers, (pos,), _ = embed(ASPIRIN_SMILES, 0)
-    return _shaken(Atoms(numbers, pos), seed)
+    """21 atoms: the first frame of the rmd17-mini-aspirin that ships with the package, shaken by 0.05 Å."""
+    first = load_mini("rmd17-mini-aspirin")[0]
+    return _shaken(Atoms(first["atomic_numbers"], first["pos"]), seed)
 
 
 def ethanol(seed: int) -> Atoms:
