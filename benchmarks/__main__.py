@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import machine, small, step, store
+from benchmarks import gpu, machine, small, step, store
 from jmp_lib.records import write_json
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
-MEASUREMENTS = {"data": store, "step": step, "small": small}
+MEASUREMENTS = {"data": store, "step": step, "small": small, "gpu": gpu}
 
 
 def main(arguments: list[str] | None = None) -> int:

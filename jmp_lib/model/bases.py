@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import BackboneConfig
-from .geometry import azimuth_harmonics, cosine_expansion, edge_vectors, frames, legendre, pad
+from .geometry import (
+    azimuth_harmonics,
+    cosine_expansion,
+    edge_vectors,
+    frames,
+    legendre,
+    pad,
+)
 from .layers import Dense, scaled_silu, standardized_orthogonal_
 
 

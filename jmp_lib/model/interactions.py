@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .bases import Kernels
 from .config import BackboneConfig
 from .geometry import pad
-from .layers import INV_SQRT_2, Dense, Scale, scaled_silu
+from .layers import INV_SQRT_2, Dense, Scale
 
 
 class Bilinear(nn.Module):

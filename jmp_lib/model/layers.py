@@ -72,14 +72,44 @@ class Dense(nn.Module):
 
 
 class Residual(nn.Module):
-    """x -> (x + σ(W₁ σ(W₀ x))) / √2."""
+    """x -> (x + σ(W₁ σ(W₀ x))) / √2.
+
+    ``twice``: the layer will be differentiated twice (gradient forces). Only otherwise the joined form is used,
+    which keeps three arrays and needs a third of the operator calls.
+    """
+
+    twice = False
 
     def __init__(self, features: int):
         super().__init__()
         self.dense_mlp = nn.Sequential(Dense(features, features, True), Dense(features, features, True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.dense_mlp(x)) * INV_SQRT_2
+        if self.twice or torch.is_autocast_enabled(x.device.type):
+            return (x + self.dense_mlp(x)) * INV_SQRT_2
+        return _JoinedResidual.apply(x, self.dense_mlp[0].linear.weight, self.dense_mlp[1].linear.weight)
+
+
+class _JoinedResidual(torch.autograd.Function):
+    """A residual as one node: keeps x, p₀ = W₀x and p₁ = W₁σ(p₀); σ(p₀) is formed again when needed."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
+        p0 = x.mm(w0.t())
+        p1 = F.silu(p0).mul_(1 / 0.6).mm(w1.t())
+        ctx.save_for_backward(x, w0, w1, p0, p1)
+        return F.silu(p1).mul_(INV_SQRT_2 / 0.6).add_(x, alpha=INV_SQRT_2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        x, w0, w1, p0, p1 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants second derivatives: correct, but not fast
+            y = (x + scaled_silu(F.linear(scaled_silu(F.linear(x, w0)), w1))) * INV_SQRT_2
+            return torch.autograd.grad(y, (x, w0, w1), gradient, create_graph=True, allow_unused=True)
+        g1 = torch.ops.aten.silu_backward(gradient, p1).mul_(INV_SQRT_2 / 0.6)
+        g0 = torch.ops.aten.silu_backward(g1.mm(w1), p0).mul_(1 / 0.6)
+        g_w1 = g1.t().mm(F.silu(p0).mul_(1 / 0.6))
+        return torch.addmm(gradient, g0, w0, beta=INV_SQRT_2), g0.t().mm(x), g_w1
 
 
 def residuals(count: int, features: int) -> nn.ModuleList:

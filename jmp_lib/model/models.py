@@ -16,10 +16,11 @@ from .heads import (
     HeadSpec,
     ScalarHead,
     SpatialExtentHead,
-    sum_edge_forces,
     head_mlp,
     reduce_atoms,
+    sum_edge_forces,
 )
+from .layers import Residual
 
 
 def embed_atoms(table: nn.Embedding, atomic_numbers: Tensor) -> Tensor:
@@ -131,6 +132,10 @@ class FinetuneModel(nn.Module):
                 self.graph_outputs.add(spec.name, SpatialExtentHead(config.emb_size_atom))
             elif spec.kind != GRADIENT_FORCES:
                 self.graph_outputs.add(spec.name, ScalarHead(config.emb_size_atom, spec.reduction))
+
+        for module in self.modules():
+            if isinstance(module, Residual):
+                module.twice = self.gradient_forces
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """-> one (B,) tensor per scalar target, forces (N, 3); normalised units."""
