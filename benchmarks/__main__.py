@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import graphs, machine, scaling, store
+from benchmarks import gpu, graphs, machine, scaling, small, step, store
 from jmp_lib.records import write_json
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
-MEASUREMENTS = {"data": store, "graphs": graphs, "scaling": scaling}
+MEASUREMENTS = {"data": store, "graphs": graphs, "step": step, "small": small, "scaling": scaling, "gpu": gpu}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -38,7 +38,7 @@ RECORDS = {
     "13": ("pretrain/small.json",),
 }
 FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
-PROGRESS = re.compile(r"\d+%\|.*\|")
+PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
 
 def notebook_paths() -> list[Path]:

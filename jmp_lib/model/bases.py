@@ -17,10 +17,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import BackboneConfig
-from .geometry import azimuth_harmonics, cosine_expansion, edge_vectors, frames, legendre, pad
-from .layers import Dense, standardized_orthogonal_
+from .geometry import (
+    azimuth_harmonics,
+    cosine_expansion,
+    edge_vectors,
+    frames,
+    legendre,
+    pad,
+)
+from .layers import Dense, scaled_silu, standardized_orthogonal_
 
 
 class GaussianBasis(nn.Module):
@@ -84,7 +92,11 @@ class EdgeEmbedding(nn.Module):
         self.dense = Dense(2 * emb_size_atom + edge_features, out_features, True)
 
     def forward(self, h: Tensor, m: Tensor, edge_index: Tensor) -> Tensor:
-        return self.dense(torch.cat([h[edge_index[0]], h[edge_index[1]], m], dim=-1))
+        # The columns of W that act on h are applied to the atoms, which are fewer than the edges.
+        width, weight = h.shape[1], self.dense.linear.weight
+        source = F.linear(h, weight[:, :width]).index_select(0, edge_index[0])
+        target = F.linear(h, weight[:, width : 2 * width]).index_select(0, edge_index[1])
+        return scaled_silu(F.linear(m, weight[:, 2 * width :]) + source + target)
 
 
 @dataclass
@@ -182,7 +194,7 @@ class Bases(nn.Module):
         frame = frames(u["qint"])  # (E_q, 3, 3)
 
         # Inner edges: z₂ = u_p·u_i (head to tail), azimuth of u_i about u_p.
-        z, x, y = (u_main[batch["qint_edge_index"][0]] @ frame.mT).unbind(-1)  # (E_q, dm) each
+        z, x, y = (u_main.index_select(0, batch["qint_edge_index"][0]) @ frame.mT).unbind(-1)  # (E_q, dm) each
         cos, sin, collinear_in = azimuth_harmonics(x, y, L, dtype)
         col = collinear_in.to(dtype)
         azimuth = torch.stack([1 - col, *cos, *sin, col], dim=-1).view(-1, 2 * L)

@@ -27,7 +27,7 @@ def edge_vectors(batch: dict, graph: str, pos: Tensor) -> tuple[Tensor, Tensor]:
     source, target = batch[f"{graph}_edge_index"]
     cell = batch["cell"][batch["batch"][target]]
     shift = (batch[f"{graph}_offset"].unsqueeze(1) @ cell).squeeze(1)
-    delta = pos[source] - pos[target] + shift
+    delta = pos.index_select(0, source) - pos.index_select(0, target) + shift
     distance = delta.norm(dim=-1)
     return distance, -delta / distance.unsqueeze(-1)
 

@@ -49,13 +49,13 @@ class Member(nn.Module):
     def project(self, x: Tensor, rad: Tensor, gather: Tensor | None = None) -> Tensor:
         """σ(W x), at the edges ``gather`` if given, ⊙ radial weights, scaled, projected down."""
         x = getattr(self, self._dense)(x)
-        x = x if gather is None else x[gather]
+        x = x if gather is None else x.index_select(0, gather)
         product = self.scale_rbf(x * self.mlp_rbf(rad), reference=lambda: (x, None))
         return self.down_projection(product)
 
     def lift(self, z: Tensor, reverse: Tensor) -> Tensor:
         """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2."""
-        return (self.up_projection_ca(z) + self.up_projection_ac(z[reverse])) * INV_SQRT_2
+        return (self.up_projection_ca(z) + self.up_projection_ac(z.index_select(0, reverse))) * INV_SQRT_2
 
 
 class TripletInteraction(Member):
@@ -73,7 +73,7 @@ class TripletInteraction(Member):
         x = self.project(m, kernels.rad_e2e)
         n, dm = len(batch["batch"]), batch["main_width"]
         z = kernels.e2e @ pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
-        z = self.mlp_cbf(z.view(n * dm, -1))[batch["main_slot"]]
+        z = self.mlp_cbf(z.view(n * dm, -1)).index_select(0, batch["main_slot"])
         z = self.scale_cbf_sum(z, reference=lambda: (x, degree(batch, "main") - 1))
         return self.lift(z, batch["main_reverse"])
 
@@ -93,7 +93,7 @@ class AtomEdgeInteraction(Member):
         x = self.project(h, kernels.rad_a2e, gather=batch["a2ee2a_edge_index"][0])
         n, dm, da = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"]
         z = kernels.a2e @ pad(x, batch["a2ee2a_slot"], n * da).view(n, da, -1)
-        z = self.mlp_cbf(z.view(n * dm, -1))[batch["main_slot"]]
+        z = self.mlp_cbf(z.view(n * dm, -1)).index_select(0, batch["main_slot"])
         z = self.scale_cbf_sum(z, reference=lambda: (x, partners_of_a2ee2a(batch)))
         return self.lift(z, batch["main_reverse"])
 
@@ -133,16 +133,18 @@ class QuadrupletInteraction(Member):
     def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(m, kernels.rad_quad)
         n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
-        x = pad(x, batch["main_slot"], n * dm).view(n, dm, -1)[batch["qint_edge_index"][0]]  # (E_q, dm, Qi)
+        x = pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
+        x = x.index_select(0, batch["qint_edge_index"][0])  # (E_q, dm, Qi)
         y = x * self.mlp_cbf(kernels.q_in_cbf)
         y = self.scale_cbf(y, reference=lambda: (x, q_in_members(batch), q_in_members(batch)))
         on_p = kernels.q_in_azimuth @ y  # (E_q, 2L, Qi): inner edges summed onto the middle bond
         channels = on_p.shape[1]
         table = pad(on_p, batch["qint_slot"], n * dq).view(n, dq, channels, -1).transpose(1, 2)
         z = kernels.q_out @ table.reshape(n, channels * dq, -1)  # (n, dm·Es, Qi)
-        same = torch.cat([y.flatten(0, 1), y.new_zeros(1, y.shape[-1])])[kernels.q_same_in]
-        z = z.view(n * dm, -1, y.shape[-1]) - kernels.q_same @ same
-        z = self.mlp_sbf(z.flatten(1))[batch["main_slot"]]
+        same = torch.cat([y.flatten(0, 1), y.new_zeros(1, y.shape[-1])]).index_select(0, kernels.q_same_in.flatten())
+        same = same.view(n * dm, dq, -1)
+        z = torch.baddbmm(z.view(n * dm, -1, y.shape[-1]), kernels.q_same, same, alpha=-1)
+        z = self.mlp_sbf(z.flatten(1)).index_select(0, batch["main_slot"])
         z = self.scale_sbf_sum(z, reference=lambda: (y.flatten(0, 1), quadruplets_of_q_in(batch)))
         return self.lift(z, batch["main_reverse"])
 
@@ -160,7 +162,7 @@ class AtomInteraction(nn.Module):
     def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.down_projection(h)
         n, dp = len(h), batch["pair_width"]
-        z = kernels.a2a @ pad(x[batch["pair_source"]], batch["pair_slot"], n * dp).view(n, dp, -1)
+        z = kernels.a2a @ pad(x.index_select(0, batch["pair_source"]), batch["pair_slot"], n * dp).view(n, dp, -1)
         z = self.bilinear(z.view(n, -1))
         z = self.scale_rbf_sum(z, reference=lambda: (x[batch["a2a_edge_index"][0]], None))
         return self.up_projection(z)

@@ -20,6 +20,7 @@ from .heads import (
     reduce_atoms,
     sum_edge_forces,
 )
+from .layers import Residual
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
 
@@ -150,6 +151,10 @@ class FinetuneModel(nn.Module):
                 self.graph_outputs.add(spec.name, SpatialExtentHead(config.emb_size_atom))
             elif spec.kind != GRADIENT_FORCES:
                 self.graph_outputs.add(spec.name, ScalarHead(config.emb_size_atom, spec.reduction))
+
+        for module in self.modules():
+            if isinstance(module, Residual):
+                module.twice = self.gradient_forces
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """-> one (B,) tensor per scalar target, forces (N, 3); normalised units."""
