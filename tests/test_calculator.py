@@ -8,6 +8,7 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
@@ -75,6 +76,25 @@ def test_bfgs_langevin_and_nve_of_ase(tmp_path):
     kinetic = max(atoms.get_kinetic_energy(), 1e-3)
     VelocityVerlet(atoms, 0.05 * units.fs).run(20)
     assert abs(atoms.get_total_energy() - start) < 0.05 * kinetic
+
+
+def test_energy_is_conserved(tmp_path):
+    """NVE of ethanol: the total energy returns to itself, and its error falls with the square of the time step."""
+    loaded = jmp_lib.load(finetuned(tmp_path, periodic=False))
+    loaded.model.double()
+    spread = {}
+    for step in (0.5, 0.25):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.02, seed=1)
+        atoms.calc = jmp_lib.JMPCalculator(loaded)
+        MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.RandomState(0))
+        energies, dynamics = [atoms.get_total_energy()], VelocityVerlet(atoms, step * units.fs)
+        for _ in range(round(10 / step)):
+            dynamics.run(1)
+            energies.append(atoms.get_total_energy())
+        spread[step] = np.ptp(energies)
+    assert spread[0.5] < 0.02 * atoms.get_kinetic_energy()
+    assert 2.5 < spread[0.5] / spread[0.25] < 6
 
 
 def test_direct_forces_and_pretrained_heads_have_no_stress(tmp_path):

@@ -10,7 +10,8 @@ import jmp_lib
 from jmp_lib.own import evaluation
 from jmp_lib.own.dataset import read_own
 from jmp_lib.own.splitting import split_own, units_of
-from jmp_lib.own.training import budget, finetune_own, own_start
+from jmp_lib.graphs import GraphConfig
+from jmp_lib.own.training import budget, finetune_own, own_start, smooth_limit
 from jmp_lib.profile import load_profile
 from own_models import pretrained
 from test_own_data import waters, with_forces
@@ -53,3 +54,10 @@ def test_the_bootstrap_interval_covers_the_error_and_widens_with_groups():
     single = np.percentile(evaluation.bootstrap(errors, np.arange(200)), [2.5, 97.5])
     grouped = np.percentile(evaluation.bootstrap(errors, np.repeat(np.arange(20), 10)), [2.5, 97.5])
     assert single[0] < errors[:, 0].mean() < single[1] and np.ptp(grouped) > 2 * np.ptp(single)
+
+
+def test_no_limit_cuts_an_edge_of_a_small_molecule():
+    for natoms in (2, 9, 21, 27):
+        limits = GraphConfig(max_neighbors=smooth_limit(natoms)).limits(natoms)
+        assert min(limits.values()) >= natoms - 1
+    assert smooth_limit(9) == 30 and smooth_limit(200) == 100
