@@ -26,7 +26,7 @@ from jmp_lib.plan_sizes import Workload
 from jmp_lib.profile import Profile
 from jmp_lib.results.tables import markdown, save_table
 from jmp_lib.sweep import Sweep
-from jmp_lib.train.batches import choose_device
+from jmp_lib.train.batches import KEPT_MB, choose_device
 from jmp_lib.train.schedule import in_updates
 
 GB = 1e9
@@ -81,7 +81,7 @@ def run_row(
     half = HALF if machine.cuda and settings.precision != "float32" else 1.0
     per_batch = PEAK * half * cost.activation_bytes(batch)
     fixed = cost.state_bytes(ema) + BASE["device"]
-    graphs = work.size.graph_bytes * (work.n_train + work.n_val + work.n_test)
+    graphs = sum(min(work.size.graph_bytes * count, KEPT_MB * 1e6) for count in (work.n_train, work.n_val, work.n_test))
     host = BASE["host"] + graphs + (0 if machine.cuda else fixed + per_batch)
 
     def hours(count: int) -> float:
@@ -125,16 +125,8 @@ def advice(row: dict, work: Workload, fixed: float, per_batch: float, machine: M
                 "device memory, even for one structure: bfloat16-mixed precision, fewer max_neighbors of the graph, "
                 "or a device with more memory"
             )
-    if row["host_gb"] * GB > machine.host_bytes:
-        count = work.n_train + work.n_val + work.n_test
-        most = int((machine.host_bytes - BASE["host"]) / max(work.size.graph_bytes, 1.0))
-        if most < count:
-            words.append(
-                f"host memory: the graphs of {count} structures are kept; keep fewer, or set max_train, max_val and "
-                f"max_test to {max(most, 0)} together"
-            )
-        elif machine.cuda or not words:
-            words.append("host memory: smaller batch (max_edges), or fewer runs at once (cores of the sweep)")
+    if row["host_gb"] * GB > machine.host_bytes and (machine.cuda or not words):
+        words.append("host memory: smaller parts of a batch (max_edges), or fewer runs at once (cores of the sweep)")
     if row["hours_low"] > WEEK:
         words.append(
             f"more than a week: a machine {math.ceil(row['hours_low'] / WEEK)} times as fast, or several devices"
