@@ -36,6 +36,10 @@ CAPTIONS = {
     "elements": "Share of the structures of each set that hold an element",
     "energy_and_forces": "Energies per atom and force components of the pre-training sets",
     "structures": "One structure of each set", "targets": "Labels of the scalar tasks",
+    "energy_and_forces_of_the_tasks": "Energies per atom and force components of the force tasks",
+    "neighbours": "Neighbours within the published cutoff of each set, and the limit of the main graph",
+    "elements_and_sizes": "Test error by element and by number of atoms",
+    "side_by_side": "Test error of simple baselines, from scratch and pre-trained, with 95 % intervals",
 }
 GOES_ON = "make reproduce"
 
