@@ -5,7 +5,7 @@
     profile = load_profile("paper", alternative="packaged")      # the other official settings
     settings = profile.finetune_settings("rmd17", "rmd17_ethanol")
 
-The four profiles that ship are smoke, mini, one_gpu and paper (``jmp_lib/profiles``); a path to a YAML
+The profiles that ship are smoke, mini, published_small, one_gpu and paper (``jmp_lib/profiles``); a path to a YAML
 file of your own works as well.  Units: Å, eV, eV/Å.
 """
 
@@ -72,13 +72,14 @@ class PretrainingSet:
     force_std: float | None = None  # eV/Å (the mean of forces is 0)
     max_train: int | None = None  # null: all
     max_val: int | None = None
+    sampled: bool = True  # false: its structures are never drawn (an ablation); its head stays
 
 
 @dataclass(frozen=True)
 class Pretraining:
     """Joint pre-training: data, sampling, optimiser, schedule, regularisation."""
 
-    data: Literal["mini", "published"]
+    data: Literal["mini", "published", "mini+published"]
     datasets: dict[str, PretrainingSet]
     temperature: float
     batch_size: int
@@ -96,6 +97,7 @@ class Pretraining:
     # random numbers of edge dropout: one sequence per update (every process then builds the graphs of the whole
     # batch), or one per structure (every process builds those of its own share)
     edge_dropout_draws: Literal["batch", "structure"] = "batch"
+    structurewise_loss: bool = True  # false: the force loss is a mean over all atoms of a batch (an ablation)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class Finetuning:
     folds: int  # MatBench folds that are run, 1 to 5
     families: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
+    task_folds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # instead of folds 0 to folds - 1, per task
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,16 @@ class Profile:
     pretraining: Pretraining
     finetuning: Finetuning
     engine: Engine = field(default_factory=Engine)
-    pretrained: dict[str, str] = field(default_factory=dict)  # size: official, or a folder; else pre-trained here
+    pretrained: dict[str, str] = field(default_factory=dict)  # size: official, base or a folder; else pre-trained here
+    tasks: tuple[str, ...] | None = None  # of these only; null: all of tasks_per_family
+    variant: str | None = None  # set by load_profile: the block of ``variants`` that was put over the rest
+    variants: tuple[str, ...] = ()  # set by load_profile: names of the blocks there are
+
+    def folds_of(self, task_id: str) -> tuple[int, ...]:
+        """Folds of a task that are run: (0,) where there are none."""
+        if task_id in self.finetuning.task_folds:
+            return self.finetuning.task_folds[task_id]
+        return tuple(range(self.finetuning.folds)) if TASKS[task_id].n_folds > 1 else (0,)
 
     def finetune_settings(self, family: str, task_id: str) -> FinetuneSettings:
         """Settings of one task: defaults, then the family's overrides, then the task's."""
@@ -229,11 +241,13 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings")
-    alternatives = values.pop("alternatives", {})
+    alternatives, variants = values.pop("alternatives", {}), values.pop("variants", {})
     if alternative is not None:
-        check_keys({alternative: None}, alternatives, f"{path.name}: alternatives")
-        values = merge(values, alternatives[alternative])
+        check_keys({alternative: None}, alternatives | variants, f"{path.name}: alternatives and variants")
+        values = merge(values, (alternatives | variants)[alternative])
         values["name"] = f"{values.get('name', path.stem)}-{alternative}"
+        values["variant"] = alternative if alternative in variants else None
+    values["variants"] = list(variants)
     return profile_from_dict(_with_overrides(values, overrides), f"profile {path.stem}")
 
 
@@ -248,6 +262,11 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
             if key not in got:
                 raise ValueError(f"{where}.{place}: the key '{key}' is missing; add it")
     check_keys(profile.pretrained, SIZES, f"{where}.pretrained")
+    check_keys(dict.fromkeys(profile.tasks or ()), TASKS, f"{where}.tasks")
+    check_keys(profile.finetuning.task_folds, TASKS, f"{where}.finetuning.task_folds")
+    for task, folds in profile.finetuning.task_folds.items():
+        if not folds or not set(folds) <= set(range(TASKS[task].n_folds)):
+            raise ValueError(f"{where}.finetuning.task_folds.{task} is {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
     check_keys(profile.finetuning.families, FAMILIES, f"{where}.finetuning.families")
     check_keys(profile.finetuning.tasks, TASKS, f"{where}.finetuning.tasks")
     base = dataclasses.asdict(profile.finetuning.defaults)

@@ -133,7 +133,7 @@ def read(config: dict) -> Sweep:
         for task in tasks
         if task not in left_out
         for arm in arms
-        for fold in range(profile.finetuning.folds if get_task(task).n_folds > 1 else 1)
+        for fold in profile.folds_of(task)
     )
     if not jobs:
         raise ValueError("; ".join(left_out.values()))
@@ -147,7 +147,7 @@ def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
         return {}
     from jmp_lib.data.published import why_not
 
-    reasons = {task: why_not(get_task(task), profile.data_root) for task in tasks}
+    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0]) for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}
 
 

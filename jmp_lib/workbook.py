@@ -9,6 +9,7 @@ notebook that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -79,17 +80,22 @@ class Run:
         the others go on; RuntimeError when all fail, ValueError when no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        folds = range(self.profile.finetuning.folds) if fold is None else [fold]
         jobs = [(f"{task} {arm}" + (f" fold {k}" if k else ""), _finetune, (self.profile, task, arm, self.results_dir, k))
-                for k in folds for task in tasks for arm in arms if k == 0 or task.startswith("matbench_")]
+                for task in tasks for k in self.folds(task, fold) for arm in arms]
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
         return self.table(tasks, arms)
 
+    def folds(self, task: str, fold: int | None = None) -> tuple[int, ...]:
+        """Folds of ``task`` to run: those of the profile, or only ``fold`` (none where the task does not have it)."""
+        if fold is None:
+            return self.profile.folds_of(task)
+        return (fold,) if fold == 0 or task.startswith("matbench_") else ()
+
     def records(self, tasks=None, arms=None) -> list[dict]:
-        """Finished fine-tuning records (fold 0) of this run's tasks and arms, in the order of tasks and arms."""
-        found = [finetune_record_path(self.results_dir, task, arm)
+        """Finished fine-tuning records (fold 0, or the first one of the profile) of this run's tasks and arms, in the order of tasks and arms."""
+        found = [finetune_record_path(self.results_dir, task, arm, self.profile.folds_of(task)[0])
                  for task in tasks or self.tasks for arm in arms or self.arms]
         return [read_record(path) for path in found if path.is_file()]
 
@@ -134,27 +140,29 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     """
     values = strict.collect(namespace, declared)
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
+    if profile.data == "published" and not profile.data_root and profile.name.startswith("published"):
+        profile = dataclasses.replace(profile, data_root=str(paths.data_dir()))
     tasks = choose_tasks(values, profile, family)
     arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
     sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
     if profile.data == "published" and not profile.data_root:
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
     if profile.data == "published" and family:
-        tasks = _with_data(tasks, profile.data_root)
+        tasks = _with_data(tasks, profile)
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
-    if profile.data == "published":
+    if profile.data == "published" and not profile.name.startswith("published"):
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     print(describe(run))
     return run
 
 
-def _with_data(tasks: list[str], data_root: str) -> list[str]:
+def _with_data(tasks: list[str], profile: Profile) -> list[str]:
     """The tasks whose published files can be read; says why of the others, and raises ValueError when none is left."""
     from jmp_lib.data.published import why_not
     from jmp_lib.data.tasks import get_task
 
-    reasons = {task: why_not(get_task(task), data_root, thorough=True) for task in tasks}
+    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=True) for task in tasks}
     missing = "\n".join(f"no published data for {task}: {reason}" for task, reason in reasons.items() if reason)
     if missing and all(reasons.values()):
         raise ValueError(missing)
@@ -197,10 +205,10 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
 
     facts = task_facts()
     families = [family] if family else list(dict.fromkeys(facts["family"]))
-    limit = profile.tasks_per_family
-    every = {f: facts.loc[facts["family"] == f, "id"].tolist() for f in families}
+    limit, only = profile.tasks_per_family, profile.tasks
+    every = {f: [task for task in facts.loc[facts["family"] == f, "id"] if only is None or task in only] for f in families}
     wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
-    if wanted is None and profile.data == "published" and family == "rmd17" and not profile.name.startswith("paper"):
+    if wanted is None and profile.data == "published" and family == "rmd17" and profile.name in ("mini", "smoke"):
         return ["rmd17_aspirin", "rmd17_ethanol"]  # two molecules fit a CPU budget
     if wanted is None:
         return [task for f in families for task in every[f][:limit]]
@@ -211,10 +219,15 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
 
 
 def results_folder(override: str | Path | None, profile: Profile) -> Path:
-    """Absolute folder of a run's results: ``override``, else ``results/<profile>`` (``-published`` for such data)."""
-    if override:
-        return paths.results_dir(override)
-    return paths.results_dir() / (profile.name if profile.data == "mini" else f"{profile.name}-{profile.data}")
+    """Absolute folder of a run's results: ``override``, else ``results/<profile>``.
+
+    ``-published`` is added for such data where the name of the profile does not say it. Variants of a profile lie in
+    ``variants/<name>`` of its folder.
+    """
+    name = profile.name.removesuffix(f"-{profile.variant}")
+    folder = paths.results_dir(override) if override else \
+        paths.results_dir() / (name if profile.data == "mini" or name.startswith("published") else f"{name}-{profile.data}")
+    return folder / "variants" / profile.variant if profile.variant else folder
 
 
 def _reuse_pretraining(run: Run) -> None:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from jmp_lib.data import matbench, md22, qm9, qmof, rmd17, spice, splits
@@ -44,7 +46,24 @@ def load(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[Struc
     """
     if data_root is None:
         raise ValueError(f"data='published' needs data_root; {mend(task)}")
-    return LOADERS[task.family](task, data_root, fold)
+    suffix = "" if task.family in ("qm9", "qmof") else task.suffix  # one set for all targets of QM9
+    return _load(task.family, suffix, str(data_root), fold, _state(task, data_root))
+
+
+@lru_cache(maxsize=2)
+def _load(family: str, suffix: str, root: str, fold: int, state: tuple) -> tuple[StructureSet, splits.Split]:
+    """What the loader of ``family`` reads; kept while the files stay as they are (reading QM9 takes half a minute)."""
+    return LOADERS[family](SimpleNamespace(family=family, suffix=suffix), root, fold)
+
+
+def _state(task: Task, root: str | Path) -> tuple:
+    """(path, bytes, time of the last change) of the files of ``task``; empty where they are not found (yet)."""
+    try:
+        found = FINDERS[task.family](task, root)
+    except (FileNotFoundError, ValueError):
+        return ()
+    files = [Path(str(item)) for item in (found if isinstance(found, tuple | list) else [found]) if item]
+    return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
 
 
 def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:

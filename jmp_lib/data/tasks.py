@@ -232,7 +232,7 @@ def load_pretraining_data(
 
     data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
     ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/) by :mod:`~.pretraining_files`, which
-    stay on disk where they are stores. caps: {set: {"train": n, "val": n}}, at most so many structures, drawn from all
+    stay on disk where they are stores; or ``mini+published``, both together (:mod:`~.pretraining_both`). caps: {set: {"train": n, "val": n}}, at most so many structures, drawn from all
     groups. Raises ``ValueError`` for another source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder,
     command) where nothing is there.
     """
@@ -244,9 +244,14 @@ def load_pretraining_data(
         for name in PRETRAINING_SETS:  # a missing set is told before the others are read
             pretraining_files.find(name, data_root)
         return [PretrainingData(name, *pretraining_files.load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
-    if data != "mini":
-        raise ValueError(f"data is {data!r}; pre-training data can be 'mini' or 'published'")
-    return [PretrainingData(name, *_mini_pretraining(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+    if data not in ("mini", "mini+published"):
+        raise ValueError(f"data is {data!r}; pre-training data can be 'mini', 'published' or 'mini+published'")
+    found = [PretrainingData(name, *_mini_pretraining(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+    if data == "mini":
+        return found
+    from jmp_lib.data.pretraining_both import join
+
+    return [PretrainingData(s.name, *join(s.name, (s.train, s.val), data_root, limits[s.name])) for s in found]
 
 
 def _mini_pretraining(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:

@@ -72,6 +72,8 @@ def in_printed_unit(record: dict, value: float | None) -> float:
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
 
+    Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``).
+
     ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them); ``trivial`` is the error
     of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS``. Empty when
     nothing was run.
@@ -81,8 +83,6 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     for record in finetune_records(records_dir):
         grouped.setdefault((record["task"], record["arm"]), []).append(record)
     for (task_id, arm), records in grouped.items():
-        if records[0]["fold"] != 0:
-            continue
         record, task = records[0], facts.task(task_id)
         values = [in_printed_unit(r, r["value"]) for r in records]
         all_folds = [r["fold"] for r in records] == list(range(5))

@@ -63,6 +63,11 @@ def pretraining_parameters(profile: Profile, size: str) -> dict:
     settings = dataclasses.asdict(profile.pretraining)
     if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
         del settings["edge_dropout_draws"]
+    if settings["structurewise_loss"]:  # likewise
+        del settings["structurewise_loss"]
+    for one in settings["datasets"].values():
+        if one["sampled"]:
+            del one["sampled"]
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
             "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
             "pretraining": settings}
@@ -73,7 +78,8 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     settings, device = profile.pretraining, processes.device
     model = new_model(profile, size).to(device)
     set_factors(model, factors)
-    sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed)
+    sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
+                            [settings.datasets[s.key].sampled for s in sets])
     caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
                           edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
     data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
@@ -84,7 +90,8 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     def loss(batch: dict, counts: losses.Counts) -> dict[str, torch.Tensor]:
         output = model(batch)
         return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
-                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale, counts=counts)
+                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale,
+                                       settings.structurewise_loss, counts)
 
     return model, data, loss
 
@@ -132,7 +139,7 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
     write_curves(work / "curves.csv", done.history)
     record = {
         "schema": records.SCHEMA, "kind": "pretrain", "profile": profile.name, "size": size, "seed": profile.seed,
-        "data": [s.name for s in sets], "data_kind": "generated" if settings.data == "mini" else "published",
+        "data": [s.name for s in sets], "data_kind": {"mini": "generated", "published": "published"}.get(settings.data, "generated and published"),
         "data_sha256": hashes, "n_train": {s.name: len(s.train) for s in sets},
         "n_val": {s.name: len(s.val) for s in sets}, "updates": done.step, "final": done.history[-1],
         "baseline": {s.name: baseline(s) for s in sets},

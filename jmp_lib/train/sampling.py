@@ -59,9 +59,14 @@ class Sampler:
     seed: int
 
     @classmethod
-    def joint(cls, sizes: list[int], temperature: float, batch_size: int, seed: int) -> Sampler:
-        """Sampler of several sets at a temperature."""
-        draws = expanded_sizes(sizes, temperature_ratios(sizes, temperature))
+    def joint(cls, sizes: list[int], temperature: float, batch_size: int, seed: int,
+              sampled: list[bool] | None = None) -> Sampler:
+        """Sampler of several sets at a temperature; of those with ``sampled`` false (an ablation) nothing is drawn."""
+        kept = [size for size, wanted in zip(sizes, sampled or [True] * len(sizes)) if wanted]
+        if not kept:
+            raise ValueError("no pre-training set is sampled: set sampled: true for at least one")
+        found = iter(expanded_sizes(kept, temperature_ratios(kept, temperature)))
+        draws = [next(found) if wanted else 0 for wanted in sampled or [True] * len(sizes)]
         return cls(tuple(sizes), tuple(draws), batch_size, seed)
 
     @classmethod

@@ -1,6 +1,7 @@
 """Given pre-trained weights as the start of fine-tunings: the official ones, or a folder of somebody's pre-training.
 
     pretrained: {small: official, large: /weights/my-large}       # in a profile; sizes left out are pre-trained here
+    pretrained: {small: base, large: base}                        # in a variant: those of the profile that it varies
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
         return None
     from jmp_lib.load import read_info, weights_path
 
-    source = weights_path({"small": "jmp-s", "large": "jmp-l"}[size] if name == "official" else name)
+    if name == "base":  # of a variant: the pre-training of its profile, whose results hold those of the variant
+        source = Path(out_dir).parent.parent / "work" / "pretrain" / size / "model.safetensors"
+        if not source.is_file():
+            raise FileNotFoundError(f"pretrained.{size}: base: {source} is missing; run profile "
+                                    f"{profile.name.removesuffix(f'-{profile.variant}')} first")
+    else:
+        source = weights_path({"small": "jmp-s", "large": "jmp-l"}[size] if name == "official" else name)
     info = read_info(source)
     if info["kind"] != "pretrain":
         raise ValueError(f"pretrained.{size}: {source} is a fine-tuned network; give the folder of a pre-training")
