@@ -18,7 +18,7 @@ from jmp_lib.results.values import finetune_records, in_printed_unit
 
 CHAPTERS = {"01": "Data", "02": "Pre-training", "03": "QM9", "04": "rMD17", "05": "MD22", "06": "SPICE",
             "07": "MatBench", "08": "QMOF", "09": "Small against large", "10": "Speed-up", "11": "Embeddings",
-            "13": "Your dataset"}
+            "13": "Your dataset", "14": "How sure"}
 # end of a figure's name -> caption; the first that fits
 CAPTIONS = {
     "learning_curves": "Validation error over optimiser steps; all arms have the same budget",
@@ -29,6 +29,9 @@ CAPTIONS = {
     "scaling": "Mean relative improvement of one arm over another",
     "speedup_large": "Time from scratch / time of fine-tuning to the same validation error, large network",
     "speedup_small": "Time from scratch / time of fine-tuning to the same validation error, small network",
+    "by_training_size": "Test error over the number of training structures",
+    "gain_spread": "Relative improvement by pre-training: mean over seeds, lowest and highest",
+    "ablations": "Relative improvement over training from scratch with parts of the pre-training recipe left out",
     "pretraining_curves": "Validation errors of the pre-training per set",
     "pretraining_loss": "Training loss and learning rate of the pre-training",
     "tsne_by_set": "t-SNE of node embeddings by data set", "tsne_by_domain": "t-SNE of node embeddings by domain",

@@ -36,7 +36,10 @@ RECORDS = {
     "11": ("pretrain/*.json",),
     "12": ("pretrain/*.json", "finetune/*/*.json"),
     "13": ("pretrain/small.json",),
+    "14": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
+           "../variants/*/records/finetune/*/*.json"),
 }
+FAMILY_OF = {"03": "qm9", "04": "rmd17", "05": "md22", "06": "spice", "07": "matbench", "08": "qmof"}
 FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
@@ -59,12 +62,15 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
 
     loaded = load_profile(profile)
     name, results_dir = loaded.name, results_folder(results, loaded)
-    chosen = select(notebook_paths(), only)
+    chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
     began, incomplete = time.monotonic(), []
     print(f"profile {name}: {len(chosen)} notebooks, results in {results_dir}", flush=True)
     for number, path in enumerate(chosen, 1):
         title = f"[{number}/{len(chosen)}] {path.stem}"
+        if reason := no_data(path, loaded):
+            print(f"{title}: left out, {reason}", flush=True)
+            continue
         copy = results_dir / "notebooks" / path.name
         sources = source_hash(path, profile)
         if copy.is_file() and _state(state_file).get(path.stem) == [sources, records_hash(path, results_dir)]:
@@ -102,6 +108,25 @@ def keep_weights(results_dir: Path) -> None:
     for name in ("model.safetensors", "model.json"):
         shutil.copyfile(source / name, target / f"{name}.tmp")
         os.replace(target / f"{name}.tmp", target / name)
+
+
+def no_data(notebook: Path, profile) -> str | None:
+    """Why a notebook of a task family has nothing to run on (published files that are not at hand), else None."""
+    family = FAMILY_OF.get(notebook.stem[:2])
+    if profile.data != "published" or family is None:
+        return None
+    from jmp_lib.data.published import why_not
+    from jmp_lib.data.tasks import get_task
+    from jmp_lib.workbook import choose_tasks
+
+    reasons = []
+    for task in choose_tasks({}, profile, family):
+        reason = why_not(get_task(task), profile.data_root or paths.data_dir(), fold=profile.folds_of(task)[0], thorough=True)
+        if reason is None:
+            return None
+        reasons.append(reason)
+    return "no published data at hand: " + reasons[0]
+
 
 
 def select(notebooks: list[Path], only: str | None) -> list[Path]:
@@ -189,7 +214,7 @@ def records_hash(notebook: Path, results_dir: Path) -> str:
     digest = hashlib.sha256()
     for pattern in RECORDS.get(notebook.stem.split("_")[0], ()):
         for path in sorted((results_dir / "records").glob(pattern)):
-            digest.update(str(path.relative_to(results_dir)).encode() + b"\0" + path.read_bytes())
+            digest.update(os.path.relpath(path, results_dir).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

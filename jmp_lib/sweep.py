@@ -11,6 +11,7 @@ removes the stale lock, repeats unfinished jobs (which go on from their checkpoi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -125,6 +126,9 @@ def read(config: dict) -> Sweep:
     overrides = workbook.profile_overrides(values, None)
     config |= {key: overrides[key] for key in ("data_root",) if key in overrides}  # absolute: jobs have another folder
     profile = load_profile(values["profile"], **overrides)
+    if profile.name.startswith("published") and not profile.data_root:  # as in the notebooks
+        config["data_root"] = str(paths.data_dir())
+        profile = dataclasses.replace(profile, data_root=config["data_root"])
     tasks = workbook.choose_tasks(values, profile, None)
     arms = choose(values.get("arms"), list(profile.arms), "arm")
     left_out = missing(tasks, profile)
@@ -185,7 +189,7 @@ def fit_factors(run) -> int:
 
 
 def main(config: dict, cores: int, extra: list[str]) -> int:
-    """Runs the sweep under Snakemake from wherever it stands; returns Snakemake's exit code.
+    """Runs the sweep under Snakemake from wherever it stands, then its variants one by one; returns the last exit code.
 
     extra: further options of Snakemake, for instance ``-n`` or ``--workflow-profile workflow/profiles/slurm``.
     Raises RuntimeError when another ``sweep`` of the same results runs.
@@ -215,9 +219,12 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
         with FileLock(folder / "lock", timeout=0):  # the system frees it when a sweep is killed; Snakemake's own stays
             subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
             again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
-            return subprocess.run(
+            code = subprocess.run(
                 [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
             ).returncode
+        for variant in sweep.profile.variants if code == 0 and not sweep.profile.variant else ():
+            code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)
+        return code
     except Timeout:
         raise RuntimeError(f"a sweep of {sweep.results_dir} is running already; wait for it or stop it") from None
 

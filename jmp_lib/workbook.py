@@ -227,7 +227,8 @@ def results_folder(override: str | Path | None, profile: Profile) -> Path:
     name = profile.name.removesuffix(f"-{profile.variant}")
     folder = paths.results_dir(override) if override else \
         paths.results_dir() / (name if profile.data == "mini" or name.startswith("published") else f"{name}-{profile.data}")
-    return folder / "variants" / profile.variant if profile.variant else folder
+    own = Path("variants", profile.variant or "")
+    return folder / own if profile.variant and folder.parts[-2:] != own.parts else folder
 
 
 def _reuse_pretraining(run: Run) -> None:

@@ -14,7 +14,8 @@ from jmp_lib.parameters import KINDS, literal_assignments
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 NAMES = ["00_start_here", "01_data", "02_pretraining", "03_qm9", "04_rmd17", "05_md22", "06_spice", "07_matbench",
-         "08_qmof", "09_scaling", "10_speedup", "11_embeddings", "12_paper_tables", "13_your_dataset"]
+         "08_qmof", "09_scaling", "10_speedup", "11_embeddings", "12_paper_tables", "13_your_dataset",
+         "14_how_sure"]
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 

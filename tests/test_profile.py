@@ -1,4 +1,4 @@
-"""Profiles: the four that ship, strictness, overrides."""
+"""Profiles: those that ship, strictness, overrides."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from jmp_lib.profile import ARMS, PROFILE_DIR, available_profiles, load_profile,
 
 
 def test_the_shipped_profiles_load():
-    assert available_profiles() == ["mini", "one_gpu", "paper", "smoke"]
+    assert available_profiles() == ["mini", "one_gpu", "paper", "published_small", "smoke"]
     for name in available_profiles():
         profile = load_profile(name)
         assert profile.name == name and profile.arms == ARMS

@@ -21,7 +21,9 @@ from .results import (
 )
 from .style import ARM_COLOURS, ARMS, save
 from .tsne_page import save_tsne_page
+from .variants import ablations, by_training_size, gain_spread
 
-__all__ = ["ARMS", "ARM_COLOURS", "arms_by_task", "atoms_per_structure", "element_heatmap", "embedding_scatter",
-           "gains", "label_distributions", "learning_curves", "neighbour_counts", "parity", "pictures",
-           "pretraining_curves", "pretraining_loss", "save", "save_tsne_page", "scaling", "speedup", "target_distributions"]
+__all__ = ["ARMS", "ARM_COLOURS", "ablations", "arms_by_task", "atoms_per_structure", "by_training_size",
+           "element_heatmap", "embedding_scatter", "gain_spread", "gains", "label_distributions", "learning_curves",
+           "neighbour_counts", "parity", "pictures", "pretraining_curves", "pretraining_loss", "save",
+           "save_tsne_page", "scaling", "speedup", "target_distributions"]

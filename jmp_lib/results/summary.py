@@ -36,3 +36,51 @@ def summary(results_dir: str | Path) -> str:
                      f"{row.tasks_reached} of {row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and "
                      f"{row.ratio_steps_all:.2f}x in updates (tasks that never reach it counted with their whole run).")
     return "\n".join(lines)
+
+
+def variant_summary(results_dir: str | Path) -> str:
+    """Markdown tables of the variants: gains seed by seed, by number of training structures, by pre-training recipe.
+
+    All are relative improvements in % over training from scratch with the same size of network.  Empty without variants.
+    """
+    from jmp_lib.results import variants
+
+    values = variants.variant_values(results_dir)
+    blocks = [_seeds(variants.gain_spread(values)), _sizes(variants.by_training_size(values)),
+              _ablations(variants.ablations(values))]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
+    names = list(dict.fromkeys(table["comparison"]))
+    cells = {(r.task, r.comparison): f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})"
+             for r in table.itertuples()}
+    return _table([f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)", *names],
+                  [[task, *(cells.get((task, name), "") for name in names)] for task in dict.fromkeys(table["task"])])
+
+
+def _sizes(table: pd.DataFrame) -> str:
+    columns = [c for c in table if c.endswith(" / %")]
+    if table.empty:
+        return ""
+    rows = [[r["task"], str(r["n_train"]), *(f"{r[c]:+.1f}" for c in columns)] for _, r in table.iterrows()]
+    return _table(["task", "training structures", *(c.replace(" / %", " / % improvement") for c in columns)], rows)
+
+
+def _ablations(table: pd.DataFrame) -> str:
+    shown = table[~table["variant"].str.startswith("GN-OC")]
+    if shown.empty:
+        return ""
+    wide = shown.pivot(index="task", columns="variant", values="gain")
+    names = ["base", *(c for c in wide if c != "base")]
+    means = wide.mean()
+    rows = [[str(task), *(f"{wide.loc[task, n]:+.1f}" for n in names)] for task in dict.fromkeys(shown["task"])]
+    rows.append(["mean", *(f"{means[n]:+.1f}" for n in names)])
+    return _table(["JMP-S over GN-OC-S / %", *("whole recipe" if n == "base" else n for n in names)], rows)

@@ -1,0 +1,100 @@
+"""Tables of the variants of a profile: spread over seeds, error against training structures, ablations.
+
+    values = variant_values("results/published_small")
+    spread(values), gain_spread(values), by_training_size(values), ablations(values)
+
+Values are test errors in the unit that the paper prints; MatBench by its first fold that was run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from jmp_lib.records import read_record
+from jmp_lib.results.values import all_tasks_table, relative_improvement
+
+PAIRS = {"JMP-S over GN-OC-S": ("JMP-S", "GN-OC-S"), "JMP-L over GN-OC-L": ("JMP-L", "GN-OC-L")}
+BASE = "base"
+COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
+
+
+def variant_values(results_dir: str | Path) -> pd.DataFrame:
+    """One row per task, arm and variant (``base``: the profile itself) of the tasks that some variant has; COLUMNS.
+
+    role: base, seed (another seed), size (fewer training structures) or ablation (another pre-training).  Empty when
+    there are no variants.
+    """
+    results_dir = Path(results_dir)
+    base = all_tasks_table(results_dir / "records").assign(variant=BASE, role=BASE)
+    known = base.set_index(["task", "arm"])
+    found = []
+    for folder in sorted((results_dir / "variants").glob("*/records")):
+        table = all_tasks_table(folder).assign(variant=folder.parent.name)
+        for row in table.to_dict("records"):
+            key = (row["task"], row["arm"])
+            if key in known.index:
+                found.append({**row, "role": _role(row, known.loc[key], folder.parent, results_dir)})
+    rows = pd.DataFrame(found, columns=COLUMNS)
+    return pd.concat([base.loc[base["task"].isin(rows["task"]), COLUMNS], rows], ignore_index=True)
+
+
+def _role(row: dict, base: pd.Series, folder: Path, results_dir: Path) -> str:
+    if row["seed"] != base["seed"]:
+        return "seed"
+    if row["n_train"] != base["n_train"]:
+        return "size"
+    starts = [read_record(path)["start"].get("pretrained", {}).get("sha256")
+              for path in (folder / row["record"], results_dir / base["record"])]
+    return "ablation" if starts[0] != starts[1] else "same"
+
+
+def spread(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation (n - 1) of the test error over seeds: task, unit, arm, seeds, mean, std."""
+    rows = values[values["role"].isin([BASE, "seed"])]
+    grouped = rows.groupby(["task", "unit", "arm"], sort=False)["value"].agg(seeds="count", mean="mean", std="std")
+    return grouped[grouped["seeds"] > 1].reset_index()
+
+
+def gain_spread(values: pd.DataFrame) -> pd.DataFrame:
+    """Relative improvement in % seed by seed: task, comparison, seeds, mean, std, lowest, highest."""
+    wide = values[values["role"].isin([BASE, "seed"])].pivot(index=["task", "seed"], columns="arm", values="value")
+    found = []
+    for name, (new, reference) in PAIRS.items():
+        if {new, reference} <= set(wide):
+            gain = relative_improvement(wide[reference], wide[new]).dropna()
+            each = gain.groupby("task", sort=False).agg(seeds="count", mean="mean", std="std", lowest="min", highest="max")
+            found.append(each[each["seeds"] > 1].reset_index().assign(comparison=name))
+    columns = ["task", "comparison", "seeds", "mean", "std", "lowest", "highest"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
+    """Test errors of the arms by number of training structures, with both gains in %: one row per task and number."""
+    tasks = values.loc[values["role"] == "size", "task"].unique()
+    rows = values[values["role"].isin([BASE, "size"]) & values["task"].isin(tasks)]
+    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index()
+    for name, (new, reference) in PAIRS.items():
+        if {new, reference} <= set(wide):
+            wide[f"{name} / %"] = relative_improvement(wide[reference], wide[new])
+    wide.columns.name = None
+    return wide.reset_index()
+
+
+def ablations(values: pd.DataFrame) -> pd.DataFrame:
+    """Test errors of pre-training ablations beside the whole recipe and from scratch, and gains over scratch in %.
+
+    Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain.
+    """
+    ablated = values[values["role"] == "ablation"]
+    found = []
+    for (task, arm), rows in ablated.groupby(["task", "arm"], sort=False):
+        scratch = f"GN-OC-{arm[-1]}"
+        base = values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")["value"]
+        if not {scratch, arm} <= set(base.index):
+            continue
+        errors = {scratch: base[scratch], BASE: base[arm], **dict(zip(rows["variant"], rows["value"]))}
+        found += [{"task": task, "unit": rows["unit"].iloc[0], "arm": arm, "variant": name, "value": value,
+                   "gain": relative_improvement(base[scratch], value)} for name, value in errors.items()]
+    return pd.DataFrame(found, columns=["task", "unit", "arm", "variant", "value", "gain"])

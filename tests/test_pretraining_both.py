@@ -1,0 +1,55 @@
+"""Pre-training on generated and published structures together."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jmp_lib.data.tasks import load_pretraining_data
+from jmp_lib.train.joint_fit import fit
+from jmp_lib.train.sampling import Sampler
+
+DATA = os.environ.get("JMP_DATA", "")
+
+
+def test_without_published_files_the_generated_ones_remain(tmp_path):
+    both = load_pretraining_data("mini+published", data_root=tmp_path)
+    mini = load_pretraining_data("mini")
+    for a, b in zip(both, mini):
+        assert a.train.name == b.train.name and len(a.train) == len(b.train) and len(a.val) == len(b.val)
+        np.testing.assert_array_equal(a.train.pos, b.train.pos)
+        np.testing.assert_array_equal(a.train.forces, b.train.forces)
+        reference = fit(iter(b.train)).energy()
+        row = b.train[3]
+        assert a.train[3]["energy"] == pytest.approx(row["energy"] - reference.offset(row["atomic_numbers"]), abs=1e-9)
+        assert abs(np.mean(a.train.scalars["energy"])) < 1e-6
+
+
+@pytest.mark.skipif(not Path(DATA, "oc20").is_dir(), reason="JMP_DATA with published samples is not set")
+def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
+    both = {s.name: s for s in load_pretraining_data("mini+published", data_root=DATA)}
+    mini = {s.name: s for s in load_pretraining_data("mini")}
+    for name, s in both.items():
+        assert len(s.train) > len(mini[name].train) and "+" in s.train.name
+    from jmp_lib.data.tasks import load_task_data
+
+    seen = {_key(s) for one in both.values() for part in (one.train, one.val) for s in part}
+    for task in ("rmd17_ethanol", "rmd17_benzene", "qm9_mu", "spice_solvated_amino_acids", "matbench_phonons", "qmof_bandgap"):
+        test = load_task_data(task, "published", DATA, caps={"test": 500, "train": 1, "val": 1}).test
+        assert not seen & {_key(s) for s in test}, task
+
+
+def _key(structure) -> tuple:
+    """Elements and distances from the centre, sorted: the same for a moved, turned or reordered copy."""
+    centred = structure["pos"].astype(float) - structure["pos"].astype(float).mean(axis=0)
+    distances = np.round(np.linalg.norm(centred, axis=1), 2)
+    return tuple(sorted(zip(structure["atomic_numbers"].tolist(), distances.tolist())))
+
+
+def test_sets_that_are_not_sampled_are_never_drawn():
+    sampler = Sampler.joint([10, 20, 30, 40], 2.0, 8, 0, [True, False, True, False])
+    drawn = {which for step in range(sampler.batches_per_epoch) for which, _ in sampler.batch(step)}
+    assert drawn == {0, 2}
+    with pytest.raises(ValueError, match="no pre-training set is sampled"):
+        Sampler.joint([10, 20], 2.0, 8, 0, [False, False])

@@ -1,0 +1,131 @@
+"""Variants of a profile: settings, folders, pre-training that is shared, tables and figures from records."""
+
+import json
+
+import pytest
+import yaml
+
+from jmp_lib import figures, variants, workbook
+from jmp_lib.profile import PROFILE_DIR, load_profile
+from jmp_lib.results import variants as tables
+from jmp_lib.results.summary import variant_summary
+from jmp_lib.train.finetune import finetuning_parameters
+from jmp_lib.data.tasks import get_task
+from jmp_lib.train.start import given_start
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else():
+    base = load_profile("published_small")
+    assert base.variant is None and "seed-43" in base.variants
+    for name in base.variants:
+        profile = load_profile(f"published_small:{name}")
+        assert profile.variant == name and profile.name == f"published_small-{name}"
+        assert set(profile.tasks) <= set(json.loads(json.dumps(list(profile.tasks))))
+        settings = {p.name: finetuning_parameters(p, get_task("qm9_delta_eps"), "JMP-S") for p in (base, profile)}
+        one, other = settings[base.name], settings[profile.name]
+        differing = {key for key in one if one[key] != other[key]}
+        expected = {"seed": {"seed"}, "train": {"settings"}}.get(name.split("-")[0], set())
+        assert differing == expected
+
+
+def test_ablations_differ_in_the_pre_training_alone():
+    from jmp_lib.train.pretrain import pretraining_parameters
+
+    base = pretraining_parameters(load_profile("published_small"), "small")
+    for name, changed in (("atom-wise-loss", "structurewise_loss"), ("no-temperature", "temperature"), ("oc20-only", "datasets")):
+        other = pretraining_parameters(load_profile(f"published_small:{name}"), "small")
+        assert {k for k in base if base[k] != other[k]} == {"pretraining"}
+        keys = base["pretraining"].keys() | other["pretraining"].keys()
+        assert {k for k in keys if base["pretraining"].get(k) != other["pretraining"].get(k)} == {changed}
+
+
+def test_same_budget_for_all_arms():
+    profile = load_profile("published_small")
+    for task in ("qm9_mu", "rmd17_aspirin", "matbench_phonons", "qmof_bandgap", "spice_solvated_amino_acids"):
+        found = [finetuning_parameters(profile, get_task(task), arm)["settings"] for arm in profile.arms]
+        assert all(settings == found[0] for settings in found)
+
+
+def test_folds_that_a_task_names(tmp_path):
+    profile = load_profile("published_small")
+    assert profile.folds_of("matbench_phonons") == (0, 1, 2, 3, 4) and profile.folds_of("matbench_mp_gap") == (1,)
+    assert profile.folds_of("matbench_perovskites") == (0,) and profile.folds_of("qm9_mu") == (0,)
+    with pytest.raises(ValueError, match="task_folds.qm9_mu is .*folds are 0 to 0"):
+        load_profile("mini", **{"finetuning.task_folds": {"qm9_mu": [1]}})
+
+
+def test_folders_of_results():
+    folder = workbook.results_folder(None, load_profile("published_small:seed-43"))
+    assert folder.parts[-3:] == ("published_small", "variants", "seed-43")
+    assert workbook.results_folder(folder, load_profile("published_small:seed-43")) == folder
+    assert workbook.results_folder(None, load_profile("published_small")).name == "published_small"
+
+
+def test_a_missing_base_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="base: .*is missing; run profile smoke first"):
+        given_start(load_profile("smoke:seed-43"), "small", tmp_path / "variants" / "seed-43")
+
+
+def test_an_unknown_variant_is_told():
+    with pytest.raises(ValueError, match="seed-43"):
+        load_profile("smoke:seed-4")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The variants of smoke, run; the folder of its results."""
+    folder = tmp_path_factory.mktemp("smoke")
+    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(folder)}, ("profile", "workers", "results_dir"))
+    run.pretrain_all()
+    run.finetune_all(["qm9_mu"])
+    variants.run_all(run)
+    return folder
+
+
+def test_variants_of_fine_tuning_start_from_the_same_weights(finished):
+    def start(*parts):
+        return json.loads(finished.joinpath(*parts, "records", "finetune", "qm9_mu", "JMP-S.json").read_text())["start"]
+
+    base = start()
+    for name in ("seed-43", "train-4"):
+        assert start("variants", name)["pretrained"]["sha256"] == base["pretrained"]["sha256"]
+        assert start("variants", name)["scale_factors"] == base["scale_factors"]
+    assert start("variants", "atom-wise-loss")["pretrained"]["sha256"] != base["pretrained"]["sha256"]
+
+
+def test_tables_say_the_role_of_every_variant(finished):
+    values = tables.variant_values(finished)
+    roles = dict(zip(values["variant"], values["role"]))
+    assert roles == {"base": "base", "seed-43": "seed", "train-4": "size", "atom-wise-loss": "ablation"}
+    spread = tables.spread(values)
+    assert set(spread["seeds"]) == {2} and len(spread) == 4
+    two = values[(values["arm"] == "JMP-S") & values["role"].isin(["base", "seed"])]["value"]
+    row = spread[spread["arm"] == "JMP-S"].iloc[0]
+    assert row["mean"] == pytest.approx(two.mean()) and row["std"] == pytest.approx(two.std())
+    sizes = tables.by_training_size(values)
+    assert list(sizes["n_train"]) == [4, 8]
+    ablated = tables.ablations(values)
+    assert list(ablated["variant"]) == ["GN-OC-S", "base", "atom-wise-loss"] and ablated["gain"].iloc[0] == 0.0
+    words = variant_summary(finished)
+    assert "over 2 seeds" in words and "| qm9_mu | 4 |" in words and "whole recipe" in words
+
+
+def test_figures_of_variants_and_of_none(finished, tmp_path):
+    values = tables.variant_values(finished)
+    for table, draw in ((tables.gain_spread, figures.gain_spread), (tables.by_training_size, figures.by_training_size),
+                        (tables.ablations, figures.ablations)):
+        assert draw(table(values)).axes[0].get_lines() or draw(table(values)).axes[0].patches
+        assert "no " in draw(table(tables.variant_values(tmp_path))).axes[0].get_title()
+
+
+def test_a_second_run_repeats_nothing(finished, capsys):
+    records = {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
+    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(finished)}, ("profile", "workers", "results_dir"))
+    variants.run_all(run)
+    assert records == {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
+
+
+def test_every_shipped_variant_is_valid():
+    for path in PROFILE_DIR.glob("*.yaml"):
+        for name in yaml.safe_load(path.read_text()).get("variants", {}):
+            assert load_profile(f"{path.stem}:{name}").tasks
