@@ -233,8 +233,8 @@ def load_pretraining_data(
     data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
     ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/) by :mod:`~.pretraining_files`, which
     stay on disk where they are stores; or ``mini+published``, both together (:mod:`~.pretraining_both`). caps:
-    {set: {"train": n, "val": n}}, at most so many structures, drawn from all groups. Raises ``ValueError`` for another source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder,
-    command) where nothing is there.
+    {set: {"train": n, "val": n}}, at most so many structures, drawn from all groups. Raises ``ValueError`` for another
+    source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
     """
     caps = _checked_caps(caps, tuple(PRETRAINING_SETS))
     limits = {name: _checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}

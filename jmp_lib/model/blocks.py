@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .bases import EdgeEmbedding, Kernels
 from .config import BackboneConfig
@@ -14,6 +15,7 @@ from .interactions import (
     TripletInteraction,
 )
 from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Residual, Scale, apply_all, residuals
+from .recompute import formed_again
 
 
 def sum_onto_atoms(m: Tensor, batch: dict) -> Tensor:
@@ -27,8 +29,14 @@ def atom_layers(c: BackboneConfig) -> nn.ModuleList:
     return nn.ModuleList([*first, *(Residual(c.emb_size_atom) for _ in range(c.num_atom))])
 
 
+def _weigh(m: Tensor, rad: Tensor, weight: Tensor) -> Tensor:
+    return m * F.linear(rad, weight)
+
+
 class AtomUpdate(nn.Module):
-    """Edge embeddings, weighted by the radial basis, summed onto atoms."""
+    """Edge embeddings, weighted by the radial basis, summed onto atoms.  ``twice``: see ``layers.Residual``."""
+
+    twice = False
 
     def __init__(self, c: BackboneConfig):
         super().__init__()
@@ -37,8 +45,12 @@ class AtomUpdate(nn.Module):
         self.layers = atom_layers(c)
 
     def edge_sum(self, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0) -> Tensor:
-        y = sum_onto_atoms(m * self.dense_rbf(rad), batch) * compensation
+        y = sum_onto_atoms(self.weigh(m, rad, self.dense_rbf), batch) * compensation
         return apply_all(self.layers, self.scale_sum(y, reference=lambda: (m, None)))
+
+    def weigh(self, m: Tensor, rad: Tensor, dense: Dense) -> Tensor:
+        """(E, M) edge rows ⊙ radial weights; the weights are formed again when needed."""
+        return formed_again(_weigh, m.numel(), m, rad, dense.linear.weight, twice=self.twice)
 
     def forward(self, m: Tensor, rad: Tensor, batch: dict) -> Tensor:
         return self.edge_sum(m, rad, batch)
@@ -103,4 +115,4 @@ class OutputBlock(AtomUpdate):
         if not self.direct_forces:
             return y, None
         x = apply_all(self.seq_forces, m)
-        return y, self.scale_rbf_F(x * self.dense_rbf_F(rad), reference=lambda: (x, None))
+        return y, self.scale_rbf_F(self.weigh(x, rad, self.dense_rbf_F), reference=lambda: (x, None))

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .bases import Kernels
 from .config import BackboneConfig
 from .geometry import pad
-from .layers import INV_SQRT_2, Dense, Scale
+from .layers import INV_SQRT_2, Dense, Scale, scaled_silu
+from .recompute import formed_again
 
 
 class Bilinear(nn.Module):
@@ -36,8 +38,10 @@ class Member(nn.Module):
     """What triplet-like interactions share: input before the sum, symmetric lift after it.
 
     Subclasses add ``down_projection`` and the up-projections (their order is that of the published
-    state dict).
+    state dict).  ``twice``: see ``layers.Residual``.
     """
+
+    twice = False
 
     def __init__(self, dense: str, width: int, emb_size_rbf: int):
         super().__init__()
@@ -47,15 +51,31 @@ class Member(nn.Module):
         self.scale_rbf = Scale()
 
     def project(self, x: Tensor, rad: Tensor, gather: Tensor | None = None) -> Tensor:
-        """σ(W x), at the edges ``gather`` if given, ⊙ radial weights, scaled, projected down."""
-        x = getattr(self, self._dense)(x)
+        """σ(W x), at the edges ``gather`` if given, ⊙ radial weights, scaled, projected down; kept is W x."""
+        x = getattr(self, self._dense).linear(x)
+        weights = (self.mlp_rbf.linear.weight, self.down_projection.linear.weight)
+        indices = () if gather is None else (gather,)
+        return formed_again(self._weigh, len(rad) * x.shape[1], x, rad, *weights, *indices, twice=self.twice)
+
+    def _weigh(self, x: Tensor, rad: Tensor, radial: Tensor, down: Tensor, gather: Tensor | None = None) -> Tensor:
+        x = scaled_silu(x)
         x = x if gather is None else x.index_select(0, gather)
-        product = self.scale_rbf(x * self.mlp_rbf(rad), reference=lambda: (x, None))
-        return self.down_projection(product)
+        product = self.scale_rbf(x * F.linear(rad, radial), reference=lambda: (x, None))
+        return scaled_silu(F.linear(product, down))
 
     def lift(self, z: Tensor, reverse: Tensor) -> Tensor:
-        """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2."""
-        return (self.up_projection_ca(z) + self.up_projection_ac(z.index_select(0, reverse))) * INV_SQRT_2
+        """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2; kept is z."""
+        weights = (self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight)
+        return formed_again(_symmetric, len(z) * len(weights[0]), z, *weights, reverse, twice=self.twice)
+
+
+def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
+    return (scaled_silu(F.linear(z, ca)) + scaled_silu(F.linear(z.index_select(0, reverse), ac))) * INV_SQRT_2
+
+
+def _inner(x: Tensor, angle: Tensor, weight: Tensor, source: Tensor) -> Tensor:
+    """Inner edges d -> b of every middle bond b -> a, weighted by their angle: (E_q, dm, Qi)."""
+    return x.index_select(0, source) * F.linear(angle, weight)
 
 
 class TripletInteraction(Member):
@@ -134,9 +154,10 @@ class QuadrupletInteraction(Member):
         x = self.project(m, kernels.rad_quad)
         n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
         x = pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
-        x = x.index_select(0, batch["qint_edge_index"][0])  # (E_q, dm, Qi)
-        y = x * self.mlp_cbf(kernels.q_in_cbf)
-        y = self.scale_cbf(y, reference=lambda: (x, q_in_members(batch), q_in_members(batch)))
+        source, weight = batch["qint_edge_index"][0], self.mlp_cbf.linear.weight
+        y = formed_again(_inner, len(source) * dm * x.shape[2], x, kernels.q_in_cbf, weight, source, twice=self.twice)
+        members = lambda: (x.index_select(0, source), q_in_members(batch), q_in_members(batch))  # noqa: E731
+        y = self.scale_cbf(y, reference=members)  # (E_q, dm, Qi)
         on_p = kernels.q_in_azimuth @ y  # (E_q, 2L, Qi): inner edges summed onto the middle bond
         channels = on_p.shape[1]
         table = pad(on_p, batch["qint_slot"], n * dq).view(n, dq, channels, -1).transpose(1, 2)

@@ -87,29 +87,55 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.twice or torch.is_autocast_enabled(x.device.type):
             return (x + self.dense_mlp(x)) * INV_SQRT_2
-        return _JoinedResidual.apply(x, self.dense_mlp[0].linear.weight, self.dense_mlp[1].linear.weight)
+        return _JoinedResiduals.apply(x, *self.weights())
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """W₀, W₁."""
+        return self.dense_mlp[0].linear.weight, self.dense_mlp[1].linear.weight
 
 
-class _JoinedResidual(torch.autograd.Function):
-    """A residual as one node: keeps x, p₀ = W₀x and p₁ = W₁σ(p₀); σ(p₀) is formed again when needed."""
+class _JoinedResiduals(torch.autograd.Function):
+    """A chain of residuals as one node: keeps x and, of each, p₀ = W₀x and p₁ = W₁σ(p₀).
+
+    σ(p₀) and the inputs of all residuals but the first are formed again when needed.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
-        p0 = x.mm(w0.t())
-        p1 = F.silu(p0).mul_(1 / 0.6).mm(w1.t())
-        ctx.save_for_backward(x, w0, w1, p0, p1)
-        return F.silu(p1).mul_(INV_SQRT_2 / 0.6).add_(x, alpha=INV_SQRT_2)
+    def forward(ctx, x: Tensor, *weights: Tensor) -> Tensor:
+        kept = [x, *weights]
+        for w0, w1 in zip(weights[::2], weights[1::2]):
+            p0 = x.mm(w0.t())
+            p1 = F.silu(p0).mul_(1 / 0.6).mm(w1.t())
+            kept += [p0, p1]
+            x = _after(x, p1)
+        ctx.save_for_backward(*kept)
+        return x
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
-        x, w0, w1, p0, p1 = ctx.saved_tensors
+        count = (len(ctx.saved_tensors) - 1) // 4
+        x, weights, kept = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + 2 * count], ctx.saved_tensors[1 + 2 * count :]
         if torch.is_grad_enabled():  # somebody wants second derivatives: correct, but not fast
-            y = (x + scaled_silu(F.linear(scaled_silu(F.linear(x, w0)), w1))) * INV_SQRT_2
-            return torch.autograd.grad(y, (x, w0, w1), gradient, create_graph=True, allow_unused=True)
-        g1 = torch.ops.aten.silu_backward(gradient, p1).mul_(INV_SQRT_2 / 0.6)
-        g0 = torch.ops.aten.silu_backward(g1.mm(w1), p0).mul_(1 / 0.6)
-        g_w1 = g1.t().mm(F.silu(p0).mul_(1 / 0.6))
-        return torch.addmm(gradient, g0, w0, beta=INV_SQRT_2), g0.t().mm(x), g_w1
+            y = x
+            for w0, w1 in zip(weights[::2], weights[1::2]):
+                y = (y + scaled_silu(F.linear(scaled_silu(F.linear(y, w0)), w1))) * INV_SQRT_2
+            return torch.autograd.grad(y, (x, *weights), gradient, create_graph=True, allow_unused=True)
+        inputs = [x]
+        for p1 in kept[1:-1:2]:
+            inputs.append(_after(inputs[-1], p1))
+        found = []
+        for k in reversed(range(count)):
+            x, p0, p1 = inputs.pop(), kept[2 * k], kept[2 * k + 1]
+            g1 = torch.ops.aten.silu_backward(gradient, p1).mul_(INV_SQRT_2 / 0.6)
+            g0 = torch.ops.aten.silu_backward(g1.mm(weights[2 * k + 1]), p0).mul_(1 / 0.6)
+            found[:0] = [g0.t().mm(x), g1.t().mm(F.silu(p0).mul_(1 / 0.6))]
+            gradient = torch.addmm(gradient, g0, weights[2 * k], beta=INV_SQRT_2)
+        return gradient, *found
+
+
+def _after(x: Tensor, p1: Tensor) -> Tensor:
+    """(x + σ(p₁)) / √2"""
+    return F.silu(p1).mul_(INV_SQRT_2 / 0.6).add_(x, alpha=INV_SQRT_2)
 
 
 def residuals(count: int, features: int) -> nn.ModuleList:
@@ -117,6 +143,10 @@ def residuals(count: int, features: int) -> nn.ModuleList:
 
 
 def apply_all(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """The layers one after the other; a chain of residuals is one node where that is possible."""
+    if len(layers) > 1 and all(isinstance(layer, Residual) for layer in layers):
+        if not (layers[0].twice or torch.is_autocast_enabled(x.device.type)):
+            return _JoinedResiduals.apply(x, *(weight for layer in layers for weight in layer.weights()))
     for layer in layers:
         x = layer(x)
     return x

@@ -20,7 +20,6 @@ from .heads import (
     reduce_atoms,
     sum_edge_forces,
 )
-from .layers import Residual
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
 
@@ -153,7 +152,7 @@ class FinetuneModel(nn.Module):
                 self.graph_outputs.add(spec.name, ScalarHead(config.emb_size_atom, spec.reduction))
 
         for module in self.modules():
-            if isinstance(module, Residual):
+            if hasattr(type(module), "twice"):
                 module.twice = self.gradient_forces
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
