@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce sweep test smoke lab lab-test lint readme strip install clean distclean
+.PHONY: help reproduce sweep test smoke lab lab-test lint mace readme strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
@@ -43,6 +43,9 @@ lab-test: $(STAMP) ## run notebooks in JupyterLab in a real browser (needs chrom
 
 lint: $(STAMP) ## check the code with ruff
 	$(VENV)/bin/python -m ruff check
+
+mace: $(STAMP) ## add MACE, a baseline of notebook 14, to the environment (without changing anything in it)
+	$(PIP) --no-deps -r requirements-mace.txt
 
 readme: $(STAMP) ## write the measured parts of README.md from results/mini
 	$(VENV)/bin/python -m jmp_lib.results.readme

@@ -69,6 +69,14 @@ def _batch_budget(args) -> int:
     return main(with_engine(_run(args, sizes=args.sizes, tasks=args.tasks, arms=args.arms), args), bool(args.tasks))
 
 
+def _baselines(args) -> int:
+    from jmp_lib.baselines import run_all
+
+    run = _run(args, tasks=args.tasks)
+    print(run_all(run, args.only.split(",") if args.only else None).to_string(index=False))
+    return 0
+
+
 def _tables(args) -> int:
     from jmp_lib.results.tables import write_tables
 
@@ -128,6 +136,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
     add_engine_options(command)
+
+    command = add("baselines", _baselines, "mean, linear composition and MACE on the same data as the arms")
+    add_run_options(command)
+    command.add_argument("--tasks", help="task ids with commas (default all)")
+    command.add_argument("--only", help="mean, composition, mace, with commas (default all; mace wants `make mace`)")
 
     command = add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying")
     add_run_options(command)

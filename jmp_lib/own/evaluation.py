@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
-from sklearn.linear_model import RidgeCV
 
+from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.splits import Split
 from jmp_lib.own.dataset import OwnData
-from jmp_lib.train.normalise import element_counts
 
 DRAWS = 2000
 
@@ -27,8 +26,7 @@ def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str,
     composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
     extensive = data.forces or reduction == "sum"
     train, test = data.structures.subset(split.train), data.structures.subset(split.test)
-    x = [element_counts([s["atomic_numbers"] for s in part]) for part in (train, test)]
-    x = x if extensive else [counts / counts.sum(1, keepdims=True) for counts in x]
+    numbers = [[s["atomic_numbers"] for s in part] for part in (train, test)]
     made: dict[str, dict[str, np.ndarray]] = {"mean": {}, "linear composition": {}}
     for name in data.properties:
         if name == "forces":
@@ -36,7 +34,7 @@ def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str,
             continue
         values = train.scalars[name]
         made["mean"][name] = np.full(len(test), values.mean())
-        made["linear composition"][name] = RidgeCV(np.logspace(-6, 3, 10)).fit(x[0], values).predict(x[1])
+        made["linear composition"][name] = linear_composition(numbers[0], values, numbers[1], extensive)
     return made
 
 

@@ -1,0 +1,132 @@
+"""One baseline of one task, its record, and all of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from jmp_lib import records
+from jmp_lib.baselines import mace
+from jmp_lib.baselines.composition import linear_composition
+from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.profile import Profile
+from jmp_lib.strict import nearest
+from jmp_lib.train.finetune import true_values
+from jmp_lib.train.metrics import mae
+from jmp_lib.workers import run_jobs
+
+NAMES = ("mean", "composition", "mace")
+BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
+INSTALL = "MACE is not installed: run `make mace`"
+
+
+def applies(name: str, task_id: str) -> bool:
+    """Composition: scalar labels. MACE: rMD17, one molecule a task."""
+    task = get_task(task_id)
+    return {"mean": True, "composition": not task.is_force_task, "mace": task.family == "rmd17"}[name]
+
+
+def record_path(out_dir: Path, task_id: str, name: str) -> Path:
+    return Path(out_dir) / "records" / "baselines" / f"{task_id}--{name}.json"
+
+
+def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
+    """The record of baseline ``name`` on ``task_id`` (first fold of the profile), made unless it is there already.
+
+    Raises ``ValueError`` for an unknown name or one that does not apply, ``RuntimeError`` without MACE,
+    ``FileNotFoundError`` when the record of the arm whose time MACE gets is missing.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
+    if not applies(name, task_id):
+        raise ValueError(f"baseline {name} does not apply to {task_id}: composition is for scalar labels, mace for rMD17")
+    task, fold = get_task(task_id), profile.folds_of(task_id)[0]
+    settings = profile.finetune_settings(task.family, task_id)
+    data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
+                          caps={"train": settings.max_train, "val": settings.max_val, "test": settings.max_test})
+    parameters = {"seed": profile.seed}
+    if name == "mace":
+        arm = records.read_record(records.finetune_record_path(out_dir, task_id, BUDGET_OF, fold))
+        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, **mace.SETTINGS}
+    path = record_path(out_dir, task_id, name)
+    fingerprint = records.fingerprint({"baseline": name, "task": task_id, "fold": fold, "parameters": parameters,
+                                       "data": [data.data_sha256, data.split_sha256]})
+    done = records.finished_record(path, Path(out_dir), fingerprint)
+    if done is not None:
+        return done
+    began = time.perf_counter()
+    predicted, about = _predict(name, data, parameters)
+    truth = true_values(data.test, data.label, task)
+    file = records.work_dir(path, Path(out_dir)) / "predictions.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    records.save_arrays(file, true=task.print_factor * truth, predicted=task.print_factor * predicted, ids=data.test.ids,
+                        natoms=data.test.natoms)
+    predictions = records.file_entry(file, Path(out_dir))
+    records.write_json(path, {
+        "schema": records.SCHEMA, "kind": "baseline", "profile": profile.name, "task": task_id, "family": task.family,
+        "arm": name, "fold": fold, "metric": task.metric, "value": task.print_factor * mae(predicted, truth),
+        "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
+        "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "parameters": parameters, **about,
+        "wall_time_s": time.perf_counter() - began, "threads": 1, "device": records.device_name(torch.device("cpu")),
+        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions(),
+        "data_sha256": data.data_sha256, "split_sha256": data.split_sha256, "predictions": predictions,
+        "files": {"predictions": predictions}, "fingerprint": fingerprint})
+    return records.read_record(path)
+
+
+def _predict(name: str, data, parameters: dict) -> tuple[np.ndarray, dict]:
+    """Predictions of the test part in the unit of the label, and what else the record says."""
+    if name == "mace":
+        if not mace.available():
+            raise RuntimeError(INSTALL)
+        torch.set_num_threads(1)
+        return mace.train_and_predict(data.train, data.val, data.test, parameters["seconds"], parameters["seed"])
+    if data.task.is_force_task:
+        return np.zeros_like(true_values(data.test, "forces", data.task)), {}
+    values = np.array([s[data.label] for s in data.train], float)
+    if name == "mean":
+        return np.full(len(data.test), values.mean()), {}
+    numbers = [[s["atomic_numbers"] for s in part] for part in (data.train, data.test)]
+    return linear_composition(numbers[0], values, numbers[1], data.task.reduction == "sum"), {}
+
+
+def run_all(run, names=None, tasks=None) -> pd.DataFrame:
+    """All baselines that apply to the tasks of a workbook run; the table of what is there.
+
+    MACE is left out, and said so, where it is not installed or the arm whose time it gets has not been run.
+    """
+    for name in names or ():
+        if name not in NAMES:
+            raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
+    jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
+            for task in tasks or run.tasks for name in names or NAMES if applies(name, task) and _can(run, name, task)]
+    if "mace" in (names or NAMES) and not mace.available():
+        print(INSTALL + " to have it beside the arms on rMD17")
+    failed = [outcome for outcome in run_jobs(jobs, run.profile.workers, "baselines") if outcome.error]
+    for outcome in failed:
+        print(f"{outcome.label}: {outcome.error}")
+    if jobs and len(failed) == len(jobs):
+        raise RuntimeError(failed[0].details)
+    return baseline_table(run.results_dir)
+
+
+def _can(run, name: str, task: str) -> bool:
+    from jmp_lib.data.published import why_not
+
+    fold = run.profile.folds_of(task)[0]
+    if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold):
+        return False
+    needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
+    return name != "mace" or (mace.available() and needed.is_file())
+
+
+def baseline_table(results_dir: str | Path) -> pd.DataFrame:
+    """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where nothing is trained)."""
+    rows = [records.read_record(path) for path in sorted((Path(results_dir) / "records" / "baselines").glob("*.json"))]
+    columns = ["task", "baseline", "value", "unit", "updates", "seconds"]
+    return pd.DataFrame([{"baseline": r["arm"], **{c: r.get(c) for c in columns if c != "baseline"}} for r in rows],
+                        columns=columns)

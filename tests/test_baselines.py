@@ -1,0 +1,72 @@
+"""Baselines: the mean, the composition, MACE where it is installed; their records."""
+
+import numpy as np
+import pytest
+
+from jmp_lib import baselines, records
+from jmp_lib.baselines import mace
+from jmp_lib.baselines.composition import linear_composition
+from jmp_lib.data.tasks import load_task_data
+from jmp_lib.profile import load_profile
+
+SMOKE = load_profile("smoke")
+
+
+@pytest.mark.parametrize("extensive", [True, False])
+def test_composition_finds_a_linear_law(extensive):
+    rng = np.random.default_rng(0)
+    molecules = [rng.choice([1, 6, 7, 8], size=rng.integers(2, 9)) for _ in range(60)]
+    law = np.zeros(120)
+    law[[1, 6, 7, 8]] = -13.6, -1030.0, -1480.0, -2040.0
+    values = np.array([law[m].sum() if extensive else law[m].mean() for m in molecules])
+    predicted = linear_composition(molecules[:40], values[:40], molecules[40:], extensive)
+    assert np.abs(predicted - values[40:]).max() < 1e-2
+
+
+def test_the_mean_is_that_of_the_training_labels(tmp_path):
+    record = baselines.baseline(SMOKE, "qm9_mu", "mean", tmp_path)
+    data = load_task_data("qm9_mu", caps={"train": 8, "val": 2, "test": 4})
+    labels = [np.array([s[data.label] for s in part]) for part in (data.train, data.test)]
+    assert record["value"] == pytest.approx(np.abs(labels[1] - labels[0].mean()).mean() * data.task.print_factor)
+    arrays = np.load(tmp_path / record["predictions"]["file"])
+    assert len(set(arrays["predicted"])) == 1 and record["kind"] == "baseline" and record["data_kind"] == "generated"
+
+
+def test_forces_have_no_mean(tmp_path):
+    record = baselines.baseline(SMOKE, "rmd17_aspirin", "mean", tmp_path)
+    arrays = np.load(tmp_path / record["predictions"]["file"])
+    assert not arrays["predicted"].any() and record["value"] == pytest.approx(np.abs(arrays["true"]).mean())
+
+
+def test_a_finished_record_is_not_made_again(tmp_path):
+    baselines.baseline(SMOKE, "qm9_mu", "composition", tmp_path)
+    path = tmp_path / "records" / "baselines" / "qm9_mu--composition.json"
+    before = path.stat().st_mtime_ns
+    baselines.baseline(SMOKE, "qm9_mu", "composition", tmp_path)
+    assert path.stat().st_mtime_ns == before
+    baselines.baseline(load_profile("smoke", seed=1), "qm9_mu", "composition", tmp_path)
+    assert path.stat().st_mtime_ns != before and records.read_record(path)["seed"] == 1
+
+
+def test_what_is_wrong_is_told(tmp_path):
+    with pytest.raises(ValueError, match="unknown baseline 'compositions'.*'composition'"):
+        baselines.baseline(SMOKE, "qm9_mu", "compositions", tmp_path)
+    with pytest.raises(ValueError, match="does not apply to rmd17_aspirin"):
+        baselines.baseline(SMOKE, "rmd17_aspirin", "composition", tmp_path)
+    with pytest.raises(FileNotFoundError, match="GN-OC-L"):
+        baselines.baseline(SMOKE, "rmd17_aspirin", "mace", tmp_path)
+
+
+def test_the_table_has_a_row_per_record(tmp_path):
+    assert baselines.baseline_table(tmp_path).empty
+    for name in ("mean", "composition"):
+        baselines.baseline(SMOKE, "qm9_mu", name, tmp_path)
+    assert list(baselines.baseline_table(tmp_path)["baseline"]) == ["composition", "mean"]
+
+
+@pytest.mark.skipif(not mace.available(), reason="MACE is not installed (make mace)")
+def test_mace_learns_forces():
+    data = load_task_data("rmd17_ethanol", caps={"train": 40, "val": 4, "test": 10})
+    predicted, about = mace.train_and_predict(data.train, data.val, data.test, 10.0, 0)
+    true = np.concatenate([s["forces"] for s in data.test])
+    assert about["updates"] > 5 and np.abs(predicted - true).mean() < 0.8 * np.abs(true).mean()
