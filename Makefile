@@ -19,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help reproduce sweep test smoke lab lab-test lint mace readme strip install clean distclean
 
 help: ## show this list
-	@echo "make TARGET [PROFILE=mini|smoke|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
+	@echo "make TARGET [PROFILE=mini|smoke|published_small|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
 
 reproduce: $(STAMP) ## pre-train, fine-tune all 40 tasks, write tables and figures to results/$(PROFILE)/
@@ -70,7 +70,7 @@ $(STAMP): requirements.lock requirements-nodeps.txt pyproject.toml
 	@touch $(STAMP)
 
 clean: ## remove caches, results/smoke and unfinished work (results/*/work: checkpoints, predictions)
-	rm -rf build dist *.egg-info .pytest_cache results/smoke results/*/work
+	rm -rf build dist *.egg-info .pytest_cache results/smoke results/*/work results/*/variants/*/work
 	find jmp_lib tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	find . -path ./$(VENV) -prune -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     def add_run_options(command):
-        command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+        command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
         command.add_argument("--seed", type=int, help="random seed (else the profile's)")
         command.add_argument("--data", choices=("mini", "published"), help="mini (default) or published files")
         command.add_argument("--data-root", help="folder of the published files")
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--max-eval", type=int, help="at most so many validation and test structures per run")
 
     command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped")
-    command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+    command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
     command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
@@ -170,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(command)
 
     command = add("report", _report, "write the one-file HTML report of the records and figures that are there")
-    command.add_argument("--profile", default="mini", help="smoke, mini, one_gpu, paper or a YAML file")
+    command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
     add_import(add)

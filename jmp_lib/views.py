@@ -63,7 +63,8 @@ def split_table(run) -> pd.DataFrame:
     for task_id in run.tasks:
         task, settings = get_task(task_id), run.profile.finetune_settings(task_id.split("_")[0], task_id)
         caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
-        data = load_task_data(task_id, data=run.profile.data, data_root=run.profile.data_root, caps=caps)
+        data = load_task_data(task_id, data=run.profile.data, data_root=run.profile.data_root, caps=caps,
+                              fold=run.profile.folds_of(task_id)[0])
         rows.append({"task": task_id, "target": task.target, "unit": task.printed_unit,
                      "head": settings.force_head or task.head if task.is_force_task else task.head,
                      "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",

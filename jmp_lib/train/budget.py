@@ -61,7 +61,8 @@ def of_finetuning(profile: Profile, task_id: str, arm: str) -> Budget:
     """Budget of the fine-tuning of one task by one arm.  Raises ``RuntimeError`` when not even one structure fits."""
     settings = profile.finetune_settings(task_id.split("_")[0], task_id)
     caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
-    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root, caps=caps)
+    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root, caps=caps,
+                                   fold=profile.folds_of(task_id)[0])
     processes = Processes(choose_device(profile.device), settings.precision)
     normalisers = finetune.fit_normalisers(data, settings)
     size = "small" if arm.endswith("-S") else "large"
