@@ -189,7 +189,8 @@ def fit_factors(run) -> int:
 
 
 def main(config: dict, cores: int, extra: list[str]) -> int:
-    """Runs the sweep under Snakemake from wherever it stands, then its variants one by one; returns the last exit code.
+    """Runs the sweep under Snakemake from wherever it stands, then (unless tasks or arms are chosen)
+    its variants one by one; returns the last exit code.
 
     extra: further options of Snakemake, for instance ``-n`` or ``--workflow-profile workflow/profiles/slurm``.
     Raises RuntimeError when another ``sweep`` of the same results runs.
@@ -222,7 +223,8 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
             code = subprocess.run(
                 [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
             ).returncode
-        for variant in sweep.profile.variants if code == 0 and not sweep.profile.variant else ():
+        whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
+        for variant in sweep.profile.variants if code == 0 and whole else ():
             code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)
         return code
     except Timeout:

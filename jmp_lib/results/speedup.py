@@ -27,12 +27,14 @@ def first_at_or_below(history: list[dict], target: float) -> dict | None:
 
 
 def speedup_table(records_dir: str | Path) -> pd.DataFrame:
-    """One row per task and size whose two arms were run (fold 0): target, costs and ratios.
+    """One row per task and size whose two arms were run (the first fold): target, costs and ratios.
 
     ``target_val`` is in the printed unit. ``jmp_*`` and ``ratio_*`` are NaN where the JMP arm never reaches the target
     (printed as ``-``). Empty when no pair was run.
     """
-    runs = {(r["task"], r["arm"]): r for r in finetune_records(records_dir) if r["fold"] == 0}
+    runs = {}
+    for r in finetune_records(records_dir):  # in the order of the folds
+        runs.setdefault((r["task"], r["arm"]), r)
     rows = []
     for task in facts.tasks().itertuples():
         for size, (scratch_arm, jmp_arm) in PAIRS.items():
