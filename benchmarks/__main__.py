@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import gpu, graphs, machine, scaling, small, step, store
+from benchmarks import feed, gpu, graphs, machine, scaling, small, step, store
 from jmp_lib.records import write_json
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
-MEASUREMENTS = {"data": store, "graphs": graphs, "step": step, "small": small, "scaling": scaling, "gpu": gpu}
+MEASUREMENTS = {"data": store, "feed": feed, "graphs": graphs, "step": step, "small": small, "scaling": scaling, "gpu": gpu}
 
 
 def main(arguments: list[str] | None = None) -> int:

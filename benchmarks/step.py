@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 
@@ -39,6 +40,7 @@ def add_options(parser) -> None:
     parser.add_argument("--cases", default=",".join(CASES), help=f"with commas, of {', '.join(CASES)} (default: all)")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each case, after two others (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default 2, as in the reference)")
+    parser.add_argument("--allocator", help="measure each case with this library in LD_PRELOAD as well (libtcmalloc_minimal.so.4)")
 
 
 def run(args) -> dict:
@@ -49,12 +51,16 @@ def run(args) -> dict:
         raise SystemExit(f"--cases: {unknown[0]!r} is not one of {', '.join(CASES)}")
     print(f"{'':20s} {'s':>7s} {'best':>7s} {'cpu s':>7s} {'GFLOP':>7s} {'GFLOP/s':>8s} {'x ideal':>8s} {'GB':>6s} "
           f"{'time/official':>14s} {'memory/official':>16s}")  # fmt: skip
-    rows = {}
+    rows, others = {}, {}
     for name in names:
         rows[name] = compared(name, _in_a_process(name, args.steps, args.threads))
-        _print(name, rows[name])
+        _print(name, name, rows[name])
+        if args.allocator:
+            others[name] = compared(name, _in_a_process(name, args.steps, args.threads, args.allocator))
+            _print(name, "  other allocator", others[name])
     print("x ideal: time over (GFLOP of the step / speed of the edge product); time/official: after scaling by that speed")
-    return {"threads": args.threads, "official": OFFICIAL, "official_rates": OFFICIAL_RATES, "cases": rows}
+    return {"threads": args.threads, "official": OFFICIAL, "official_rates": OFFICIAL_RATES, "cases": rows,
+            **({"allocator": args.allocator, "cases_with_allocator": others} if others else {})}  # fmt: skip
 
 
 def compared(name: str, found: dict) -> dict:
@@ -69,9 +75,10 @@ def compared(name: str, found: dict) -> dict:
     return found
 
 
-def _in_a_process(name: str, count: int, threads: int) -> dict:
+def _in_a_process(name: str, count: int, threads: int, allocator: str | None = None) -> dict:
     command = [sys.executable, "-m", "benchmarks.step", name, str(count), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **({"LD_PRELOAD": allocator} if allocator else {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"case {name} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -92,9 +99,9 @@ def one_case(name: str, count: int) -> dict:
             "product_rates": {k: max(before[k], after[k]) for k in before}}  # fmt: skip
 
 
-def _print(name: str, row: dict) -> None:
+def _print(name: str, label: str, row: dict) -> None:
     ratio = f"{row['time_to_official']['edges']:14.2f} {row['memory_to_official']:16.2f}" if name in OFFICIAL else ""
-    print(f"{name:20s} {row['seconds']:7.2f} {row['best_seconds']:7.2f} {row['processor_seconds']:7.2f} {row['gflop']:7.0f} "
+    print(f"{label:20s} {row['seconds']:7.2f} {row['best_seconds']:7.2f} {row['processor_seconds']:7.2f} {row['gflop']:7.0f} "
           f"{row['gflop_per_second']:8.0f} {row['times_ideal']:8.2f} {row['peak_gb']:6.2f} {ratio}", flush=True)  # fmt: skip
 
 

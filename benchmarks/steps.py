@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from jmp_lib.data.mini import load_mini
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
+from jmp_lib.train.allocator import keep_freed_memory
 
 
 def aspirin(seed: int) -> Atoms:
@@ -73,11 +74,12 @@ def make_model(config: BackboneConfig, gradient: bool) -> torch.nn.Module:
 
 
 class Step:
-    """One update: forward, loss, backward, AdamW."""
+    """One update: forward, loss, backward, AdamW; allocator and optimiser as the trainer sets them."""
 
     def __init__(self, model: torch.nn.Module, batch: dict):
+        keep_freed_memory()
         self.model, self.batch = model, batch
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def gradients(self) -> None:
         out, batch = self.model(self.batch), self.batch

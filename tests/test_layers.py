@@ -1,10 +1,12 @@
-"""Hand-written derivatives of the activation and of the joined residual."""
+"""Hand-written derivatives of the activation, of residuals and of what is formed again."""
 
+import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from jmp_lib.model import layers, recompute
-from jmp_lib.model.layers import Residual, scaled_silu
+from jmp_lib.model import layers, recompute, residual
+from jmp_lib.model.layers import scaled_silu
+from jmp_lib.model.recompute import formed_again, only_positions
 
 
 def test_activation_first_and_second_derivatives():
@@ -12,20 +14,63 @@ def test_activation_first_and_second_derivatives():
     assert gradcheck(scaled_silu, (x,)) and gradgradcheck(scaled_silu, (x,))
 
 
-def test_joined_residual_equals_the_plain_one():
+def _of_a_gradient(function, source, weights):
+    """A function of positions, its gradient, and derivatives of a loss of both (as with gradient forces)."""
+    with only_positions():
+        force = torch.autograd.grad(function(source.sin()).sin().square().sum(), source, create_graph=True)[0]
+    loss = force.pow(3).sum() + function(source.sin()).sin().square().sum()
+    return [force.detach(), *torch.autograd.grad(loss, (source, *weights))]
+
+
+def _chain(count=3, width=6):
     torch.manual_seed(0)
-    layer, x = Residual(5).double(), torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    results = []
-    for twice in (False, True):
-        layer.twice = twice
-        layer.zero_grad()
-        y = layer(x)
-        first = torch.autograd.grad(y.pow(2).sum(), x, create_graph=True)[0]
-        first.pow(2).sum().backward()
-        once = torch.autograd.grad(layer(x).pow(3).sum(), (x, *layer.parameters()))
-        results.append([y, first, *once, *(p.grad for p in layer.parameters())])
-    for joined, plain in zip(*results, strict=True):
-        assert torch.allclose(joined, plain, rtol=1e-12, atol=1e-13)
+    chain = residual.residuals(count, width).double()
+    return chain, torch.randn(4, width, dtype=torch.float64, requires_grad=True), [w for one in chain for w in one.weights()]
+
+
+def test_a_chain_of_residuals_is_the_residuals_one_by_one():
+    chain, x, weights = _chain()
+    joined, plain = residual.apply_all(chain, x), residual.plain_residuals(x, *weights)[0]
+    assert joined.grad_fn.name().startswith("_Residuals")
+    torch.testing.assert_close(joined, plain, rtol=1e-12, atol=1e-12)
+    once = [torch.autograd.grad(y.sin().sum(), (x, *weights)) for y in (joined, plain)]
+    both = [_of_a_gradient(f, x, weights) for f in (lambda y: residual.apply_all(chain, y),
+                                                    lambda y: residual.plain_residuals(y, *weights)[0])]  # fmt: skip
+    for one, other in [*zip(*once, strict=True), *zip(*both, strict=True)]:
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_derivatives_of_residuals_by_finite_differences():
+    _, x, weights = _chain(2)
+    joined = lambda *tensors: residual._Residuals.apply(*tensors)[0]  # noqa: E731
+    assert gradcheck(joined, (x, *weights)) and gradgradcheck(joined, (x, *weights))
+
+
+def test_third_derivatives_of_residuals_come_from_the_plain_form_or_are_refused():
+    chain, x, _ = _chain(1)
+    with only_positions():
+        force = torch.autograd.grad(residual.apply_all(chain, x).sin().sum(), x, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second = torch.autograd.grad(force.square().sum(), x, create_graph=True)[0]
+        second.square().sum().backward()
+
+
+def test_residuals_keep_two_arrays_each_and_two_more_for_gradient_forces():
+    chain, x, weights = _chain(3, 6)
+    kept = {}
+
+    def keep(t):
+        if t.shape == x.shape:
+            kept[t.untyped_storage().data_ptr()] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        y = residual.apply_all(chain, x)
+        assert len(kept) == 1 + 2 * len(chain)
+        gradient = torch.ones_like(y)
+        with only_positions():
+            torch.autograd.grad(y, x, gradient, create_graph=True)
+    assert len(kept) == 1 + 4 * len(chain)
 
 
 def _weigh(x, rad, radial, down, gather):
@@ -43,39 +88,37 @@ def test_what_is_formed_again_has_the_same_derivatives(monkeypatch):
     inputs = _weigh_inputs()
     plain = torch.autograd.grad(_weigh(*inputs).square().sum(), inputs[:-1])
     monkeypatch.setattr(recompute, "LARGE", 0)
-    again = lambda *tensors: recompute.formed_again(_weigh, 1, *tensors)  # noqa: E731
+    again = lambda *tensors: formed_again(_weigh, 1, *tensors)  # noqa: E731
     assert type(again(*inputs).grad_fn).__name__ == "_FormedAgainBackward"
     assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(again(*inputs).square().sum(), inputs[:-1]), plain))
-    assert torch.autograd.gradcheck(again, inputs) and torch.autograd.gradgradcheck(again, inputs)
+    assert gradcheck(again, inputs) and gradgradcheck(again, inputs)
 
 
-def test_small_arrays_and_second_derivatives_are_not_formed_again():
+def test_gradient_forces_through_what_is_formed_again(monkeypatch):
+    """Only positions are asked for in the first gradient; weights get theirs from the second."""
+    x, rad, radial, down, gather = _weigh_inputs()
+    source = torch.randn(7, dtype=torch.float64, requires_grad=True)
+
+    def network(form):
+        return lambda s: form(x * s.sum(), rad * s.unsqueeze(1), radial, down, gather)
+
+    plain = _of_a_gradient(network(_weigh), source, (x, rad, radial, down))
+    monkeypatch.setattr(recompute, "LARGE", 0)
+    again = _of_a_gradient(network(lambda *tensors: formed_again(_weigh, 1, *tensors)), source, (x, rad, radial, down))
+    for one, other in zip(again, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+    assert not only_positions.active
+
+
+def test_small_arrays_are_not_formed_again():
     inputs = _weigh_inputs()
-    for elements, twice in ((recompute.LARGE - 1, False), (recompute.LARGE, True)):
-        result = recompute.formed_again(_weigh, elements, *inputs, twice=twice)
-        assert type(result.grad_fn).__name__ != "_FormedAgainBackward"
+    names = [type(formed_again(_weigh, elements, *inputs).grad_fn).__name__ for elements in (recompute.LARGE - 1, recompute.LARGE)]
+    assert names[0] != "_FormedAgainBackward" == names[1]
 
 
 def test_what_is_formed_again_keeps_its_inputs_alone(monkeypatch):
     monkeypatch.setattr(recompute, "LARGE", 0)
     inputs, kept = _weigh_inputs(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        recompute.formed_again(_weigh, 1, *inputs)
+        formed_again(_weigh, 1, *inputs)
     assert kept == [t.shape for t in inputs]
-
-
-def test_a_chain_of_residuals_is_the_residuals_one_by_one():
-    torch.manual_seed(0)
-    chain, x = layers.residuals(3, 6).double(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    joined = layers.apply_all(chain, x)
-    assert joined.grad_fn.name().startswith("_JoinedResiduals")
-    for layer in chain:
-        layer.twice = True
-    plain = layers.apply_all(chain, x)
-    torch.testing.assert_close(joined, plain, rtol=1e-12, atol=1e-12)
-    wanted = (x, *chain.parameters())
-    for one, other in zip(torch.autograd.grad(joined.sin().sum(), wanted), torch.autograd.grad(plain.sin().sum(), wanted)):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
-    weights = [w for layer in chain for w in layer.weights()]
-    assert torch.autograd.gradcheck(layers._JoinedResiduals.apply, (x, *weights))
-    assert torch.autograd.gradgradcheck(layers._JoinedResiduals.apply, (x, *weights))

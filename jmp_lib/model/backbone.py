@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from .bases import Bases
 from .blocks import InteractionBlock, OutputBlock
 from .config import BackboneConfig
-from .layers import Dense, residuals
+from .layers import Dense
+from .residual import apply_all, residuals
 
 
 class OutputMLP(nn.Module):
@@ -19,7 +20,7 @@ class OutputMLP(nn.Module):
         self.out_mlp = nn.Sequential(Dense(width * num_inputs, width, True), *residuals(num_layers, width))
 
     def forward(self, parts: list[Tensor]) -> Tensor:
-        return self.out_mlp(torch.cat(parts, dim=-1))
+        return apply_all(self.out_mlp, torch.cat(parts, dim=-1))
 
 
 class Backbone(nn.Module):

@@ -14,8 +14,9 @@ from .interactions import (
     QuadrupletInteraction,
     TripletInteraction,
 )
-from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Residual, Scale, apply_all, residuals
+from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Scale
 from .recompute import formed_again
+from .residual import Residual, apply_all, residuals
 
 
 def sum_onto_atoms(m: Tensor, batch: dict) -> Tensor:
@@ -34,9 +35,7 @@ def _weigh(m: Tensor, rad: Tensor, weight: Tensor) -> Tensor:
 
 
 class AtomUpdate(nn.Module):
-    """Edge embeddings, weighted by the radial basis, summed onto atoms.  ``twice``: see ``layers.Residual``."""
-
-    twice = False
+    """Edge embeddings, weighted by the radial basis, summed onto atoms."""
 
     def __init__(self, c: BackboneConfig):
         super().__init__()
@@ -50,7 +49,7 @@ class AtomUpdate(nn.Module):
 
     def weigh(self, m: Tensor, rad: Tensor, dense: Dense) -> Tensor:
         """(E, M) edge rows ⊙ radial weights; the weights are formed again when needed."""
-        return formed_again(_weigh, m.numel(), m, rad, dense.linear.weight, twice=self.twice)
+        return formed_again(_weigh, m.numel(), m, rad, dense.linear.weight)
 
     def forward(self, m: Tensor, rad: Tensor, batch: dict) -> Tensor:
         return self.edge_sum(m, rad, batch)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .bases import Kernels
 from .config import BackboneConfig
 from .geometry import pad
-from .layers import INV_SQRT_2, Dense, Scale, scaled_silu
+from .layers import INV_SQRT_2, SILU, Dense, Scale, scaled_silu
 from .recompute import formed_again
 
 
@@ -38,10 +38,8 @@ class Member(nn.Module):
     """What triplet-like interactions share: input before the sum, symmetric lift after it.
 
     Subclasses add ``down_projection`` and the up-projections (their order is that of the published
-    state dict).  ``twice``: see ``layers.Residual``.
+    state dict).
     """
-
-    twice = False
 
     def __init__(self, dense: str, width: int, emb_size_rbf: int):
         super().__init__()
@@ -55,22 +53,24 @@ class Member(nn.Module):
         x = getattr(self, self._dense).linear(x)
         weights = (self.mlp_rbf.linear.weight, self.down_projection.linear.weight)
         indices = () if gather is None else (gather,)
-        return formed_again(self._weigh, len(rad) * x.shape[1], x, rad, *weights, *indices, twice=self.twice)
+        return formed_again(self._weigh, len(rad) * x.shape[1], x, rad, *weights, *indices)
 
     def _weigh(self, x: Tensor, rad: Tensor, radial: Tensor, down: Tensor, gather: Tensor | None = None) -> Tensor:
-        x = scaled_silu(x)
+        x = scaled_silu(x, 1.0)
         x = x if gather is None else x.index_select(0, gather)
-        product = self.scale_rbf(x * F.linear(rad, radial), reference=lambda: (x, None))
+        product = x * F.linear(rad, radial * (SILU * self.scale_rbf.factor))  # constants go where the numbers are few
+        product = self.scale_rbf(product, reference=lambda: (x * SILU, None), folded=True)
         return scaled_silu(F.linear(product, down))
 
     def lift(self, z: Tensor, reverse: Tensor) -> Tensor:
         """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2; kept is z."""
         weights = (self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight)
-        return formed_again(_symmetric, len(z) * len(weights[0]), z, *weights, reverse, twice=self.twice)
+        return formed_again(_symmetric, len(z) * len(weights[0]), z, *weights, reverse)
 
 
 def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
-    return (scaled_silu(F.linear(z, ca)) + scaled_silu(F.linear(z.index_select(0, reverse), ac))) * INV_SQRT_2
+    both = scaled_silu(F.linear(z, ca), 1.0) + scaled_silu(F.linear(z.index_select(0, reverse), ac), 1.0)
+    return both * (INV_SQRT_2 * SILU)
 
 
 def _inner(x: Tensor, angle: Tensor, weight: Tensor, source: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class QuadrupletInteraction(Member):
         n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
         x = pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
         source, weight = batch["qint_edge_index"][0], self.mlp_cbf.linear.weight
-        y = formed_again(_inner, len(source) * dm * x.shape[2], x, kernels.q_in_cbf, weight, source, twice=self.twice)
+        y = formed_again(_inner, len(source) * dm * x.shape[2], x, kernels.q_in_cbf, weight, source)
         members = lambda: (x.index_select(0, source), q_in_members(batch), q_in_members(batch))  # noqa: E731
         y = self.scale_cbf(y, reference=members)  # (E_q, dm, Qi)
         on_p = kernels.q_in_azimuth @ y  # (E_q, 2L, Qi): inner edges summed onto the middle bond

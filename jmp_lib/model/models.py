@@ -20,6 +20,7 @@ from .heads import (
     reduce_atoms,
     sum_edge_forces,
 )
+from .recompute import only_positions
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
 
@@ -47,7 +48,8 @@ def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor
     """
     scale = FORCE_SCALE if torch.is_autocast_enabled(pos.device.type) else 1.0
     while True:
-        scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph, retain_graph=scale > 1 or create_graph)
+        with only_positions():
+            scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph, retain_graph=scale > 1 or create_graph)
         gradient = scaled[0] / scale if scale > 1 else scaled[0]
         if scale <= 1 or bool(torch.isfinite(gradient).all()):
             return gradient
@@ -150,10 +152,6 @@ class FinetuneModel(nn.Module):
                 self.graph_outputs.add(spec.name, SpatialExtentHead(config.emb_size_atom))
             elif spec.kind != GRADIENT_FORCES:
                 self.graph_outputs.add(spec.name, ScalarHead(config.emb_size_atom, spec.reduction))
-
-        for module in self.modules():
-            if hasattr(type(module), "twice"):
-                module.twice = self.gradient_forces
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """-> one (B,) tensor per scalar target, forces (N, 3); normalised units."""

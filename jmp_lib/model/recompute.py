@@ -8,6 +8,7 @@ next to nothing to form again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,13 +16,32 @@ from torch import Tensor
 LARGE = 1 << 19  # elements; below, the extra operator calls cost more than the memory is worth
 
 
-def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor, twice: bool = False) -> Tensor:
+class _OnlyPositions:
+    """Active while energies are differentiated with respect to positions, when no weight needs a gradient.
+
+    PyTorch's own operators are told so; a hand-written node is asked for the gradients of all its inputs.
+    """
+
+    active = False
+
+    @contextmanager
+    def __call__(self):
+        before, self.active = self.active, True
+        try:
+            yield
+        finally:
+            self.active = before
+
+
+only_positions = _OnlyPositions()
+
+
+def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor) -> Tensor:
     """``function(*inputs)``, of which only the inputs are kept where its arrays have many ``elements``.
 
-    All tensors that need a gradient must be among ``inputs``.  ``twice``: the result will be differentiated twice
-    (gradient forces), where forming arrays again costs more products than it saves arrays.
+    All tensors that need a gradient must be among ``inputs``; weights are leaves.
     """
-    plain = twice or elements < LARGE or not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs[0].device.type)
+    plain = elements < LARGE or not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs[0].device.type)
     return function(*inputs) if plain else _FormedAgain.apply(function, *inputs)
 
 
@@ -36,13 +56,47 @@ class _FormedAgain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[1:]
-        again = torch.is_grad_enabled()  # somebody wants second derivatives: correct, but not fast
-        inputs = list(ctx.saved_tensors)
-        if not again:
-            inputs = [t.detach().requires_grad_(need) if need else t for t, need in zip(inputs, needed)]
-        wanted = [t for t, need in zip(inputs, needed) if need]
-        with torch.enable_grad():
-            result = ctx.function(*inputs)
-        found = iter(torch.autograd.grad(result, wanted, gradient, create_graph=again, allow_unused=True))
+        needed = [need and not (only_positions.active and x.is_leaf)
+                  for need, x in zip(ctx.needs_input_grad[1:], ctx.saved_tensors)]  # fmt: skip
+        if torch.is_grad_enabled():
+            found = iter(_FormedAgainGradient.apply(ctx.function, needed, gradient, *ctx.saved_tensors))
+        else:
+            found = iter(_gradients(ctx.function, needed, gradient, ctx.saved_tensors))
         return None, *(next(found) if need else None for need in needed)
+
+
+class _FormedAgainGradient(torch.autograd.Function):
+    """The gradients of a function (for gradient forces); keeps its inputs and the gradient at its result."""
+
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], needed: list[bool], gradient: Tensor, *inputs: Tensor):
+        ctx.function, ctx.needed = function, needed
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, *inputs)
+        return tuple(_gradients(function, needed, gradient, inputs))
+
+    @staticmethod
+    def backward(ctx, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted, third = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+        given = list(ctx.saved_tensors)
+        if not third:
+            given = [t.detach().requires_grad_(want) if want else t for t, want in zip(given, wanted)]
+        with torch.enable_grad():
+            found = _gradients(ctx.function, ctx.needed, given[0], given[1:], differentiable=True)
+            pairs = [(f, o) for f, o in zip(found, outer) if o is not None and f.requires_grad]
+            if not pairs:
+                return None, None, *[None] * len(given)
+            results, gradients = zip(*pairs)
+            sources = [t for t, want in zip(given, wanted) if want]
+            second = iter(torch.autograd.grad(results, sources, gradients, create_graph=third, allow_unused=True))
+        return None, None, *(next(second) if want else None for want in wanted)
+
+
+def _gradients(function, needed, gradient, inputs, differentiable: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of ``function`` at the ``needed`` inputs, the function being run again."""
+    if not differentiable:
+        inputs = [t.detach().requires_grad_(need) if need else t.detach() for t, need in zip(inputs, needed)]
+    with torch.enable_grad():
+        result = function(*inputs)
+        sources = [t for t, need in zip(inputs, needed) if need]
+        return torch.autograd.grad(result, sources, gradient, create_graph=differentiable)

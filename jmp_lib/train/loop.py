@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib.profile import Engine
 from jmp_lib.records import write_json
+from jmp_lib.train.allocator import keep_freed_memory
 from jmp_lib.train.batches import Share, UpdateBatches, to_device
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.ema import EMA
@@ -92,6 +93,8 @@ def train(run: Run) -> Progress:
     when a single structure does not fit in memory, and ends with ``Terminated`` when SIGTERM comes.
     """
     processes, scaler = run.processes, run.processes.scaler
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     divided = [(p, run.gradient_divisors[name]) for name, p in run.model.named_parameters()
                if name in run.gradient_divisors]
     progress = _resume(run)

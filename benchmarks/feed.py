@@ -1,0 +1,90 @@
+"""Preparing batches of the joint pre-training, and how long a training waits for them.
+
+The real path: temperature sampling over the four embedded sets, edge dropout, graphs, collation. Batches are first prepared
+alone in one process; then a network is trained on them, with batches prepared in the training process and by one other.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from jmp_lib.model.scaling import scale_modules
+from jmp_lib.profile import load_profile
+from jmp_lib.train.allocator import keep_freed_memory
+from jmp_lib.train.feed import prepared
+from jmp_lib.train.joint_sets import profile_sets
+from jmp_lib.train.pretrain import new_model, new_optimizer, parts_of_run
+from jmp_lib.train.processes import Processes
+
+HELP = "preparing batches: structures per second, and the share of a training that waits for them"
+WANTED = 2000.0  # structures per second and GPU that the data path should keep up with
+
+# name -> profile whose network and graphs, timed updates
+CASES = {"JMP-S, published graphs": ("paper", 4), "small network of mini": ("mini", 60)}
+
+
+def add_options(parser) -> None:
+    """Options of this measurement."""
+    parser.add_argument("--threads", type=int, default=2, help="threads of the training (default 2)")
+
+
+def run(args) -> dict:
+    """Every case; prints and returns the numbers."""
+    keep_freed_memory()
+    print(f"{'':26s} {'ms/batch':>9s} {'structures/s':>13s} {'cores':>6s} {'ms/update':>10s} {'waiting':>8s} {'ahead':>7s}")
+    rows = {}
+    for name, (profile, updates) in CASES.items():
+        rows[name] = r = one_case(profile, updates, args.threads)
+        print(f"{name:26s} {r['ms_per_batch']:9.2f} {r['structures_per_second']:13.0f} {r['cores_for_2000']:6d} "
+              f"{r['ms_per_update']:10.1f} {100 * r['waiting_share']:7.2f}% {100 * r['waiting_share_ahead']:6.2f}%", flush=True)
+    print(f"structures/s: by one core; cores: for {WANTED:.0f} structures/s; waiting: share of the training's time, with batches "
+          "prepared in between, and ahead by one process")
+    return {"threads": args.threads, "cases": rows}
+
+
+def one_case(name: str, updates: int, threads: int) -> dict:
+    """Cost of a batch of eight, of an update, and shares of waiting."""
+    profile = load_profile(name, **{"pretraining.data": "mini", "pretraining.batch_size": 8})
+    factors = dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0)
+    model, data, loss = parts_of_run(profile, "small", profile_sets(profile), factors, Processes(torch.device("cpu")))
+    count = max(updates, 60)
+    began = time.process_time()
+    for k in range(count):  # structures are met for the first time: neighbours are searched
+        data[k]
+    per_batch = (time.process_time() - began) / count
+    torch.set_num_threads(threads)
+    optimizer = new_optimizer(model, profile)
+
+    def update(share) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        for part in share.parts:
+            loss(part, share.counts)["total"].backward()
+        optimizer.step()
+
+    times = {workers: _train(data, count, updates, workers, update) for workers in (0, 1)}
+    rate = profile.pretraining.batch_size / per_batch
+    return {"batch_size": profile.pretraining.batch_size, "updates": updates, "ms_per_batch": 1e3 * per_batch,
+            "structures_per_second": rate, "cores_for_2000": math.ceil(WANTED / rate),
+            "ms_per_update": 1e3 * times[0]["busy"] / updates, "waiting_share": _share(times[0]),
+            "waiting_share_ahead": _share(times[1])}  # fmt: skip
+
+
+def _train(data, first: int, updates: int, workers: int, update) -> dict[str, float]:
+    """Seconds of waiting and of computing over ``updates`` updates after one that is not counted."""
+    waiting = busy = 0.0
+    batches = prepared(data, first, first + updates + 1, workers, False)
+    update(next(batches))
+    for _ in range(updates):
+        began = time.perf_counter()
+        share = next(batches)
+        middle = time.perf_counter()
+        update(share)
+        waiting, busy = waiting + middle - began, busy + time.perf_counter() - middle
+    return {"waiting": waiting, "busy": busy}
+
+
+def _share(times: dict[str, float]) -> float:
+    return times["waiting"] / (times["waiting"] + times["busy"])
