@@ -114,7 +114,14 @@ def _own(records_dir: Path) -> dict | None:
     kinds = " and ".join(dict.fromkeys(str(kind) for kind in table["data_kind"].dropna()))
     profiles = " and ".join(dict.fromkeys(str(name) for name in table["profile"].dropna()))
     return {"table": table, "values": own_values(table), "speedup": speedup_totals(speedup_table(records_dir)),
-            "pretraining": pretraining, "data": f"{kinds} data, profile {profiles}"}
+            "pretraining": pretraining, "data": f"{kinds} data{_reduced(table)}, profile {profiles}"}
+
+
+def _reduced(table: pd.DataFrame) -> str:
+    """Says so where published training parts are smaller than the official ones."""
+    published = table[table["data_kind"] == "published"]
+    official = published["task"].map(facts.tasks().set_index("id")["n_train"])
+    return ", reduced" if (published["n_train"] < official).any() else ""
 
 
 def _own_claim(claim: dict, own: dict) -> dict:

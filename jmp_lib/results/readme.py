@@ -1,6 +1,7 @@
 """Keeps the measured parts of README.md in step with a profile's records: ``python -m jmp_lib.results.readme``.
 
-Measured are the block between the two marks of the summary and the last column of the table of notebooks.
+Measured are the blocks between marks (summaries of mini and published_small, speed) and the last column of the table of
+notebooks.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.records import load_pretraining_records, load_records
+from jmp_lib.results.speed import speed
 from jmp_lib.results.summary import summary, variant_summary
 
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
 BLOCK = re.compile(r"(?<=<!-- summary of results/mini -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 SMALL = re.compile(r"(?<=<!-- summary of results/published_small -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+SPEED = re.compile(r"(?<=<!-- speed of results/benchmarks -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
 
@@ -43,13 +46,16 @@ def filled(text: str, results_dir: str | Path) -> str:
     small = Path(results_dir).parent / "published_small"
     if (small / "tables" / "scaling.csv").is_file():
         text = SMALL.sub(lambda _: summary(small) + "\n\n" + variant_summary(small), text)
+    benchmarks = Path(results_dir).parent / "benchmarks"
+    if (benchmarks / "step.json").is_file():
+        text = SPEED.sub(lambda _: speed(benchmarks), text)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
     times.update({chapter: f"{value:.0f} min" for chapter, value in minutes.items()})
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
 
 
 def main() -> int:
-    """Rewrites README.md of the checkout from results/mini and results/published_small."""
+    """Rewrites README.md of the checkout from results/mini, results/published_small and results/benchmarks."""
     root = paths.checkout_dir() or Path.cwd()
     readme = root / "README.md"
     temporary = readme.with_name(".README.md.tmp")

@@ -15,20 +15,23 @@ SHOWN = ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JM
 def summary(results_dir: str | Path) -> str:
     """Markdown table of mean relative improvements and of the speed-up, read from the ``tables`` of a profile.
 
-    Raises FileNotFoundError when the tables have not been written.
+    Families and sizes that were not run are left out; without any (or in smoke, whose numbers mean nothing) a sentence says
+    so.  Raises FileNotFoundError when the tables have not been written.
     """
     folder = Path(results_dir) / "tables"
     scaling, totals = pd.read_csv(folder / "scaling.csv"), pd.read_csv(folder / "speedup_totals.csv")
     rows = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
-    families = list(dict.fromkeys(scaling["family"]))
+    families = [name for name in dict.fromkeys(scaling["family"]) if rows.loc[name, list(SHOWN)].notna().any()]
+    if not families:
+        return "No two arms have values that may stand side by side."
     counts = scaling[scaling["family"] == "all"].set_index("comparison")
     lines = ["| mean improvement / % | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
     for family in families:
         name = "all tasks" if family == "all" else family
-        lines.append(f"| {name} | " + " | ".join(f"{rows.loc[family, c]:+.1f}" for c in SHOWN) + " |")
+        lines.append(f"| {name} | " + " | ".join(_signed(rows.loc[family, c]) for c in SHOWN) + " |")
     improved = [f"{counts.loc[c, 'own_tasks_improved']:.0f} of {counts.loc[c, 'own_tasks']:.0f}" for c in SHOWN]
     lines.append("| tasks improved | " + " | ".join(improved) + " |")
-    published = [f"{counts.loc[c, 'published_mean_gain_percent']:+.1f}" for c in SHOWN]
+    published = [_signed(counts.loc[c, "published_mean_gain_percent"]) for c in SHOWN]
     lines.append("| *paper, published data, all tasks* | " + " | ".join(published) + " |")
     lines.append("")
     for row in totals.itertuples():
@@ -36,6 +39,10 @@ def summary(results_dir: str | Path) -> str:
                      f"{row.tasks_reached} of {row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and "
                      f"{row.ratio_steps_all:.2f}x in updates (tasks that never reach it counted with their whole run).")
     return "\n".join(lines)
+
+
+def _signed(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:+.1f}"
 
 
 def variant_summary(results_dir: str | Path) -> str:

@@ -1,0 +1,51 @@
+"""The short summaries of results and of measurements: what was not run is left out, what is reduced is said."""
+
+import json
+
+import pytest
+
+from jmp_lib import facts
+from jmp_lib.results.claims import claims_table
+from jmp_lib.results.speed import speed
+from jmp_lib.results.summary import summary
+from jmp_lib.results.tables import write_tables
+from test_tables import write_record
+
+
+def test_families_that_were_not_run_are_left_out(tmp_path):
+    for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
+        write_record(tmp_path, "qm9_mu", arm, value, "D")
+    write_tables(tmp_path)
+    words = summary(tmp_path)
+    assert "| qm9 | +50.0 | +80.0 | -25.0 | +50.0 |" in words and "rmd17" not in words and "nan" not in words
+    assert "| tasks improved | 1 of 1 | 1 of 1 | 0 of 1 | 1 of 1 |" in words
+
+
+def test_one_arm_or_smoke_alone_give_a_sentence(tmp_path):
+    for folder, arms, profile in ((tmp_path / "a", facts.ARMS[:1], "mini"), (tmp_path / "b", facts.ARMS, "smoke")):
+        for arm in arms:
+            write_record(folder, "qm9_mu", arm, 1.0, "D", profile=profile)
+        write_tables(folder)
+        assert summary(folder) == "No two arms have values that may stand side by side."
+
+
+@pytest.mark.parametrize("n_train, words", [(1000, "published data, reduced, profile p"), (110831, "published data, profile p")])
+def test_claims_say_that_published_data_are_reduced(tmp_path, n_train, words):
+    for arm in facts.ARMS:
+        write_record(tmp_path, "qm9_mu", arm, 1.0, "D", profile="p", data_kind="published", n_train=n_train)
+    table = claims_table(tmp_path / "records").set_index("id")
+    assert table.loc["avg_gain_over_scratch", "own_data"] == words
+
+
+def test_the_table_of_steps_is_that_of_the_record(tmp_path):
+    row = {"best_seconds": 4.0, "gflop": 600.0, "gflop_per_second": 150.0, "times_ideal": 1.25, "peak_gb": 3.0,
+           "product_rates": {"edges": 187.5}, "time_to_official": {"edges": 0.5}, "memory_to_official": 0.5}
+    alone = {key: value for key, value in row.items() if not key.endswith("official")}
+    record = {"threads": 2, "cpu": "X", "versions": {"torch": "2"}, "cases": {"molecules": row, "slabs-gradient-4": alone},
+              "cases_with_allocator": {"molecules": {**row, "peak_gb": 2.0}}}
+    (tmp_path / "step.json").write_text(json.dumps(record))
+    lines = speed(tmp_path).splitlines()
+    assert lines[2] == "| 8 aspirin, direct forces | 4.00 | 600 | 150 | 1.25 | 3.00 | 0.50 | 0.50 |"
+    assert lines[3].endswith("| 3.00 |  |  |") and lines[4].startswith("| 8 aspirin, direct forces, tcmalloc |")
+    with pytest.raises(FileNotFoundError):
+        speed(tmp_path / "nothing")
