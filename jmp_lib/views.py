@@ -82,14 +82,15 @@ def sampling_table(run) -> pd.DataFrame:
     temperature = run.profile.pretraining.temperature
     settings = run.profile.pretraining.datasets
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
-    here = [len(part.train) for part in load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)]
+    parts = [part.train for part in load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)]
+    here = [len(part) for part in parts]
     sizes = [int(official[key]) for key in PRETRAINING_SETS]
     return pd.DataFrame({
         "set": list(PRETRAINING_SETS),
         "paper: structures": sizes,
         "paper: share by size / %": _percent([n / sum(sizes) for n in sizes]),
         f"paper: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(sizes, temperature)),
-        "here": list(PRETRAINING_SETS.values()),
+        "here": [part.name for part in parts],
         "here: structures": here,
         f"here: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(here, temperature)),
     })
