@@ -96,6 +96,9 @@ class Step:
         self.optimizer.step()
 
 
+IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm, torch.ops.aten.baddbmm_: torch.ops.aten.baddbmm}
+
+
 class CountOperators(TorchDispatchMode):
     """Counts every operator that reaches a kernel, and the operations of the matrix products.
 
@@ -109,8 +112,9 @@ class CountOperators(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.count += 1
         result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.operations += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        counted = IN_PLACE.get(func._overloadpacket, func._overloadpacket)
+        if counted in flop_registry:
+            self.operations += flop_registry[counted](*args, **(kwargs or {}), out_val=result)
         return result
 
 

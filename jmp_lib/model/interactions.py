@@ -24,14 +24,16 @@ from .recompute import formed_again
 
 
 class Bilinear(nn.Module):
-    """Maps the flattened sum Z (rows, basis·channels) to the output width."""
+    """Holds the map of the flattened sum Z (rows, basis·channels) to the output width."""
 
     def __init__(self, basis: int, channels: int, out_features: int):
         super().__init__()
         self.bilinear = Dense(basis * channels, out_features)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.bilinear(z)
+    @property
+    def weight(self) -> Tensor:
+        """(out, basis·channels)"""
+        return self.bilinear.linear.weight
 
 
 class Member(nn.Module):
@@ -62,10 +64,22 @@ class Member(nn.Module):
         product = self.scale_rbf(product, reference=lambda: (x * SILU, None), folded=True)
         return scaled_silu(F.linear(product, down))
 
+    def sum_members(self, kernel: Tensor, x: Tensor, slot: Tensor) -> Tensor:
+        """Z = K x summed over the members of every slot, and its map to the output width; kept are K and x."""
+        weight = self.mlp_cbf.weight
+        return formed_again(_bilinear, kernel.shape[0] * kernel.shape[1] * x.shape[1], kernel, x, weight, slot)
+
     def lift(self, z: Tensor, reverse: Tensor) -> Tensor:
         """Symmetric up-projection: (σ(U_ca z)[e] + σ(U_ac z)[rev(e)])/√2; kept is z."""
         weights = (self.up_projection_ca.linear.weight, self.up_projection_ac.linear.weight)
         return formed_again(_symmetric, len(z) * len(weights[0]), z, *weights, reverse)
+
+
+def _bilinear(kernel: Tensor, x: Tensor, weight: Tensor, slot: Tensor) -> Tensor:
+    """kernel (n, rows·basis, width), x (members, C) at ``slot`` of the (n·width) table -> (n·rows, out)."""
+    n, _, width = kernel.shape
+    z = kernel @ pad(x, slot, n * width).view(n, width, -1)
+    return F.linear(z.view(-1, weight.shape[1]), weight)
 
 
 def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
@@ -76,6 +90,13 @@ def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
 def _inner(x: Tensor, angle: Tensor, weight: Tensor, source: Tensor) -> Tensor:
     """Inner edges d -> b of every middle bond b -> a, weighted by their angle: (E_q, dm, Qi)."""
     return x.index_select(0, source) * F.linear(angle, weight)
+
+
+def _outer(q_out: Tensor, table: Tensor, q_same: Tensor, same: Tensor, weight: Tensor) -> Tensor:
+    """Channels on the middle bonds onto the outer edges, the inner edge c = d taken out, and the bilinear map."""
+    z = q_out @ table  # (n, dm·Es, Qi)
+    z = torch.baddbmm(z.view(len(q_same), -1, z.shape[-1]), q_same, same, alpha=-1)
+    return F.linear(z.flatten(1), weight)
 
 
 class TripletInteraction(Member):
@@ -91,9 +112,7 @@ class TripletInteraction(Member):
 
     def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(m, kernels.rad_e2e)
-        n, dm = len(batch["batch"]), batch["main_width"]
-        z = kernels.e2e @ pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
-        z = self.mlp_cbf(z.view(n * dm, -1)).index_select(0, batch["main_slot"])
+        z = self.sum_members(kernels.e2e, x, batch["main_slot"]).index_select(0, batch["main_slot"])
         z = self.scale_cbf_sum(z, reference=lambda: (x, degree(batch, "main") - 1))
         return self.lift(z, batch["main_reverse"])
 
@@ -111,9 +130,7 @@ class AtomEdgeInteraction(Member):
 
     def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(h, kernels.rad_a2e, gather=batch["a2ee2a_edge_index"][0])
-        n, dm, da = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"]
-        z = kernels.a2e @ pad(x, batch["a2ee2a_slot"], n * da).view(n, da, -1)
-        z = self.mlp_cbf(z.view(n * dm, -1)).index_select(0, batch["main_slot"])
+        z = self.sum_members(kernels.a2e, x, batch["a2ee2a_slot"]).index_select(0, batch["main_slot"])
         z = self.scale_cbf_sum(z, reference=lambda: (x, partners_of_a2ee2a(batch)))
         return self.lift(z, batch["main_reverse"])
 
@@ -130,9 +147,7 @@ class EdgeAtomInteraction(Member):
 
     def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(m, kernels.rad_e2a)
-        n, dm = len(batch["batch"]), batch["main_width"]
-        z = kernels.e2a @ pad(x, batch["main_slot"], n * dm).view(n, dm, -1)
-        z = self.mlp_cbf(z.view(n, -1))
+        z = self.sum_members(kernels.e2a, x, batch["main_slot"])
         z = self.scale_cbf_sum(z, reference=lambda: (x, partners_of_main(batch)))
         return self.up_projection_ca(z)
 
@@ -161,11 +176,11 @@ class QuadrupletInteraction(Member):
         on_p = kernels.q_in_azimuth @ y  # (E_q, 2L, Qi): inner edges summed onto the middle bond
         channels = on_p.shape[1]
         table = pad(on_p, batch["qint_slot"], n * dq).view(n, dq, channels, -1).transpose(1, 2)
-        z = kernels.q_out @ table.reshape(n, channels * dq, -1)  # (n, dm·Es, Qi)
         same = torch.cat([y.flatten(0, 1), y.new_zeros(1, y.shape[-1])]).index_select(0, kernels.q_same_in.flatten())
-        same = same.view(n * dm, dq, -1)
-        z = torch.baddbmm(z.view(n * dm, -1, y.shape[-1]), kernels.q_same, same, alpha=-1)
-        z = self.mlp_sbf(z.flatten(1)).index_select(0, batch["main_slot"])
+        weight = self.mlp_sbf.weight
+        z = formed_again(_outer, n * dm * weight.shape[1], kernels.q_out, table.reshape(n, channels * dq, -1),
+                         kernels.q_same, same.view(n * dm, dq, -1), weight)  # fmt: skip
+        z = z.index_select(0, batch["main_slot"])
         z = self.scale_sbf_sum(z, reference=lambda: (y.flatten(0, 1), quadruplets_of_q_in(batch)))
         return self.lift(z, batch["main_reverse"])
 
