@@ -12,7 +12,14 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
-from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, relative_improvement
+from jmp_lib.results.values import (
+    all_tasks_table,
+    comparable,
+    own_values,
+    published_values,
+    reduced,
+    relative_improvement,
+)
 
 PAPER = "paper (published data)"
 JOINED = ("rmd17", "md22", "spice", "matbench")  # families whose mini data are several files
@@ -117,7 +124,7 @@ def compare(run) -> pd.DataFrame:
     """
     all_tasks = all_tasks_table(run.records_dir)
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
-    own_label = f"own (published data, profile {run.profile.name})" if published else "own (generated mini data)"
+    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else "own (generated mini data)"
     table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
                        own_label: own_values(comparable(all_tasks)).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
@@ -130,12 +137,13 @@ def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
 
     The published side is blank in the smoke profile, whose numbers never stand beside others.
     """
-    own = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks)].dropna(subset=[new, base])
+    all_tasks = all_tasks_table(run.records_dir)
+    own = own_values(all_tasks).loc[list(run.tasks)].dropna(subset=[new, base])
     published = published_values().loc[own.index, list(facts.ARMS)]
     if run.profile.name == "smoke":
         published = published * float("nan")
     ours, theirs = (relative_improvement(t[base], t[new]) for t in (own, published))
-    return ours.rename(f"this workbook ({run.profile.data} data)"), theirs.rename(PAPER)
+    return ours.rename(f"this workbook ({run.profile.data} data{reduced(all_tasks)})"), theirs.rename(PAPER)
 
 
 def _percent(shares) -> list[float]:

@@ -13,7 +13,7 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.records import read_record
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, relative_improvement
+from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, reduced, relative_improvement
 
 
 def mean_gain(values: pd.DataFrame, reference: str, new: str, family: str = "") -> tuple[float, int]:
@@ -114,14 +114,7 @@ def _own(records_dir: Path) -> dict | None:
     kinds = " and ".join(dict.fromkeys(str(kind) for kind in table["data_kind"].dropna()))
     profiles = " and ".join(dict.fromkeys(str(name) for name in table["profile"].dropna()))
     return {"table": table, "values": own_values(table), "speedup": speedup_totals(speedup_table(records_dir)),
-            "pretraining": pretraining, "data": f"{kinds} data{_reduced(table)}, profile {profiles}"}
-
-
-def _reduced(table: pd.DataFrame) -> str:
-    """Says so where published training parts are smaller than the official ones."""
-    published = table[table["data_kind"] == "published"]
-    official = published["task"].map(facts.tasks().set_index("id")["n_train"])
-    return ", reduced" if (published["n_train"] < official).any() else ""
+            "pretraining": pretraining, "data": f"{kinds} data{reduced(table)}, profile {profiles}"}
 
 
 def _own_claim(claim: dict, own: dict) -> dict:

@@ -103,6 +103,13 @@ def comparable(all_tasks: pd.DataFrame) -> pd.DataFrame:
     return all_tasks[all_tasks["profile"] != "smoke"]
 
 
+def reduced(all_tasks: pd.DataFrame) -> str:
+    """", reduced" where published training parts are smaller than the official ones, else nothing."""
+    published = all_tasks[all_tasks["data_kind"] == "published"]
+    official = published["task"].map(facts.tasks().set_index("id")["n_train"])
+    return ", reduced" if (published["n_train"] < official).any() else ""
+
+
 def own_values(all_tasks: pd.DataFrame) -> pd.DataFrame:
     """Tasks x arms from ``all_tasks_table`` (all 40 tasks and four arms; NaN where nothing was run)."""
     wide = all_tasks.pivot_table(index="task", columns="arm", values="value", aggfunc="first")
