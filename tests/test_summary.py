@@ -5,9 +5,10 @@ import json
 import pytest
 
 from jmp_lib import facts
+from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speed import speed
-from jmp_lib.results.summary import summary
+from jmp_lib.results.summary import baseline_summary, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record
 
@@ -49,3 +50,17 @@ def test_the_table_of_steps_is_that_of_the_record(tmp_path):
     assert lines[3].endswith("| 3.00 |  |  |") and lines[4].startswith("| 8 aspirin, direct forces, tcmalloc |")
     with pytest.raises(FileNotFoundError):
         speed(tmp_path / "nothing")
+
+
+def test_baselines_are_counted_against_the_arms(tmp_path):
+    for task, values in (("rmd17_ethanol", (4.0, 3.0, 2.0, 1.0)), ("rmd17_aspirin", (4.0, 1.0, 1.0, 1.0)), ("qm9_mu", (4.0, 3.0, 2.0, 1.0))):
+        for arm, value in zip(facts.ARMS, values):
+            write_record(tmp_path, task, arm, value, "D" if task == "qm9_mu" else "meV/A")
+    assert baseline_summary(tmp_path) == ""
+    for task, name, value in (("rmd17_ethanol", "mace", 1.5), ("rmd17_aspirin", "mace", 3.5), ("qm9_mu", "composition", 0.5)):
+        path = tmp_path / "records" / "baselines" / f"{task}--{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": task, "arm": name, "value": value, "unit": "D"}))
+    mace, linear = baseline_summary(tmp_path).splitlines()
+    assert mace.endswith("of 2 tasks better than GN-OC-S on 2, than GN-OC-L on 1, than JMP-S on 1, than JMP-L on 0.")
+    assert linear.endswith("better than all four arms on 1 of 1 tasks (qm9_mu).")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from jmp_lib.results.values import all_tasks_table, comparable, own_values
+
 SHOWN = ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S")
 
 
@@ -56,6 +58,28 @@ def variant_summary(results_dir: str | Path) -> str:
     blocks = [_seeds(variants.gain_spread(values)), _sizes(variants.by_training_size(values)),
               _ablations(variants.ablations(values))]
     return "\n\n".join(block for block in blocks if block)
+
+
+def baseline_summary(results_dir: str | Path) -> str:
+    """Sentences on how the baselines of notebook 14 compare with the arms, counted from the records; empty without any."""
+    from jmp_lib.baselines import baseline_table
+
+    table = baseline_table(results_dir)
+    if table.empty:
+        return ""
+    simple = table.pivot(index="task", columns="baseline", values="value")
+    arms = own_values(comparable(all_tasks_table(Path(results_dir) / "records"))).loc[simple.index]
+    lines = []
+    if "mace" in simple:
+        mace, of = simple["mace"].dropna(), arms.loc[simple["mace"].notna()]
+        than = ", ".join(f"than {arm} on {(mace < of[arm]).sum()}" for arm in of)
+        lines.append(f"MACE from scratch, same structures and as many seconds as GN-OC-L: of {len(mace)} tasks better {than}.")
+    if "composition" in simple:
+        known = simple["composition"].dropna()
+        better = [task for task, value in known.items() if value < arms.loc[task].min()]
+        lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
+                     + (f" ({', '.join(better)})." if better else "."))
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
