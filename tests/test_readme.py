@@ -40,6 +40,14 @@ def test_a_cell_that_is_not_measured_stays_and_lost_marks_are_said():
         filled("# nothing", ROOT / "results" / "mini")
 
 
+def test_an_empty_block_is_filled_and_nothing_else_changes():
+    if not (TABLES / "scaling.csv").is_file():
+        pytest.skip("results/mini/tables is not here: make reproduce writes it")
+    emptied = re.sub(r"(<!-- (?:summary|speed) of [\w/]+ -->\n).*?(<!-- end -->)", r"\1\2", README, flags=re.DOTALL)
+    assert emptied.count("<!-- end -->") == README.count("<!-- end -->") == 3 and len(emptied) < len(README)
+    assert filled(emptied, ROOT / "results" / "mini") == README
+
+
 def test_every_notebook_has_a_row():
     rows = re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE)
     assert rows == [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]

@@ -18,9 +18,8 @@ from jmp_lib.results.summary import baseline_summary, summary, variant_summary
 
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
-BLOCK = re.compile(r"(?<=<!-- summary of results/mini -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
-SMALL = re.compile(r"(?<=<!-- summary of results/published_small -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
-SPEED = re.compile(r"(?<=<!-- speed of results/benchmarks -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+BLOCK, SMALL, SPEED = (re.compile(rf"(?<=<!-- {what} -->\n).*?(?=<!-- end -->)", re.DOTALL) for what in
+                       ("summary of results/mini", "summary of results/published_small", "speed of results/benchmarks"))
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
 
@@ -42,14 +41,14 @@ def filled(text: str, results_dir: str | Path) -> str:
     if not BLOCK.search(text) or not CHAPTER.search(text):
         raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
     minutes = computing_minutes(results_dir)
-    text = BLOCK.sub(lambda _: summary(results_dir), text)
+    text = BLOCK.sub(lambda _: summary(results_dir) + "\n", text)
     small = Path(results_dir).parent / "published_small"
     if (small / "tables" / "scaling.csv").is_file():
-        words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small)])
+        words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small)]).strip() + "\n"
         text = SMALL.sub(lambda _: words, text)
     benchmarks = Path(results_dir).parent / "benchmarks"
     if (benchmarks / "step.json").is_file():
-        text = SPEED.sub(lambda _: speed(benchmarks), text)
+        text = SPEED.sub(lambda _: speed(benchmarks) + "\n", text)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
     times.update({chapter: f"{value:.0f} min" for chapter, value in minutes.items()})
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
