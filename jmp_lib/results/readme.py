@@ -41,14 +41,14 @@ def filled(text: str, results_dir: str | Path) -> str:
     if not BLOCK.search(text) or not CHAPTER.search(text):
         raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
     minutes = computing_minutes(results_dir)
-    text = BLOCK.sub(lambda _: summary(results_dir) + "\n", text)
+    text = BLOCK.sub(lambda _: summary(results_dir) + "\n", text, count=1)
     small = Path(results_dir).parent / "published_small"
     if (small / "tables" / "scaling.csv").is_file():
         words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small)]).strip() + "\n"
-        text = SMALL.sub(lambda _: words, text)
+        text = SMALL.sub(lambda _: words, text, count=1)
     benchmarks = Path(results_dir).parent / "benchmarks"
     if (benchmarks / "step.json").is_file():
-        text = SPEED.sub(lambda _: speed(benchmarks) + "\n", text)
+        text = SPEED.sub(lambda _: speed(benchmarks) + "\n", text, count=1)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
     times.update({chapter: f"{value:.0f} min" for chapter, value in minutes.items()})
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)

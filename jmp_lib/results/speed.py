@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 CASES = {"molecules": "8 aspirin, direct forces", "molecules-gradient": "8 aspirin, gradient forces",
@@ -27,10 +28,10 @@ def speed(folder: str | Path) -> str:
     for rows, suffix in ((step["cases"], ""), (step.get("cases_with_allocator", {}), ", tcmalloc")):
         lines += [_row(CASES[name] + suffix, row) for name, row in rows.items()]
     rate = max(row["product_rates"]["edges"] for row in step["cases"].values())
-    lines += ["", f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
-              f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/benchmarks/`."]
+    lines += ["", textwrap.fill(f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
+              f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/benchmarks/`.", 120)]
     others = [words(_read(folder / f"{name}.json")) for name, words in OTHERS.items() if (folder / f"{name}.json").is_file()]
-    return "\n".join(lines + ["", *(f"- {sentence}" for sentence in others)]).rstrip()
+    return "\n".join(lines + ["", *(textwrap.fill(f"- {words}", 120, subsequent_indent="  ") for words in others)]).rstrip()
 
 
 def _row(name: str, row: dict) -> str:

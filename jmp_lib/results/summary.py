@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,7 @@ def baseline_summary(results_dir: str | Path) -> str:
         better = [task for task, value in known.items() if value < arms.loc[task].min()]
         lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
