@@ -104,7 +104,8 @@ def run_all(run, names=None, tasks=None) -> pd.DataFrame:
             raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
     jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
             for task in tasks or run.tasks for name in names or NAMES if applies(name, task) and _can(run, name, task)]
-    if "mace" in (names or NAMES) and not mace.available():
+    wanted = [task for task in tasks or run.tasks if applies("mace", task)] if "mace" in (names or NAMES) else []
+    if not mace.available() and not all(record_path(run.results_dir, task, "mace").is_file() for task in wanted):
         print(INSTALL + " to have it beside the arms on rMD17")
     failed = [outcome for outcome in run_jobs(jobs, run.profile.workers, "baselines") if outcome.error]
     for outcome in failed:
@@ -118,7 +119,7 @@ def _can(run, name: str, task: str) -> bool:
     from jmp_lib.data.published import why_not
 
     fold = run.profile.folds_of(task)[0]
-    if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold):
+    if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold, thorough=True):
         return False
     needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
     return name != "mace" or (mace.available() and needed.is_file())
