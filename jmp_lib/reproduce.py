@@ -177,7 +177,7 @@ def clean(notebook):
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
-    folders = [(str(paths.PACKAGE_DIR.parent) + os.sep, ""), (str(Path.home()) + os.sep, "~/")]
+    folders = [(str(paths.data_dir()), "data"), (str(paths.PACKAGE_DIR.parent) + os.sep, ""), (str(Path.home()) + os.sep, "~/")]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
