@@ -47,7 +47,7 @@ lint: $(STAMP) ## check the code with ruff
 mace: $(STAMP) ## add MACE, a baseline of notebook 14, to the environment (without changing anything in it)
 	$(PIP) --no-deps -r requirements-mace.txt
 
-readme: $(STAMP) ## write the measured parts of README.md from results/mini
+readme: $(STAMP) ## write the measured parts of README.md from results/
 	$(VENV)/bin/python -m jmp_lib.results.readme
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit

@@ -46,13 +46,17 @@ def test_derivatives_of_residuals_by_finite_differences():
     assert gradcheck(joined, (x, *weights)) and gradgradcheck(joined, (x, *weights))
 
 
-def test_third_derivatives_of_residuals_come_from_the_plain_form_or_are_refused():
-    chain, x, _ = _chain(1)
-    with only_positions():
-        force = torch.autograd.grad(residual.apply_all(chain, x).sin().sum(), x, create_graph=True)[0]
+def test_second_derivatives_that_are_differentiated_again_come_from_the_plain_form_and_third_ones_are_refused():
+    chain, x, weights = _chain(2)
+    found = []
+    for form in (lambda y: residual.apply_all(chain, y), lambda y: residual.plain_residuals(y, *weights)[0]):
+        with only_positions():
+            force = torch.autograd.grad(form(x).sin().sum(), x, create_graph=True)[0]
+        found.append(torch.autograd.grad(force.square().sum(), (x, *weights), create_graph=True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        second = torch.autograd.grad(force.square().sum(), x, create_graph=True)[0]
-        second.square().sum().backward()
+        found[0][0].square().sum().backward()
 
 
 def test_residuals_keep_two_arrays_each_and_two_more_for_gradient_forces():

@@ -8,7 +8,7 @@ from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speed import speed
-from jmp_lib.results.summary import baseline_summary, summary
+from jmp_lib.results.summary import baseline_summary, computing_summary, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record
 
@@ -43,11 +43,11 @@ def test_the_table_of_steps_is_that_of_the_record(tmp_path):
            "product_rates": {"edges": 187.5}, "time_to_official": {"edges": 0.5}, "memory_to_official": 0.5}
     alone = {key: value for key, value in row.items() if not key.endswith("official")}
     record = {"threads": 2, "cpu": "X", "versions": {"torch": "2"}, "cases": {"molecules": row, "slabs-gradient-4": alone},
-              "cases_with_allocator": {"molecules": {**row, "peak_gb": 2.0}}}
+              "cases_with_allocator": {"molecules": {**row, "peak_gb": 2.0}}, "allocator": "/lib/libfast_minimal.so.4"}
     (tmp_path / "step.json").write_text(json.dumps(record))
     lines = speed(tmp_path).splitlines()
     assert lines[2] == "| 8 aspirin, direct forces | 4.00 | 600 | 150 | 1.25 | 3.00 | 0.50 | 0.50 |"
-    assert lines[3].endswith("| 3.00 |  |  |") and lines[4].startswith("| 8 aspirin, direct forces, tcmalloc |")
+    assert lines[3].endswith("| 3.00 |  |  |") and lines[4].startswith("| 8 aspirin, direct forces, fast_minimal |")
     with pytest.raises(FileNotFoundError):
         speed(tmp_path / "nothing")
 
@@ -64,3 +64,9 @@ def test_baselines_are_counted_against_the_arms(tmp_path):
     mace, linear = " ".join(baseline_summary(tmp_path).split())[2:].split(" - ")
     assert mace.endswith("of 2 tasks better than GN-OC-S on 2, than GN-OC-L on 1, than JMP-S on 1, than JMP-L on 0.")
     assert linear.endswith("better than all four arms on 1 of 1 tasks (qm9_mu).")
+
+
+def test_computing_is_added_up_over_variants(tmp_path):
+    write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=90.0)
+    write_record(tmp_path / "variants" / "seed-43", "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=30.0)
+    assert computing_summary(tmp_path) == "All 2 runs, with pre-trainings and baselines, took 2 minutes of computing, added up."

@@ -14,7 +14,7 @@ from pathlib import Path
 from jmp_lib import paths
 from jmp_lib.records import load_pretraining_records, load_records
 from jmp_lib.results.speed import speed
-from jmp_lib.results.summary import baseline_summary, summary, variant_summary
+from jmp_lib.results.summary import baseline_summary, computing_summary, summary, variant_summary
 
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
@@ -44,7 +44,8 @@ def filled(text: str, results_dir: str | Path) -> str:
     text = BLOCK.sub(lambda _: summary(results_dir) + "\n", text, count=1)
     small = Path(results_dir).parent / "published_small"
     if (small / "tables" / "scaling.csv").is_file():
-        words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small)]).strip() + "\n"
+        words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small),
+                             computing_summary(small)]).strip() + "\n"
         text = SMALL.sub(lambda _: words, text, count=1)
     benchmarks = Path(results_dir).parent / "benchmarks"
     if (benchmarks / "step.json").is_file():

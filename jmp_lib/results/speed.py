@@ -25,7 +25,8 @@ def speed(folder: str | Path) -> str:
     folder = Path(folder)
     step = _read(folder / "step.json")
     lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    for rows, suffix in ((step["cases"], ""), (step.get("cases_with_allocator", {}), ", tcmalloc")):
+    other = Path(step.get("allocator", "")).name.split(".")[0].removeprefix("lib")
+    for rows, suffix in ((step["cases"], ""), (step.get("cases_with_allocator", {}), f", {other}")):
         lines += [_row(CASES[name] + suffix, row) for name, row in rows.items()]
     rate = max(row["product_rates"]["edges"] for row in step["cases"].values())
     lines += ["", textwrap.fill(f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
@@ -63,10 +64,10 @@ def _small(record: dict) -> str:
 
 
 def _feed(record: dict) -> str:
-    name, case = next(iter(record["cases"].items()))
+    (name, case), (small, narrow) = record["cases"].items()
     return (f"Batches of the joint pre-training ({name}): {case['structures_per_second']:.0f} structures/s by one core, so "
             f"2,000 structures/s take {case['cores_for_2000']}; a training of JMP-S on this machine waits "
-            f"{100 * case['waiting_share']:.2f} % of its time for them.")
+            f"{100 * case['waiting_share']:.2f} % of its time for them, one of the {small} {100 * narrow['waiting_share']:.0f} %.")
 
 
 OTHERS = {"graphs": _graphs, "scaling": _scaling, "small": _small, "feed": _feed}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jmp_lib.records import read_record
 from jmp_lib.results.values import all_tasks_table, comparable, own_values
 
 SHOWN = ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S")
@@ -81,6 +82,14 @@ def baseline_summary(results_dir: str | Path) -> str:
         lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
+
+
+def computing_summary(results_dir: str | Path) -> str:
+    """How many runs a profile and its variants have and the minutes of computing of their records, added up."""
+    folder = Path(results_dir)
+    found = [read_record(p) for p in (*folder.glob("records/**/*.json"), *folder.glob("variants/*/records/**/*.json"))]
+    minutes = sum(record["wall_time_s"] for record in found) / 60
+    return f"All {len(found)} runs, with pre-trainings and baselines, took {minutes:.0f} minutes of computing, added up."
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

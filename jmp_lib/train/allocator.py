@@ -1,8 +1,8 @@
 """The allocator of the C library keeps the memory that a step frees for the next one.
 
 A training step on a CPU allocates and frees thousands of arrays of many megabytes. By default large ones go back to the
-system at once, and every page that is asked for again is cleared again: up to a tenth of a step. ``docs/compute.md`` names
-another allocator that takes less memory besides.
+system at once, and every page that is asked for again is cleared again. ``docs/compute.md`` names another allocator that takes
+less memory besides.
 """
 
 from __future__ import annotations
