@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("tblite.interface", reason="tblite, an optional package of the mini data generator, is not installed")
 pytest.importorskip("rdkit", reason="rdkit, an optional package of the mini data generator, is not installed")
 
-from jmp_lib.generate import anix, cards, complexes, dynamics, molecules, reactions, spice, xtb  # noqa: E402
+from tools.generate import anix, cards, complexes, dynamics, molecules, reactions, spice, xtb  # noqa: E402
 
 
 def _ethanol():
@@ -49,7 +49,7 @@ def test_langevin_keeps_the_temperature():
 
 def test_qm9_labels_of_water_and_benzene():
     pytest.importorskip("dftd4", reason="dftd4, an optional package of the mini data generator, is not installed")
-    from jmp_lib.generate import qm9
+    from tools.generate import qm9
 
     calculator, numbers, pos, _ = anix.minimum("O", 1, fmax=0.005, accuracy=0.05)
     water = qm9.targets(calculator, numbers, pos)

@@ -9,14 +9,13 @@ import hashlib
 import json
 import re
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import jmp_lib.generate.cards as cards
+import tools.generate.cards as cards
 
-MINI = Path(cards.__file__).resolve().parents[1] / "data" / "mini"
+MINI = cards.MINI_DIR
 RMD17 = ("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde", "naphthalene", "paracetamol", "salicylic",
          "toluene", "uracil")
 MD22 = {"ac-ala3-nhme": 42, "dha": 56, "stachyose": 45, "at-at": 60, "at-at-cg-cg": 59, "buckyball-catcher": 42,
@@ -217,7 +216,7 @@ def test_written_sets_are_repeatable_and_refuse_nonsense(tmp_path):
 
 
 def test_missing_package_is_named():
-    from jmp_lib.generate.xtb import require
+    from tools.generate.xtb import require
 
     with pytest.raises(ImportError, match=r"needs the package 'no_such_package'.*jmp-workbook\[generate\]"):
         require("no_such_package.interface")

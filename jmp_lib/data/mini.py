@@ -80,4 +80,4 @@ def describe(about: dict) -> str:
 
 
 def _mend(name: str) -> str:
-    return f"restore it from the repository or make it again with `python -m jmp_lib.generate {name}`"
+    return f"restore it from the repository or make it again with `python -m tools.generate {name}`"

@@ -1,4 +1,4 @@
-"""The measurements of ``benchmarks`` as Markdown, for the README.
+"""The measurements of ``tools.benchmarks`` as Markdown, for the README.
 
     print(speed("results/benchmarks"))
 """

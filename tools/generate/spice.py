@@ -7,9 +7,9 @@ import zlib
 
 import numpy as np
 
-from jmp_lib.generate import cards
-from jmp_lib.generate.molecules import amino_acid, dipeptide, embed
-from jmp_lib.generate.trajectories import trajectory
+from tools.generate import cards
+from tools.generate.molecules import amino_acid, dipeptide, embed
+from tools.generate.trajectories import trajectory
 
 SEED = 1923
 WATERS = 4

@@ -1,4 +1,4 @@
-"""``python -m benchmarks NAME``: measures, prints a table and writes a JSON record with machine, versions and commit.
+"""``python -m tools.benchmarks NAME``: measures, prints a table and writes a JSON record with machine, versions and commit.
 
 The record goes to results/benchmarks/NAME.json, or to the file that --json names ("-" writes none).
 """
@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import feed, gpu, graphs, machine, scaling, small, step, store
 from jmp_lib.records import write_json
+from tools.benchmarks import feed, gpu, graphs, machine, scaling, small, step, store
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
 MEASUREMENTS = {"data": store, "feed": feed, "graphs": graphs, "step": step, "small": small, "scaling": scaling, "gpu": gpu}
@@ -18,7 +18,7 @@ MEASUREMENTS = {"data": store, "feed": feed, "graphs": graphs, "step": step, "sm
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one measurement."""
-    top = argparse.ArgumentParser(prog="python -m benchmarks", description="Measurements on this machine.")
+    top = argparse.ArgumentParser(prog="python -m tools.benchmarks", description="Measurements on this machine.")
     names = top.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, module in MEASUREMENTS.items():
         parser = names.add_parser(name, help=module.HELP, description=module.__doc__)

@@ -27,7 +27,7 @@ from jmp_lib.data.store import Store
 from jmp_lib.data.store_writer import Part, write_store
 
 ROUNDS = 5
-ROOT = str(Path(__file__).resolve().parents[1])
+ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def slabs(count: int) -> Iterator[dict]:
@@ -143,7 +143,7 @@ def _write_lmdb(path: Path, store: Store):
 _CONVERSION = """
 import json, re, resource, sys, time
 from functools import partial
-from benchmarks.store import molecules
+from tools.benchmarks.store import molecules
 from jmp_lib.data.store_writer import Part, write_store
 
 def peak():  # of this process alone, which getrusage is not after a start by another one

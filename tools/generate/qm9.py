@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 
-from jmp_lib.generate import cards
-from jmp_lib.generate.anix import minimum
-from jmp_lib.generate.dynamics import HBAR, hessian, masses_of, normal_modes
-from jmp_lib.generate.molecules import enumerate_molecules
-from jmp_lib.generate.xtb import BOHR, HARTREE, force_error, require
+from tools.generate import cards
+from tools.generate.anix import minimum
+from tools.generate.dynamics import HBAR, hessian, masses_of, normal_modes
+from tools.generate.molecules import enumerate_molecules
+from tools.generate.xtb import BOHR, HARTREE, force_error, require
 
 SEED = 1914
 MOLECULES = 800

@@ -9,8 +9,8 @@ import time
 
 import torch
 
-from benchmarks import steps
 from jmp_lib.model import BackboneConfig
+from tools.benchmarks import steps
 
 HELP = "a training step of JMP-S and JMP-L on a GPU (one sentence where there is none)"
 SIZES = {"JMP-S": BackboneConfig.small, "JMP-L": BackboneConfig.large}

@@ -15,8 +15,8 @@ import sys
 
 import torch
 
-from benchmarks import steps
 from jmp_lib.model import BackboneConfig
+from tools.benchmarks import steps
 
 HELP = "a training step of JMP-S: time, operations and peak memory, against the official implementation"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jmp_lib.generate.dynamics import relax
-from jmp_lib.generate.molecules import AllChem, Chem, bonds_of, canonical, embed, side
-from jmp_lib.generate.xtb import XTB
+from tools.generate.dynamics import relax
+from tools.generate.molecules import AllChem, Chem, bonds_of, canonical, embed, side
+from tools.generate.xtb import XTB
 
 _ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 

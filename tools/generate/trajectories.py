@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jmp_lib.generate.dynamics import langevin, relax
-from jmp_lib.generate.molecules import bonds_of
-from jmp_lib.generate.xtb import XTB, force_error
+from tools.generate.dynamics import langevin, relax
+from tools.generate.molecules import bonds_of
+from tools.generate.xtb import XTB, force_error
 
 
 def trajectory(numbers, start, bonds, *, temperature, frames, every, equilibrate, rng, dt=1.0, relax_steps=150,

@@ -1,4 +1,4 @@
-"""`python -m jmp_lib.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card."""
+"""`python -m tools.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GENERATORS: dict[str, tuple[str, tuple]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m jmp_lib.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.generate", description=__doc__)
     parser.add_argument("names", nargs="*", help="names of sets, or all")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the package's data/mini)")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         module, arguments = GENERATORS[name]
         try:
-            generate = importlib.import_module(f"jmp_lib.generate.{module}").generate
+            generate = importlib.import_module(f"tools.generate.{module}").generate
         except ImportError as error:
             parser.exit(1, f"{name}: {error}\n")
         card = generate(*arguments, out_dir=options.out)

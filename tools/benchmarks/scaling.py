@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from ase.build import bulk, molecule
 
-from benchmarks.graphs import structure_of
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
 from jmp_lib.graphs.build import a2a_edges, derive_graphs
+from tools.benchmarks.graphs import structure_of
 
 HELP = "neighbour search, graphs and index sets from 50 to 20,000 atoms; batching per structure"
 STEPS = ("search", "graphs", "collate")

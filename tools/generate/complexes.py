@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jmp_lib.generate.molecules import MD22_SMILES, bonds_of, embed
+from tools.generate.molecules import MD22_SMILES, bonds_of, embed
 
 # Watson-Crick sites by atom index in MD22_SMILES: (atoms of the first base, atoms of the second base that they face)
 _PAIRS = {"AT": ("adenine", (0, 2), "thymine", (8, 6)), "GC": ("guanine", (0, 10), "cytosine", (6, 7))}

@@ -7,9 +7,9 @@ import zlib
 
 import numpy as np
 
-from jmp_lib.generate import cards
-from jmp_lib.generate.molecules import RMD17_SMILES, canonical, embed
-from jmp_lib.generate.trajectories import trajectory
+from tools.generate import cards
+from tools.generate.molecules import RMD17_SMILES, canonical, embed
+from tools.generate.trajectories import trajectory
 
 SEED = 1917
 FRAMES, EVERY, EQUILIBRATE, TEMPERATURE = 400, 12, 400, 500.0

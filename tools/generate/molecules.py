@@ -11,7 +11,7 @@ import hashlib
 
 import numpy as np
 
-from jmp_lib.generate.xtb import require
+from tools.generate.xtb import require
 
 Chem = require("rdkit.Chem")
 AllChem = require("rdkit.Chem.AllChem")

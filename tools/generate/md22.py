@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jmp_lib.generate import cards, complexes
-from jmp_lib.generate.molecules import MD22_SMILES, canonical, embed
-from jmp_lib.generate.trajectories import trajectory
+from tools.generate import cards, complexes
+from tools.generate.molecules import MD22_SMILES, canonical, embed
+from tools.generate.trajectories import trajectory
 
 SEED = 1922
 FRAMES, EVERY, EQUILIBRATE, STEP, HYDROGEN_MASS = 80, 3, 15, 3.0, 4.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jmp_lib.generate.xtb import XTB, plausible, require
+from tools.generate.xtb import XTB, plausible, require
 
 BOLTZMANN = 8.617333262e-5  # eV/K
 ACCELERATION = 9.64853321e-3  # Å/fs² per eV/(Å amu)

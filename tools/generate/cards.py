@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-MINI_DIR = Path(__file__).resolve().parents[1] / "data" / "mini"
+MINI_DIR = Path(__file__).resolve().parents[2] / "jmp_lib" / "data" / "mini"
 
 #: units of the keys that every set may have; scalar targets are given to `write_set` by the caller
 BASE_UNITS = {"pos": "Å", "cell": "Å", "energy": "eV", "forces": "eV/Å"}
@@ -136,7 +136,7 @@ def write_set(
         },
         "units": {key: known[key] for key in labelled}, "statistics": statistics(arrays),
         "what_it_is_not": what_it_is_not, "cpu_seconds": round(float(cpu_seconds), 1),
-        "command": f"python -m jmp_lib.generate {name}", **(extra or {}),
+        "command": f"python -m tools.generate {name}", **(extra or {}),
         "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(),
     }
     folder = Path(out_dir) if out_dir is not None else MINI_DIR

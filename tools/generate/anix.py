@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from jmp_lib.generate import cards
-from jmp_lib.generate.dynamics import hessian, langevin, normal_modes, relax, thermal_displacement
-from jmp_lib.generate.molecules import bonds_of, embed, enumerate_molecules
-from jmp_lib.generate.xtb import XTB, force_error, plausible
+from tools.generate import cards
+from tools.generate.dynamics import hessian, langevin, normal_modes, relax, thermal_displacement
+from tools.generate.molecules import bonds_of, embed, enumerate_molecules
+from tools.generate.xtb import XTB, force_error, plausible
 
 SEED = 1901
 MOLECULES, NORMAL_MODE_FRAMES, MD_FRAMES = 800, 3, 2

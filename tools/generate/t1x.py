@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from jmp_lib.generate import cards
-from jmp_lib.generate.molecules import enumerate_molecules
-from jmp_lib.generate.reactions import elastic_band, endpoints, idpp_path, rearrangements
-from jmp_lib.generate.xtb import XTB, force_error, plausible
+from tools.generate import cards
+from tools.generate.molecules import enumerate_molecules
+from tools.generate.reactions import elastic_band, endpoints, idpp_path, rearrangements
+from tools.generate.xtb import XTB, force_error, plausible
 
 SEED = 1922
 REACTIONS, FRAMES = 400, 10

@@ -1,1 +1,0 @@
-"""Measurements that are not tests: ``python -m benchmarks NAME``."""

@@ -1,0 +1,1 @@
+"""What makes the shipped data (``tools.generate``) and measures speed (``tools.benchmarks``); jmp_lib imports none of it."""
