@@ -86,7 +86,8 @@ class Embeddings(NamedTuple):
     structures: np.ndarray
 
 
-def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu") -> Embeddings:
+def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu",
+          check_elements: bool = True) -> Embeddings:
     """Final node embeddings of ``ase.Atoms``, pymatgen objects or structure dicts, in order.
 
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
@@ -98,7 +99,7 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     items, loaded = as_structures(structures), open_model(checkpoint, str(choose_device(device)))
     if dataset is None and loaded.info["kind"] == "pretrain":
         dataset = "oc20" if any(np.any(s["pbc"]) for s in items) else "ani1x"
-    predictor, nodes = Predictor(loaded, dataset, check_elements=False), []
+    predictor, nodes = Predictor(loaded, dataset, check_elements), []
     for start in range(0, len(items), batch_size):
         part = [predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(items[start:start + batch_size])]
         with torch.no_grad():

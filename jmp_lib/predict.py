@@ -21,6 +21,7 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
 from jmp_lib.train.batches import GEOMETRY, choose_device, to_device
 from jmp_lib.train.normalise import Normaliser
+from jmp_lib.train.weights import seen_elements
 
 
 def graph_config(values: dict) -> GraphConfig:
@@ -112,7 +113,7 @@ class Predictor:
         """``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc."""
         from jmp_lib.own.geometry import check_elements, check_geometry
 
-        check_elements(structure, where, self.info.get("elements") if self.check_elements else None,
+        check_elements(structure, where, seen_elements(self.info) if self.check_elements else None,
                        self.model.config.num_elements)
         check_geometry(structure, where, self.graph)
         return {**structure, "graphs": build_graphs(structure, self.graph)}

@@ -111,7 +111,7 @@ def test_direct_forces_and_pretrained_heads_have_no_stress(tmp_path):
 
 
 @pytest.mark.parametrize("atoms, words", [
-    (Atoms("Xe2", [[0, 0, 0], [0, 0, 3]]), "element Xe was not in the fine-tuning data"),
+    (Atoms("Xe2", [[0, 0, 0], [0, 0, 3]]), "element Xe was neither in the fine-tuning nor in the pre-training data of this network \\(H, O\\)"),
     (Atoms("OH", [[0, 0, 0], [0, 0, 30]]), "has no other atom within 6"),
     (Atoms("OH", [[0, 0, 0], [0, 0, 1]], cell=[5, 5, 5], pbc=True), "graphs of this network are those of molecules"),
     (Atoms("OH", [[0, 0, 0], [0, 0, np.nan]]), "NaN"),

@@ -50,6 +50,11 @@ class StoreView:
         return self.store.labels
 
     @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur in the store."""
+        return self.store.elements
+
+    @property
     def natoms(self) -> np.ndarray:
         """Atoms of every structure, int32 (S,)."""
         natoms = self.store.natoms

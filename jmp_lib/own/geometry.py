@@ -10,15 +10,16 @@ from jmp_lib.graphs import GraphConfig
 
 def check_elements(structure: dict, where: str, known: list[int] | None, largest: int) -> None:
     """Raise ``ValueError`` for an atomic number the network has no row for, or outside ``known`` (None: any)."""
-    numbers = np.unique(structure["atomic_numbers"])
+    numbers = np.unique(np.asarray(structure["atomic_numbers"]))
     for number in numbers:
         if not 1 <= number <= largest:
             raise ValueError(f"{where}: atomic number {number} is not an element that the network knows (1 to {largest})")
     strange = [chemical_symbols[z] for z in numbers if known is not None and z not in known]
     if strange:
         seen = ", ".join(chemical_symbols[z] for z in known)
-        raise ValueError(f"{where}: element {', '.join(strange)} was not in the fine-tuning data ({seen}); fine-tune with "
-                         "structures that hold it, or switch this check off (check_elements=False, --any-element)")
+        raise ValueError(f"{where}: element {', '.join(strange)} was neither in the fine-tuning nor in the pre-training data "
+                         f"of this network ({seen}); fine-tune with structures that hold it, or switch this check off "
+                         "(check_elements=False, --any-element)")
 
 
 def check_geometry(structure: dict, where: str, graph: GraphConfig) -> None:

@@ -32,7 +32,7 @@ from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import in_updates, plateau
-from jmp_lib.train.weights import save_weights, set_factors
+from jmp_lib.train.weights import save_weights, seen_elements, set_factors
 
 ARMS = ("pre-trained", "from scratch")
 
@@ -46,6 +46,7 @@ class Start:
     factors: dict[str, float]
     state: dict[str, torch.Tensor]
     sha256: str
+    elements: list[int] | None  # atomic numbers that the weights met in training; None: their model.json does not say
 
 
 def own_start(checkpoint, data: OwnData) -> Start:
@@ -65,7 +66,7 @@ def own_start(checkpoint, data: OwnData) -> Start:
     if data.forces and not data.structures.periodic:
         config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
     return Start(BackboneConfig.from_dict(info["backbone"]), config, info["scale_factors"], state,
-                 records.file_sha256(loaded.path))
+                 records.file_sha256(loaded.path), seen_elements(info))
 
 
 def smooth_limit(natoms: int, most: int = 100) -> int:
@@ -199,7 +200,8 @@ def _write(run: _Training, done, work: Path, path: Path, out_dir: Path, paramete
         "graph": parameters["graph"], "heads": [dataclasses.asdict(spec) for spec in run.specs],
         "head": run.specs[-1].kind, "reduction": first.reduction, "scale_factors": run.start.factors,
         "normalisers": {name: n.to_dict() for name, n in run.normalisers.items()}, "data": data.name,
-        "elements": run.parts["train"].elements})
+        "elements": run.parts["train"].elements,
+        "pretraining_elements": run.start.elements if parameters["arm"] == ARMS[0] else None})
     arrays = {f"{kind}_{name}": v[name] for kind, v in (("true", truth), ("predicted", found)) for name in truth}
     records.save_arrays(work / "predictions.npz", rows=split.test, natoms=run.parts["test"].natoms, **arrays)
     files = {"predictions": "predictions.npz", "weights": "model.safetensors", "config": "model.json"}

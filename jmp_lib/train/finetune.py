@@ -37,7 +37,7 @@ from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import Group, in_updates, layerwise_groups, parameter_groups, plateau
 from jmp_lib.train.start import given_start
-from jmp_lib.train.weights import load_weights, save_weights, set_factors
+from jmp_lib.train.weights import elements_of_weights, load_weights, save_weights, set_factors
 
 
 def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: bool = True, fold: int = 0) -> dict:
@@ -193,7 +193,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
         "backbone": profile.models[size].to_dict(),
         "graph": parameters["graph"], "normalisers": {name: n.to_dict() for name, n in normalisers.items()},
         "head": settings.force_head or task.head, "reduction": settings.reduction or task.reduction,
-        "scale_factors": start["scale_factors"], "data": data.name})
+        "scale_factors": start["scale_factors"], "data": data.name, "elements": data.train.elements,
+        "pretraining_elements": elements_of_weights(out_dir / start["pretrained"]["file"]) if "pretrained" in start else None})
     records.save_arrays(work / "predictions.npz", true=task.print_factor * truth["test"],
                         predicted=task.print_factor * test, ids=data.test.ids, natoms=data.test.natoms)
     predictions = records.file_entry(work / "predictions.npz", out_dir)

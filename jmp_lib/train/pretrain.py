@@ -134,7 +134,8 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
         "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA",
         "backbone": profile.models[size].to_dict(),
         "datasets": {s.key: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
-                             "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale} for s in sets},
+                             "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
+                             "elements": s.train.elements} for s in sets},
         "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
     write_curves(work / "curves.csv", done.history)
     record = {

@@ -42,6 +42,23 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it and run the pre-training again") from None
 
 
+def seen_elements(info: dict) -> list[int] | None:
+    """Atomic numbers that the weights described by ``info`` (a model.json) met in training, None where it does not say.
+
+    Pre-trained: of the training parts of all data sets; fine-tuned: of its own and, where it began from pre-trained weights,
+    of theirs.
+    """
+    parts = [s.get("elements") for s in info["datasets"].values()] if info["kind"] == "pretrain" else [info.get("elements")]
+    if None in parts:
+        return None
+    return sorted({z for part in (*parts, info.get("pretraining_elements") or []) for z in part})
+
+
+def elements_of_weights(path: Path) -> list[int] | None:
+    """``seen_elements`` of the weights file at ``path``, from the JSON beside it."""
+    return seen_elements(json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8")))
+
+
 def set_factors(model: torch.nn.Module, factors: dict[str, float]) -> None:
     """Put fitted factors into ``model``: name of the scale module -> value.
 
