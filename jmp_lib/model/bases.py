@@ -28,7 +28,7 @@ from .geometry import (
     legendre,
     pad,
 )
-from .layers import Dense, scaled_silu, standardized_orthogonal_
+from .layers import Dense, scaled_silu, standardized_orthogonal_, sum_at
 
 
 class GaussianBasis(nn.Module):
@@ -177,8 +177,7 @@ class Bases(nn.Module):
         r_tint = pad(self.mlp_cbf_tint(g["main"]), batch["main_slot"], n * dm)  # (n·dm, Ec, L)
         r_aeint = pad(self.mlp_cbf_aeint(g["main"]), batch["main_slot"], n * dm)
         r_eaint = pad(self.mlp_cbf_eaint(g["a2ee2a"]), batch["a2ee2a_slot"], n * da).view(n, da, -1, L)
-        pair_rad = g["a2a"].new_zeros(len(batch["pair_source"]), self.mlp_rbf_aint.out_features)
-        pair_rad = pair_rad.index_add(0, batch["a2a_pair"], self.mlp_rbf_aint(g["a2a"]))
+        pair_rad = sum_at(batch["a2a_pair"], self.mlp_rbf_aint(g["a2a"]), len(batch["pair_source"]))
         return {
             "e2e": (r_tint @ y.view(n * dm, dm, L).mT).view(n, -1, dm),
             "a2e": (r_aeint @ y_ae.view(n * dm, da, L).mT).view(n, -1, da),

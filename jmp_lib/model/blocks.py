@@ -14,14 +14,9 @@ from .interactions import (
     QuadrupletInteraction,
     TripletInteraction,
 )
-from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Scale
+from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Scale, sum_at
 from .recompute import formed_again
 from .residual import Residual, apply_all, residuals
-
-
-def sum_onto_atoms(m: Tensor, batch: dict) -> Tensor:
-    """(E, M) edge rows summed at their target atoms -> (N, M)."""
-    return m.new_zeros(len(batch["batch"]), m.shape[1]).index_add(0, batch["main_edge_index"][1], m)
 
 
 def atom_layers(c: BackboneConfig) -> nn.ModuleList:
@@ -44,7 +39,7 @@ class AtomUpdate(nn.Module):
         self.layers = atom_layers(c)
 
     def edge_sum(self, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0) -> Tensor:
-        y = sum_onto_atoms(self.weigh(m, rad, self.dense_rbf), batch) * compensation
+        y = sum_at(batch["main_edge_index"][1], self.weigh(m, rad, self.dense_rbf), len(batch["batch"])) * compensation
         return apply_all(self.layers, self.scale_sum(y, reference=lambda: (m, None)))
 
     def weigh(self, m: Tensor, rad: Tensor, dense: Dense) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from ase.data import atomic_masses
 from torch import Tensor, nn
 
-from .layers import scaled_silu
+from .layers import full, scaled_silu, sum_at
 
 SCALAR, SPATIAL_EXTENT, ENERGY = "scalar", "spatial_extent", "energy"
 GRADIENT_FORCES, DIRECT_FORCES = "gradient_forces", "direct_forces"
@@ -51,9 +51,9 @@ def head_mlp(width: int, bias: bool = True, num_mlps: int = 5, out_features: int
 def reduce_atoms(x: Tensor, batch: Tensor, num_structures: int, reduction: str) -> Tensor:
     """(N,) per atom -> (B,) per structure."""
     if reduction == "max":
-        out = x.new_full((num_structures,), -torch.inf)
-        return out.scatter_reduce(0, batch, x, "amax")
-    total = x.new_zeros(num_structures).index_add(0, batch, x)
+        x = full(x)
+        return x.new_full((num_structures,), -torch.inf).scatter_reduce(0, batch, x, "amax")
+    total = sum_at(batch, x, num_structures)
     if reduction == "mean":
         total = total / torch.bincount(batch, minlength=num_structures)
     return total
@@ -87,15 +87,14 @@ class SpatialExtentHead(nn.Module):
 
     def forward(self, h: Tensor, batch: dict) -> Tensor:
         index, count = batch["batch"], len(batch["natoms"])
-        mass = self.masses[batch["atomic_numbers"]].to(h)
-        pos = batch["pos"].to(h)
-        total = h.new_zeros(count).index_add(0, index, mass)
-        centre = h.new_zeros(count, 3).index_add(0, index, mass.unsqueeze(-1) * pos) / total.unsqueeze(-1)
+        mass = self.masses[batch["atomic_numbers"]]
+        pos = batch["pos"].to(mass)  # not in the 16 bits that h may have
+        centre = sum_at(index, mass.unsqueeze(-1) * pos, count) / sum_at(index, mass, count).unsqueeze(-1)
         squared = (pos - centre[index]).pow(2).sum(-1)
         return reduce_atoms(self.scalar_mlp(h).squeeze(-1) * squared, index, count, "sum")
 
 
 def sum_edge_forces(per_edge: Tensor, u_main: Tensor, batch: dict) -> Tensor:
     """The head's scalar per main edge (E,) times the edge's unit vector, summed on targets: (N, 3)."""
-    vectors = per_edge.unsqueeze(-1) * u_main.to(per_edge)
-    return vectors.new_zeros(len(batch["batch"]), 3).index_add(0, batch["main_edge_index"][1], vectors)
+    per_edge = full(per_edge)
+    return sum_at(batch["main_edge_index"][1], per_edge.unsqueeze(-1) * u_main.to(per_edge), len(batch["batch"]))

@@ -71,6 +71,17 @@ def silu_curvature(x: Tensor, gradient: Tensor, outer: Tensor) -> Tensor:
     return curve.mul_(torch.addcmul(s, s, s, value=-1)).mul_(gradient).mul_(outer)
 
 
+def full(x: Tensor) -> Tensor:
+    """x in float32 where mixed precision has made 16-bit numbers of it, else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def sum_at(index: Tensor, x: Tensor, count: int) -> Tensor:
+    """Rows of x (E, …) summed at ``index`` (E,) -> (count, …); 16-bit rows are summed in float32."""
+    x = full(x)
+    return x.new_zeros(count, *x.shape[1:]).index_add(0, index, x)
+
+
 class Dense(nn.Module):
     """Linear map without bias, followed by the scaled SiLU unless ``activation`` is False."""
 

@@ -61,7 +61,8 @@ def rows_of(task: int, mlp: nn.Module, x: Tensor, owner: Tensor | None) -> Tenso
     if owner is None:
         return mlp(x).squeeze(-1)
     rows = torch.nonzero(owner == task).squeeze(-1)
-    return x.new_zeros(len(x)).index_copy(0, rows, mlp(x[rows]).squeeze(-1))
+    values = mlp(x[rows]).squeeze(-1)
+    return values.new_zeros(len(x)).index_copy(0, rows, values)
 
 
 class PretrainHeads(nn.Module):

@@ -1,0 +1,126 @@
+"""Mixed precision: every head forward, backward and in training, near float32.
+
+The networks are small and the same for all precisions. bfloat16 has 8 binary digits and float16 11, and sums of many
+terms of either sign (energies, R²) lose some of them: tolerances are relative to the norm of what is compared.
+"""
+
+import pytest
+import torch
+from structures import methanol, random_molecule, slab
+from test_model import CRYSTAL, MOLECULE, NARROW, batch_of
+
+from jmp_lib.graphs import build_graphs, collate
+from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, fit_scale_factors, models, recompute
+
+HEADS = {
+    "sum": [HeadSpec("y", "scalar", "sum")],
+    "mean": [HeadSpec("y", "scalar", "mean")],
+    "max": [HeadSpec("y", "scalar", "max")],
+    "spatial extent": [HeadSpec("R2", "spatial_extent")],
+    "direct forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "direct_forces")],
+    "gradient forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")],
+}
+KINDS = ["pre-training", *HEADS]
+TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.02}
+LOSS_SCALE = {torch.bfloat16: 1.0, torch.float16: 1024.0}  # as torch.amp.GradScaler: small gradients vanish in float16
+
+
+def a_batch():
+    return batch_of(random_molecule(), methanol(), random_molecule(6, 5))
+
+
+def a_model(kind, batch):
+    torch.manual_seed(0)
+    model = PretrainModel(NARROW) if kind == "pre-training" else FinetuneModel(NARROW, HEADS[kind])
+    fit_scale_factors(model, [batch])
+    return model.train()
+
+
+def outputs(model, batch, dtype):
+    """The predictions; ``dtype`` None: float32."""
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        found = model(batch)
+    return {name: value for name, value in found.items() if name not in ("h", "x_f")}
+
+
+def step(model, batch, dtype, target=0.3):
+    """(loss, predictions, gradient of all parameters) of a mean squared error with every output."""
+    model.zero_grad(set_to_none=True)
+    found = outputs(model, batch, dtype)
+    loss = sum((value - target).square().mean() for value in found.values())
+    scale = LOSS_SCALE.get(dtype, 1.0)
+    (loss * scale).backward()
+    for parameter in model.parameters():
+        parameter.grad /= scale
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return loss.detach(), {name: value.detach() for name, value in found.items()}, gradient
+
+
+def away(value, reference):
+    """Error relative to the norm of the reference."""
+    return float((value - reference).norm() / reference.norm())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_and_gradients_are_finite_and_near_float32(kind, dtype):
+    batch = a_batch()
+    model = a_model(kind, batch)
+    _, reference, reference_gradient = step(model, batch, None)
+    _, found, gradient = step(model, batch, dtype)
+    for name, value in found.items():
+        assert value.dtype == torch.float32, f"{name} is summed in 16 bits"
+        assert torch.isfinite(value).all() and away(value, reference[name]) < TOLERANCE[dtype], name
+        assert not torch.equal(value, reference[name]), "mixed precision was not used"
+    assert torch.isfinite(gradient).all() and away(gradient, reference_gradient) < 1.5 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_steps_lower_the_loss(kind, dtype):
+    batch = a_batch()
+    model = a_model(kind, batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    losses = []
+    for _ in range(12):
+        losses.append(float(step(model, batch, dtype)[0]))
+        optimizer.step()
+    assert all(loss == loss for loss in losses) and losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_large_arrays_and_own_heads_in_mixed_precision(dtype, monkeypatch):
+    """As on a batch so large that intermediate arrays are not kept, with structures of two pre-training sets."""
+    monkeypatch.setattr(recompute, "LARGE", 0)
+    items = [{**s, "graphs": build_graphs(s, config)} for s, config in ((random_molecule(), MOLECULE), (slab(), CRYSTAL))]
+    batch = {**collate(items), "dataset_index": torch.tensor([2, 0])}
+    model = a_model("pre-training", batch)
+    reference, found = outputs(model, batch, None), outputs(model, batch, dtype)
+    for name, value in found.items():
+        assert away(value.detach(), reference[name].detach()) < TOLERANCE[dtype], name
+    sum(value.square().sum() for value in found.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_gradient_forces_of_an_evaluation_in_mixed_precision():
+    batch = a_batch()
+    model = a_model("gradient forces", batch).eval()
+    with torch.no_grad():
+        reference, found = outputs(model, batch, None), outputs(model, batch, torch.bfloat16)
+    assert not found["forces"].requires_grad and away(found["forces"], reference["forces"]) < 0.1
+
+
+def test_the_energy_is_scaled_only_in_mixed_precision_before_it_is_differentiated(monkeypatch):
+    seen = []
+
+    def spy(energy, pos, **options):
+        seen.append(energy.item())
+        return gradient(energy, pos, **options)
+
+    gradient = torch.autograd.grad
+    monkeypatch.setattr(models.torch.autograd, "grad", spy)
+    pos = torch.tensor([[1.0, 2.0, 2.0]], requires_grad=True)
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.float16, enabled=enabled):
+            assert torch.equal(models.position_gradient(pos.square().sum(), pos, False), 2 * pos.detach())
+    assert seen == [9.0, 9.0 * models.FORCE_SCALE]
