@@ -6,57 +6,47 @@ records, whatever data they were computed on, and says which. Claims without a r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.records import read_record
+from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.values import all_tasks_table, comparable, own_values, published_values, reduced, relative_improvement
+from jmp_lib.results.values import all_tasks_table, comparable, gain, own_values, published_values, reduced
+
+GAINS = ("mean_gain", "mean_gain_over_better")  # rules: mean relative improvement
 
 
-def mean_gain(values: pd.DataFrame, reference: str, new: str, family: str = "") -> tuple[float, int]:
-    """Mean relative improvement in % of ``new`` over ``reference`` (joined by | : the better), and the number of tasks.
-
-    ``values``: tasks x models. ``family`` limits the tasks.
-    """
-    gains = relative_improvement(_of_family(values[reference.split("|")].min(axis=1, skipna=False), family),
-                                 _of_family(values[new], family)).dropna()
-    return gains.mean(), len(gains)
-
-
-def gain_over_external(values: pd.DataFrame, new: str, family: str, skip: tuple = ("qm9_r2",)) -> tuple[float, int]:
-    """Mean relative improvement in % of ``new`` over the lowest value of a model that is not one of the four arms."""
+def gain_over_external(values: pd.DataFrame, new: str, family: str, skip: tuple = ("qm9_r2",)) -> pd.Series:
+    """Relative improvement in % of ``new`` over the lowest value of a model that is not one of the four arms, by task."""
     others = values.drop(columns=[arm for arm in facts.ARMS if arm in values]).min(axis=1)
-    gains = relative_improvement(_of_family(others, family), _of_family(values[new], family)).drop(list(skip)).dropna()
-    return gains.mean(), len(gains)
+    return gain(values[[new]].assign(others=others), new, "others", family).drop(list(skip))
 
 
-def count_best(values: pd.DataFrame, new: str, against: list[str] | None = None) -> dict[str, int]:
-    """Tasks where ``new`` is strictly best, tied with the best, and compared at all, against the models ``against``.
+def standing(values: pd.DataFrame, new: str, against: list[str] | None = None) -> pd.Series:
+    """``best``, ``tied`` or ``behind`` by task: ``new`` among the models ``against``; tasks that have no two are left out.
 
     By default against every other model but JMP-S (the paper counts the large model against previous work).
     """
     against = [m for m in values if m not in (new, "JMP-S")] if against is None else against
     best = values[against].min(axis=1)
-    both = best.notna() & values[new].notna()
-    return {"best": int((values[new] < best)[both].sum()), "tied": int((values[new] == best)[both].sum()),
-            "tasks": int(both.sum())}
+    words = pd.Series("behind", values.index).mask(values[new] == best, "tied").mask(values[new] < best, "best")
+    return words[best.notna() & values[new].notna()]
 
 
 def recompute(claim) -> tuple[float, str]:
     """(value, words) of one claim from the published tables and the facts; (NaN, "") for a claim without a rule."""
     rule = claim["rule"]
-    if rule in ("mean_gain", "mean_gain_over_better"):
-        value, tasks = mean_gain(published_values(), claim["reference"], claim["new"], claim["family"])
-        return value, f"{value:+.2f} % over {_tasks(tasks)}"
-    if rule == "gain_over_external":
-        value, tasks = gain_over_external(published_values(), claim["new"], claim["family"])
-        return value, f"{value:+.2f} % over {_tasks(tasks)}"
+    if rule in (*GAINS, "gain_over_external"):
+        gains = gain(published_values(), claim["new"], claim["reference"], claim["family"]) if rule in GAINS else \
+            gain_over_external(published_values(), claim["new"], claim["family"])
+        value, tasks = gains.mean(), gains.count()
+        return value, f"{value:+.2f} % over {tasks} task" + ("" if tasks == 1 else "s")
     if rule == "count_best":
-        count = count_best(published_values(five_fold_mean=True), claim["new"])
-        return count["best"] + count["tied"], f"{count['best']} best + {count['tied']} tied of {count['tasks']}"
+        found = standing(published_values(five_fold_mean=True), claim["new"])
+        return (found != "behind").sum(), _counts(found)
     if rule == "speedup_of_totals":
         hours = facts.hyperparameters()["finetuning"]["gpu_hours"]
         value = hours["from_scratch"] / hours["finetuning_until_equal"]
@@ -85,12 +75,37 @@ def agrees(claim, recomputed: float) -> str:
     return "yes" if abs(recomputed - claim["printed_value"]) <= claim["tolerance"] else "no"
 
 
+@dataclass
+class Own:
+    """What the records of one folder hold: the table of all tasks, the speed-ups, the pre-trainings {size: record}."""
+
+    table: pd.DataFrame
+    speedup: pd.DataFrame
+    pretraining: dict
+
+    @classmethod
+    def of(cls, records_dir: str | Path) -> Own:
+        """From the records in a folder; numbers of the smoke profile are left out."""
+        return cls(comparable(all_tasks_table(records_dir)), speedup_table(records_dir),
+                   {record["size"]: record for record in load_pretraining_records(Path(records_dir).parent)})
+
+    @property
+    def values(self) -> pd.DataFrame:
+        return own_values(self.table)
+
+    @property
+    def data(self) -> str:
+        """Which data and profiles the values are of."""
+        kinds, profiles = (" and ".join(dict.fromkeys(str(v) for v in self.table[name].dropna())) for name in ("data_kind", "profile"))
+        return f"{kinds} data{reduced(self.table)}, profile {profiles}"
+
+
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
     """One row per claim: published, recomputed from the published tables, agrees, own, own tasks, own data, note.
 
     Without records (or before any run) the own columns are blank.
     """
-    own = _own(Path(records_dir)) if records_dir is not None else None
+    own = Own.of(records_dir) if records_dir is not None else None
     rows = []
     for claim in facts.claims().to_dict("records"):
         value, words = recompute(claim)
@@ -99,58 +114,40 @@ def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
                "recomputed_from_published": words, "agrees": agrees(claim, value),
                "own_value": float("nan"), "own": "", "own_tasks": "", "own_data": "",
                "definition": claim["definition"], "note": claim["note"]}
-        if own and claim["own"] == "yes":
-            row.update(_own_claim(claim, own))
+        if own is not None and not own.table.empty and claim["own"] == "yes":
+            row.update(own_claim(claim, own))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _own(records_dir: Path) -> dict | None:
-    """What our records hold; None when there are none."""
-    table = comparable(all_tasks_table(records_dir))
-    if table.empty:
-        return None
-    pretraining = {path.stem: read_record(path) for path in sorted(records_dir.glob("pretrain/*.json"))}
-    kinds = " and ".join(dict.fromkeys(str(kind) for kind in table["data_kind"].dropna()))
-    profiles = " and ".join(dict.fromkeys(str(name) for name in table["profile"].dropna()))
-    return {"table": table, "values": own_values(table), "speedup": speedup_totals(speedup_table(records_dir)),
-            "pretraining": pretraining, "data": f"{kinds} data{reduced(table)}, profile {profiles}"}
-
-
-def _own_claim(claim: dict, own: dict) -> dict:
+def own_claim(claim: dict, own: Own) -> dict:
     """The own columns of one claim; empty when the runs it needs are missing."""
-    rule, values, nothing = claim["rule"], own["values"], {}
-    if rule in ("mean_gain", "mean_gain_over_better"):
-        value, tasks = mean_gain(values, claim["reference"], claim["new"], claim["family"])
+    rule, tasks = claim["rule"], ""
+    if rule in GAINS:
+        gains = gain(own.values, claim["new"], claim["reference"], claim["family"])
+        value, tasks = gains.mean(), gains.count()
         words = f"{value:+.2f} %"
     elif rule == "count_best":
-        count = count_best(values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
-        value, tasks = count["best"] + count["tied"], count["tasks"]
-        words = f"{count['best']} best + {count['tied']} tied of {tasks}, among our four arms"
+        found = standing(own.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
+        value, tasks = (found != "behind").sum(), len(found)
+        words = f"{_counts(found)}, among our four arms"
     elif rule == "speedup_of_totals":
-        part = own["speedup"][own["speedup"]["size"] == claim["new"][-1]]
-        if part.empty:
-            return nothing
-        total = part.iloc[0]
+        totals = speedup_totals(own.speedup).set_index("size")
+        if claim["new"][-1] not in totals.index:
+            return {}
+        total = totals.loc[claim["new"][-1]]
         value, tasks = total["ratio_seconds_reached"], int(total["tasks_reached"])
-        words = f"{value:.1f}x over the {tasks} of {total['tasks']} tasks that reach it" if tasks else "never reached"
-    elif rule == "parameters":
-        record = own["pretraining"].get(claim["new"].split("_")[0])
-        if record is None:
-            return nothing
-        number = record["model"]["n_parameters"]
-        return {"own_value": number / 1e6, "own": f"{number:,} in our pre-training model", "own_data": own["data"]}
+        words = f"{value:.1f}x over the {tasks} of {total['tasks']:.0f} tasks that reach it" if tasks else "never reached"
+    elif rule == "parameters" and claim["new"].split("_")[0] in own.pretraining:
+        number = own.pretraining[claim["new"].split("_")[0]]["model"]["n_parameters"]
+        value, words = number / 1e6, f"{number:,} in our pre-training model"
     elif rule == "count_runs":
-        value = int(own["table"].loc[own["table"]["arm"] == "JMP-L", "folds"].sum())
-        return {"own_value": value, "own": f"{value} of JMP-L", "own_data": own["data"]}
+        value = int(own.table.loc[own.table["arm"] == "JMP-L", "folds"].sum())
+        words = f"{value} of JMP-L"
     else:
-        return nothing
-    return {"own_value": value, "own": words, "own_tasks": tasks, "own_data": own["data"]} if tasks else nothing
+        return {}
+    return {} if tasks == 0 else {"own_value": value, "own": words, "own_tasks": tasks, "own_data": own.data}
 
 
-def _of_family(series: pd.Series, family: str) -> pd.Series:
-    return series[series.index.str.startswith(f"{family}_")] if family else series
-
-
-def _tasks(number: int) -> str:
-    return f"{number} task" + ("" if number == 1 else "s")
+def _counts(standings: pd.Series) -> str:
+    return f"{(standings == 'best').sum()} best + {(standings == 'tied').sum()} tied of {len(standings)}"

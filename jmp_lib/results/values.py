@@ -124,10 +124,19 @@ def published_values(five_fold_mean: bool = False) -> pd.DataFrame:
     return wide.reindex(index=list(facts.tasks()["id"]), columns=list(dict.fromkeys(facts.published()["model"])))
 
 
+def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd.Series:
+    """Relative improvement in % of ``new`` over ``reference`` (joined by | : over the better) by task; NaN: not both run.
+
+    ``values``: tasks x models. ``family`` limits the tasks.
+    """
+    if family:
+        values = values[values.index.str.startswith(f"{family}_")]
+    return relative_improvement(values[reference.split("|")].min(axis=1, skipna=False), values[new])
+
+
 def gains_by_task(values: pd.DataFrame) -> pd.DataFrame:
     """Relative improvement in % of every comparison in ``COMPARISONS``, one row per task of ``values`` (tasks x arms)."""
-    columns = {name: relative_improvement(values[old], values[new]) for name, (new, old) in COMPARISONS.items()}
-    return pd.DataFrame(columns, index=values.index)
+    return pd.DataFrame({name: gain(values, *pair) for name, pair in COMPARISONS.items()}, index=values.index)
 
 
 def gains_summary(values: pd.DataFrame) -> pd.DataFrame:

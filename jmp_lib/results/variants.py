@@ -13,9 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib.records import read_record
-from jmp_lib.results.values import all_tasks_table, relative_improvement
+from jmp_lib.facts import ARMS
+from jmp_lib.results.values import COMPARISONS, all_tasks_table, gain, relative_improvement
 
-PAIRS = {"JMP-S over GN-OC-S": ("JMP-S", "GN-OC-S"), "JMP-L over GN-OC-L": ("JMP-L", "GN-OC-L")}
+PAIRS = {name: COMPARISONS[name] for name in ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L")}
 BASE = "base"
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
 
@@ -57,17 +58,20 @@ def spread(values: pd.DataFrame) -> pd.DataFrame:
     return grouped[grouped["seeds"] > 1].reset_index()
 
 
+def gains_by_seed(values: pd.DataFrame, new: str, reference: str) -> pd.Series:
+    """Relative improvement in % of ``new`` over ``reference`` by (task, seed), of the base and the variants of other seeds."""
+    wide = values[values["role"].isin([BASE, "seed"])].pivot(index=["task", "seed"], columns="arm", values="value")
+    return gain(wide.reindex(columns=list(ARMS)), new, reference).dropna()
+
+
 def gain_spread(values: pd.DataFrame) -> pd.DataFrame:
     """Relative improvement in % seed by seed: task, comparison, seeds, mean, std, lowest, highest."""
-    wide = values[values["role"].isin([BASE, "seed"])].pivot(index=["task", "seed"], columns="arm", values="value")
     found = []
-    for name, (new, reference) in PAIRS.items():
-        if {new, reference} <= set(wide):
-            gain = relative_improvement(wide[reference], wide[new]).dropna()
-            each = gain.groupby("task", sort=False).agg(seeds="count", mean="mean", std="std", lowest="min", highest="max")
-            found.append(each[each["seeds"] > 1].reset_index().assign(comparison=name))
-    columns = ["task", "comparison", "seeds", "mean", "std", "lowest", "highest"]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+    for name, pair in PAIRS.items():
+        each = gains_by_seed(values, *pair).groupby("task", sort=False).agg(["count", "mean", "std", "min", "max"])
+        each = each.rename(columns={"count": "seeds", "min": "lowest", "max": "highest"}).assign(comparison=name)
+        found.append(each[each["seeds"] > 1].reset_index())
+    return pd.concat(found, ignore_index=True)[["task", "comparison", "seeds", "mean", "std", "lowest", "highest"]]
 
 
 def by_training_size(values: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,164 @@
+"""A run beside the shipped one: every claim and every mean improvement, the same sign or not, within noise or beyond.
+
+    found = compare("results/mini", "results/shipped/mini")
+    print(comparison_text(found))
+
+Two runs of one profile differ, because sums are rounded in another order on another machine and training makes small
+differences large. How far is noise is computed from the shipped records, never typed: ``s`` is the standard deviation of
+the value of one task, and a mean over n tasks of two runs may differ by 2 s sqrt(2 / n), two standard errors. ``s`` is
+pooled over the seeds of the shipped variants where these have both arms; else it is the deviation of the tasks from the
+mean of their family, which also holds what truly tells tasks apart, so that the limit is wide. About one comparison of
+twenty lies beyond by chance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jmp_lib import facts
+from jmp_lib.records import write_json
+from jmp_lib.results.claims import GAINS, Own, own_claim, standing
+from jmp_lib.results.tables import save_table
+from jmp_lib.results.values import COMPARISONS, gain
+from jmp_lib.results.variants import gains_by_seed, variant_values
+
+COLUMNS = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "difference", "noise", "noise_from", "same_sign",
+           "within_noise"]
+
+
+class Comparison(NamedTuple):
+    """rows: one per claim, and per pair of arms and family (``COLUMNS``). errors: one per task and arm that both runs have
+    (task, arm, unit, shipped, run, change_percent). missing: (task, arm) of the shipped run alone. other: words on runs
+    that were made of other data."""
+
+    rows: pd.DataFrame
+    errors: pd.DataFrame
+    missing: list[tuple[str, str]]
+    other: list[str]
+
+
+def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
+    """Compares what the records of two results folders give, on the tasks and arms that both have.
+
+    Raises ``FileNotFoundError`` when one of them has no values that may stand beside others.
+    """
+    runs = [Own.of(Path(folder) / "records") for folder in (shipped_dir, results_dir)]
+    for run, folder in zip(runs, (shipped_dir, results_dir)):
+        if run.table["value"].notna().sum() == 0:
+            raise FileNotFoundError(f"{folder} holds no fine-tuning records to compare (those of the smoke profile do not count)")
+    keys = [run.table.dropna(subset=["value"]).set_index(["task", "arm"]).index for run in runs]
+    for run in runs:
+        run.table = run.table[run.table.set_index(["task", "arm"]).index.isin(keys[0].intersection(keys[1]))]
+    pairs = [run.speedup.set_index(["task", "size"]).index for run in runs]
+    for run in runs:
+        run.speedup = run.speedup[run.speedup.set_index(["task", "size"]).index.isin(pairs[0].intersection(pairs[1]))]
+    errors = runs[0].table.merge(runs[1].table, on=["task", "arm"], suffixes=("", "_run"))
+    other = [f"{row['task']} {row['arm']}: {name} is {row[f'{name}_run']}, shipped {row[name]}" for _, row in errors.iterrows()
+             for name in ("data", "n_train", "n_test", "seed") if row[f"{name}_run"] != row[name]]
+    errors = errors[["task", "arm", "unit", "value", "value_run"]].set_axis(["task", "arm", "unit", "shipped", "run"], axis=1)
+    errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
+    seeds = variant_values(shipped_dir)
+    rows = [*_claims(*runs, seeds), *_families(*runs, seeds)]
+    return Comparison(pd.DataFrame(rows, columns=COLUMNS), errors, sorted(keys[0].difference(keys[1])), other)
+
+
+def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
+    for claim in facts.claims().query("own == 'yes'").to_dict("records"):
+        old, new = own_claim(claim, shipped), own_claim(claim, run)
+        if not old or not new:
+            continue
+        values, scale, origin = None, 1.0, "exact"
+        if claim["rule"] in GAINS:
+            values, origin = _spread(shipped, claim["new"], claim["reference"], seeds, claim["family"])
+        elif claim["rule"] == "count_best":
+            found = standing(shipped.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
+            values, scale, origin = _within_families((found != "behind").astype(float)), len(found), "tasks"
+        elif claim["rule"] == "speedup_of_totals":  # spread of a ratio of sums, to first order
+            part = shipped.speedup[shipped.speedup["size"] == claim["new"][-1]].dropna(subset=["jmp_seconds"]).set_index("task")
+            values = (part["scratch_seconds"] - old["own_value"] * part["jmp_seconds"]) / part["jmp_seconds"].mean()
+            values, origin = _within_families(values), "tasks"
+        tasks = old["own_tasks"]
+        noise = 0.0 if values is None else scale * _limit(values, tasks)
+        yield _row("claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"], new["own_value"],
+                   noise, origin)
+
+
+def _families(shipped: Own, run: Own, seeds: pd.DataFrame):
+    for name, (new, reference) in COMPARISONS.items():
+        spread, origin = _spread(shipped, new, reference, seeds)
+        for family in ("all", *facts.FAMILIES):
+            only = "" if family == "all" else family
+            old, now = (gain(own.values, new, reference, only).dropna() for own in (shipped, run))
+            if len(old):
+                yield _row("family", name, family, "%", len(old), old.mean(), now.mean(), _limit(spread, len(old)), origin)
+
+
+def _row(kind, name, family, unit, tasks, old, new, noise, origin) -> dict:
+    within = pd.NA if np.isnan(noise) else bool(abs(new - old) <= noise)
+    return dict(zip(COLUMNS, (kind, name, family, unit, tasks, float(old), float(new), float(new - old), noise, origin,
+                              bool(np.sign(old) == np.sign(new)), within)))
+
+
+def _limit(spread: float, tasks: int) -> float:
+    """How far two means over ``tasks`` tasks may be apart by noise: two standard errors of their difference."""
+    return 2 * spread * np.sqrt(2 / tasks)
+
+
+def _spread(shipped: Own, new: str, reference: str, seeds: pd.DataFrame, family: str = "") -> tuple[float, str]:
+    """(standard deviation of the gain of one task in %, where it is from: ``seeds`` or ``tasks``)."""
+    if set(reference.split("|")) | {new} <= set(seeds["arm"]):
+        variances = gains_by_seed(seeds, new, reference).groupby("task").var()
+        if variances.notna().any():
+            return float(np.sqrt(variances.mean())), "seeds"
+    return _within_families(gain(shipped.values, new, reference).dropna()), "tasks"
+
+
+def _within_families(values: pd.Series) -> float:
+    """Standard deviation of ``values`` (by task) from the mean of their family; NaN when no family has two tasks."""
+    families = facts.tasks().set_index("id")["family"].reindex(values.index)
+    free = len(values) - families.nunique()
+    squares = (values - values.groupby(families).transform("mean")).pow(2).sum()
+    return float(np.sqrt(squares / free)) if free else float("nan")
+
+
+def comparison_text(found: Comparison) -> str:
+    """A few lines for the terminal: the means over all tasks, what lies beyond noise, and how noise was computed."""
+    rows, errors = found.rows, found.errors
+    lines = ["This run beside the shipped one:"]
+    for row in rows[(rows["kind"] == "family") & (rows["family"] == "all")].itertuples():
+        lines.append(f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})")
+    change = errors["change_percent"].abs()
+    worst = errors.loc[change.idxmax()]
+    lines.append(f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, the "
+                 f"farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})")
+    beyond = rows[rows["within_noise"].eq(False)]
+    lines.append(f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
+                 + (":" if len(beyond) else "."))
+    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
+              for row in beyond.itertuples()]
+    if found.missing:
+        lines.append(f"  not run here: {', '.join(' '.join(key) for key in found.missing[:3])}"
+                     + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else ""))
+    if found.other:
+        lines.append(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}")
+    words = {"seeds": "of the shipped seeds", "tasks": "of the shipped tasks within their families"}
+    origins = [words[name] for name in words if (rows["noise_from"] == name).any()]
+    lines.append(f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; 1 of 20 is "
+                 "beyond by chance. All of it: tables/comparison.csv")
+    return "\n".join(lines)
+
+
+def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
+    """Writes ``tables/comparison.csv`` (rows) and ``comparison.json`` (rows, errors, words) of a results folder; the words."""
+    found = compare(results_dir, shipped_dir)
+    words, folder = comparison_text(found), Path(results_dir) / "tables"
+    save_table(found.rows, folder / "comparison.csv")
+    rows = found.rows.astype(object).where(found.rows.notna(), None)
+    write_json(folder / "comparison.json", {"words": words.splitlines(), "rows": rows.to_dict("records"),
+                                            "errors": found.errors.to_dict("records"), "other": found.other,
+                                            "missing": [" ".join(key) for key in found.missing]})
+    return words
