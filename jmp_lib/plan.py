@@ -21,6 +21,7 @@ import torch
 
 from jmp_lib import plan_cost, plan_sizes, records
 from jmp_lib.data.tasks import get_task
+from jmp_lib.files import write_json
 from jmp_lib.plan_cost import Cost
 from jmp_lib.plan_sizes import Workload
 from jmp_lib.profile import Profile
@@ -238,7 +239,7 @@ def main(sweep: Sweep, seconds: float = 60.0) -> int:
     runs, about = estimate(sweep, seconds)
     table, folder = totals(runs), sweep.results_dir / "plan"
     save_table(runs, folder / "runs.csv"), save_table(table, folder / "totals.csv")
-    records.write_json(folder / "plan.json", about | {"runs": runs.to_dict("records")})
+    write_json(folder / "plan.json", about | {"runs": runs.to_dict("records")})
     print(f"profile {about['profile']} on {about['machine']['device']}, one run at a time\n\n{markdown(table)}\n")
     print(
         f"Hours are good to a factor of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run "

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import platform
 import resource
 import subprocess
@@ -21,6 +19,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from jmp_lib.files import file_sha256, write_atomically
 
 SCHEMA = 1  # raised when the code changes in a way that changes numbers or the layout of records
 
@@ -46,34 +46,6 @@ def fingerprint(values: dict) -> str:
     """SHA-256 (hex) of plain nested values together with the schema number."""
     text = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Atomically write readable JSON; NaN and infinity become null (JSON has no such numbers)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
-def _plain(value):
-    """Numpy numbers to Python's, tuples to lists, non-finite numbers to None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def read_record(path: Path) -> dict:
@@ -112,12 +84,8 @@ def file_entry(path: Path, results_dir: Path) -> dict:
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Atomically write plain arrays as npz; the same arrays always give the same bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as stream:
+    with write_atomically(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
-    os.replace(temporary, path)
 
 
 def git_commit() -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import report_parts as parts
-from jmp_lib.records import file_sha256, load_pretraining_records, pretrain_record_path
+from jmp_lib.files import file_sha256
+from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
 from jmp_lib.results.values import finetune_records, in_printed_unit
 

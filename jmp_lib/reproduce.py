@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from jmp_lib import paths
+from jmp_lib.files import file_sha256, replacing, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
@@ -104,10 +105,9 @@ def keep_weights(results_dir: Path) -> None:
     source, target = results_dir / "work" / "pretrain" / "small", results_dir / "weights" / "small"
     if not (source / "model.json").is_file() or (source / "model.safetensors").stat().st_size > 4_000_000:
         return
-    target.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "model.json"):
-        shutil.copyfile(source / name, target / f"{name}.tmp")
-        os.replace(target / f"{name}.tmp", target / name)
+        with replacing(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)
 
 
 def no_data(notebook: Path, profile) -> str | None:
@@ -205,7 +205,7 @@ def source_hash(notebook: Path, profile: str) -> str:
                and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
     own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
     for path in [notebook, *own, *package]:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
     return digest.hexdigest()
 
 
@@ -254,7 +254,4 @@ def _state(path: Path) -> dict:
 
 
 def _remember(path: Path, name: str, value) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps({**_state(path), name: value}, indent=1))
-    os.replace(temporary, path)
+    write_json(path, {**_state(path), name: value})

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from jmp_lib import paths, workbook
 from jmp_lib.data.tasks import get_task
+from jmp_lib.files import locked
 from jmp_lib.parameters import choose, convert
 from jmp_lib.profile import Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
@@ -216,19 +215,17 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
         str(cores),
     ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
-    try:
-        with FileLock(folder / "lock", timeout=0):  # the system frees it when a sweep is killed; Snakemake's own stays
-            subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
-            again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
-            code = subprocess.run(
-                [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
-            ).returncode
-        whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
-        for variant in sweep.profile.variants if code == 0 and whole else ():
-            code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)
-        return code
-    except Timeout:
-        raise RuntimeError(f"a sweep of {sweep.results_dir} is running already; wait for it or stop it") from None
+    with locked(folder / "lock", f"a sweep of {sweep.results_dir} is running already; wait for it or stop it"):
+        # the system frees our lock when a sweep is killed; Snakemake's own stays
+        subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
+        again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
+        code = subprocess.run(
+            [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
+        ).returncode
+    whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
+    for variant in sweep.profile.variants if code == 0 and whole else ():
+        code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)
+    return code
 
 
 def gpus() -> list[str]:

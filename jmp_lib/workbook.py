@@ -25,6 +25,7 @@ import torch
 from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
+from jmp_lib.files import replacing, write_atomically
 from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
 from jmp_lib.workers import Outcome, run_jobs
@@ -124,10 +125,8 @@ class Run:
     def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
         """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it."""
         path = self.results_dir / "tables" / f"{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".csv.tmp")
-        table.to_csv(temporary, index=index, lineterminator="\n")
-        os.replace(temporary, path)
+        with write_atomically(path) as stream:
+            table.to_csv(stream, index=index, lineterminator="\n")
         return table
 
 
@@ -239,10 +238,8 @@ def _reuse_pretraining(run: Run) -> None:
         for path in source.glob(pattern):
             target = run.results_dir / path.relative_to(source)
             if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-                shutil.copyfile(path, temporary)
-                os.replace(temporary, target)
+                with replacing(target) as temporary:
+                    shutil.copyfile(path, temporary)
 
 
 def _short(path: Path) -> str:

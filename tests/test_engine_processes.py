@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jmp_lib.records import file_sha256, read_record
+from jmp_lib.files import file_sha256
+from jmp_lib.records import read_record
 from jmp_lib.train.batches import balanced
 
 PROGRAM = Path(__file__).with_name("engine_process.py")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from jmp_lib.files import file_sha256, write_json
 from jmp_lib import records
 
 
@@ -14,7 +15,7 @@ def make_run(folder, fingerprint="f"):
     predictions = records.work_dir(path, folder) / "predictions.npz"
     records.save_arrays(predictions, true=np.array([1.0, 2.0]), predicted=np.array([1.5, 2.0]))
     entry = records.file_entry(predictions, folder)
-    records.write_json(path, {"schema": records.SCHEMA, "kind": "finetune", "fingerprint": fingerprint, "task": "qm9_mu",
+    write_json(path, {"schema": records.SCHEMA, "kind": "finetune", "fingerprint": fingerprint, "task": "qm9_mu",
                               "predictions": entry, "files": {"predictions": entry}})
     return path, predictions
 
@@ -66,12 +67,12 @@ def test_predictions_are_checked(tmp_path):
 def test_same_arrays_same_bytes(tmp_path):
     for name in ("a.npz", "b.npz"):
         records.save_arrays(tmp_path / name, x=np.arange(5.0), y=np.ones((2, 3)))
-    assert records.file_sha256(tmp_path / "a.npz") == records.file_sha256(tmp_path / "b.npz")
+    assert file_sha256(tmp_path / "a.npz") == file_sha256(tmp_path / "b.npz")
 
 
 def test_json_is_plain_and_atomic(tmp_path):
     path = tmp_path / "deep" / "record.json"
-    records.write_json(path, {"value": np.float32(0.5), "bad": float("nan"), "list": (1, np.int64(2)), "text": "Å"})
+    write_json(path, {"value": np.float32(0.5), "bad": float("nan"), "list": (1, np.int64(2)), "text": "Å"})
     assert json.loads(path.read_text()) == {"value": 0.5, "bad": None, "list": [1, 2], "text": "Å"}
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
 
@@ -79,7 +80,7 @@ def test_json_is_plain_and_atomic(tmp_path):
         pass
 
     with pytest.raises(TypeError):
-        records.write_json(path, {"value": Unwritable()})
+        write_json(path, {"value": Unwritable()})
     assert json.loads(path.read_text())["value"] == 0.5  # the old one is whole
 
 
@@ -99,7 +100,7 @@ def test_load_records(tmp_path):
     assert records.load_records(tmp_path) == [] and records.load_pretraining_records(tmp_path) == []
     make_run(tmp_path)
     for size in ("large", "small"):
-        records.write_json(records.pretrain_record_path(tmp_path, size), {"schema": records.SCHEMA, "size": size})
+        write_json(records.pretrain_record_path(tmp_path, size), {"schema": records.SCHEMA, "size": size})
     assert [r["task"] for r in records.load_records(tmp_path)] == ["qm9_mu"]
     assert [r["size"] for r in records.load_pretraining_records(tmp_path)] == ["small", "large"]
 

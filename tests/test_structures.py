@@ -7,7 +7,7 @@ import pytest
 
 from jmp_lib import keys
 from jmp_lib.data import mini
-from jmp_lib.data.files import file_sha256
+from jmp_lib.files import file_sha256
 from jmp_lib.data.structures import StructureSet
 
 NATOMS = [3, 1, 2]

@@ -12,7 +12,8 @@ import pytest
 
 from jmp_lib.data import splits
 from jmp_lib.data.matbench import load_matbench
-from jmp_lib.records import file_entry, finetune_record_path, save_arrays, write_json
+from jmp_lib.files import write_json
+from jmp_lib.records import file_entry, finetune_record_path, save_arrays
 from jmp_lib.results.submission import load_submission, write_submissions
 
 ROWS = 1265

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import mini, tasks
-from jmp_lib.data.files import file_sha256
+from jmp_lib.files import file_sha256
 from jmp_lib.data.tasks import TASKS, get_task, load_pretraining_data, load_task_data
 from jmp_lib.paths import FACTS_DIR
 

@@ -13,6 +13,7 @@ from jmp_lib import records
 from jmp_lib.baselines import mace
 from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.files import write_json
 from jmp_lib.profile import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetune import true_values
@@ -66,7 +67,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     records.save_arrays(file, true=task.print_factor * truth, predicted=task.print_factor * predicted, ids=data.test.ids,
                         natoms=data.test.natoms)
     predictions = records.file_entry(file, Path(out_dir))
-    records.write_json(path, {
+    write_json(path, {
         "schema": records.SCHEMA, "kind": "baseline", "profile": profile.name, "task": task_id, "family": task.family,
         "arm": name, "fold": fold, "metric": task.metric, "value": task.print_factor * mae(predicted, truth),
         "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),

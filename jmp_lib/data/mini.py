@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jmp_lib.data.files import file_sha256, read_npz
+from jmp_lib.data.files import read_npz
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.files import file_sha256
 from jmp_lib.paths import MINI_DIR
 
 _REQUIRED = ["natoms", "pos", "numbers", "group", "group_names"]

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.files import file_sha256
 from jmp_lib.data.shards import Layout, Shard
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.files import file_sha256
 
 VERSION = 1
 MANIFEST = "store.json"

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 
 from jmp_lib import paths
-from jmp_lib.data.files import file_sha256
 from jmp_lib.data.tasks import PRETRAINING_SETS
+from jmp_lib.files import file_sha256
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.archive import Archive

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.data.splits import Split
+from jmp_lib.files import file_sha256, write_json
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.load import load
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
@@ -66,7 +67,7 @@ def own_start(checkpoint, data: OwnData) -> Start:
     if data.forces and not data.structures.periodic:
         config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
     return Start(BackboneConfig.from_dict(info["backbone"]), config, info["scale_factors"], state,
-                 records.file_sha256(loaded.path), seen_elements(info))
+                 file_sha256(loaded.path), seen_elements(info))
 
 
 def smooth_limit(natoms: int, most: int = 100) -> int:
@@ -217,6 +218,6 @@ def _write(run: _Training, done, work: Path, path: Path, out_dir: Path, paramete
         "peak_memory_mb": records.peak_memory_mb(), "device": records.device_name(run.processes.device),
         "commit": records.git_commit(), "versions": records.versions(), "fingerprint": fingerprint,
         "files": {key: records.file_entry(work / file, out_dir) for key, file in files.items()}}
-    records.write_json(path, record)
+    write_json(path, record)
     remove_checkpoints(work / "checkpoint.pt")
     return records.read_record(path)

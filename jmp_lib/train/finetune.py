@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.data.tasks import Task, TaskData, load_task_data
+from jmp_lib.files import write_json
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.profile import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
@@ -215,7 +216,7 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
         "predictions": predictions,
         "files": {"predictions": predictions, "weights": records.file_entry(work / "model.safetensors", out_dir)},
         "fingerprint": fingerprint}
-    records.write_json(record_path, record)
+    write_json(record_path, record)
     remove_checkpoints(work / "checkpoint.pt")
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from jmp_lib.files import write_json
 from jmp_lib.profile import Engine
-from jmp_lib.records import write_json
 from jmp_lib.train.allocator import keep_freed_memory
 from jmp_lib.train.batches import Share, UpdateBatches, to_device
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint

@@ -20,6 +20,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from jmp_lib import records
+from jmp_lib.files import write_json
 from jmp_lib.model import PretrainModel
 from jmp_lib.profile import PRETRAINING_SETS, Profile
 from jmp_lib.train import launch, losses
@@ -157,7 +158,7 @@ def _pretrain(profile, size, out_dir, sets, parameters, hashes, fingerprint, pro
         "files": {name: records.file_entry(work / file, out_dir) for name, file in
                   (("weights", "model.safetensors"), ("config", "model.json"), ("curves", "curves.csv"))},
         "fingerprint": fingerprint}
-    records.write_json(record_path, record)
+    write_json(record_path, record)
     remove_checkpoints(work / "checkpoint.pt")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from jmp_lib import records
+from jmp_lib.files import file_sha256, write_json
 from jmp_lib.profile import Profile
 
 
@@ -50,9 +50,9 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
 def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
     """Link or copy the weights and their JSON into ``folder``; the file entry of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, wanted = folder / "model.safetensors", records.file_sha256(source)
+    target, wanted = folder / "model.safetensors", file_sha256(source)
     with FileLock(folder / "lock"):
-        if not target.exists() or records.file_sha256(target) != wanted:
+        if not target.exists() or file_sha256(target) != wanted:
             temporary = folder / f"model.{os.getpid()}.tmp"
             try:
                 os.link(source, temporary)
@@ -60,5 +60,5 @@ def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
                 shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         if not (folder / "model.json").exists() or json.loads((folder / "model.json").read_text()) != info:
-            records.write_json(folder / "model.json", info)
+            write_json(folder / "model.json", info)
     return {"file": target.relative_to(out_dir).as_posix(), "sha256": wanted}

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from jmp_lib.files import write_json
 from jmp_lib.model import fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.records import write_json
 
 
 def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jmp_lib.records import write_json
+from jmp_lib.files import write_json
 from tools.benchmarks import feed, gpu, graphs, machine, scaling, small, step, store
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
