@@ -3,7 +3,7 @@
     run = start(globals(), ("profile", "targets", "arms", ...), family="qm9")
     records = run.finetune_all()
 
-Long steps run in worker processes (``jmp_lib.workers``); finished ones are kept, so a
+Long steps run in worker processes (``jmp_lib.pool``); finished ones are kept, so a
 notebook that was stopped goes on where it was.
 """
 
@@ -28,7 +28,7 @@ from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import replacing, write_atomically
 from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
-from jmp_lib.workers import Outcome, run_jobs
+from jmp_lib.pool import Outcome, run_jobs
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -15,7 +11,7 @@ import pytest
 
 from jmp_lib import reproduce, workbook
 from jmp_lib.parameters import assigned_names, choose, collect, convert
-from jmp_lib.workers import run_jobs
+from jmp_lib.pool import Outcome
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,65 +104,12 @@ def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
         start(tmp_path, "md22", **(wanted | {"molecules": "dha"}))
 
 
-def square(x):
-    if x < 0:
-        raise ValueError("negative")
-    return os.getpid(), x * x
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_failed_job_does_not_end_the_others(workers, capsys):
-    outcomes = run_jobs([(str(x), square, (x,)) for x in (2, -1, 3)], workers, "squares")
-    assert [o.label for o in outcomes] == ["2", "-1", "3"]
-    assert [o.result and o.result[1] for o in outcomes] == [4, None, 9]
-    assert outcomes[1].error == "ValueError: negative"
-    assert (outcomes[0].result[0] == os.getpid()) == (workers == 1)
+def test_failed_runs_are_told(capsys):
+    outcomes = [Outcome("2", 4), Outcome("-1", error="ValueError: negative")]
     workbook._report(outcomes, "test")
-    assert "1 of 3 test runs failed:\n  -1: ValueError: negative" in capsys.readouterr().out
+    assert "1 of 2 test runs failed:\n  -1: ValueError: negative" in capsys.readouterr().out
     with pytest.raises(RuntimeError, match="negative"):
-        workbook._report(outcomes[1:2], "test")
-
-
-def nap(path, seconds):
-    Path(path).write_text(str(os.getpid()))
-    time.sleep(seconds)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    code = f"""
-import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from jmp_lib.workers import run_jobs
-import test_workbook
-if __name__ == "__main__":
-    run_jobs([(str(i), test_workbook.nap, ({str(tmp_path)!r} + f"/{{i}}", 120)) for i in (0, 1)], 2, "naps")
-"""
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: all((tmp_path / n).is_file() and (tmp_path / n).read_text() for n in "01"), 90)
-    finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-    for name in "01":
-        wait_for(lambda: not running(int((tmp_path / name).read_text())), 30)
-
-
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-
-
-def running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.is_file() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+        workbook._report(outcomes[1:], "test")
 
 
 def test_select_notebooks():

@@ -18,7 +18,7 @@ from jmp_lib.profile import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetune import true_values
 from jmp_lib.train.metrics import mae
-from jmp_lib.workers import run_jobs
+from jmp_lib.pool import run_jobs
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
