@@ -12,8 +12,8 @@ from pathlib import Path
 
 from jmp_lib import paths, workbook
 from jmp_lib.data.tasks import get_task
-from jmp_lib.profile import Profile, load_profile
 from jmp_lib.pool import run_jobs
+from jmp_lib.profile import Profile, load_profile
 
 SHOWN_ELSE = "published_small"  # whose committed results are shown by profiles without variants
 

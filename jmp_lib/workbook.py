@@ -26,9 +26,9 @@ from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import replacing, write_atomically
+from jmp_lib.pool import Outcome, run_jobs
 from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
-from jmp_lib.pool import Outcome, run_jobs
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 

@@ -15,7 +15,7 @@ import torch
 from jmp_lib.profile import Engine, load_profile
 from jmp_lib.train import checkpoint, launch, logs, sampling
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
-from jmp_lib.train.feed import Terminated
+from jmp_lib.pool import Terminated
 from jmp_lib.train.finetune import finetuning_parameters
 from jmp_lib.train.loop import train
 from jmp_lib.train.pretrain import pretraining_parameters

@@ -14,11 +14,11 @@ from jmp_lib.baselines import mace
 from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
+from jmp_lib.pool import run_jobs
 from jmp_lib.profile import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetune import true_values
 from jmp_lib.train.metrics import mae
-from jmp_lib.pool import run_jobs
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets

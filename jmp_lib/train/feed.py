@@ -1,13 +1,10 @@
-"""Batches prepared ahead by worker processes, and the end that a scheduler asks for."""
+"""Batches prepared ahead by worker processes."""
 
 from __future__ import annotations
 
 import resource
 import signal
-import sys
-import threading
 import traceback
-from contextlib import contextmanager
 from typing import Iterator
 
 import torch
@@ -69,37 +66,3 @@ def _many_open_files(wanted: int = 65536) -> None:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
-class Terminated(SystemExit):
-    """The run ended because SIGTERM asked for it, after its checkpoint was written."""
-
-    def __init__(self, sentence: str):
-        super().__init__(143)  # what a shell reports for SIGTERM
-        self.sentence = sentence
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-@contextmanager
-def termination() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM comes (Slurm sends it before it takes the machine away).
-
-    Outside a main thread there are no signals, and the list stays empty.
-    """
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def end(sentence: str) -> None:
-    """Say ``sentence`` and end with the exit code of SIGTERM."""
-    print(sentence, file=sys.stderr, flush=True)
-    raise Terminated(sentence)

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
+from jmp_lib.pool import Terminated, end_with
 from jmp_lib.profile import Engine, Profile, profile_from_dict
 from jmp_lib.train.processes import is_first, launched
 
@@ -78,25 +78,13 @@ def _wait(process: subprocess.Popen) -> int:
             signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that asked for the training is gone, so that a killed notebook leaves nothing."""
-    while True:
-        try:
-            os.kill(parent, 0)
-        except OSError:
-            os._exit(1)
-        time.sleep(2.0)
-
-
 def main(file: str) -> int:
     """One of the started processes."""
     import torch.distributed
 
-    from jmp_lib.train.feed import Terminated
-
     values = json.loads(Path(file).read_text())
     profile, job = profile_from_dict(values["profile"]), values["job"]
-    threading.Thread(target=_end_with, args=(values["parent"],), daemon=True).start()
+    end_with(values["parent"])
     try:
         if "task_id" in job:
             from jmp_lib.train.finetune import finetune

@@ -18,12 +18,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jmp_lib.files import write_json
+from jmp_lib.pool import end, termination
 from jmp_lib.profile import Engine
 from jmp_lib.train.allocator import keep_freed_memory
 from jmp_lib.train.batches import Share, UpdateBatches, to_device
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.ema import EMA
-from jmp_lib.train.feed import end, prepared, termination
+from jmp_lib.train.feed import prepared
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.microbatch import accumulate
