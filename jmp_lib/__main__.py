@@ -8,7 +8,6 @@ import sys
 
 from jmp_lib.data.cli import add_actions
 from jmp_lib.official.cli import add_import
-from jmp_lib.predict_command import add_command as add_predict
 from jmp_lib.train.options import add_engine_options, with_engine
 
 
@@ -89,6 +88,12 @@ def _report(args) -> int:
     from jmp_lib.report import main
 
     return main(args.profile, args.results_dir)
+
+
+def _predict(args) -> int:
+    from jmp_lib.predict import main
+
+    return main(args.model, args.structures, args.output, args.batch_size, args.device, args.dataset, args.any_element)
 
 
 def _data_inspect(args) -> int:
@@ -174,7 +179,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
     add_import(add)
-    add_predict(add)
+
+    command = add("predict", _predict, "predict with a trained network; structures in, extended XYZ out")
+    command.add_argument("model", help="folder with model.json and model.safetensors")
+    command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
+    command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu")
+    command.add_argument("--dataset", help="heads of a pre-trained network: oc20, oc22, ani1x, transition1x")
+    command.add_argument("--any-element", action="store_true", help="also elements that no training of the network saw")
 
     words = "the data sets: what is there, and what is in a file"
     data = commands.add_parser("data", help=words, description=words)

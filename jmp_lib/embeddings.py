@@ -93,17 +93,16 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
     Raises ``ValueError`` naming the structure that the network cannot take.
     """
-    from jmp_lib.predict import Predictor, as_structures, open_model
-    from jmp_lib.train.batches import GEOMETRY, choose_device, to_device
+    from jmp_lib.predict import Predictor, as_structures
+    from jmp_lib.train.loading import load
 
-    items, loaded = as_structures(structures), open_model(checkpoint, str(choose_device(device)))
+    items, loaded = as_structures(structures), checkpoint if hasattr(checkpoint, "info") else load(checkpoint, device)
     if dataset is None and loaded.info["kind"] == "pretrain":
-        dataset = "oc20" if any(np.any(s["pbc"]) for s in items) else "ani1x"
+        dataset = "oc20" if any(np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
     predictor, nodes = Predictor(loaded, dataset, check_elements), []
     for start in range(0, len(items), batch_size):
         part = [predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(items[start:start + batch_size])]
         with torch.no_grad():
-            batch = to_device(collate([{k: p[k] for k in (*GEOMETRY, "graphs")} for p in part]), choose_device(device))
-            values = loaded.model.embed(batch).float().cpu().numpy()
+            values = predictor.model.embed(predictor.collated(part)).float().cpu().numpy()
         nodes += np.split(values, np.cumsum([len(p["pos"]) for p in part])[:-1])
     return Embeddings(nodes, np.stack([n.mean(axis=0) for n in nodes]))

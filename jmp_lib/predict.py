@@ -9,173 +9,212 @@ Scalars go to ``atoms.info``, per-atom vectors to ``atoms.arrays``, under ``jmp_
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from tqdm.auto import tqdm
 
+from jmp_lib import records
+from jmp_lib.data.atoms import read_atoms, to_atoms
+from jmp_lib.data.check_structure import check_structure
 from jmp_lib.data.exchange import from_ase
+from jmp_lib.files import write_atomically
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
+from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
 from jmp_lib.train.batches import GEOMETRY, choose_device, to_device
+from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.pretrain import new_model
+from jmp_lib.train.weights import load_weights, seen_elements
+
+PREFIX = "jmp_"
 
 
-def graph_config(values: dict) -> GraphConfig:
-    """``GraphConfig`` of the plain values in a ``model.json``."""
-    values = dict(values)
-    for key in ("qint_tags", "reduce_above"):
-        if key in values:
-            values[key] = tuple(tuple(v) if isinstance(v, list) else v for v in values[key])
-    return GraphConfig(**values)
-
-
-def normaliser(values: dict) -> Normaliser:
-    """``Normaliser`` of the plain values in a ``model.json``."""
-    reference = values.get("reference")
-    return Normaliser(values["mean"], values["std"], None if reference is None else tuple(reference))
-
-
-def open_model(checkpoint, device: str = "cpu"):
-    """``Loaded`` of a folder, a weights file, a name that ``jmp_lib.load`` knows, or what it returned already."""
-    from jmp_lib.load import Loaded, load
-
-    return checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint, device)
-
-
-@dataclass
 class Predictor:
-    """A loaded network with its graphs and units; ``dataset`` chooses the heads of a pre-trained one.
+    """A network with its graphs and units.
 
+    checkpoint: a folder, a weights file, a name that ``jmp_lib.load`` knows, or what it returned.  dataset: chooses the heads
+    of a pre-trained network.  check_elements: refuse elements that no training of the network saw.
     Raises ``ValueError`` (one sentence) for a pre-trained network without ``dataset`` or with an unknown one.
+
+    names: what is predicted; units: of each.  note: a sentence about the energy where training saw forces alone, else "".
     """
 
-    loaded: object
-    dataset: str | None = None
-    check_elements: bool = True
-    graph: GraphConfig = field(init=False)
-    normalisers: dict[str, Normaliser] = field(init=False)
-
-    def __post_init__(self):
-        info = self.info
+    def __init__(self, checkpoint, dataset: str | None = None, check_elements: bool = True, device: str = "cpu"):
+        self.loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint, str(choose_device(device)))
+        self.model, self.info, self.dataset = self.loaded.model, self.loaded.info, dataset
+        self.device = next(self.model.parameters()).device
+        self.pretrained = isinstance(self.model, PretrainModel)
+        self.gradient_forces = not self.pretrained and self.model.gradient_forces  # the exact derivative of the energy
+        self.elements = seen_elements(self.info) if check_elements else None
         if self.pretrained:
-            sets = list(info["datasets"])
-            if self.dataset not in sets:
-                what = "has one head per data set" if self.dataset is None else f"has no data set {self.dataset!r}"
-                hint = f"; {nearest(self.dataset, sets)}".replace("key", "name") if self.dataset else ""
+            sets = list(self.info["datasets"])
+            if dataset not in sets:
+                what = "has one head per data set" if dataset is None else f"has no data set {dataset!r}"
+                hint = f"; {nearest(dataset, sets)}".replace("key", "name") if dataset else ""
                 raise ValueError(f"the pre-trained network {self.loaded.path} {what}: choose dataset="
                                  f"{' or '.join(map(repr, sets))}{hint}")
-            chosen = info["datasets"][self.dataset]
-            self.graph = graph_config(info["graphs"][self.dataset])
-            self.normalisers = {name: normaliser(chosen[name]) for name in ("energy", "forces")}
+            self.place = sets.index(dataset)
+            graph, normalisers = self.info["graphs"][dataset], self.info["datasets"][dataset]
+            names = ("energy", "forces")
+        elif dataset is not None:
+            raise ValueError(f"{self.loaded.path} is a fine-tuned network with one set of heads: leave dataset out")
         else:
-            if self.dataset is not None:
-                raise ValueError(f"{self.loaded.path} is a fine-tuned network with one set of heads: leave dataset out")
-            self.graph = graph_config(info["graph"])
-            self.normalisers = {name: normaliser(values) for name, values in info["normalisers"].items()}
+            graph, normalisers = self.info["graph"], self.info["normalisers"]
+            names = tuple(spec.name for spec in self.model.specs)
+        self.graph = graph_config(graph)
+        self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
+        self.note = self._about_energy(names)
+        self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
 
-    @property
-    def info(self) -> dict:
-        """Contents of ``model.json``."""
-        return self.loaded.info
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """The network, in evaluation mode."""
-        return self.loaded.model
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether this is a pre-training network (several data sets of heads)."""
-        return isinstance(self.model, PretrainModel)
-
-    @property
-    def gradient_forces(self) -> bool:
-        """Whether forces are the exact derivative of the energy."""
-        return not self.pretrained and self.model.gradient_forces
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of what is predicted."""
-        return ("energy", "forces") if self.pretrained else tuple(spec.name for spec in self.model.specs)
+    def _about_energy(self, names: tuple[str, ...]) -> str:
+        if "energy" not in names or "energy" in self.normalisers:
+            return ""
+        if self.gradient_forces:
+            return (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only energy "
+                    "differences between structures of the same atoms mean something")
+        return (f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them directly, "
+                "not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
 
     @property
     def units(self) -> dict[str, str]:
         """Unit of each prediction."""
-        if {"energy", "forces"} & set(self.names) and "forces" in self.names:
-            return {"energy": "eV", "forces": "eV/A"}
-        return self.info.get("units") or {self.info["label"]: self.info["unit"]}
+        known = {"energy": "eV", "forces": "eV/A"} if "forces" in self.names else \
+            self.info.get("units") or {self.info["label"]: self.info["unit"]}
+        return {name: known[name] for name in self.names}
 
-    def prepare(self, structure: dict, where: str) -> dict:
-        """``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc."""
-        from jmp_lib.own.geometry import check_elements, check_geometry
+    def prepare(self, structure, where: str) -> dict:
+        """Geometry of ``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc."""
+        item = {key: structure[key] for key in GEOMETRY}
+        check_structure(item, where)
+        strange = sorted(set(np.asarray(item["atomic_numbers"]).tolist()) - set(self.elements or range(1, 121)))
+        if strange:
+            raise ValueError(f"{where}: element {_symbols(strange)} was neither in the fine-tuning nor in the pre-training data "
+                             f"of this network ({_symbols(self.elements)}); fine-tune with structures that hold it, or switch "
+                             "this check off (check_elements=False, --any-element)")
+        check_neighbours(item, where, self.graph)
+        return {**item, "graphs": build_graphs(item, self.graph)}
 
-        check_elements(structure, where, seen_elements(self.info) if self.check_elements else None,
-                       self.model.config.num_elements)
-        check_geometry(structure, where, self.graph)
-        return {**structure, "graphs": build_graphs(structure, self.graph)}
+    def collated(self, items: Sequence[dict]):
+        """One batch of prepared structures, on the device."""
+        return to_device(collate(items), self.device)
 
+    @torch.no_grad()
     def run(self, items: Sequence[dict]) -> list[dict]:
         """Predictions of prepared structures: one dict each, floats and (N,3) arrays, float64, in ``units``."""
-        device = next(self.model.parameters()).device
-        batch = to_device(collate([{k: item[k] for k in (*GEOMETRY, "graphs")} for item in items]), device)
-        with torch.no_grad():
-            output = self.model(batch)
+        output = self.model(self.collated(items))
         if self.pretrained:
-            place = list(self.info["datasets"]).index(self.dataset)
-            output = {"energy": output["energy"][:, place], "forces": output["forces"][..., place]}
-        return self.in_units({name: output[name].detach().double().cpu().numpy() for name in self.names}, items)
-
-    def in_units(self, output: dict[str, np.ndarray], items: Sequence[dict]) -> list[dict]:
-        """Network outputs (S,) and (ΣN,3) of ``items`` in physical units, one dict per structure."""
+            output = {name: output[name][..., self.place] for name in self.names}
         found: list[dict] = [{} for _ in items]
         ends = np.cumsum([len(item["pos"]) for item in items])
-        for name, values in output.items():
-            parts = np.split(values, ends[:-1]) if values.ndim == 2 else values
-            for place, (item, value) in enumerate(zip(items, parts)):
-                found[place][name] = self.physical(name, value, item["atomic_numbers"])
+        for name in self.names:
+            values = output[name].double().cpu().numpy()
+            for made, item, value in zip(found, items, np.split(values, ends[:-1]) if values.ndim == 2 else values):
+                made[name] = self.physical(name, value, item["atomic_numbers"])
         return found
 
-    def physical(self, name: str, value, atomic_numbers: np.ndarray):
+    def physical(self, name: str, value, atomic_numbers):
         """One output in its unit.
 
         The energy of a network with gradient forces is scaled like the forces, so that these stay its derivative.
         """
         known = self.normalisers.get(name)
-        if name == "energy" and self.gradient_forces:
-            offset = known.offset(atomic_numbers) if known else 0.0
-            return float(value * self.normalisers["forces"].std + offset)
-        if known is None:
-            raise ValueError(f"{self.loaded.path} was not trained on '{name}' (no normaliser in model.json)")
         if np.ndim(value) == 2:
             return value * known.std
-        return float(known.denormalise(value, atomic_numbers))
+        offset = known.offset(np.asarray(atomic_numbers)) if known else 0.0
+        scale = self.normalisers["forces"] if name == "energy" and self.gradient_forces else known
+        return float(value * scale.std + offset)
 
 
-def as_structures(structures) -> list[dict]:
-    """Structure dicts of ``ase.Atoms``, pymatgen objects or structure dicts (one or several)."""
-    from jmp_lib.own.read import to_atoms
+def graph_config(values: dict) -> GraphConfig:
+    """``GraphConfig`` of the plain values in a ``model.json``."""
+    pairs = tuple(tuple(pair) for pair in values.get("reduce_above", ()))
+    tags = {"qint_tags": tuple(values["qint_tags"])} if "qint_tags" in values else {}
+    return GraphConfig(**{**values, **tags, "reduce_above": pairs})
 
-    if hasattr(structures, "get_positions") or isinstance(structures, dict):
+
+def check_neighbours(structure, where: str, graph: GraphConfig) -> None:
+    """Raise ``ValueError`` for a periodic structure where graphs are those of molecules, and for an isolated atom."""
+    pbc = np.asarray(structure["pbc"], bool)
+    if pbc.any() and not graph.periodic:
+        raise ValueError(f"{where}: periodic, but the graphs of this network are those of molecules: set atoms.pbc = False, "
+                         "or use a network (or dataset) for crystals")
+    pos, cell = np.asarray(structure["pos"]), np.asarray(structure["cell"])
+    targets = find_neighbors(pos, cell, pbc, graph.cutoff, graph.periodic)[0][1]
+    lonely = np.setdiff1d(np.arange(len(pos)), targets)
+    if len(lonely):
+        symbol = chemical_symbols[int(structure["atomic_numbers"][lonely[0]])]
+        raise ValueError(f"{where}: atom {lonely[0]} ({symbol}) has no other atom within {graph.cutoff:g} Å, so the network "
+                         "cannot see it; leave the structure out")
+
+
+def _symbols(numbers) -> str:
+    return ", ".join(chemical_symbols[z] for z in numbers)
+
+
+def as_structures(structures) -> list:
+    """Structures of ``ase.Atoms``, pymatgen objects or structures (one or several)."""
+    if any(hasattr(structures, name) for name in ("get_positions", "sites", "keys")):
         structures = [structures]
-    return [s if isinstance(s, dict) else from_ase(to_atoms(s, f"structure {i}"), i) for i, s in enumerate(structures)]
+    return [s if hasattr(s, "keys") else from_ase(to_atoms(s, f"structure {i}"), i) for i, s in enumerate(structures)]
 
 
 def predictions(checkpoint, structures, *, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
                 check_elements: bool = True, progress: bool = False) -> Iterator[dict]:
     """One dict of predictions per structure, in order: floats for scalars, (N,3) for forces, in the model's units.
 
-    structures: ``ase.Atoms``, pymatgen objects or structure dicts.  Raises ``ValueError`` naming the structure.
+    checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures.
+    Raises ``ValueError`` naming the structure.
     """
     if batch_size < 1:
         raise ValueError(f"batch size must be at least 1, not {batch_size}")
-    predictor = Predictor(open_model(checkpoint, str(choose_device(device))), dataset, check_elements)
+    predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, dataset, check_elements, device)
     items = as_structures(structures)
     with tqdm(total=len(items), unit="structure", desc="predicting", disable=not progress) as bar:
         for start in range(0, len(items), batch_size):
             part = items[start:start + batch_size]
             yield from predictor.run([predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(part)])
             bar.update(len(part))
+
+
+def main(model: str, source: str, output: str, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
+         any_element: bool = False) -> int:
+    """The command ``predict``: extended XYZ with predictions, written when complete."""
+    from ase.io import write
+
+    target = Path(output)
+    if target.suffix not in (".extxyz", ".xyz"):
+        raise ValueError(f"{target}: predictions are written as extended XYZ, so the name must end in .extxyz")
+    frames = read_atoms(Path(source))
+    predictor = Predictor(model, dataset, not any_element, device)
+    for atoms, values in zip(frames, predictions(predictor, frames, batch_size=batch_size, progress=True)):
+        for name, value in values.items():
+            (atoms.arrays if np.ndim(value) == 2 else atoms.info)[PREFIX + name] = value
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(target) as stream:
+        write(stream, frames, format="extxyz")
+    units = ", ".join(f"{PREFIX}{name} / {unit}" for name, unit in predictor.units.items())
+    print(f"{len(frames)} structures, {target}: {units}")
+    if predictor.note:
+        print(f"note: {predictor.note}")
+    return 0
+
+
+def pretrained_model(run, size: str):
+    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from.
+
+    The weights are those of notebook 02 when they are there, else random ones of the profile's seed.
+    """
+    model = new_model(run.profile, size)
+    words = f"{size} network with random weights (run notebook 02 to pre-train it): its numbers mean nothing"
+    try:
+        record = records.read_record(records.pretrain_record_path(run.results_dir, size))
+        model.load_state_dict(load_weights(run.results_dir / record["files"]["weights"]["file"]))
+        words = f"{size} network with the weights of notebook 02 ({record['updates']} updates on {', '.join(record['data'])})"
+    except FileNotFoundError:
+        pass
+    return model.eval(), words

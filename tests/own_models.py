@@ -22,8 +22,8 @@ def _factors(model) -> dict[str, float]:
     return factors
 
 
-def finetuned(folder, kind: str = "gradient_forces", periodic: bool = True, elements=None):
-    """A folder with a network for energies and forces, or for the scalar ``gap`` (kind scalar)."""
+def finetuned(folder, kind: str = "gradient_forces", periodic: bool = True, elements=None, energy: bool = True):
+    """A folder with a network for energies and forces (without ``energy``: forces alone), or for the scalar ``gap``."""
     torch.manual_seed(0)
     scalar = kind == "scalar"
     heads = [HeadSpec("gap", "scalar", "mean")] if scalar else [HeadSpec("energy", "energy"), HeadSpec("forces", kind)]
@@ -32,7 +32,7 @@ def finetuned(folder, kind: str = "gradient_forces", periodic: bool = True, elem
     save_weights(folder / "model", model, {
         "kind": "finetune", "label": "gap" if scalar else "forces", "unit": "eV", "backbone": CONFIG.to_dict(),
         "graph": dataclasses.asdict(GraphConfig(6.0, 40, periodic)), "heads": [dataclasses.asdict(h) for h in heads],
-        "normalisers": {h.name: norm for h in heads}, "scale_factors": _factors(model), "elements": elements})
+        "normalisers": {h.name: norm for h in heads if energy or h.name != "energy"}, "scale_factors": _factors(model), "elements": elements})
     return folder
 
 

@@ -10,7 +10,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS
+from ase.optimize import BFGS, FIRE
 
 import jmp_lib
 from own_models import finetuned, pretrained
@@ -108,6 +108,24 @@ def test_direct_forces_and_pretrained_heads_have_no_stress(tmp_path):
     assert np.isfinite(atoms.get_potential_energy()) and atoms.get_forces().shape == (2, 3)
     with pytest.raises(ValueError, match="choose dataset='oc20' or 'ani1x'"):
         jmp_lib.JMPCalculator(folder)
+
+
+def test_networks_trained_on_forces_alone(tmp_path):
+    """As the MD22 peptide and nanotube of the paper (direct forces), and rMD17 (gradient forces)."""
+    atoms = molecule("H2O")
+    atoms.calc = jmp_lib.JMPCalculator(finetuned(tmp_path / "direct", "direct_forces", periodic=False, energy=False))
+    before = np.abs(atoms.get_forces()).max()
+    assert before > 0 and "forces alone" in atoms.calc.note
+    with pytest.raises(PropertyNotImplementedError, match="gives no energy: this network was trained on forces alone"):
+        atoms.get_potential_energy()
+    for optimiser in (BFGS, FIRE):
+        start = atoms.get_positions()
+        optimiser(atoms, logfile=None, trajectory=str(tmp_path / "a.traj")).run(fmax=1e-9, steps=2)
+        assert not np.allclose(atoms.get_positions(), start)
+    Langevin(atoms, 0.2 * units.fs, temperature_K=100, friction=0.01, rng=np.random.RandomState(0)).run(2)
+    atoms.calc = jmp_lib.JMPCalculator(finetuned(tmp_path / "gradient", periodic=False, energy=False))
+    assert np.isfinite(atoms.get_potential_energy()) and "has no zero" in atoms.calc.note
+    assert jmp_lib.JMPCalculator(finetuned(tmp_path / "both", periodic=False)).note == ""
 
 
 @pytest.mark.parametrize("atoms, words", [

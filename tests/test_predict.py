@@ -10,6 +10,8 @@ from ase.io import read, write
 
 import jmp_lib
 from jmp_lib.__main__ import main
+from jmp_lib.profile import load_profile
+from jmp_lib.train.finetune import finetune
 from own_models import finetuned, pretrained
 
 
@@ -37,6 +39,18 @@ def test_file_in_file_out_keeps_order_and_batching_changes_nothing(tmp_path, fra
         if kind != "scalar":
             np.testing.assert_allclose(one.arrays["jmp_forces"], other.arrays["jmp_forces"], atol=1e-4)
     assert len(found[0]) == len(frames)
+
+
+@pytest.mark.parametrize("task, words, energy", [("md22_ac-ala3-nhme", "gives no energy", False),
+                                                 ("rmd17_ethanol", "energy differences between structures", True)])
+def test_tasks_trained_on_forces_alone_say_so_once(tmp_path, frames, capsys, task, words, energy):
+    finetune(load_profile("smoke"), task, "GN-OC-S", tmp_path, progress=False)
+    folder = tmp_path / "work" / "finetune" / task / "GN-OC-S"
+    write(tmp_path / "in.extxyz", [frames[2]] * 3)
+    assert main(["predict", str(folder), str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out.extxyz")]) == 0
+    assert capsys.readouterr().out.count(words) == 1
+    for atoms in read(tmp_path / "out.extxyz", ":"):
+        assert atoms.arrays["jmp_forces"].shape == (9, 3) and ("jmp_energy" in atoms.info) == energy
 
 
 def test_a_bad_structure_is_named_and_nothing_is_written(tmp_path, frames, capsys):

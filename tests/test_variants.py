@@ -11,7 +11,7 @@ from jmp_lib.results import variants as tables
 from jmp_lib.results.summary import variant_summary
 from jmp_lib.train.finetune import finetuning_parameters
 from jmp_lib.data.tasks import get_task
-from jmp_lib.train.start import given_start
+from jmp_lib.train.loading import given_start
 
 
 def test_a_variant_changes_what_it_says_and_nothing_else():

@@ -11,7 +11,7 @@ from ase.formula import Formula
 
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.dataset import OwnData
-from jmp_lib.own.geometry import check_geometry
+from jmp_lib.predict import check_neighbours
 from jmp_lib.train.normalise import element_counts, fit_linear_reference
 
 OUTLIER = 12.0  # median absolute deviations from the median
@@ -56,7 +56,7 @@ def summary(data: OwnData) -> pd.DataFrame:
 def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
     for row, structure in enumerate(data.structures):
-        check_geometry(structure, f"structure {row}", graph)
+        check_neighbours(structure, f"structure {row}", graph)
     return [*_duplicates(data), *_outliers(data), *_units(data), *_extensive(data)]
 
 

@@ -11,28 +11,9 @@ from pathlib import Path
 import pandas as pd
 from ase import Atoms
 
+from jmp_lib.data.atoms import is_poscar, read_atoms, to_atoms
+
 FOLDER_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
-REFUSED = (".pkl", ".pickle", ".npy", ".pt", ".traj")
-
-
-def to_atoms(item, where: str) -> Atoms:
-    """``ase.Atoms`` of an Atoms or a pymatgen Structure or Molecule; ``ValueError`` for anything else."""
-    if isinstance(item, Atoms):
-        return item.copy() if item.calc is None else _with_results(item)
-    if hasattr(item, "sites") and hasattr(item, "composition"):
-        from pymatgen.io.ase import AseAtomsAdaptor
-
-        made = AseAtomsAdaptor.get_atoms(item)
-        return Atoms(made.numbers, made.positions, cell=made.cell, pbc=made.pbc)
-    raise ValueError(f"{where} is a {type(item).__name__}, not an ase.Atoms or a pymatgen structure")
-
-
-def _with_results(atoms: Atoms) -> Atoms:
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    made = atoms.copy()
-    made.calc = SinglePointCalculator(made, **{k: v for k, v in atoms.calc.results.items()})
-    return made
 
 
 def read_source(source, labels_csv: str | Path | None = None) -> list[Atoms]:
@@ -47,7 +28,7 @@ def read_source(source, labels_csv: str | Path | None = None) -> list[Atoms]:
         if not labels_csv:
             raise ValueError(f"{path} is a folder: name the CSV with the labels of its files (labels_csv)")
         return read_folder(path, Path(labels_csv).expanduser())
-    frames = read_file(path)
+    frames = read_atoms(path)
     if labels_csv:
         raise ValueError(f"labels_csv belongs to a folder of structure files; {path.name} is one file with its own labels")
     return frames
@@ -63,41 +44,6 @@ def from_table(table: pd.DataFrame) -> list[Atoms]:
     for number, (_, row) in enumerate(table.iterrows()):
         atoms = to_atoms(row[columns[0]], f"row {number} of the table")
         atoms.info.update({str(key): row[key] for key in table if key != columns[0]})
-        frames.append(atoms)
-    return frames
-
-
-def read_file(path: Path) -> list[Atoms]:
-    """Every frame of one file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: name an extended XYZ file, an ASE database or a folder of structures")
-    if path.suffix.lower() in REFUSED:
-        raise ValueError(f"{path}: {path.suffix} files are not read (they may run code or lack meaning); write extended XYZ "
-                         "with ase.io.write('mine.extxyz', frames)")
-    try:
-        if path.suffix.lower() == ".db":
-            return _read_db(path)
-        from ase.io import read
-
-        style = {".xyz": "extxyz", ".extxyz": "extxyz", ".poscar": "vasp", ".vasp": "vasp"}.get(path.suffix.lower())
-        style = "vasp" if style is None and path.name.upper().startswith(("POSCAR", "CONTCAR")) else style
-        frames = read(path, index=":", format=style)
-    except Exception as error:  # ASE raises many kinds for text that is not its format
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as structures ({reason[:150]}); known are extended XYZ, ASE databases, CIF "
-                         "and POSCAR") from None
-    if not frames:
-        raise ValueError(f"{path} holds no structure")
-    return frames
-
-
-def _read_db(path: Path) -> list[Atoms]:
-    from ase.db import connect
-
-    frames = []
-    for row in connect(path, use_lock_file=False).select(sort="id"):
-        atoms = row.toatoms()
-        atoms.info.update(row.key_value_pairs)
         frames.append(atoms)
     return frames
 
@@ -126,11 +72,11 @@ def read_folder(folder: Path, labels_csv: Path) -> list[Atoms]:
                          "their labels or move them away")
     frames = []
     for (_, row), name in zip(table.iterrows(), found):
-        atoms = read_file(names[name])[-1]
+        atoms = read_atoms(names[name])[-1]
         atoms.info.update({str(key): row[key] for key in table})
         frames.append(atoms)
     return frames
 
 
 def _is_structure(path: Path) -> bool:
-    return path.suffix.lower() in FOLDER_ENDINGS or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+    return path.suffix.lower() in FOLDER_ENDINGS or is_poscar(path)

@@ -19,13 +19,13 @@ from jmp_lib import records
 from jmp_lib.data.splits import Split
 from jmp_lib.files import file_sha256, write_json
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.load import load
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.own.dataset import OwnData
 from jmp_lib.predict import graph_config
 from jmp_lib.profile import FinetuneSettings
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict
 from jmp_lib.train.checkpoint import remove_checkpoints
+from jmp_lib.train.loading import load
 from jmp_lib.train.loop import Run, train
 from jmp_lib.train.losses import finetuning_loss
 from jmp_lib.train.metrics import mae

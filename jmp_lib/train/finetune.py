@@ -29,6 +29,7 @@ from jmp_lib.train import launch
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict
 from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.ema import EMA
+from jmp_lib.train.loading import given_start
 from jmp_lib.train.loop import Run, train
 from jmp_lib.train.losses import Counts, finetuning_loss
 from jmp_lib.train.metrics import mae
@@ -37,7 +38,6 @@ from jmp_lib.train.pretrain import describe_model, how, pretrain, scale_factors
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import Group, in_updates, layerwise_groups, parameter_groups, plateau
-from jmp_lib.train.start import given_start
 from jmp_lib.train.weights import elements_of_weights, load_weights, save_weights, set_factors
 
 
