@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce sweep test smoke lab lab-test lint mace readme strip install clean distclean
+.PHONY: help reproduce sweep test smoke lab lab-test lint mace ship readme strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|published_small|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
@@ -47,7 +47,10 @@ lint: $(STAMP) ## check the code with ruff
 mace: $(STAMP) ## add MACE, a baseline of notebook 14, to the environment (without changing anything in it)
 	$(PIP) --no-deps -r requirements-mace.txt
 
-readme: $(STAMP) ## write the measured parts of README.md from results/
+ship: $(STAMP) ## for maintainers: put the results of PROFILE in the place of those in results/shipped (then: make readme)
+	$(VENV)/bin/python -m jmp_lib ship $(PROFILE)
+
+readme: $(STAMP) ## write the measured parts of README.md from results/shipped/
 	$(VENV)/bin/python -m jmp_lib.results.readme
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit

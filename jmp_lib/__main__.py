@@ -96,6 +96,13 @@ def _predict(args) -> int:
     return main(args.model, args.structures, args.output, args.batch_size, args.device, args.dataset, args.any_element)
 
 
+def _ship(args) -> int:
+    from jmp_lib.reproduce import ship
+
+    print(ship(args.name))
+    return 0
+
+
 def _data_inspect(args) -> int:
     from jmp_lib.data.inspect import main
 
@@ -177,6 +184,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("report", _report, "write the one-file HTML report of the records and figures that are there")
     command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
     command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
+
+    command = add("ship", _ship, "for maintainers: put a run of yours in the place of the shipped results")
+    command.add_argument("name", help="a folder of results/: mini, mini-published, published_small, benchmarks")
 
     add_import(add)
 

@@ -27,6 +27,14 @@ def results_dir(override: str | Path | None = None) -> Path:
     return (checkout_dir() or Path.cwd()) / "results"
 
 
+def shipped_dir(name: str) -> Path:
+    """Absolute folder of the reference results that come with a checkout: mini, mini-published, published_small, benchmarks.
+
+    Runs only read it (they write to ``results/<profile>``); ``python -m jmp_lib ship`` renews it.
+    """
+    return results_dir() / "shipped" / name
+
+
 def data_dir(override: str | Path | None = None) -> Path:
     """Absolute folder of the published files: ``override``, else the environment's JMP_DATA, else ``data`` of the checkout.
 

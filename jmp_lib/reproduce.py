@@ -94,10 +94,36 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
     keep_weights(results_dir)
     if any((results_dir / "records").rglob("*.json")):
         write_report(results_dir, name)
-    print(closing_words(results_dir, (time.monotonic() - began) / 60))
+    beside = beside_shipped(results_dir, loaded)
+    print("\n".join(filter(None, [beside, closing_words(results_dir, (time.monotonic() - began) / 60)])))
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
     return 1 if incomplete else 0
+
+
+def beside_shipped(results_dir: Path, profile) -> str:
+    """The run compared with the one that is shipped (in words; all of it in ``tables/comparison.csv``), "" where none is."""
+    from jmp_lib.results.comparison import write_comparison
+    from jmp_lib.workbook import results_folder
+
+    shipped = paths.shipped_dir(results_folder(None, profile).name)
+    both = all(any((folder / "records" / "finetune").glob("*/*.json")) for folder in (results_dir, shipped))
+    return write_comparison(results_dir, shipped) + "\n" if both and not profile.variant else ""
+
+
+def ship(name: str) -> Path:
+    """Puts the light files of ``results/<name>`` in the place of ``results/shipped/<name>``; for maintainers.
+
+    Checkpoints and predictions (``work``) stay out. Measurements (``benchmarks``) are taken over one by one.
+    Raises FileNotFoundError where there is no such run.
+    """
+    source, target = paths.results_dir() / name, paths.shipped_dir(name)
+    if name == "shipped" or not any(source.rglob("*.json")):
+        raise FileNotFoundError(f"{source} holds no results to ship: run `make reproduce PROFILE={name}` first")
+    if (source / "records").is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+    left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
+    return Path(shutil.copytree(source, target, ignore=left, dirs_exist_ok=True))
 
 
 def keep_weights(results_dir: Path) -> None:

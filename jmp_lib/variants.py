@@ -15,7 +15,7 @@ from jmp_lib.data.tasks import get_task
 from jmp_lib.pool import run_jobs
 from jmp_lib.profile import Profile, load_profile
 
-SHOWN_ELSE = "published_small"  # whose committed results are shown by profiles without variants
+SHOWN_ELSE = "published_small"  # whose shipped results are shown by profiles without variants
 
 
 def variant_runs(run: workbook.Run) -> list[workbook.Run]:
@@ -33,11 +33,11 @@ def variant_runs(run: workbook.Run) -> list[workbook.Run]:
 def run_all(run: workbook.Run) -> Path:
     """Runs every variant, pre-trainings first, finished ones not again; the folder whose variants are to be shown.
 
-    A profile without variants runs nothing, and the committed results of ``published_small`` are shown.
+    A profile without variants runs nothing, and the shipped results of ``published_small`` are shown.
     """
     if not run.profile.variants:
-        shown = paths.results_dir() / SHOWN_ELSE
-        print(f"profile {run.profile.name} has no variants, so nothing is run; shown are the records of {SHOWN_ELSE}"
+        shown = paths.shipped_dir(SHOWN_ELSE)
+        print(f"profile {run.profile.name} has no variants, so nothing is run; shown are the shipped records of {SHOWN_ELSE}"
               if (shown / "variants").is_dir() else f"profile {run.profile.name} has no variants: nothing to run or show")
         return shown
     runs, workers = variant_runs(run), run.profile.workers

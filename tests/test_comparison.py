@@ -12,8 +12,7 @@ from jmp_lib.facts import ARMS
 from jmp_lib.results.comparison import compare, comparison_text, write_comparison
 from test_tables import write_record
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-SHIPPED = RESULTS / "shipped" if (RESULTS / "shipped").is_dir() else RESULTS
+SHIPPED = Path(__file__).resolve().parents[1] / "results" / "shipped"
 
 
 @pytest.fixture(params=("mini", "published_small"))

@@ -1,4 +1,4 @@
-"""The README's measured numbers are those of the committed tables, and its files exist."""
+"""The README's measured numbers are those of the shipped tables, and its files exist."""
 
 import json
 import re
@@ -11,41 +11,34 @@ from jmp_lib.results.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-TABLES = ROOT / "results" / "mini" / "tables"
+SHIPPED = ROOT / "results" / "shipped"
+MINI = SHIPPED / "mini"
 
 
-def test_measured_block_is_computed_from_the_committed_tables():
-    if not (TABLES / "scaling.csv").is_file():
-        pytest.skip("results/mini/tables is not here: make reproduce writes it")
-    block = README.split("<!-- summary of results/mini -->")[1].split("<!-- end -->")[0].strip()
-    assert block == summary(ROOT / "results" / "mini")
+def test_measured_block_is_computed_from_the_shipped_tables():
+    block = README.split("<!-- summary of results/shipped/mini -->")[1].split("<!-- end -->")[0].strip()
+    assert block == summary(MINI)
 
 
-def test_measured_parts_are_computed_from_the_committed_records():
+def test_measured_parts_are_computed_from_the_shipped_records():
     """`make readme` mends this."""
-    if not (TABLES / "scaling.csv").is_file():
-        pytest.skip("results/mini/tables is not here: make reproduce writes it")
-    assert filled(README, ROOT / "results" / "mini") == README
-    minutes = computing_minutes(ROOT / "results" / "mini")
+    assert filled(README, MINI) == README
+    minutes = computing_minutes(MINI)
     assert f"| {minutes['04']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `04_rmd17`"))
 
 
 def test_a_cell_that_is_not_measured_stays_and_lost_marks_are_said():
-    if not (TABLES / "scaling.csv").is_file():
-        pytest.skip("results/mini/tables is not here: make reproduce writes it")
     row = "| `13_other` | | words | | about this |\n"
     changed = README.replace("| `04_rmd17`", row + "| `04_rmd17`").replace(" min |", " MIN |")
-    assert row in filled(changed, ROOT / "results" / "mini") and " MIN |" not in filled(changed, ROOT / "results" / "mini")
+    assert row in filled(changed, MINI) and " MIN |" not in filled(changed, MINI)
     with pytest.raises(ValueError, match="lost the marks"):
-        filled("# nothing", ROOT / "results" / "mini")
+        filled("# nothing", MINI)
 
 
 def test_an_empty_block_is_filled_and_nothing_else_changes():
-    if not (TABLES / "scaling.csv").is_file():
-        pytest.skip("results/mini/tables is not here: make reproduce writes it")
     emptied = re.sub(r"(<!-- (?:summary|speed) of [\w/]+ -->\n).*?(<!-- end -->)", r"\1\2", README, flags=re.DOTALL)
     assert emptied.count("<!-- end -->") == README.count("<!-- end -->") == 3 and len(emptied) < len(README)
-    assert filled(emptied, ROOT / "results" / "mini") == README
+    assert filled(emptied, MINI) == README
 
 
 def test_every_notebook_has_a_row():
@@ -54,9 +47,8 @@ def test_every_notebook_has_a_row():
 
 
 def test_published_rmd17_values_are_those_of_the_records():
-    records = sorted((ROOT / "results" / "mini-published" / "records" / "finetune").glob("rmd17_*/*.json"))
-    if not records:
-        pytest.skip("results/mini-published is not here: notebook 04 with published data writes it")
+    records = sorted((SHIPPED / "mini-published" / "records" / "finetune").glob("rmd17_*/*.json"))
+    assert records
     for record in map(json.loads, (path.read_text() for path in records)):
         line = next(line for line in README.splitlines() if line.startswith(f"| {record['task'].split('_')[1]} | "))
         column = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L").index(record["arm"]) + 2

@@ -18,13 +18,13 @@ from jmp_lib import report_parts as parts
 from jmp_lib.__main__ import main
 from jmp_lib.report import CAPTIONS, caption, write_report
 
-MINI = Path(__file__).resolve().parents[1] / "results" / "mini"
-pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/mini is not here")
+MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
+pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/shipped/mini is not here")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Some records and figures of the committed results."""
+    """Some records and figures of the shipped results."""
     folder = tmp_path_factory.mktemp("results")
     for name in ("pretrain", "finetune/rmd17_ethanol", "finetune/qmof_bandgap"):
         shutil.copytree(MINI / "records" / name, folder / "records" / name)

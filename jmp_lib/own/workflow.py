@@ -14,7 +14,6 @@ from jmp_lib.own.training import ARMS, Start, budget, finetune_own, own_start
 EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
 EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
 NETWORK = "work/pretrain/small"  # of a results folder: what notebook 02 writes
-SHIPPED = "mini/weights/small"  # of the folder of all results: the small network of the mini profile, kept in git
 
 
 def read_data(run) -> OwnData:
@@ -52,7 +51,7 @@ def open_checkpoint(run, data: OwnData) -> Start:
     if found is None and run.profile.name == "smoke":
         run.pretrain_all(["small"])
         found = folders[0]
-    shipped = paths.results_dir() / SHIPPED
+    shipped = paths.shipped_dir("mini") / "weights" / "small"
     if found is None and (shipped / "model.safetensors").is_file():
         found = shipped
     if found is None:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.records import write_json
+from jmp_lib.files import write_json
 from jmp_lib.results.claims import GAINS, Own, own_claim, standing
 from jmp_lib.results.tables import save_table
 from jmp_lib.results.values import COMPARISONS, gain

@@ -1,4 +1,4 @@
-"""Keeps the measured parts of README.md in step with a profile's records: ``python -m jmp_lib.results.readme``.
+"""Keeps the measured parts of README.md in step with the shipped results: ``python -m jmp_lib.results.readme``.
 
 Measured are the blocks between marks (summaries of mini and published_small, speed) and the last column of the table of
 notebooks.
@@ -6,12 +6,12 @@ notebooks.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
 
 from jmp_lib import paths
+from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, load_records
 from jmp_lib.results.speed import speed
 from jmp_lib.results.summary import baseline_summary, computing_summary, summary, variant_summary
@@ -19,7 +19,7 @@ from jmp_lib.results.summary import baseline_summary, computing_summary, summary
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
 BLOCK, SMALL, SPEED = (re.compile(rf"(?<=<!-- {what} -->\n).*?(?=<!-- end -->)", re.DOTALL) for what in
-                       ("summary of results/mini", "summary of results/published_small", "speed of results/benchmarks"))
+                       ("summary of results/shipped/mini", "summary of results/shipped/published_small", "speed of results/shipped/benchmarks"))
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
 
@@ -56,12 +56,12 @@ def filled(text: str, results_dir: str | Path) -> str:
 
 
 def main() -> int:
-    """Rewrites README.md of the checkout from results/mini, results/published_small and results/benchmarks."""
+    """Rewrites README.md of the checkout from results/shipped."""
     root = paths.checkout_dir() or Path.cwd()
     readme = root / "README.md"
-    temporary = readme.with_name(".README.md.tmp")
-    temporary.write_text(filled(readme.read_text(encoding="utf-8"), root / "results" / "mini"), encoding="utf-8")
-    os.replace(temporary, readme)
+    text = filled(readme.read_text(encoding="utf-8"), paths.shipped_dir("mini"))
+    with write_atomically(readme) as stream:
+        stream.write(text)
     print(readme)
     return 0
 

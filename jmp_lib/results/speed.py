@@ -1,6 +1,6 @@
 """The measurements of ``tools.benchmarks`` as Markdown, for the README.
 
-    print(speed("results/benchmarks"))
+    print(speed("results/shipped/benchmarks"))
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def speed(folder: str | Path) -> str:
         lines += [_row(CASES[name] + suffix, row) for name, row in rows.items()]
     rate = max(row["product_rates"]["edges"] for row in step["cases"].values())
     lines += ["", textwrap.fill(f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
-              f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/benchmarks/`.", 120)]
+              f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/shipped/benchmarks/`.", 120)]
     others = [words(_read(folder / f"{name}.json")) for name, words in OTHERS.items() if (folder / f"{name}.json").is_file()]
     return "\n".join(lines + ["", *(textwrap.fill(f"- {words}", 120, subsequent_indent="  ") for words in others)]).rstrip()
 

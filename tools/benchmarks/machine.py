@@ -12,7 +12,7 @@ import torch
 from jmp_lib import records
 from jmp_lib.paths import results_dir
 
-BENCHMARKS = results_dir() / "benchmarks"
+BENCHMARKS = results_dir() / "benchmarks"  # ``make ship PROFILE=benchmarks`` takes them over for the README
 
 
 def describe() -> dict:
