@@ -28,14 +28,15 @@ def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, n
     for name, structures in sets.items():
         config = run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])]
         for structure in structures:
-            geometry = {k: structure[k] for k in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")}
+            geometry = {k: np.asarray(structure[k]) for k in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")}
+            numbers = geometry["atomic_numbers"]
             nodes = model.embed(collate([{**geometry, "graphs": build_graphs(geometry, config)}])).numpy()
-            symbols = [chemical_symbols[number] for number in structure["atomic_numbers"]]
+            symbols = [chemical_symbols[number] for number in numbers]
             formula = str(Formula.from_list(symbols).convert("hill"))
-            for number in np.unique(structure["atomic_numbers"]):
+            for number in np.unique(numbers):
                 rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
                              "element": chemical_symbols[number], "formula": formula})
-                vectors.append(nodes[structure["atomic_numbers"] == number].mean(axis=0))
+                vectors.append(nodes[numbers == number].mean(axis=0))
     return pd.DataFrame(rows), np.array(vectors, np.float32)
 
 

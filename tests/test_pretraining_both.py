@@ -25,7 +25,7 @@ def test_without_published_files_the_generated_ones_remain(tmp_path):
         np.testing.assert_array_equal(a.train.forces, b.train.forces)
         reference = fit(iter(b.train)).energy()
         row = b.train[3]
-        assert a.train[3]["energy"] == pytest.approx(row["energy"] - reference.offset(row["atomic_numbers"]), abs=1e-9)
+        assert float(a.train[3]["energy"]) == pytest.approx(float(row["energy"]) - reference.offset(row["atomic_numbers"]), abs=1e-9)
         assert abs(np.mean(a.train.scalars["energy"])) < 1e-6
 
 
@@ -52,7 +52,7 @@ def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
 
 def _key(structure) -> tuple:
     """Elements and distances from the centre, sorted: the same for a moved, turned or reordered copy."""
-    centred = structure["pos"].astype(float) - structure["pos"].astype(float).mean(axis=0)
+    centred = np.asarray(structure["pos"], float) - np.asarray(structure["pos"], float).mean(axis=0)
     distances = np.round(np.linalg.norm(centred, axis=1), 2)
     return tuple(sorted(zip(structure["atomic_numbers"].tolist(), distances.tolist())))
 

@@ -143,7 +143,7 @@ def test_pretraining_sets_share_no_group(toy_mini):
     for name, train, val in sets:
         assert (len(train), len(val)) == ((50, 7) if name == "oc22" else (180, 20))
         assert not set(train.group) & set(val.group)
-        assert {"energy", "forces"} <= set(train[0])
+        assert {"energy", "forces"} <= set(train[0].keys())
     with pytest.raises(ValueError, match="unknown key 'oc21'"):
         load_pretraining_data(caps={"oc21": {"train": 5}})
     with pytest.raises(ValueError, match="can be 'mini', 'published' or 'mini.published'"):

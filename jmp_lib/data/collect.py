@@ -79,7 +79,7 @@ def to_set(name: str, structures: Iterable[dict], description: str = "", where: 
             differing = sorted(structure.keys() ^ columns.keys())
             raise ValueError(f"{where or name}: structure {structure['id']} differs in {', '.join(differing)}")
         for key, value in structure.items():
-            columns.setdefault(key, []).append(value)
+            columns.setdefault(key, []).append(value if isinstance(value, str) else np.asarray(value))
         n_structures += 1
     if not n_structures:
         raise ValueError(f"{where or name}: there is no structure in it")

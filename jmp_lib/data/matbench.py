@@ -21,7 +21,6 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -155,7 +154,7 @@ def _load(path: Path, task: str, modified: int, size: int) -> StructureSet:
     name, total = f"MatBench {task}" + (" with analog structures" if "_analog" in path.name else ""), n_total(task)
     data = to_set(name, read(path, task), where=str(path))
     description = f"published MatBench v0.1 {task}, {len(data)} of {total} structures, from {path.name}"
-    return replace(data, name=part_name(name, len(data), total), description=description)
+    return data.renamed(part_name(name, len(data), total), description)
 
 
 def official_part(ids: np.ndarray, total: int, fold: int, where: str = "") -> splits.Split:

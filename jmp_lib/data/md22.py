@@ -11,7 +11,6 @@ Split: seed-42 shuffle; a pool of sGDML's size, its last 5 % validation and the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +99,7 @@ def load_md22(molecule: str, data_root: str | Path) -> tuple[StructureSet, split
         split = splits.md22(len(data), pool)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {mend(molecule, data_root)}") from None
-    return replace(data, name=part_name(data.name, len(data), total), description=description), split
+    return data.renamed(part_name(data.name, len(data), total), description), split
 
 
 def _named(path: Path) -> str:

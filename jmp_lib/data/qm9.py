@@ -22,7 +22,6 @@ import csv
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def load_qm9(data_root: str | Path) -> tuple[StructureSet, splits.Split]:
 def _load(path: Path, modified: int, size: int) -> tuple[StructureSet, splits.Split]:
     data = to_set("QM9", read(path), where=str(path))
     description = f"published QM9 (B3LYP/6-31G(2df,p)), {len(data)} of {N_OFFICIAL} molecules, from {path.name}"
-    data = replace(data, name=part_name("QM9", len(data), N_OFFICIAL), description=description)
+    data = data.renamed(part_name("QM9", len(data), N_OFFICIAL), description)
     data = data.subset(np.argsort(data.ids, kind="stable"))  # the split counts on the order of the numbers
     return data, splits.qm9(len(data))
 

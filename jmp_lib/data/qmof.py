@@ -18,7 +18,6 @@ import csv
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -89,7 +88,7 @@ def load_qmof(data_root: str | Path) -> tuple[StructureSet, splits.Split]:
     total = int(task_facts("qmof_bandgap")["n_total"])
     data = to_set("QMOF", read(path), where=str(path))
     description = f"published QMOF (PBE), {len(data)} of {total} frameworks, from {path.name}"
-    data = replace(data, name=part_name("QMOF", len(data), total), description=description)
+    data = data.renamed(part_name("QMOF", len(data), total), description)
     return data, splits.eighty_ten_ten(len(data))
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -87,7 +86,7 @@ def load_spice(subset: str, data_root: str | Path) -> tuple[StructureSet, splits
     total = int(task_facts(f"spice_{subset}")["n_total"])
     data = to_set(f"SPICE {subset}", read(path, subset), where=str(path))
     description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {len(data)} conformations, from {path.name}"
-    data = replace(data, name=part_name(data.name, len(data), total), description=description)
+    data = data.renamed(part_name(data.name, len(data), total), description)
     return data, splits.eighty_ten_ten(len(data))
 
 

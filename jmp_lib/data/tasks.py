@@ -270,9 +270,10 @@ def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarr
 
     Reference energies of such an element cannot be fitted, and its embedding would be random.
     """
-    known = set(np.concatenate([whole[int(i)]["atomic_numbers"] for i in train]).tolist())
-    unseen = {whole.group[i] for i in val if not known.issuperset(whole[int(i)]["atomic_numbers"].tolist())}
-    moved = np.isin(whole.group[val], list(unseen))
+    known = whole.subset(train).elements
+    group = whole.group
+    unseen = {group[i] for i in val if not np.isin(whole[int(i)].atomic_numbers, known).all()}
+    moved = np.isin(group[val], list(unseen))
     return np.concatenate([train, val[moved]]), val[~moved]
 
 

@@ -17,7 +17,7 @@ def element_heatmap(sets: dict):
     for name, structures in sets.items():
         counts = np.zeros(119)
         for structure in structures:
-            counts[np.unique(structure["atomic_numbers"])] += 1
+            counts[np.unique(np.asarray(structure["atomic_numbers"]))] += 1
         shares[name] = 100 * counts / max(len(structures), 1)
     used = np.flatnonzero(np.sum(list(shares.values()), axis=0))
     figure, (axis,) = new_figure(width=max(6.0, 0.16 * len(used) + 2.5), height=0.24 * len(shares) + 1.1)
@@ -49,8 +49,8 @@ def label_distributions(sets: dict):
     """
     figure, (left, right) = new_figure(1, 2, width=8.0, height=2.9)
     for colour, (name, structures) in zip(PALETTE, sets.items()):
-        counts = np.array([np.bincount(s["atomic_numbers"], minlength=119) for s in structures], float)
-        total = np.array([s["energy"] for s in structures])
+        counts = np.array([np.bincount(np.asarray(s["atomic_numbers"]), minlength=119) for s in structures], float)
+        total = np.array([float(s["energy"]) for s in structures])
         forces = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
         elements = int(counts.any(axis=0).sum())
         enough = len(structures) > 2 * elements  # else the element energies fit every energy exactly
@@ -106,8 +106,8 @@ def pictures(structures: dict):
     figure, axes = grid(len(structures), columns=5, panel_height=2.0)
     for axis, (title, structure) in zip(axes, structures.items()):
         periodic = bool(np.any(structure["pbc"]))
-        atoms = Atoms(numbers=structure["atomic_numbers"], positions=structure["pos"],
-                      cell=structure["cell"] if periodic else None, pbc=structure["pbc"])
+        atoms = Atoms(numbers=np.asarray(structure["atomic_numbers"]), positions=np.asarray(structure["pos"]),
+                      cell=np.asarray(structure["cell"]) if periodic else None, pbc=np.asarray(structure["pbc"]))
         if not periodic:  # largest extents in the plane of the picture
             centred = atoms.positions - atoms.positions.mean(0)
             atoms.positions = centred @ np.linalg.svd(centred)[2].T

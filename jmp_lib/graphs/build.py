@@ -73,10 +73,10 @@ def build_graphs(
 
 def a2a_edges(structure: dict, config: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The atom-atom graph: (edge_index, offset, squared distance), limited per target."""
-    pos = structure["pos"]
+    pos, cell, pbc = (np.asarray(structure[key]) for key in ("pos", "cell", "pbc"))
     if len(pos) == 0:
         raise ValueError(f"structure {structure.get('id', '?')} has no atoms")
-    edges = find_neighbors(pos, structure["cell"], structure["pbc"], config.cutoff, config.periodic)
+    edges = find_neighbors(pos, cell, pbc, config.cutoff, config.periodic)
     edge_index, offset, squared = edges
     limit = np.full(len(pos), config.limits(len(pos))["a2a"])
     kept, _ = nearest_per_target(edge_index[1], squared, limit, ranked=False)

@@ -29,10 +29,10 @@ def geometry_keys(data: OwnData) -> np.ndarray:
     """A text for each structure, equal for duplicates: elements and sorted interatomic geometry to 0.001 Å, and the cell."""
     keys = []
     for s in data.structures:
-        relative = s["pos"].astype(float) - s["pos"].astype(float).mean(0)
+        relative = np.asarray(s["pos"], float) - np.asarray(s["pos"], float).mean(0)
         rows = np.column_stack([s["atomic_numbers"], np.round(relative, 3) + 0.0])
         rows = rows[np.lexsort(rows.T[::-1])]
-        text = rows.tobytes() + (np.round(s["cell"], 3) + 0.0).tobytes() + s["pbc"].tobytes()
+        text = rows.tobytes() + (np.round(np.asarray(s["cell"]), 3) + 0.0).tobytes() + np.asarray(s["pbc"]).tobytes()
         keys.append(hashlib.sha256(text).hexdigest()[:16])
     return np.array(keys)
 

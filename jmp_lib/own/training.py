@@ -99,7 +99,7 @@ def heads(data: OwnData, reduction: str) -> list[HeadSpec]:
 def fit_own(data: OwnData, rows: np.ndarray, reduction: str) -> dict[str, Normaliser]:
     """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative."""
     structures = [data.structures[int(row)] for row in rows]
-    numbers = [s["atomic_numbers"] for s in structures]
+    numbers = [np.asarray(s["atomic_numbers"]) for s in structures]
     made = {}
     for name in (n for n in data.properties if n != "forces"):
         values = np.array([s[name] for s in structures])

@@ -51,9 +51,9 @@ class Labelled:
 
     def __getitem__(self, index: int) -> dict:
         structure = self.structures[index]
-        item = {key: structure[key] for key in GEOMETRY}
+        item = {key: structure[key] if key == "id" else np.asarray(structure[key]) for key in GEOMETRY}
         for label, normaliser in self.normalisers.items():
-            item[label] = normaliser.normalise(structure[label], structure["atomic_numbers"])
+            item[label] = normaliser.normalise(np.asarray(structure[label]), item["atomic_numbers"])
         if self.dataset_index is not None:
             item["dataset_index"] = self.dataset_index
         return item

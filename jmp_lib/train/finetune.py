@@ -95,14 +95,14 @@ def learning_rate_groups(profile: Profile, arm: str) -> list[Group]:
 def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Normaliser]:
     """Normalisers of the labels that are trained on, from the training part: label -> Normaliser."""
     structures = list(data.train)
-    numbers = [s["atomic_numbers"] for s in structures]
+    numbers = [np.asarray(s["atomic_numbers"]) for s in structures]
     if not data.task.is_force_task:
-        values = np.array([s[data.label] for s in structures])
+        values = np.array([float(s[data.label]) for s in structures])
         return {data.label: fit_property(numbers, values, settings.normaliser, settings.linear_reference, settings.mean,
                                          settings.std, settings.reference_values)}
     found = {"forces": fit_forces([s["forces"] for s in structures], settings.std)}
     if settings.energy_coefficient:
-        energies = np.array([s["energy"] for s in structures])
+        energies = np.array([float(s["energy"]) for s in structures])
         found["energy"] = fit_property(numbers, energies, "standard", settings.linear_reference)
     return found
 
@@ -223,8 +223,8 @@ def _finetune(profile, data: TaskData, arm, size, out_dir, start, parameters, fi
 def true_values(structures, label: str, task: Task) -> np.ndarray:
     """Labels of a set in the label's unit, float64: (S,), or (ΣN,3) for forces."""
     if task.is_force_task:
-        return np.concatenate([s["forces"] for s in structures]).astype(float)
-    return np.array([s[label] for s in structures], float)
+        return np.concatenate([np.asarray(s["forces"]) for s in structures]).astype(float)
+    return np.array([float(s[label]) for s in structures])
 
 
 def denormalised(values: np.ndarray, structures, normaliser: Normaliser, task: Task) -> np.ndarray:
@@ -240,4 +240,4 @@ def trivial(data: TaskData, normaliser: Normaliser) -> np.ndarray:
         return np.zeros_like(true_values(data.test, "forces", data.task))
     if normaliser.reference is not None:
         return np.array([normaliser.offset(s["atomic_numbers"]) for s in data.test])
-    return np.full(len(data.test), np.mean([s[data.label] for s in data.train]))
+    return np.full(len(data.test), np.mean([float(s[data.label]) for s in data.train]))

@@ -27,7 +27,7 @@ class JointFit:
     def add(self, structures: list[dict]) -> None:
         """One block of structures with energy (eV) and forces (N,3) eV/Å."""
         counts = element_counts([s["atomic_numbers"] for s in structures])
-        energies = np.array([s["energy"] for s in structures], float)
+        energies = np.array([float(s["energy"]) for s in structures])
         bad = np.count_nonzero(~np.isfinite(energies))
         if bad:
             raise ValueError(f"cannot fit reference energies: {bad} of {energies.size} values are not finite; remove "

@@ -94,7 +94,7 @@ def baseline(s: JointSet) -> dict[str, float]:
     """
     energy, force, components = 0.0, 0.0, 0
     for structure in s.val:
-        energy += abs(structure["energy"] - s.energy.offset(structure["atomic_numbers"]))
+        energy += abs(float(structure["energy"]) - s.energy.offset(structure["atomic_numbers"]))
         forces = np.asarray(structure["forces"], float)[~np.asarray(structure["fixed"], bool)]
         force += float(np.abs(forces).sum())
         components += forces.size

@@ -16,7 +16,7 @@ MAX_ELEMENTS = 120
 
 def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
     """Atoms of every element in every structure: S arrays (N,) -> (S,120), column = atomic number."""
-    return np.stack([np.bincount(z, minlength=MAX_ELEMENTS)[:MAX_ELEMENTS] for z in atomic_numbers]).astype(float)
+    return np.stack([np.bincount(np.asarray(z), minlength=MAX_ELEMENTS)[:MAX_ELEMENTS] for z in atomic_numbers]).astype(float)
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
@@ -56,7 +56,7 @@ class Normaliser:
         """Reference plus mean of one structure, unit of y."""
         if self.reference is None:
             return self.mean
-        return self.mean + float(np.asarray(self.reference)[atomic_numbers].sum())
+        return self.mean + float(np.asarray(self.reference)[np.asarray(atomic_numbers)].sum())
 
     def normalise(self, value, atomic_numbers: np.ndarray):
         """Normalised value(s) of one structure."""

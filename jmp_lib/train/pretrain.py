@@ -217,7 +217,7 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
         energies, truth, forces, fixed = [], [], [], []
         for energy, structure in zip(output["energy"], s.val):  # labels only: geometry and graphs are not kept
             energies.append(s.energy.denormalise(energy, structure["atomic_numbers"]))
-            truth.append(structure["energy"])
+            truth.append(float(structure["energy"]))
             forces.append(structure["forces"])
             fixed.append(structure["fixed"])
         values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array(truth))
