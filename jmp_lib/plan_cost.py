@@ -101,8 +101,7 @@ def probe_batches(profile: Profile, device: torch.device) -> list[tuple[Size, di
     for task_id, count in PROBES:
         task = get_task(task_id)
         structure, graph = mini.load_mini(task.mini_name)[0], profile.graphs[task.family]
-        batch = collate([GraphCache([structure], graph)[0]] * count)
-        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        batch = collate([GraphCache([structure], graph)[0]] * count).to(device)
         found.append((measure(structure, graph).times(count), batch))
     return sorted(found, key=lambda pair: pair[0].edges)
 

@@ -25,7 +25,7 @@ from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
-from jmp_lib.train.batches import GEOMETRY, choose_device, to_device
+from jmp_lib.train.batches import GEOMETRY, choose_device
 from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretrain import new_model
@@ -101,7 +101,7 @@ class Predictor:
 
     def collated(self, items: Sequence[dict]):
         """One batch of prepared structures, on the device."""
-        return to_device(collate(items), self.device)
+        return collate(items).to(self.device)
 
     @torch.no_grad()
     def run(self, items: Sequence[dict]) -> list[dict]:

@@ -49,7 +49,7 @@ def update_batches(draws="batch", max_edges=None, rank=0, processes=1) -> Update
 
 def same(a: dict, b: dict) -> bool:
     """Whether two batches hold the same, to the last bit."""
-    return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a)
+    return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a.keys())
 
 
 def test_parts_by_edges():

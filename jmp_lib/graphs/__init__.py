@@ -1,8 +1,15 @@
 """Structures -> graphs -> batches."""
 
-from .batch import collate
-from .build import GraphConfig, build_graphs, graphs_to_arrays
-from .cache import GraphCache
-from .cost import GraphCost, graph_cost
+import importlib
 
-__all__ = ["GraphCache", "GraphConfig", "GraphCost", "build_graphs", "collate", "graph_cost", "graphs_to_arrays"]
+from .build import GraphConfig, build_graphs, graphs_to_arrays
+
+__all__ = ["AddGraphs", "GraphCache", "GraphConfig", "build_graphs", "collate", "graphs_to_arrays"]
+_WITH_TORCH = {"AddGraphs": ".transform", "GraphCache": ".transform", "collate": ".batch"}
+
+
+def __getattr__(name: str):
+    """What needs torch is imported when first asked for: that takes seconds, and settings need GraphConfig alone."""
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WITH_TORCH[name], __name__), name)

@@ -7,27 +7,36 @@ batch; empty rows are zero. All of it is numpy; each array becomes a tensor once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch_geometric.data import Batch, Data
 
 from .build import GRAPHS, cut_graphs
 
 PER_ATOM = ("pos", "atomic_numbers", "tags", "fixed", "forces")
 NOT_LABELS = {"cell", "pbc", "natoms", "graphs", "candidates", *PER_ATOM}
+_EMPTY = Batch()  # copied: to make one takes as long as all of collate, and Batch.from_data_list ten times that
 
 
-def collate(items: Sequence[dict]) -> dict[str, torch.Tensor | int]:
+def collate(items: Sequence[Mapping | Data]) -> Batch:
     """One batch from structures that carry ``graphs``, or ``candidates`` from which to cut them now.
 
-    ``candidates`` is (edges as of ``a2a_edges``, GraphConfig); the graphs of all structures that carry
-    them are cut in one pass, with the result that ``graphs`` of each would give.
+    Structures are dicts or ``Data``, of numpy arrays or tensors. ``candidates`` is (edges as of ``a2a_edges``,
+    GraphConfig); the graphs of all structures that carry them are cut in one pass, with the result that ``graphs`` of
+    each would give.
 
-    Returns tensors pos (N, 3) float32, atomic_numbers, tags, fixed (N,), batch (N,), natoms (B,),
-    cell (B, 3, 3) float64, labels, for each graph ``<graph>_edge_index`` (2, E) and
-    ``<graph>_offset`` (E, 3) float64, the slot and exception indices used by the model, and the
-    integer widths of the slot tables.
+    Returns a ``Batch`` of B structures with N atoms together:
+        pos (N, 3) float32 Å, atomic_numbers (N,), tags (N,), fixed (N,) and forces (N, 3) where the first structure has
+            them; batch (N,) index of the structure of each atom, ascending; natoms (B,); ptr (B + 1,) first atoms.
+        cell (B, 3, 3) float64 Å, rows are lattice vectors; numbers of a structure (energy, id, dataset_index …) (B,),
+            float32 or int64; labels of shape (1, …), as PyG's data sets have them, (B, …).
+        <graph>_edge_index (2, E) source and target, <graph>_offset (E, 3) float64 cells, for the four graphs.
+        <graph>_slot (E,), <graph>_width: place of each edge in the table (atom, rank) and its width; main_reverse (E,);
+            a2a_pair, pair_source, pair_slot, pair_width; ae_same, qin_back, qout_same, quad_same_out, quad_same_in:
+            exceptions (``indices``), all int64, widths plain integers.
 
     Raises:
         ValueError: there are no structures, or one has neither ``graphs`` nor ``candidates``.
@@ -35,23 +44,33 @@ def collate(items: Sequence[dict]) -> dict[str, torch.Tensor | int]:
     if not items:
         raise ValueError("cannot make a batch of no structures")
     natoms = np.array([len(item["pos"]) for item in items])
-    batch: dict[str, np.ndarray | int] = {
+    arrays: dict[str, np.ndarray | int] = {
         "natoms": natoms,
         "batch": np.repeat(np.arange(len(items)), natoms),
+        "ptr": np.concatenate([[0], np.cumsum(natoms)]),
         "cell": np.stack([np.asarray(item["cell"], dtype=np.float64) for item in items]),
     }
+    first = dict(items[0].items())
     for key in PER_ATOM:
-        if key in items[0]:
-            batch[key] = _standard(np.concatenate([item[key] for item in items]))
-    for key, value in items[0].items():
-        if key not in NOT_LABELS and np.ndim(value) == 0 and not isinstance(value, str):
-            batch[key] = _standard(np.array([item[key] for item in items]))
-    arrays = _graph_arrays(items, natoms)
+        if key in first:
+            arrays[key] = _standard(np.concatenate([np.asarray(item[key]) for item in items]))
+    for key, value in first.items():
+        if key in NOT_LABELS or isinstance(value, (str, Mapping, tuple, list)):
+            continue
+        shape = np.shape(value)
+        if not shape or shape[0] == 1:
+            values = [np.asarray(item[key]) for item in items]
+            arrays[key] = _standard(np.concatenate(values) if shape else np.array(values))
+    joined = _graph_arrays(items, natoms)
     for name in GRAPHS:
-        batch[f"{name}_edge_index"] = arrays[f"{name}_edge_index"]
-        batch[f"{name}_offset"] = arrays[f"{name}_offset"].astype(np.float64, copy=False)
-    batch.update(_slots(arrays))
-    return {k: torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
+        arrays[f"{name}_edge_index"] = joined[f"{name}_edge_index"]
+        arrays[f"{name}_offset"] = joined[f"{name}_offset"].astype(np.float64, copy=False)
+    arrays.update(_slots(joined))
+    batch = copy.copy(_EMPTY)
+    for key, value in arrays.items():
+        batch[key] = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    batch._num_graphs = len(items)
+    return batch
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
@@ -65,9 +84,7 @@ def _graph_arrays(items: Sequence[dict], natoms: np.ndarray) -> dict[str, np.nda
     """The arrays of ``build_graphs`` for the batch, atoms and edges numbered on."""
     for item in items:
         if "graphs" not in item and "candidates" not in item:
-            raise ValueError(
-                f"structure {item.get('id', '?')} has no graphs: add them with build_graphs or take it from GraphCache"
-            )
+            raise ValueError(f"structure {item.get('id', '?')} has no graphs: add them with AddGraphs or build_graphs")
     if not any("graphs" in item for item in items):
         return cut_graphs(items, *zip(*(item["candidates"] for item in items)))
     return _join([item["graphs"] if "graphs" in item else _cut_one(item) for item in items], natoms)

@@ -114,7 +114,7 @@ def cut_graphs(structures: Sequence[dict], candidates: Sequence[tuple], configs:
     kept, rank = nearest_per_target(edge_index[1], np.sqrt(squared), limit["main"])
     edge_index_kept, offset_kept = edge_index.take(kept, axis=1), offset.take(kept, axis=0)
     target = edge_index_kept[1]
-    tagged = np.concatenate([np.isin(s["tags"], config.qint_tags) for s, config in zip(structures, configs)])
+    tagged = np.concatenate([np.isin(np.asarray(s["tags"]), config.qint_tags) for s, config in zip(structures, configs)])
     graphs = {"a2a": (edge_index, offset), "main": (edge_index_kept, offset_kept)}
     for name in ("a2ee2a", "qint"):
         inside = rank < limit[name].take(target)

@@ -7,6 +7,7 @@ from typing import Callable, Sequence
 
 import numpy as np
 import torch
+from torch_geometric.data import Batch
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
 from jmp_lib.train.losses import Counts
@@ -25,12 +26,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda but torch sees no GPU: write device: auto or cpu in the profile")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def to_device(batch: dict, device: torch.device) -> dict:
-    """``batch`` with its tensors on ``device``."""
-    return {key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in batch.items()}
 
 
 class Labelled:
@@ -85,7 +80,7 @@ def main_edges(item: dict) -> int:
 class Share:
     """What one process computes of one update: ``parts`` of the batch, one after the other."""
 
-    parts: list[dict]
+    parts: list[Batch]
     edges: list[int]  # of every part, main graph
     names: list[list[str]]  # of the structures of every part
     counts: Counts  # of the whole batch
@@ -93,8 +88,7 @@ class Share:
 
     def pin_memory(self) -> Share:
         """For copies to a GPU that run beside the computation."""
-        self.parts = [{key: value.pin_memory() if isinstance(value, torch.Tensor) else value
-                       for key, value in part.items()} for part in self.parts]
+        self.parts = [part.pin_memory() for part in self.parts]
         return self
 
 
@@ -165,7 +159,7 @@ class EvaluationSet:
 
     def __init__(self, cache: GraphCache, batch_size: int, device: torch.device):
         self.cache, self.batch_size, self.device = cache, batch_size, device
-        self._kept: dict[range, dict] = {}
+        self._kept: dict[range, Batch] = {}
 
     def __len__(self) -> int:
         return -(-len(self.cache) // self.batch_size)
@@ -174,11 +168,11 @@ class EvaluationSet:
         """Rows of the set in batch ``number``."""
         return range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.cache)))
 
-    def batch(self, rows: range) -> dict:
+    def batch(self, rows: range) -> Batch:
         """The batch of ``rows`` on the device."""
         if rows in self._kept:
             return self._kept[rows]
-        batch = to_device(collate([self.cache[row] for row in rows]), self.device)
+        batch = collate([self.cache[row] for row in rows]).to(self.device, non_blocking=True)
         if len(self) <= KEPT_BATCHES:
             self._kept[rows] = batch
         return batch

@@ -19,7 +19,7 @@ from jmp_lib.graphs import collate
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.profile import Profile
 from jmp_lib.train import finetune, pretrain
-from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges, to_device
+from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges
 from jmp_lib.train.joint_sets import profile_sets
 from jmp_lib.train.logs import memory_mb
 from jmp_lib.train.losses import Counts
@@ -87,7 +87,7 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
     def passes(items: list[dict]) -> bool:
         try:
             with memory_limit(profile.engine.memory_gb if processes.device.type == "cpu" else None):
-                batch = to_device(collate(items), processes.device)
+                batch = collate(items).to(processes.device)
                 with processes.autocast():
                     total = loss(batch, Counts(len(items), len(batch["batch"])))["total"]
                 total.backward()

@@ -6,6 +6,7 @@ One update: batch -> loss and gradients, in parts that fit -> sum over processes
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from contextlib import closing, nullcontext
@@ -21,7 +22,7 @@ from jmp_lib.files import write_json
 from jmp_lib.pool import end, termination
 from jmp_lib.profile import Engine
 from jmp_lib.train.allocator import keep_freed_memory
-from jmp_lib.train.batches import Share, UpdateBatches, to_device
+from jmp_lib.train.batches import Share, UpdateBatches
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.ema import EMA
 from jmp_lib.train.feed import prepared
@@ -174,7 +175,7 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
 
     def loss(part: dict) -> dict[str, Tensor]:
         with run.processes.autocast():
-            return run.loss(to_device(part, run.processes.device), share.counts)
+            return run.loss(copy.copy(part).to(run.processes.device, non_blocking=True), share.counts)
 
     def cut_again(max_edges: int | None) -> Share:
         run.data.max_edges = progress.max_edges = max_edges

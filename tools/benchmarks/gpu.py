@@ -45,8 +45,7 @@ def run(args) -> dict:
 
 
 def _one(config: BackboneConfig, kind: str, gradient: bool, structures: int, count: int) -> dict:
-    batch = {k: v.cuda() if torch.is_tensor(v) else v for k, v in steps.make_batch(kind, structures).items()}
-    step = steps.Step(steps.make_model(config, gradient).cuda(), batch)
+    step = steps.Step(steps.make_model(config, gradient).cuda(), steps.make_batch(kind, structures).cuda())
     operations = steps.gflop(step)
     for _ in range(2):
         step()
