@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from jmp_lib.graphs import build_graphs, collate
-from jmp_lib.views import domain_of
+from jmp_lib.results.views import domain_of
 
 # mini set -> the graph settings that it was (pre-)trained with
 GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}

@@ -227,7 +227,7 @@ def clean(notebook):
 def source_hash(notebook: Path, profile: str) -> str:
     """SHA-256 of the notebook, the profile, the package's code and facts, and the mini data."""
     digest = hashlib.sha256(profile.encode())
-    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".html", ".extxyz")
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")
                and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
     own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
     for path in [notebook, *own, *package]:

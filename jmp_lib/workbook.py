@@ -118,7 +118,7 @@ class Run:
 
     def save(self, figure, name: str) -> None:
         """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
-        from jmp_lib.figures import save
+        from jmp_lib.results.style import save
 
         save(figure, self.results_dir / "figures", name)
 

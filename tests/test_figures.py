@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jmp_lib import figures
-from jmp_lib.figures.results import PAPER
-from jmp_lib.figures.style import ARM_COLOURS, unit_text
+from jmp_lib.results import figures, style
+from jmp_lib.results.figures import PAPER
+from jmp_lib.results.style import ARM_COLOURS, unit_text
 
 TASKS = [f"qm9_{n}" for n in range(30)]
 
@@ -32,16 +32,17 @@ def test_gains_name_both_sides_and_show_every_bar_whole():
     axis = figure.axes[0]
     assert words(figure) == ["this workbook (mini data)", PAPER]
     low, high = axis.get_xlim()
-    assert all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in axis.patches)
+    bars = [bar for group in axis.containers for bar in group]
+    assert len(bars) == 60 and all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in bars)
     bottom, top = axis.get_ylim()
     assert bottom > top and bottom - top <= len(own) + 0.5, "first task on top, no empty margin"
-    assert all(top <= bar.get_y() and bar.get_y() + bar.get_height() <= bottom for bar in axis.patches)
+    assert all(top <= bar.get_y() and bar.get_y() + bar.get_height() <= bottom for bar in bars)
 
 
 def test_gains_of_the_smoke_profile_show_no_published_bars():
     own = pd.Series([1.0, 2.0], ["a", "b"], name="this workbook (mini data)")
     figure = figures.gains(own, own * float("nan"))
-    assert words(figure) == ["this workbook (mini data)"] and len(figure.axes[0].patches) == 2
+    assert words(figure) == ["this workbook (mini data)"] and [len(bars) for bars in figure.axes[0].containers] == [2]
 
 
 def test_scaling_and_speedup_name_both_sides():
@@ -56,10 +57,12 @@ def test_scaling_and_speedup_name_both_sides():
 def test_axes_have_units():
     record = {"task": "rmd17_ethanol", "arm": "JMP-S", "unit": "meV/A", "value": 3.0,
               "history": [{"step": 1, "val_metric": 5.0}, {"step": 2, "val_metric": 4.0}]}
-    assert figures.learning_curves([record]).axes[0].get_ylabel() == "validation MAE / meV/Å"
+    assert figures.learning_curves([record]).axes[0].get_ylabel() == "validation MAE / meV Å⁻¹"
     axis = figures.parity([record], {"rmd17_ethanol": (np.arange(3.0), np.arange(3.0))}, "JMP-S").axes[0]
-    assert axis.get_xlabel() == "label / meV/Å" and axis.get_title() == "ethanol\nMAE 3 meV/Å"
-    assert unit_text("a0^3") == "a₀³" and unit_text("eV") == "eV"
+    assert axis.get_xlabel() == "label / meV Å⁻¹" and axis.get_title() == "ethanol\nMAE 3 meV Å⁻¹"
+    written = {"a0^3": "a₀³", "eV": "eV", "cm^-1": "cm⁻¹", "log10(GPa)": "log₁₀ GPa", "meV/atom": "meV per atom", "D": "D"}
+    assert {unit: unit_text(unit) for unit in written} == written
+    assert style.axis_label("MAE", "unitless") == "MAE (no unit)"
 
 
 def test_arms_differ_for_the_colour_blind_too():
@@ -74,6 +77,26 @@ def test_arms_differ_for_the_colour_blind_too():
 
 def test_saved_as_png_and_svg_with_the_same_bytes_twice(tmp_path):
     for folder in ("a", "b"):
-        figures.save(figures.gains(pd.Series([1.0], ["x"]), pd.Series([2.0], ["x"])), tmp_path / folder, "g")
+        style.save(figures.gains(pd.Series([1.0], ["x"]), pd.Series([2.0], ["x"])), tmp_path / folder, "g")
     for name in ("g.png", "g.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("ends", [(0.9, 1.1), (0.35, 1.3), (290, 1050), (1.1, 8), (3, 250), (0.02, 900)])
+def test_a_logarithmic_axis_has_two_written_ticks_at_least(ends):
+    figure, (axis,) = style.new_figure()
+    axis.plot([1, 2], ends)
+    style.log_axis(axis, "y")
+    figure.canvas.draw()
+    low, high = axis.get_ylim()
+    written = [tick for minor in (False, True) for tick in (axis.yaxis.get_minor_ticks() if minor else axis.yaxis.get_major_ticks())
+               if tick.label1.get_text() and low <= tick.get_loc() <= high]
+    assert len(written) >= 2
+
+
+def test_intervals_are_those_of_the_seeds():
+    table = pd.DataFrame({"task": "qm9_mu", "comparison": "JMP-S over GN-OC-S", "seed": [1, 2, 3], "gain": [10.0, 12.0, 20.0]})
+    axis = figures.gain_spread(table).axes[0]
+    ends = [line.get_xdata() for line in axis.get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]]
+    assert [list(line) for line in ends if 0 < line[0]] == [[10.0, 20.0]]
+    assert words(axis.figure) == ["JMP-S over GN-OC-S, 3 seeds"]

@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from jmp_lib import figures, variants, workbook
+from jmp_lib import variants, workbook
 from jmp_lib.profile import PROFILE_DIR, load_profile
+from jmp_lib.results import figures
 from jmp_lib.results import variants as tables
 from jmp_lib.results.summary import variant_summary
 from jmp_lib.train.finetune import finetuning_parameters
@@ -112,7 +113,7 @@ def test_tables_say_the_role_of_every_variant(finished):
 
 def test_figures_of_variants_and_of_none(finished, tmp_path):
     values = tables.variant_values(finished)
-    for table, draw in ((tables.gain_spread, figures.gain_spread), (tables.by_training_size, figures.by_training_size),
+    for table, draw in ((tables.seed_gains, figures.gain_spread), (tables.by_training_size, figures.by_training_size),
                         (tables.ablations, figures.ablations)):
         assert draw(table(values)).axes[0].get_lines() or draw(table(values)).axes[0].patches
         assert "no " in draw(table(tables.variant_values(tmp_path))).axes[0].get_title()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jmp_lib.figures.style import PALETTE, grid, log_axis, new_figure
 from jmp_lib.own.evaluation import absolute_errors, errors_by_element, true_test
+from jmp_lib.results.style import PALETTE, grid, log_axis, new_figure
 
 COLOURS = {"pre-trained": "#0072B2", "from scratch": "#D55E00", "linear composition": "#009E73", "mean": "#999999"}
 MARKERS = {"pre-trained": "D", "from scratch": "s"}

@@ -19,9 +19,17 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.values import (ALL_TASKS_COLUMNS, COMPARISONS, all_tasks_table, comparable,
-                                    gains_by_task, gains_summary, own_values, published_values,
-                                    relative_improvement)
+from jmp_lib.results.values import (
+    ALL_TASKS_COLUMNS,
+    COMPARISONS,
+    all_tasks_table,
+    comparable,
+    gains_by_task,
+    gains_summary,
+    own_values,
+    published_values,
+    relative_improvement,
+)
 
 NOTES = {
     "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from jmp_lib.records import read_record
 from jmp_lib.facts import ARMS
+from jmp_lib.records import read_record
 from jmp_lib.results.values import COMPARISONS, all_tasks_table, gain, relative_improvement
 
 PAIRS = {name: COMPARISONS[name] for name in ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L")}
@@ -64,14 +64,17 @@ def gains_by_seed(values: pd.DataFrame, new: str, reference: str) -> pd.Series:
     return gain(wide.reindex(columns=list(ARMS)), new, reference).dropna()
 
 
+def seed_gains(values: pd.DataFrame) -> pd.DataFrame:
+    """Relative improvement in % of every seed where a task has several: task, seed, gain, comparison."""
+    found = [gains_by_seed(values, *pair).rename("gain").reset_index().assign(comparison=name) for name, pair in PAIRS.items()]
+    table = pd.concat(found, ignore_index=True)
+    return table[table.groupby(["comparison", "task"])["seed"].transform("count") > 1].reset_index(drop=True)
+
+
 def gain_spread(values: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % seed by seed: task, comparison, seeds, mean, std, lowest, highest."""
-    found = []
-    for name, pair in PAIRS.items():
-        each = gains_by_seed(values, *pair).groupby("task", sort=False).agg(["count", "mean", "std", "min", "max"])
-        each = each.rename(columns={"count": "seeds", "min": "lowest", "max": "highest"}).assign(comparison=name)
-        found.append(each[each["seeds"] > 1].reset_index())
-    return pd.concat(found, ignore_index=True)[["task", "comparison", "seeds", "mean", "std", "lowest", "highest"]]
+    """Relative improvement in % over seeds: task, comparison, seeds, mean, std, lowest, highest."""
+    grouped = seed_gains(values).groupby(["task", "comparison"], sort=False)["gain"]
+    return grouped.agg(seeds="count", mean="mean", std="std", lowest="min", highest="max").reset_index()
 
 
 def by_training_size(values: pd.DataFrame) -> pd.DataFrame:

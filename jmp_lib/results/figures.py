@@ -1,0 +1,373 @@
+"""Figures of the notebooks, drawn by seaborn from tidy tables: data, learning curves, parity, arms, gains, variants.
+
+``records`` are the dictionaries that pre-training and fine-tuning write (``jmp_lib.records``), ``sets`` are
+{name: structures}; every function returns a matplotlib figure, which ``jmp_lib.results.style.save`` writes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.visualize.plot import plot_atoms
+from matplotlib.colors import LogNorm
+
+from jmp_lib.facts import ARMS
+from jmp_lib.results.style import (
+    ARM_COLOURS,
+    ARM_MARKERS,
+    DOMAIN_COLOURS,
+    PALETTE,
+    SET_MARKERS,
+    axis_label,
+    grid,
+    legend_below,
+    log_axis,
+    new_figure,
+    rows_tight,
+    short_task,
+    unit_text,
+)
+
+PAPER = "paper (published data)"
+PAPER_COLOUR = "#999999"
+GAIN = "relative improvement / % (right is better)"
+BOX = {"orient": "h", "whis": (5, 95), "showfliers": False, "color": PALETTE[4], "linecolor": "black", "linewidth": 0.9}
+BY_ARM = {"hue": "arm", "style": "arm", "hue_order": ARMS, "style_order": ARMS, "palette": ARM_COLOURS, "markers": ARM_MARKERS}
+
+
+# results
+
+def learning_curves(records: list[dict]):
+    """Validation metric over optimiser steps, one panel per task, one line per arm."""
+    table = _history(records, "task", "arm", "unit").dropna(subset="val_metric")
+    tasks = list(dict.fromkeys(r["task"] for r in records))
+    figure, axes = grid(len(tasks))
+    for axis, task in zip(axes, tasks):
+        rows = table[table["task"] == task]
+        every = max(1, rows.groupby("arm").size().max() // 6) if len(rows) else 1
+        _lines(axis, rows, "step", "val_metric", **_arms_of(rows), markevery=every)
+        axis.set(title=short_task(task), xlabel="optimiser step")
+        axis.set_ylabel(axis_label("validation MAE", next(r["unit"] for r in records if r["task"] == task)), fontsize=7)
+        log_axis(axis, "y")
+    legend_below(figure, axes)
+    return figure
+
+
+def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
+    """Predicted against true values on the test part, one panel per task.
+
+    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components).
+    """
+    shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
+    figure, axes = grid(max(len(shown), 1))
+    if not shown:
+        axes[0].set_title(f"no predictions of {arm} here")
+    for axis, record in zip(axes, shown):
+        true, predicted = (np.asarray(v, float).ravel() for v in predictions[record["task"]])
+        thin = slice(None, None, max(1, true.size // 4000))
+        sns.scatterplot(x=true[thin], y=predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0,
+                        color=ARM_COLOURS[arm], rasterized=True, ax=axis)
+        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        axis.plot([low, high], [low, high], color="black", linewidth=0.8)
+        axis.set_title(f"{short_task(record['task'])}\nMAE {record['value']:.3g} {unit_text(record['unit'])}", fontsize=8)
+        axis.set_xlabel(axis_label("label", record["unit"]), fontsize=7)
+        axis.set_ylabel(axis_label(arm, record["unit"]), fontsize=7)
+    return figure
+
+
+def arms_by_task(table: pd.DataFrame):
+    """Test error of every arm relative to the first one (GN-OC-S when run), one row per task; left is better."""
+    wide = table.pivot_table(index="task", columns="arm", values="value", sort=False, observed=True)
+    first = next(arm for arm in ARMS if arm in wide)
+    ratios = wide.div(wide[first], axis=0)
+    figure, (axis,) = new_figure(width=6.5, height=0.22 * len(wide) + 1.2)
+    axis.hlines(ratios.index, ratios.min(axis=1), ratios.max(axis=1), color="#bbbbbb", linewidth=1)
+    rows = ratios.melt(ignore_index=False, value_name="ratio").reset_index()
+    sns.scatterplot(rows, x="ratio", y="task", s=26, linewidth=0, **_arms_of(rows), ax=axis, zorder=2)
+    axis.axvline(1.0, color="black", linewidth=0.6)
+    rows_tight(axis, len(wide))
+    axis.set_xlabel(f"test error relative to {first} (no unit; left is better)")
+    log_axis(axis, "x")
+    legend_below(figure, [axis])
+    return figure
+
+
+def gains(own: pd.Series, published: pd.Series, title: str = "JMP-L over GN-OC-L"):
+    """Relative improvement per task in %, own beside published; both are Series indexed by task id.
+
+    The name of ``own`` says which data its values are from, as :func:`jmp_lib.results.views.gains` sets it. The published
+    bars are left out where all of them are blank (smoke profile).
+    """
+    ours, theirs = own.name or "this workbook", published.reindex(own.index)
+    figure, (axis,) = new_figure(width=6.5, height=0.24 * max(len(own), 1) + 1.4)
+    table = pd.DataFrame({ours: own, **({PAPER: theirs} if theirs.notna().any() else {})}).rename_axis("task")
+    _bars(figure, axis, table.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), y="task",
+          hue="of", palette={ours: PALETTE[0], PAPER: PAPER_COLOUR})
+    axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *own, *theirs]), -150), 105))
+    return figure
+
+
+def scaling(table: pd.DataFrame):
+    """Mean relative improvement over all tasks, own beside published; ``table`` of results.tables.scaling_table."""
+    means = table[table["family"] == "all"].rename(
+        columns={"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER})
+    figure, (axis,) = new_figure(width=6.5, height=0.45 * len(means) + 1.2)
+    rows = means.melt("comparison", ["this workbook", PAPER], "of", "gain")
+    _bars(figure, axis, rows.fillna({"gain": 0.0}), y="comparison", hue="of",
+          palette={"this workbook": PALETTE[0], PAPER: PAPER_COLOUR})
+    for bars, of in zip(axis.containers, ("this workbook", PAPER)):
+        axis.bar_label(bars, ["none" if np.isnan(v) else f"{v:+.1f}" for v in means[of]], padding=3, fontsize=7)
+    axis.margins(x=0.15)
+    axis.set_xlabel(f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
+    return figure
+
+
+def speedup(ratios: pd.Series, total: float, published: float = 12.0):
+    """Time ratio from scratch / fine-tuning per task (Series by task id, NaN: never reached), and of the totals."""
+    figure, (axis,) = new_figure(width=6.5, height=0.2 * max(len(ratios), 4) + 1.2)
+    rows = (ratios.astype(float) - 1.0).rename("beyond").rename_axis("task").reset_index()
+    sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1, width=0.8, linewidth=0, ax=axis)
+    for place in np.flatnonzero(ratios.isna()):
+        axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
+                      zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    axis.axvline(1.0, color="black", linewidth=0.8)
+    axis.axvline(published, color="#777777", linestyle="--", label=f"{PAPER}, totals: {published:g}x")
+    if np.isfinite(total):
+        axis.axvline(total, color=PALETTE[5], label=f"this workbook, totals: {total:.1f}x")
+    rows_tight(axis, len(ratios))
+    left, right = 0.8 * ratios.min(), 1.2 * ratios.max()
+    axis.set(xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
+             xlim=(np.nanmin([0.5, left]), np.nanmax([20.0, right])))
+    log_axis(axis, "x")
+    legend_below(figure, [axis])
+    return figure
+
+
+def pretraining_curves(records: list[dict]):
+    """Validation errors per pre-training set over steps; one column per model size, energies above forces."""
+    figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)
+    for column, record in enumerate(records):
+        sets = list(record["data"])
+        for row, (kind, unit) in enumerate((("energy", "eV"), ("force", "eV/A"))):
+            names = {f"{name}_{kind}_mae": name for name in sets}
+            rows = _history([record])[["step", *names]].rename(columns=names).melt("step", var_name="set", value_name="MAE")
+            axis = axes[row * len(records) + column]
+            _lines(axis, rows, "step", "MAE", hue="set", style="set", palette=PALETTE[:len(sets)],
+                   markers=dict(zip(sets, SET_MARKERS)))
+            axis.set(xlabel="optimiser step", ylabel=axis_label(f"{kind} MAE", unit))
+            log_axis(axis, "y")
+        axes[column].set_title(f"{record['size']} ({record['model']['n_parameters']:,} parameters)")
+    legend_below(figure, axes)
+    return figure
+
+
+def pretraining_loss(records: list[dict]):
+    """Mean training loss between validations and learning rate over steps, one line per model size."""
+    figure, axes = new_figure(1, 2, width=8.0, height=2.8)
+    table = _history([{**r, "arm": {"small": "JMP-S", "large": "JMP-L"}[r["size"]]} for r in records], "arm", "size")
+    for axis, key, words in zip(axes, ("train_loss", "lr"), ("training loss", "learning rate")):
+        _lines(axis, table, "step", key, **_arms_of(table))
+        axis.set(xlabel="optimiser step", ylabel=f"{words} (no unit)")
+    log_axis(axes[0], "y")
+    legend_below(figure, axes)
+    return figure
+
+
+# variants of a profile: the tables of jmp_lib.results.variants
+
+def by_training_size(table: pd.DataFrame):
+    """Test error against number of training structures, one panel per task, one line per arm; both axes logarithmic."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = grid(max(len(tasks), 1), columns=4, panel_height=2.4)
+    if not tasks:
+        axes[0].set_title("no variants with fewer training structures")
+    for axis, task in zip(axes, tasks):
+        wide = table[table["task"] == task]
+        rows = wide.melt(["n_train"], [arm for arm in ARMS if arm in wide], "arm", "value")
+        _lines(axis, rows, "n_train", "value", **_arms_of(rows))
+        axis.set(title=short_task(task), xlabel="training structures")
+        axis.set_ylabel(axis_label("test MAE", wide["unit"].iloc[0]), fontsize=7)
+        log_axis(axis, "x")
+        log_axis(axis, "y")
+        axis.set_xticks(wide["n_train"], [str(n) for n in wide["n_train"]])
+        axis.xaxis.minorticks_off()
+    legend_below(figure, axes)
+    return figure
+
+
+def gain_spread(table: pd.DataFrame):
+    """Relative improvement by pre-training, mean over seeds with lowest and highest as a line; one row per task.
+
+    ``table``: one row per task, comparison and seed (``variants.seed_gains``).
+    """
+    tasks = table["task"].nunique()
+    figure, (axis,) = new_figure(width=6.5, height=0.4 * max(tasks, 1) + 1.3)
+    if tasks:
+        seeds = table.groupby(["comparison", "task"]).size().groupby("comparison").max()
+        rows = table.assign(of=[f"{name}, {seeds[name]} seeds" for name in table["comparison"]])
+        colours = {of: ARM_COLOURS[of[:5]] for of in rows["of"]}
+        sns.pointplot(rows, x="gain", y="task", hue="of", palette=colours, errorbar=("pi", 100), dodge=0.26 if len(colours) > 1 else False,
+                      linestyle="none", markersize=5, err_kws={"linewidth": 2}, ax=axis)
+    else:
+        axis.set_title("no variants with other seeds")
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.set_xlabel(GAIN)
+    rows_tight(axis, tasks)
+    legend_below(figure, [axis])
+    return figure
+
+
+def ablations(table: pd.DataFrame):
+    """Relative improvement over training from scratch by pre-training recipe, one group of bars per task."""
+    shown = table[~table["variant"].str.startswith("GN-OC")].replace({"variant": {"base": "whole recipe"}})
+    figure, (axis,) = new_figure(width=6.5, height=0.14 * max(len(shown), 1) + 1.6)
+    if len(shown):
+        _bars(figure, axis, shown, y="task", hue="variant", palette=PALETTE[:shown["variant"].nunique()])
+    else:
+        axis.set_title("no ablations")
+    axis.set_xlabel(GAIN.replace("improvement", "improvement over training from scratch"))
+    return figure
+
+
+# data
+
+def element_heatmap(sets: dict):
+    """Share of the structures of each set that hold each element, in %; ``sets`` {name: structures}."""
+    counts = pd.DataFrame({name: np.sum([np.bincount(np.unique(_numbers(s)), minlength=119) for s in structures], axis=0)
+                           / max(len(structures), 1) for name, structures in sets.items()}).T * 100
+    used = counts.loc[:, counts.any()].rename(columns=dict(enumerate(chemical_symbols)))
+    figure, (axis,) = new_figure(width=max(6.0, 0.16 * used.shape[1] + 2.5), height=0.24 * len(used) + 1.1)
+    sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True, ax=axis,
+                cbar_kws={"label": "structures with it / %\n(white: none)", "format": "{x:g}"})
+    axis.tick_params(axis="x", labelsize=6, rotation=90)
+    axis.set_xlabel("element")
+    return figure
+
+
+def atoms_per_structure(sets: dict):
+    """Box plot of the number of atoms per structure of each set (whiskers: 5th and 95th percentile)."""
+    figure, (axis,) = new_figure(width=7.0, height=0.24 * len(sets) + 1.0)
+    table = pd.DataFrame([(name, len(_numbers(s))) for name, structures in sets.items() for s in structures],
+                         columns=["set", "atoms"])
+    sns.boxplot(table, x="atoms", y="set", **BOX, ax=axis)
+    axis.set(xlabel="atoms per structure", ylabel="")
+    log_axis(axis, "x")
+    return figure
+
+
+def label_distributions(sets: dict):
+    """Energy per atom after subtracting fitted element energies, and force components, of sets with both labels.
+
+    Both panels show the inner 99 % of the values, so that a few broken bonds do not squeeze the rest.
+    """
+    figure, axes = new_figure(1, 2, width=8.0, height=2.9)
+    values: dict[str, list] = {"energy": [], "force": []}
+    for name, structures in sets.items():
+        counts = np.array([np.bincount(_numbers(s), minlength=119) for s in structures], float)
+        total = np.array([float(s["energy"]) for s in structures])
+        elements = int(counts.any(axis=0).sum())
+        enough = len(structures) > 2 * elements  # else the element energies fit every energy exactly
+        label = name if enough else f"{name} (forces only: {len(structures)} structures, {elements} elements)"
+        if enough:
+            values["energy"].append((label, (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)))
+        values["force"].append((label, np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])))
+    names = [name for name, _ in values["force"]]
+    words = ("(energy − fitted element energies) / atoms, inner 99 % / eV", "force component, inner 99 % / eV Å⁻¹")
+    for axis, kind, label in zip(axes, values, words):
+        inner = {name: v[np.abs(v) <= np.percentile(np.abs(v), 99)] for name, v in values[kind]}
+        rows = pd.concat([pd.DataFrame({"set": name, "value": v}) for name, v in inner.items()], ignore_index=True)
+        sns.histplot(rows, x="value", hue="set", hue_order=names, palette=PALETTE[:len(names)], bins=40, stat="density",
+                     common_norm=False, common_bins=False, element="step", fill=False, linewidth=1.0, legend=kind == "force", ax=axis)
+        axis.set(xlabel=label, ylabel="density")
+        log_axis(axis, "y")
+    handles = axes[1].get_legend().legend_handles
+    axes[1].get_legend().remove()
+    figure.legend(handles, names, loc="outside upper center", ncols=4)
+    return figure
+
+
+def neighbour_counts(table: pd.DataFrame):
+    """Box plot of the neighbours of an atom within the official cutoff (whiskers: 5th and 95th percentile), one row for
+    each set of ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph.
+    """
+    figure, (axis,) = new_figure(width=7.0, height=0.26 * len(table) + 1.2)
+    table = table.assign(row=[f"{name} ({cutoff:g} Å)" for name, cutoff in zip(table["set"], table["cutoff / Å"])])
+    rows = table.explode("counts").astype({"counts": float})
+    sns.boxplot(rows, x="counts", y="row", **BOX, ax=axis)
+    sns.scatterplot(table, x="limit", y="row", marker="D", s=26, color=PALETTE[5], linewidth=0, zorder=3,
+                    label="limit of the main graph", ax=axis)
+    axis.set(xlabel="neighbours of an atom within the official cutoff", ylabel="")
+    log_axis(axis, "x")
+    sns.move_legend(axis, "lower left", bbox_to_anchor=(0, 1.0))
+    return figure
+
+
+def target_distributions(sets: dict, units: dict):
+    """One histogram per property: ``sets`` {task: values}, ``units`` {task: unit}."""
+    figure, axes = grid(len(sets), panel_height=1.8)
+    for axis, (name, values) in zip(axes, sets.items()):
+        sns.histplot(x=np.asarray(values, float), bins=40, color=PALETTE[0], alpha=1.0, linewidth=0, ax=axis)
+        axis.set(title=name, xlabel=axis_label("label", units.get(name, "unitless")), ylabel="structures")
+    return figure
+
+
+def pictures(structures: dict):
+    """One drawing per structure ({title: structure}): molecules face on, periodic ones with their cell."""
+    figure, axes = grid(len(structures), columns=5, panel_height=2.0)
+    for axis, (title, structure) in zip(axes, structures.items()):
+        periodic = bool(np.any(np.asarray(structure["pbc"])))
+        atoms = Atoms(numbers=_numbers(structure), positions=np.asarray(structure["pos"]),
+                      cell=np.asarray(structure["cell"]) if periodic else None, pbc=np.asarray(structure["pbc"]))
+        if not periodic:  # largest extents in the plane of the picture
+            centred = atoms.positions - atoms.positions.mean(0)
+            atoms.positions = centred @ np.linalg.svd(centred)[2].T
+        plot_atoms(atoms, axis, rotation="-75x,15y" if periodic else "", radii=0.6 if periodic else 0.9,
+                   show_unit_cell=2 if periodic else 0)
+        axis.set_title(f"{title}\n{atoms.get_chemical_formula()}", fontsize=7)
+        axis.set_axis_off()
+    return figure
+
+
+def embedding_scatter(points: pd.DataFrame, by: str, title: str = ""):
+    """t-SNE points coloured by ``by`` ("set" or "domain"); ``points`` has columns x, y, set, domain."""
+    figure, (axis,) = new_figure(width=7.6, height=5.0)
+    groups = sorted(points[by].unique()) if by == "set" else [d for d in DOMAIN_COLOURS if d in set(points[by])]
+    colours = DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
+    sns.scatterplot(points, x="x", y="y", hue=by, style=by, hue_order=groups, style_order=groups, palette=colours,
+                    markers=dict(zip(groups, SET_MARKERS * len(groups))), s=14, alpha=0.7, linewidth=0, ax=axis)
+    axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", title=title, xticks=[], yticks=[])
+    sns.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.5, title=by)
+    return figure
+
+
+# pieces
+
+def _history(records: list[dict], *names: str) -> pd.DataFrame:
+    """The learning curves of ``records`` as one tidy table, with the fields ``names`` of each record."""
+    return pd.DataFrame([{**entry, **{name: record[name] for name in names}} for record in records for entry in record["history"]])
+
+
+def _arms_of(rows: pd.DataFrame) -> dict:
+    """Colours and markers of the arms in ``rows``, in the one order that all figures have."""
+    arms = [arm for arm in ARMS if arm in set(rows["arm"])]
+    return {**BY_ARM, "hue_order": arms, "style_order": arms}
+
+
+def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
+    sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
+
+
+def _bars(figure, axis, rows: pd.DataFrame, y: str, **semantics) -> None:
+    """Horizontal bars of ``gain`` in %, first row on top, the legend below."""
+    sns.barplot(rows, x="gain", y=y, saturation=1, linewidth=0, errorbar=None, ax=axis, **semantics)
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.set_xlabel(GAIN)
+    rows_tight(axis, rows[y].nunique())
+    legend_below(figure, [axis])
+
+
+def _numbers(structure) -> np.ndarray:
+    return np.asarray(structure["atomic_numbers"])

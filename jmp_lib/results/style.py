@@ -1,0 +1,110 @@
+"""Colours, sizes, units and saving, the same for every figure.
+
+The colours are those of Okabe and Ito (2008), told apart under the common colour vision deficiencies; from-scratch arms
+are warm, pre-trained arms cool, and every arm also has its own marker.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from jmp_lib.files import write_atomically
+
+ARM_COLOURS = {"GN-OC-S": "#E69F00", "GN-OC-L": "#D55E00", "JMP-S": "#56B4E9", "JMP-L": "#0072B2"}
+ARM_MARKERS = {"GN-OC-S": "o", "GN-OC-L": "s", "JMP-S": "^", "JMP-L": "D"}
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
+           "#999999", "#882255")
+SET_MARKERS = "os^Dv<>Ph*"
+DOMAIN_COLOURS = {"molecules": "#0072B2", "large molecules": "#56B4E9", "catalysts": "#D55E00",
+                  "bulk crystals": "#009E73", "MOFs": "#CC79A7"}
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 130, "figure.constrained_layout.use": True, "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
+    "xtick.minor.width": 0.6, "ytick.minor.width": 0.6, "xtick.major.size": 3.5, "ytick.major.size": 3.5,
+    "xtick.minor.size": 2, "ytick.minor.size": 2,
+    "legend.frameon": False, "legend.fontsize": 8, "legend.title_fontsize": 9, "lines.linewidth": 1.4, "lines.markersize": 5,
+    "svg.hashsalt": "jmp", "svg.fonttype": "none",  # the same figure gives the same, small SVG file
+}
+
+
+def new_figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **kwargs):
+    """A figure of ``width`` x ``height`` inches and its axes as a flat list."""
+    sns.set_theme(style="ticks", palette=PALETTE, rc=STYLE)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **kwargs)
+    return figure, list(axes.flat)
+
+
+def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float = 2.1, **kwargs):
+    """A figure with one panel per item; left-over panels are removed."""
+    columns = max(1, min(columns, panels))
+    rows = max(1, -(-panels // columns))
+    width = width * columns / 4 if columns < 4 else width
+    figure, axes = new_figure(rows, columns, max(width, 4.5), panel_height * rows + 0.5, **kwargs)
+    for axis in axes[panels:]:
+        axis.remove()
+    return figure, axes[:panels]
+
+
+def log_axis(axis, which: str) -> None:
+    """Makes the x or y axis logarithmic with at least two plainly written ticks; call it after plotting."""
+    getattr(axis, f"set_{which}scale")("log")
+    part = getattr(axis, f"{which}axis")
+    low, high = part.get_view_interval()
+    part.set_major_formatter("{x:g}")
+    part.set_minor_formatter(NullFormatter())
+    if high < 3 * low:  # less than half a decade: evenly spaced ticks
+        part.set_major_locator(MaxNLocator(4))
+        part.set_minor_locator(NullLocator())
+    elif high < 60 * low:
+        part.set_minor_locator(LogLocator(subs=range(2, 10)))
+        part.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
+
+
+def rows_tight(axis, rows: int) -> None:
+    """First row on top, and no more than half a row of margin above and below: for charts with one row per task."""
+    axis.set_ylim(max(rows, 1) - 0.4, -0.6)
+    axis.set_ylabel("")
+
+
+def legend_below(figure, axes) -> None:
+    """One legend of all ``axes`` under the figure, where it hides nothing and costs no width."""
+    handles = {}
+    for axis in axes:
+        handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels()) if label not in handles})
+        if axis.get_legend():
+            axis.get_legend().remove()
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+
+
+def unit_text(unit: str) -> str:
+    """A unit of the tables as it is written in figures: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
+    unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
+    base, _, power = unit.partition("^")
+    return (base + power.translate(SUPERSCRIPT)).replace("/atom", " per atom")
+
+
+def axis_label(quantity: str, unit: str) -> str:
+    """``MAE / eV``, or ``MAE (no unit)`` for a number without one."""
+    written = unit_text(unit)
+    return f"{quantity} ({written})" if written == "no unit" else f"{quantity} / {written}"
+
+
+def short_task(task: str) -> str:
+    """``qm9_eps_homo`` -> ``eps_homo``: the task id without its family."""
+    return task.split("_", 1)[-1]
+
+
+def save(figure, directory, name: str) -> Path:
+    """Writes ``directory/name.png`` and ``.svg`` atomically and returns the PNG's path."""
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        with write_atomically(Path(directory) / f"{name}.{suffix}", "wb") as stream:
+            figure.savefig(stream, format=suffix, metadata=metadata, bbox_inches="tight")
+    return Path(directory) / f"{name}.png"
