@@ -14,6 +14,7 @@ from jmp_lib.__main__ import main
 from jmp_lib.data import catalog, commands, rmd17
 from jmp_lib.data.download import Source
 from jmp_lib.data.store import Store
+from jmp_lib.data.tasks import get_task
 from tests.test_download import server  # noqa: F401  (a fixture)
 
 DATA = os.environ.get("JMP_DATA")
@@ -60,7 +61,7 @@ def test_download_unpacks_archives_in_archives_once(tmp_path, monkeypatch, serve
     root = tmp_path / "root"
     found = commands.download("rmd17", root, progress=False)
     assert [str(path.relative_to(root)) for path in found] == ["rmd17/npz_data/rmd17_ethanol.npz"]
-    assert rmd17.find_files("ethanol", root).archive == found[0]
+    assert rmd17.find(get_task("rmd17_ethanol"), root) == found
     changed = found[0].stat().st_mtime_ns
     assert commands.download("rmd17", root, progress=False)[0].stat().st_mtime_ns == changed and len(server.asked) == 1
     server.data = b"PK" + server.data[2:-50]

@@ -69,9 +69,9 @@ def test_damaged_and_foreign_files(tmp_path):
     (tmp_path / "empty.extxyz").write_text("")
     (tmp_path / "page.db").write_text("<html>\n<body>sign in</body>\n" * 100)
     for name in ("cut.extxyz", "page.extxyz", "empty.extxyz"):
-        with pytest.raises(ValueError, match=f"{name} is (damaged|empty)"):
+        with pytest.raises(ValueError, match=f"{name}(: frame| is a web page| is empty)"):
             list(read_extxyz(tmp_path / name))
-    with pytest.raises(ValueError, match="page.db is damaged or not an ASE database"):
+    with pytest.raises(ValueError, match="page.db is a web page"):
         list(read_ase_db(tmp_path / "page.db"))
     with pytest.raises(FileNotFoundError, match="none.db is missing"):
         list(read_ase_db(tmp_path / "none.db"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jmp_lib.data import qm9, splits
-from jmp_lib.data.tasks import load_task_data
+from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.units import HARTREE_QM9
 
 DATA = os.environ.get("JMP_DATA")
@@ -18,6 +18,7 @@ real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the 
 
 # raw values in the order mu alpha homo lumo gap r2 zpve u0 u h g cv (D, a0^3, Hartree, a0^2, cal/(mol K))
 RAW = np.array([1.5, 9.0, -0.25, 0.08, 0.33, 26.0, 0.034, -56.5, -56.4, -56.3, -56.6, 6.3])
+TASK = get_task("qm9_u0")
 ENERGIES = ("eps_HOMO", "eps_LUMO", "delta_eps", "ZPVE", "U0", "U", "H", "G")
 WATER = [("O", 0.0, 0.1, 0.2), ("H", 0.9, 0.0, 0.0), ("H", -0.3, 0.9, 0.0)]
 
@@ -91,7 +92,7 @@ def test_raw_forms_give_the_same_molecules(tmp_path, make, name):
     with pytest.raises(FileNotFoundError, match="uncharacterized.txt is missing"):
         list(qm9.read(tmp_path / name))
     uncharacterized(tmp_path, [2, 9])
-    assert qm9.find_file(tmp_path).name == name
+    assert qm9.find(TASK, tmp_path)[0].name == name
     rejected = []
     check(list(qm9.read(tmp_path / name, rejected=rejected)), [1, 3, 4, 5, 6, 7, 8])
     assert [reason.split(",")[0] for reason in rejected] == ["gdb_2: uncharacterized", "gdb_9: uncharacterized"]
@@ -100,7 +101,7 @@ def test_raw_forms_give_the_same_molecules(tmp_path, make, name):
 def test_npz_form_and_the_split(tmp_path):
     (tmp_path / "qm9").mkdir()
     write_npz(tmp_path / "qm9", 20_003)
-    data, split = qm9.load_qm9(tmp_path)
+    data, split = qm9.load(TASK, tmp_path)
     assert split.counts == (3, 10_000, 10_000)
     assert np.array_equal(np.concatenate([split.train, split.val, split.test]), splits.shuffled(20_003))
     assert data.name == "QM9, 20003 of 130831"
@@ -117,7 +118,7 @@ def test_official_file(tmp_path):
         pos = torch.tensor([atom[1:] for atom in WATER])
         entries.append({"z": torch.tensor([8, 1, 1]), "pos": pos, "y": y, "name": "gdb"})
     torch.save(entries, tmp_path / "qm9_v3.pt")
-    first, second = qm9.read(qm9.find_file(tmp_path))
+    first, second = qm9.read(*qm9.find(TASK, tmp_path))
     assert (first["mu"], first["U0"], first["Cv"]) == (1.0, 8.0, 12.0)  # in eV already
     assert (second["id"], second["alpha"]) == (1, 3.0)
 
@@ -135,7 +136,7 @@ def test_official_file_runs_nothing(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no QM9 file in .*qm9_v3.pt from https"):
-        qm9.load_qm9(tmp_path)
+        qm9.load(TASK, tmp_path)
     write_npz(tmp_path, 4, U0=np.array([1.0, np.nan, 1.0, 1.0]))
     path = tmp_path / "qm9_parts.npz"
     with pytest.raises(ValueError, match="gdb_2: field 'U0' holds NaN"):
@@ -150,13 +151,13 @@ def test_bad_files(tmp_path):
     rejected = []
     assert len(list(qm9.read(path, rejected=rejected))) == 3 and "a structure with 0 atoms" in rejected[0]
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="cannot be read"):
         list(qm9.read(path))
     write_tar(tmp_path, 50)
     uncharacterized(tmp_path, [2])
     archive = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="cannot be read"):
         list(qm9.read(archive))
     write_sdf(tmp_path, 4)
     sdf = tmp_path / "gdb9.sdf"
@@ -171,7 +172,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="is a web page"):
         list(qm9.read(sdf))
     (tmp_path / "uncharacterized.txt").write_text("2 C C C\n3054 compounds\n")
-    with pytest.raises(ValueError, match="names 1 molecules; the list has 3054"):
+    with pytest.raises(ValueError, match="names 1 molecules, the list has 3054"):
         list(qm9.read(archive))
 
 
@@ -203,6 +204,6 @@ def test_the_order_is_that_of_the_numbers(tmp_path):
     with np.load(tmp_path / "qm9_parts.npz") as archive:
         turned = {key: archive[key][::-1] if archive[key].shape == (n,) else archive[key] for key in archive.files}
     np.savez(tmp_path / "qm9_parts.npz", **turned)
-    data, _ = qm9.load_qm9(tmp_path)
+    data, _ = qm9.load(TASK, tmp_path)
     assert np.array_equal(data.ids, np.arange(n))
     assert data[5]["mu"] == raw_of(6)[0]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import qmof, splits
-from jmp_lib.data.tasks import load_task_data
+from jmp_lib.data.tasks import get_task, load_task_data
 
 DATA = os.environ.get("JMP_DATA")
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
+TASK = get_task("qmof_bandgap")
 CELL = np.array([[5.0, 0, 0], [1.0, 6.0, 0], [0.5, -0.5, 7.0]])
 
 
@@ -77,13 +78,13 @@ def test_cif_files_and_npz_agree(tmp_path):
             path = folder / f"qmof-{i:07d}.cif"
             path.write_text(cif(i))
             archive.add(path, path.name)
-    assert qmof.find_file(tmp_path) == npz  # CIF files alone have no labels
+    assert qmof.find(TASK, tmp_path) == [npz]  # CIF files alone have no labels
     with pytest.raises(FileNotFoundError, match="put the table qmof.csv"):
         list(qmof.read(folder))
     with open(tmp_path / "qmof.csv", "w", newline="") as stream:
         rows = [[f"qmof-{i:07d}", 0.1 * i] for i in range(4)]
         csv.writer(stream).writerows([["qmof_id", "outputs.pbe.bandgap"], *rows])
-    assert qmof.find_file(tmp_path) == folder
+    assert qmof.find(TASK, tmp_path) == [folder]
     expected = list(qmof.read(npz))
     for path in (folder, tmp_path / "relaxed_structures.tar.gz"):
         for ours, theirs in zip(qmof.read(path), expected, strict=True):
@@ -101,7 +102,7 @@ def test_cif_files_and_npz_agree(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no QMOF file in .*qmof_structure_data.json from https://figshare"):
-        qmof.load_qmof(tmp_path)
+        qmof.load(TASK, tmp_path)
     path = write_json(tmp_path, [about(1), about(2)], [entry(1), entry(3)])
     with pytest.raises(ValueError, match="qmof-0000002 in one list, qmof-0000003 in the other"):
         list(qmof.read(path))
@@ -118,7 +119,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="cut short"):
         list(qmof.read(path))
     path.write_text('{"error": 404}')
-    with pytest.raises(ValueError, match="does not begin as a list"):
+    with pytest.raises(ValueError, match="is not a JSON list"):
         list(qmof.read(path))
     npz = write_npz(tmp_path / "qmof.npz", 3, cellpar=np.tile([5.0, 6.0, 7.0, 90.0, 180.0, 90.0], (3, 1)))
     rejected = []

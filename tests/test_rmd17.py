@@ -3,14 +3,16 @@
 import csv
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jmp_lib import units
 from jmp_lib.data import rmd17, splits
-from jmp_lib.data.tasks import TASKS, load_task_data
+from jmp_lib.data.tasks import TASKS, get_task, load_task_data
 
+ETHANOL_TASK = get_task("rmd17_ethanol")
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1], dtype=np.uint8)
 
 
@@ -36,7 +38,7 @@ def write_parts(folder, n=100, **changes):
 
 def test_parts_are_converted_once_and_split(tmp_path):
     write_parts(tmp_path / "rmd17", n=1000)
-    data, split = rmd17.load_rmd17("ethanol", tmp_path)
+    data, split = rmd17.load(ETHANOL_TASK, tmp_path)
     raw = [frames(1000, seed=1), frames(1000, seed=2)]
     assert split.counts == (950, 50, 1000)
     assert np.array_equal(np.concatenate([split.train, split.val]), splits.shuffled(1000))
@@ -49,44 +51,15 @@ def test_parts_are_converted_once_and_split(tmp_path):
     assert not data.periodic
 
 
-@pytest.mark.parametrize("place", ["", "rmd17", "npz_data", "rmd17/npz_data"])
+@pytest.mark.parametrize("place", ["", "rmd17", "npz_data", "rmd17/npz_data", "raw/rmd17/npz_data"])
 def test_archive_is_found_and_goes_before_the_parts(tmp_path, place):
     write_parts(tmp_path)
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     np.savez(tmp_path / place / "rmd17_ethanol.npz", **frames(1500))
-    data, split = rmd17.load_rmd17("ethanol", tmp_path)
+    data, split = rmd17.load(ETHANOL_TASK, tmp_path)
     assert split.counts == (950, 50, 500)
     assert np.array_equal(np.concatenate([split.train, split.val, split.test]), splits.shuffled(1500))
     assert "1500 frames of rmd17_ethanol.npz" in data.description
-
-
-def write_archive(folder, n=1500):
-    (folder / "npz_data").mkdir(parents=True)
-    (folder / "splits").mkdir()
-    np.savez(folder / "npz_data" / "rmd17_ethanol.npz", **frames(n))
-    rows = np.random.default_rng(3).permutation(n)
-    np.savetxt(folder / "splits" / "index_train_02.csv", rows[:1000], fmt="%d")
-    np.savetxt(folder / "splits" / "index_test_02.csv", rows[1000:], fmt="%d")
-    return rows
-
-
-def test_shipped_splits_of_the_archive(tmp_path):
-    rows = write_archive(tmp_path)
-    data, split = rmd17.load_rmd17("ethanol", tmp_path, shipped_split=2)
-    assert split.counts == (950, 50, 500)
-    assert np.array_equal(np.concatenate([split.train, split.val]), rows[:1000][splits.shuffled(1000)])
-    assert np.array_equal(split.test, rows[1000:])
-    assert "shipped split 2" in data.description
-    with pytest.raises(FileNotFoundError, match="index_train_03.csv is missing.*rmd17.tar.bz2"):
-        rmd17.load_rmd17("ethanol", tmp_path, shipped_split=3)
-    with pytest.raises(ValueError, match="no shipped rMD17 split 6"):
-        rmd17.load_rmd17("ethanol", tmp_path, shipped_split=6)
-    (tmp_path / "splits" / "index_test_02.csv").write_text("1500\n")
-    with pytest.raises(ValueError, match="frames outside the 1500"):
-        rmd17.load_rmd17("ethanol", tmp_path, shipped_split=2)
-    (tmp_path / "splits" / "index_test_02.csv").write_text("<html>")
-    with pytest.raises(ValueError, match="not a list of whole numbers"):
-        rmd17.load_rmd17("ethanol", tmp_path, shipped_split=2)
 
 
 def cut(path):
@@ -117,19 +90,19 @@ endless[5] = np.inf
     "spoil, words",
     [
         (lambda path: path.unlink(), "rmd17_ethanol_train_01.npz is missing"),
-        (cut, "is damaged"),
-        (flip, "is damaged"),
+        (cut, "cannot be read"),
+        (flip, "cannot be read"),
         (html, "is a web page"),
         (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: np.savez(path, nuclear_charges=np.array([None])), "pickled"),
-        (rewrite(forces=None), "has no array 'forces', so it is not an rMD17 file"),
+        (rewrite(coords=np.array([None])), "pickled"),
+        (rewrite(forces=None), "has no array 'forces'"),
         (rewrite(forces=np.zeros((100, 8, 3))), r"array 'forces' has shape \(100, 8, 3\)"),
         (rewrite(coords=np.zeros((99, 9, 3))), r"array 'coords' has shape \(99, 9, 3\)"),
-        (rewrite(energies=np.zeros((100, 1))), r"energies of shape \(100, 1\)"),
-        (rewrite(energies=np.zeros(())), r"energies of shape \(\)"),
+        (rewrite(energies=np.zeros((100, 1))), r"array 'energies' has shape \(100, 1\)"),
+        (rewrite(energies=np.zeros(())), r"array 'energies' has shape \(\)"),
         (rewrite(energies=endless), "frame 5, array 'energies' holds NaN or infinity"),
         (rewrite(forces=with_nan), "frame 17, array 'forces' holds NaN or infinity"),
-        (rewrite(nuclear_charges=np.full(9, 6)), "does not hold ethanol"),
+        (rewrite(nuclear_charges=np.full(9, 6)), "where ethanol has"),
         (rewrite(nuclear_charges=ETHANOL[::-1]), "list their atoms in different orders"),
         (rewrite(old_indices=frames(100, seed=2)["old_indices"]), "share frames"),
     ],
@@ -149,14 +122,14 @@ def test_a_bad_file_gets_one_sentence(tmp_path, spoil, words):
 def test_no_flipped_bit_changes_the_numbers_silently(tmp_path):
     path = tmp_path / "rmd17_ethanol.npz"
     np.savez(path, **frames(20))
-    good, before = path.read_bytes(), rmd17.read_frames(path, "ethanol")
+    good, before = path.read_bytes(), rmd17.read_arrays(path, "ethanol", "get it again")
     refused = 0
     for position in np.random.default_rng(4).integers(0, len(good), size=200):
         content = bytearray(good)
         content[position] ^= 0x10
         path.write_bytes(content)
         try:
-            after = rmd17.read_frames(path, "ethanol")
+            after = rmd17.read_arrays(path, "ethanol", "get it again")
         except ValueError:
             refused += 1
         else:  # a bit of the zip's own headers that carries no data
@@ -166,9 +139,9 @@ def test_no_flipped_bit_changes_the_numbers_silently(tmp_path):
 
 def test_nothing_there_and_no_such_molecule(tmp_path):
     with pytest.raises(FileNotFoundError, match="no rMD17 file of aspirin.*figshare.*put it in"):
-        rmd17.load_rmd17("aspirin", tmp_path)
+        rmd17.load(get_task("rmd17_aspirin"), tmp_path)
     with pytest.raises(ValueError, match="no molecule 'water'"):
-        rmd17.load_rmd17("water", tmp_path)
+        rmd17.load(SimpleNamespace(suffix="water"), tmp_path)
     with pytest.raises(ValueError, match="needs data_root"):
         load_task_data("rmd17_ethanol", data="published")
 

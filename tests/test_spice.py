@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import spice, splits
-from jmp_lib.data.tasks import load_task_data
+from jmp_lib.data.tasks import get_task, load_task_data
 
 DATA = os.environ.get("JMP_DATA")
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
@@ -75,7 +75,7 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
     assert data.train.ids.tolist() == order[:8].tolist()
     assert data.test.ids.tolist() == order[10:].tolist()
     assert data.name == "SPICE solvated_amino_acids, 11 of 1300 (published)"
-    assert spice.find_file("dipeptides", tmp_path) == upstream[0]  # although too few to split
+    assert spice.find(get_task("spice_dipeptides"), tmp_path) == [upstream[0]]  # although too few to split
     with pytest.raises(ValueError, match="too few"):
         load_task_data("spice_dipeptides", "published", tmp_path)
 
@@ -83,7 +83,7 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
 def test_a_part_is_cut_from_the_upstream_file(upstream, tmp_path):
     target = tmp_path / "solvated_amino_acids.h5"
     assert spice.cut(upstream[0], "solvated_amino_acids", target) == 2
-    assert spice.find_file("solvated_amino_acids", tmp_path) == target
+    assert spice.find(get_task("spice_solvated_amino_acids"), tmp_path) == [target]
     for ours, theirs in zip(spice.read(target), spice.read(upstream[0], "solvated_amino_acids"), strict=True):
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
@@ -104,7 +104,7 @@ def test_official_file_without_subset_field(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SPICE file with dipeptides in .*SPICE-1.1.4.hdf5 from https"):
-        spice.load_spice("dipeptides", tmp_path)
+        spice.load(get_task("spice_dipeptides"), tmp_path)
     with pytest.raises(ValueError, match="'pubchem' is no part of SPICE"):
         list(spice.read(tmp_path / "x.hdf5", "pubchem"))
     path = tmp_path / "SPICE-1.1.4.hdf5"
@@ -127,7 +127,7 @@ def test_bad_files(tmp_path):
         list(spice.read(path))
     write(path, {"ala": molecule(40, 300, 1, AMINO)})
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="cannot be read"):
         list(spice.read(path))
     path.write_text("<html>")
     with pytest.raises(ValueError, match="web page"):

@@ -1,100 +1,97 @@
-"""Structures to and from extended XYZ files and ASE databases, so that a store locks nobody in.
+"""Structures to and from ``ase.Atoms``, extended XYZ (plain, ``.xz``, ``.gz``) and ASE databases, one after the other.
 
-What a structure has comes back: pos (float32, all digits), atomic_numbers, cell, pbc, tags, fixed, forces (eV/Å),
-energy (eV), scalar targets, texts and id. Foreign files are read too: energy and forces as ASE finds them.
+Units are eV, Å, eV/Å on both sides. Scalar targets and texts (``sid``, ``group``) travel in ``info``.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-import os
+import lzma
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from jmp_lib.data.formats import opened
+from jmp_lib.files import replacing, write_atomically
+
 _ARRAYS = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces"}
+_OPENERS = {".xz": (lzma.open, "an xz file", b"\xfd7zXZ"), ".gz": (gzip.open, "a gzip file", b"\x1f\x8b")}
+
+
+def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
+    """Lines of a plain or compressed text; ``ValueError`` (one sentence) where the file turns out cut short or altered."""
+    opener, what, magic = _OPENERS.get(Path(path).suffix, (open, "an extended XYZ file", b""))
+    with opened(path, what, magic, mend=mend), opener(path, "rt", encoding="utf-8") as stream:
+        yield from stream
+
+
+def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
+    """Frames of an extended XYZ file as ASE reads them, one in memory at a time.
+
+    ASE parses each frame but does not find them: its ``iread`` ends at the first blank line without a word and walks
+    through a compressed file twice, its ``ixyzchunks`` takes the first digit for the number of atoms. Raises
+    ``FileNotFoundError`` or ``ValueError``, one sentence with file, frame and mend.
+    """
+    from ase.io.extxyz import read_xyz
+
+    lines = read_lines(path, mend=mend)
+    for number, head in enumerate(line for line in lines if line.strip()):
+        if not head.strip().isdigit():
+            raise ValueError(f"{path}: frame {number} begins with {head.strip()[:40]!r}, not with a number of atoms; {mend}")
+        frame = [head, *islice(lines, int(head) + 1)]
+        if len(frame) < int(head) + 2:
+            raise ValueError(f"{path}: frame {number} ends after {max(len(frame) - 2, 0)} of {int(head)} atoms; {mend}")
+        try:
+            (atoms,) = read_xyz(io.StringIO("".join(frame)), slice(None))
+        except Exception as error:  # ASE raises many kinds for text that is not its format
+            raise ValueError(f"{path}: frame {number} is not extended XYZ ({error}); {mend}") from None
+        yield atoms
+
+
+def read_extxyz(path: str | Path) -> Iterator[dict]:
+    """Structures of an extended XYZ file; raises as :func:`read_frames`."""
+    yield from (from_ase(atoms, number) for number, atoms in enumerate(read_frames(path, mend="get it again")))
 
 
 def write_extxyz(path: str | Path, structures: Iterable[dict]) -> int:
     """Write structures as extended XYZ (``.extxyz``), all digits kept; returns how many. The file appears when complete."""
-    path, count = Path(path), 0
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            for structure in structures:
-                stream.write(_frame(structure))
-                count += 1
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    count = 0
+    with write_atomically(path) as stream:
+        for structure in structures:
+            stream.write(_frame(structure))
+            count += 1
     return count
 
 
-def read_extxyz(path: str | Path) -> Iterator[dict]:
-    """Structures of an extended XYZ file one after the other; units are taken to be eV and Å.
+def read_ase_db(path: str | Path) -> Iterator[dict]:
+    """Structures of an ASE database; ``FileNotFoundError`` or ``ValueError``, one sentence."""
+    from ase.db import connect
 
-    Raises ``FileNotFoundError`` for no file, ``ValueError`` (one sentence) for one that is cut short or not extended XYZ.
-    """
-    from ase.io import iread
-
-    path, number = Path(path), -1
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; name an extended XYZ file")
-    frames = iread(path, index=":", format="extxyz")
-    while True:
-        try:
-            atoms = next(frames)
-        except StopIteration:
-            if number < 0:
-                raise ValueError(f"{path} is empty; name an extended XYZ file") from None
-            return
-        except Exception as error:  # ase raises many kinds for text that is not its format
-            place = f"after frame {number}" if number >= 0 else "at its start"
-            raise ValueError(f"{path} is damaged or not extended XYZ ({place}): {error}; get it again") from None
-        number += 1
-        yield from_ase(atoms, number)
+    with opened(path, "an ASE database (.db)", b"SQLite format 3\0", mend="get it again"):
+        for number, row in enumerate(connect(path, use_lock_file=False).select(sort="id")):
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs | (json.loads(row.data["jmp"]) if "jmp" in row.data else {}))
+            yield from_ase(atoms, number)
 
 
 def write_ase_db(path: str | Path, structures: Iterable[dict]) -> int:
     """Write structures as an ASE database (SQLite, ``.db``); returns how many. The file appears when complete."""
     from ase.db import connect
 
-    path, count = Path(path), 0
-    if path.suffix != ".db":
+    if Path(path).suffix != ".db":
         raise ValueError(f"{path}: an ASE database is told by its name, which must end in .db")
-    temporary = path.with_name(path.stem + ".partial.db")
-    temporary.unlink(missing_ok=True)
-    try:
-        with connect(temporary, use_lock_file=False) as database:
-            for structure in structures:
-                database.write(to_ase(structure), data={"jmp": json.dumps(_extra(structure))})
-                count += 1
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    count = 0
+    with replacing(path) as temporary, connect(temporary, type="db", use_lock_file=False) as database:
+        for structure in structures:
+            database.write(to_ase(structure), data={"jmp": json.dumps(_extra(structure))})
+            count += 1
     return count
-
-
-def read_ase_db(path: str | Path) -> Iterator[dict]:
-    """Structures of an ASE database one after the other; raises as :func:`read_extxyz`."""
-    import sqlite3
-
-    from ase.db import connect
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; name an ASE database")
-    try:
-        for number, row in enumerate(connect(path, use_lock_file=False).select(sort="id")):
-            atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs)
-            atoms.info.update(json.loads(row.data["jmp"]) if "jmp" in row.data else {})
-            yield from_ase(atoms, number)
-    except (sqlite3.DatabaseError, ValueError, KeyError, AssertionError) as error:
-        raise ValueError(f"{path} is damaged or not an ASE database (.db): {error}; get it again") from None
 
 
 def to_ase(structure: dict) -> Atoms:
@@ -102,13 +99,15 @@ def to_ase(structure: dict) -> Atoms:
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.constraints import FixAtoms
 
+    fields = {key: np.asarray(structure[key]) for key in _ARRAYS if key in structure}
     atoms = Atoms(
-        numbers=structure["atomic_numbers"], positions=structure["pos"], cell=structure.get("cell"),
-        pbc=structure.get("pbc", False), tags=structure.get("tags", np.full(len(structure["pos"]), 2)),
+        numbers=fields["atomic_numbers"], positions=fields["pos"], cell=fields.get("cell"), pbc=fields.get("pbc", False),
+        tags=fields.get("tags", 2),
     )  # fmt: skip
-    if np.any(structure.get("fixed", False)):
-        atoms.set_constraint(FixAtoms(mask=structure["fixed"]))
-    labels = {key: structure[key] for key in ("energy", "forces") if key in structure}
+    if fields.get("fixed", np.zeros(1)).any():
+        atoms.set_constraint(FixAtoms(mask=fields["fixed"]))
+    labels = {"forces": fields["forces"]} if "forces" in fields else {}
+    labels |= {"energy": float(structure["energy"])} if "energy" in structure else {}
     if labels:
         atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info.update(_extra(structure))
@@ -145,30 +144,28 @@ def from_ase(atoms: Atoms, number: int = 0) -> dict:
 
 def _extra(structure: dict) -> dict:
     """What ASE has no place for: id, scalar targets, texts."""
-    extra = {key: value for key, value in structure.items() if key not in _ARRAYS | {"energy"}}
+    extra = {key: structure[key] for key in structure.keys() if key not in _ARRAYS | {"energy"}}
     return {key: value if isinstance(value, (str, int)) else float(value) for key, value in extra.items()}
 
 
 def _frame(structure: dict) -> str:
-    """One frame of extended XYZ; float32 with 9 digits and float64 with 17 come back as they were."""
-    extra = _extra(structure)
-    head = []
-    if np.any(structure.get("cell", 0.0)):
-        head.append('Lattice="' + " ".join(repr(float(x)) for x in np.ravel(structure["cell"])) + '"')
+    """One frame of extended XYZ; float32 with 9 digits and float64 with 17 come back as they were (ASE writes 8 decimals)."""
+    natoms = len(structure["pos"])
+    given = {key: np.asarray(structure[key]) for key in _ARRAYS if key in structure}
     columns = [("species", "S", 1), ("pos", "R", 3), ("tags", "I", 1), ("move_mask", "L", 1)]
-    columns += [("forces", "R", 3)] if "forces" in structure else []
+    columns += [("forces", "R", 3)] if "forces" in given else []
+    head = ['Lattice="' + " ".join(repr(float(x)) for x in np.ravel(given["cell"])) + '"'] if np.any(given.get("cell", 0)) else []
     head.append("Properties=" + ":".join(f"{name}:{kind}:{width}" for name, kind, width in columns))
     if "energy" in structure:
         head.append(f"energy={float(structure['energy'])!r}")
-    for key, value in extra.items():
+    for key, value in _extra(structure).items():
         head.append(f"{key}={json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)}")
-    head.append('pbc="' + " ".join("T" if p else "F" for p in structure.get("pbc", (False,) * 3)) + '"')
-    natoms = len(structure["pos"])
-    tags, fixed = structure.get("tags", np.full(natoms, 2)), structure.get("fixed", np.zeros(natoms, dtype=bool))
+    head.append('pbc="' + " ".join("T" if p else "F" for p in given.get("pbc", np.zeros(3))) + '"')
     lines = [str(natoms), " ".join(head)]
+    tags, fixed = given.get("tags", np.full(natoms, 2)), given.get("fixed", np.zeros(natoms, dtype=bool))
     for i in range(natoms):
-        words = [chemical_symbols[structure["atomic_numbers"][i]], *(f"{x:.9g}" for x in structure["pos"][i])]
+        words = [chemical_symbols[given["atomic_numbers"][i]], *(f"{x:.9g}" for x in given["pos"][i])]
         words += [str(int(tags[i])), "F" if fixed[i] else "T"]
-        words += [f"{x:.9g}" for x in structure["forces"][i]] if "forces" in structure else []
+        words += [f"{x:.9g}" for x in given["forces"][i]] if "forces" in given else []
         lines.append(" ".join(words))
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jmp_lib.data.files import read_npz
+from jmp_lib.data.formats import read_npz
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import file_sha256
 from jmp_lib.paths import MINI_DIR

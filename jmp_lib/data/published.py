@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,24 +17,8 @@ from jmp_lib.data.structures import StructureSet
 if TYPE_CHECKING:
     from jmp_lib.data.tasks import Task
 
-# family -> function(task, data_root, fold) that reads its files
-LOADERS: dict[str, Callable[..., tuple[StructureSet, splits.Split]]] = {
-    "qm9": lambda task, root, fold: qm9.load_qm9(root),
-    "rmd17": lambda task, root, fold: rmd17.load_rmd17(task.suffix, root),
-    "md22": lambda task, root, fold: md22.load_md22(task.suffix, root),
-    "spice": lambda task, root, fold: spice.load_spice(task.suffix, root),
-    "matbench": lambda task, root, fold: matbench.load_matbench(task.suffix, root, fold),
-    "qmof": lambda task, root, fold: qmof.load_qmof(root),
-}
-# family -> function(task, data_root) that finds its files without reading them
-FINDERS: dict[str, Callable] = {
-    "qm9": lambda task, root: qm9.find_file(root),
-    "rmd17": lambda task, root: rmd17.find_files(task.suffix, root),
-    "md22": lambda task, root: md22.find_file(task.suffix, root),
-    "spice": lambda task, root: spice.find_file(task.suffix, root),
-    "matbench": lambda task, root: matbench.find_file(task.suffix, root),
-    "qmof": lambda task, root: qmof.find_file(root),
-}
+# family -> its module: functions find(task, root), load(task, root, fold), mend(task, root)
+MODULES = {"qm9": qm9, "rmd17": rmd17, "md22": md22, "spice": spice, "matbench": matbench, "qmof": qmof}
 
 
 def load(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -53,17 +36,16 @@ def load(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[Struc
 @lru_cache(maxsize=2)
 def _load(family: str, suffix: str, root: str, fold: int, state: tuple) -> tuple[StructureSet, splits.Split]:
     """What the loader of ``family`` reads; kept while the files stay as they are (reading QM9 takes half a minute)."""
-    return LOADERS[family](SimpleNamespace(family=family, suffix=suffix), root, fold)
+    return MODULES[family].load(SimpleNamespace(family=family, suffix=suffix), root, fold)
 
 
 def _state(task: Task, root: str | Path) -> tuple:
     """(path, bytes, time of the last change) of the files of ``task``; empty where they are not found (yet)."""
     try:
-        found = FINDERS[task.family](task, root)
+        found = MODULES[task.family].find(task, root)
     except (FileNotFoundError, ValueError):
         return ()
-    files = [Path(str(item)) for item in (found if isinstance(found, tuple | list) else [found]) if item]
-    return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
+    return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in found)
 
 
 def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
@@ -76,7 +58,7 @@ def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool 
         if thorough:
             load(task, data_root, fold)
         else:
-            FINDERS[task.family](task, data_root)
+            MODULES[task.family].find(task, data_root)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
@@ -84,11 +66,4 @@ def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool 
 
 def mend(task: Task, data_root: str | Path = "DATA_ROOT") -> str:
     """Where the files of ``task`` come from and where to put them."""
-    return {
-        "qm9": lambda: qm9.mend(data_root),
-        "rmd17": lambda: rmd17.mend(task.suffix, data_root),
-        "md22": lambda: md22.mend(md22.molecule_of(task.suffix), data_root),
-        "spice": lambda: spice.mend(task.suffix, data_root),
-        "matbench": lambda: matbench.mend(task.suffix, data_root),
-        "qmof": lambda: qmof.mend(data_root),
-    }[task.family]()
+    return MODULES[task.family].mend(task, data_root)

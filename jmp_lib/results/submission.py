@@ -89,7 +89,7 @@ def _values(results_dir: Path, record: dict, data_root) -> tuple[str, np.ndarray
     if record["n_test"] != len(test):
         return f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)", None
     try:
-        if len(files.load_matbench(task.suffix, data_root or "data")[0]) != total:
+        if len(files.load(task, data_root or "data")[0]) != total:
             return f"only a part of the file of {task.suffix} is at hand", None
         predicted = load_predictions(results_dir, record)[1]
     except (FileNotFoundError, ValueError) as error:
@@ -104,7 +104,7 @@ def _values(results_dir: Path, record: dict, data_root) -> tuple[str, np.ndarray
 
 def _new_task(task: str, data_root):
     """The package's task with the targets of the local file (it would download them itself)."""
-    data, _ = files.load_matbench(task, data_root or "data")
+    data, _ = files.load(get_task(f"matbench_{task}"), data_root or "data")
     made = _package().MatbenchTask(f"matbench_{task}", autoload=False)
     index = [files.official_id(task, int(row)) for row in data.ids]
     made.df = pd.DataFrame({"structure": None, made.metadata.target: data.scalars["y"]}, index=index)

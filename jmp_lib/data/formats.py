@@ -1,0 +1,176 @@
+"""What the readers of the published sets share: finding a file, opening npz, HDF5 and JSON safely, checking shapes.
+
+Every reader is of one shape. ``find(task, root)`` gives the files at hand, ``load(task, root, fold)`` the set and its
+split, ``mend(task, root)`` where the files come from; ``read(path, ...)`` gives the structures of one file. An error in
+a file is one sentence with the file and the mend (:func:`jmp_lib.files.reading`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from jmp_lib.data.collect import part_name, to_set
+from jmp_lib.data.structures import StructureSet
+from jmp_lib.files import reading
+from jmp_lib.paths import FACTS_DIR
+
+ROWS = 512  # frames of an HDF5 group read at a time
+
+
+def source_url(dataset: str, use: str | None = None, **more: str) -> str:
+    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when there is none."""
+    wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
+    with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if all(row[key] == value for key, value in wanted.items()):
+                return row["url"]
+    raise KeyError(f"downloads.csv has no row with {wanted}")
+
+
+def folder_of(name: str, root: str | Path) -> Path:
+    """Where the files of set ``name`` are to be put."""
+    return Path(root) if Path(root).name == name else Path(root) / name
+
+
+def folders_of(name: str, root: str | Path, subfolders: Iterable[str] = ("",)) -> list[Path]:
+    """Where the files of set ``name`` are looked for: in ``root`` and ``root/name``, and in their ``subfolders``."""
+    root = Path(root).expanduser()
+    return [base / sub for base in (root, root / name) for sub in subfolders]
+
+
+def first_file(
+    patterns: Iterable[str], folders: Iterable[Path], missing: str, serves: Callable[[Path], object] = bool
+) -> Path:
+    """The file of the first pattern that is in one of ``folders`` and ``serves``; else ``FileNotFoundError(missing)``."""
+    found = (path for pattern in patterns for folder in folders for path in sorted(folder.glob(pattern)) if serves(path))
+    if (path := next(found, None)) is None:
+        raise FileNotFoundError(missing)
+    return path
+
+
+def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
+    """The set of ``structures``; its name says how many of ``total`` are at hand. ``{n}`` of the description is their number."""
+    found = list(structures)
+    return to_set(part_name(name, len(found), total), found, description.format(n=len(found)), where=str(path))
+
+
+def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Path:
+    """The path of a file that begins as ``what`` (an npz archive, a gzip file, ...) does.
+
+    magic: first bytes that such a file has, or several of which one. Raises ``FileNotFoundError`` when there is no such
+    file and ``ValueError`` when it is empty, a web page, a git-lfs pointer or something else; ``mend`` closes each message.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {mend}")
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise ValueError(f"{path} is empty; {mend}")
+    if head.lstrip()[:1] == b"<":
+        raise ValueError(f"{path} is a web page (html), not {what}: the download was answered by a page; {mend}")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a git-lfs pointer, not the file itself; {mend}")
+    if not head.startswith(magic):
+        raise ValueError(f"{path} is not {what}; {mend}")
+    return path
+
+
+@contextmanager
+def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Iterator[Path]:
+    """:func:`check_head`, and :func:`jmp_lib.files.reading` around what is done with the file."""
+    path = check_head(path, what, magic, mend=mend)
+    with reading(path, mend):
+        yield path
+
+
+def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], **sizes: int) -> None:
+    """Raise ``ValueError`` unless each array has its shape, a tuple of numbers and names; a name is one size everywhere.
+
+    >>> check_shapes({"R": np.zeros((7, 3, 3)), "z": np.ones(3)}, {"R": ("frames", "atoms", 3), "z": ("atoms",)})
+    """
+    for key, shape in shapes.items():
+        found = arrays[key].shape
+        if len(found) == len(shape):
+            sizes |= {name: n for name, n in zip(shape, found, strict=True) if isinstance(name, str) and name not in sizes}
+        needed = tuple(sizes.get(name, name) for name in shape)
+        if found != needed:
+            raise ValueError(f"array {key!r} has shape {found} where ({', '.join(map(str, needed))}) is needed")
+
+
+def read_npz(
+    path: str | Path, shapes: Mapping[str, tuple] | None = None, optional: Iterable[str] | None = (), *, mend: str
+) -> dict[str, np.ndarray]:
+    """Arrays of an npz archive, nothing in it executed (no pickle).
+
+    shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None (None: all arrays). optional:
+    others, read where they are there and no pickled objects (None: all others). Raises ``FileNotFoundError`` or
+    ``ValueError``, one sentence.
+    """
+    with opened(path, "an npz archive", b"PK", mend=mend), np.load(path, allow_pickle=False) as archive:
+        missing = [key for key in shapes or () if key not in archive.files]
+        if missing:
+            found = ", ".join(archive.files) or "nothing"
+            raise ValueError(f"{path} has no array {', '.join(map(repr, missing))} (it has {found}); {mend}")
+        try:
+            arrays = {key: archive[key] for key in (archive.files if shapes is None else shapes)}
+        except ValueError as error:
+            if "pickle" in str(error).lower():
+                raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}") from None
+            raise
+        check_shapes(arrays, {key: shape for key, shape in (shapes or {}).items() if shape is not None})
+        for key in set(archive.files if optional is None else optional) & (set(archive.files) - set(arrays)):
+            try:
+                arrays[key] = archive[key]
+            except ValueError:  # a pickled object: stays closed
+                continue
+        return arrays
+
+
+@contextmanager
+def open_h5(path: str | Path, *, mend: str):
+    """An open ``h5py.File``; whatever goes wrong with it is one sentence."""
+    import h5py
+
+    with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), h5py.File(path, "r") as file:
+        yield file
+
+
+def dataset(group, key: str, where: str, kind: str = ""):
+    """Data set ``key`` of an HDF5 group; ``ValueError`` where there is none, or none of the numpy kinds ``kind``."""
+    import h5py
+
+    found = group.get(key) if isinstance(group, h5py.Group) else None
+    if not isinstance(found, h5py.Dataset):
+        names = ", ".join(list(group)[:8]) if isinstance(group, h5py.Group) else "no group"
+        raise ValueError(f"{where} has no {key!r} (it has {names}), so this is another kind of file")
+    if kind and (found.dtype.kind not in kind or not found.shape):
+        raise ValueError(f"{where}: {key!r} does not hold whole numbers")
+    return found
+
+
+def h5_rows(group, keys: Iterable[str], where: str) -> Iterator[tuple[int, tuple]]:
+    """(row, (row of each data set)) of data sets with one length, some hundred rows in memory at a time."""
+    arrays = [dataset(group, key, where) for key in keys]
+    if len({len(array) for array in arrays}) > 1:
+        lengths = ", ".join(f"{key} {len(array)}" for key, array in zip(keys, arrays, strict=True))
+        raise ValueError(f"{where}: the numbers of frames differ ({lengths})")
+    for start in range(0, len(arrays[0]), ROWS):
+        blocks = [array[start : start + ROWS] for array in arrays]
+        for offset in range(len(blocks[0])):
+            yield start + offset, tuple(block[offset] for block in blocks)
+
+
+def json_items(stream, prefix: str) -> Iterator:
+    """The items at ``prefix`` of a JSON text, one at a time: ``item`` of a list, ``data.item`` of the list ``data``."""
+    import ijson
+
+    try:
+        yield from ijson.items(stream, prefix, use_float=True)
+    except ijson.JSONError as error:
+        raise ValueError(f"{Path(stream.name).name} is cut short or not JSON: {error}") from None
