@@ -96,7 +96,10 @@ def test_bad_files(tmp_path):
 
 def test_splits_keep_copies_and_groups_together(tmp_path):
     frames = waters(40)
-    write(tmp_path / "a.extxyz", [*frames, *frames[:5]])
+    turned = [atoms.copy()[[2, 0, 1]] for atoms in frames[:5]]
+    for atoms in turned:
+        atoms.rotate(40, (1, 2, 3))
+    write(tmp_path / "a.extxyz", [*frames, *turned])
     data = read_own(tmp_path / "a.extxyz", ["gap"], ["eV"], group_key="source")
     split = split_own(data, "random")
     part = {row: name for name in ("train", "val", "test") for row in getattr(split, name)}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from jmp_lib.data.copies import copies
 from jmp_lib.data.exchange import from_ase
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.own.read import read_source
@@ -30,6 +32,11 @@ class OwnData:
     units: dict[str, str]
     groups: np.ndarray | None
     given: np.ndarray | None
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """(S,) int64: the first structure that each one is a copy of (:mod:`jmp_lib.data.copies`)."""
+        return copies(self.structures)
 
     @property
     def forces(self) -> bool:

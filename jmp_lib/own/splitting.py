@@ -6,7 +6,7 @@ import numpy as np
 
 from jmp_lib.data.splits import Split, shuffled
 from jmp_lib.own.dataset import OwnData
-from jmp_lib.own.findings import formula, geometry_keys
+from jmp_lib.own.findings import formula
 from jmp_lib.strict import nearest
 
 KINDS = ("random", "group", "composition", "given")
@@ -23,14 +23,13 @@ def split_own(data: OwnData, kind: str = "random", test: float = 0.2, val: float
         raise ValueError(f"unknown split {kind!r}; {nearest(kind, KINDS)}".replace("key", "kind"))
     if not (0 < test < 1 and 0 < val < 1 and test + val < 1):
         raise ValueError(f"test_fraction {test} and val_fraction {val} must be above 0 and together below 1")
-    keys = geometry_keys(data)
-    split = _given(data) if kind == "given" else _by_groups(units_of(data, kind, keys), test, val, seed)
-    _check_leak(split, keys, kind)
+    split = _given(data) if kind == "given" else _by_groups(units_of(data, kind), test, val, seed)
+    _check_leak(split, data.copies, kind)
     return split
 
 
-def units_of(data: OwnData, kind: str, keys: np.ndarray | None = None) -> np.ndarray:
-    """What stays together, and what the bootstrap draws: a text for each structure."""
+def units_of(data: OwnData, kind: str) -> np.ndarray:
+    """What stays together, and what the bootstrap draws: a text or number for each structure."""
     if kind == "group":
         if data.groups is None:
             raise ValueError("split = \"group\" needs group_key: the name of a label that says which structures belong together")
@@ -39,7 +38,7 @@ def units_of(data: OwnData, kind: str, keys: np.ndarray | None = None) -> np.nda
         return np.array([formula(s["atomic_numbers"]) for s in data.structures])
     if kind == "given" and data.groups is not None:
         return data.groups
-    return geometry_keys(data) if keys is None else keys
+    return data.copies
 
 
 def _by_groups(groups: np.ndarray, test: float, val: float, seed: int) -> Split:
