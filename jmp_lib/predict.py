@@ -28,7 +28,7 @@ from jmp_lib.strict import nearest
 from jmp_lib.train.batches import GEOMETRY, choose_device
 from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.pretrain import new_model
+from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.weights import load_weights, seen_elements
 
 PREFIX = "jmp_"

@@ -156,7 +156,8 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a training is carried out. None of it decides the numbers, beyond the order in which sums are rounded."""
+    """How a training is carried out. None of it but ``cpu_autocast`` decides the numbers, beyond the order in which sums are
+    rounded."""
 
     devices: int = 1  # processes on this machine that share every batch, each with a GPU (or on the CPU)
     nodes: int = 1  # machines; for more than one start the command with torchrun or srun, which then count
@@ -165,6 +166,12 @@ class Engine:
     memory_gb: float | None = None  # on a CPU: what one pass may take before the batch is split; null: no limit
     nonfinite_budget: int = 0  # updates that may be left out because their loss or gradient is not finite
     logs: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)  # csv is always written
+    cpu_autocast: bool = False  # on a CPU too, compute in the precision that the settings say; else float32 there
+
+    @property
+    def numbers(self) -> dict:
+        """What of it decides the numbers after all, for fingerprints; nothing where it is as it always was."""
+        return {"cpu_autocast": True} if self.cpu_autocast else {}
 
     def __post_init__(self):
         for name, least in (("devices", 1), ("nodes", 1), ("workers_data", 0), ("nonfinite_budget", 0)):

@@ -156,7 +156,7 @@ def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
 
 def outdated(sweep: Sweep) -> list[str]:
     """Records that are there but were made with other settings than the sweep's, or cannot be read."""
-    from jmp_lib.train.finetune import finetuning_parameters
+    from jmp_lib.train.finetuning import finetuning_parameters
 
     found = []
     for path, job in sweep.by_record.items():
@@ -180,7 +180,7 @@ def words(sweep: Sweep) -> str:
 
 def fit_factors(run) -> int:
     """Fits (or finds) the scale factors of the sizes of a workbook run."""
-    from jmp_lib.train.pretrain import scale_factors
+    from jmp_lib.train.pretraining import scale_factors
 
     for size in run.sizes:
         print(f"{size}: {len(scale_factors(run.profile, size, run.results_dir))} scale factors")

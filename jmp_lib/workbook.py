@@ -249,13 +249,13 @@ def _short(path: Path) -> str:
 
 
 def _pretrain(profile: Profile, size: str, results_dir: Path) -> dict:
-    from jmp_lib.train.pretrain import pretrain
+    from jmp_lib.train.pretraining import pretrain
 
     return pretrain(profile, size, results_dir, progress=False)
 
 
 def _finetune(profile: Profile, task: str, arm: str, results_dir: Path, fold: int) -> None:
-    from jmp_lib.train.finetune import finetune
+    from jmp_lib.train.finetuning import finetune
 
     finetune(profile, task, arm, results_dir, progress=False, fold=fold)
 

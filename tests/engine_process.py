@@ -17,19 +17,19 @@ import torch
 import yaml
 
 from jmp_lib.profile import load_profile
-from jmp_lib.train import checkpoint, finetune, joint_sets, loop, pretrain
+from jmp_lib.train import checkpoint, finetuning, joint_sets, pretraining, trainer
 from toy_sets import toy_pretraining, toy_task
 
 
 def use_toy_sets() -> None:
     """The toy sets stand in for the data of pre-training and fine-tuning, where the modules look them up."""
     joint_sets.load_pretraining_data = toy_pretraining
-    finetune.load_task_data = toy_task
+    finetuning.load_task_data = toy_task
 
 
 def keep_gradients(out: Path) -> None:
     """The summed gradient of the first update of training n goes to OUT/gradients.<n>.<rank>.pt."""
-    original, seen = loop._gradient_norm, []
+    original, seen = trainer._gradient_norm, []
 
     def norm(model):
         if not seen or seen[-1] is not model:
@@ -38,14 +38,14 @@ def keep_gradients(out: Path) -> None:
             torch.save(gradients, out / f"gradients.{len(seen)}.{os.environ.get('RANK', 0)}.pt")
         return original(model)
 
-    loop._gradient_norm = norm
+    trainer._gradient_norm = norm
 
 
 def kill_at(place: str) -> None:
     """SIGKILL to this process at ``place``: checkpoint (half of it written), between (the old one moved away, the new
     one not yet in place), validation (the second one), weights or record (written, not yet in place)."""
     end = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    replace, save, validate, count = os.replace, torch.save, loop._validate, []
+    replace, save, validate, count = os.replace, torch.save, trainer._validate, []
 
     def replaced(source, target):
         target = Path(target)
@@ -67,7 +67,7 @@ def kill_at(place: str) -> None:
         if place == "validation" and len(count) == 2:
             end()
 
-    checkpoint.os.replace, checkpoint.torch.save, loop._validate = replaced, saved, validated
+    checkpoint.os.replace, checkpoint.torch.save, trainer._validate = replaced, saved, validated
 
 
 def work(out: Path, changes: dict, stage: str = "", place: str = "", workers: str = "0") -> None:
@@ -75,10 +75,10 @@ def work(out: Path, changes: dict, stage: str = "", place: str = "", workers: st
     profile = load_profile("smoke", device="cpu", **{"engine.workers_data": int(workers), **changes})
     if stage == "pretrain":
         kill_at(place)
-    pretrain.pretrain(profile, "small", out, progress=False)
+    pretraining.pretrain(profile, "small", out, progress=False)
     if stage == "finetune":
         kill_at(place)
-    finetune.finetune(profile, "rmd17_ethanol", "JMP-S", out, progress=False)
+    finetuning.finetune(profile, "rmd17_ethanol", "JMP-S", out, progress=False)
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jmp_lib.train.ema import EMA
+from jmp_lib.train.schedule import EMA
 
 AFTER = [([0.9, -2.0, 3.1], [0.99, -2.0, 3.01]), ([0.8, -2.1, 3.2], [0.971, -2.01, 3.029]),
          ([0.7, -2.3, 3.3], [0.9439, -2.039, 3.0561]), ([0.6, -2.6, 3.4], [0.90951, -2.0951, 3.09049])]

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from jmp_lib.profile import Engine, load_profile
-from jmp_lib.train import checkpoint, launch, logs, sampling
+from jmp_lib.train import checkpoint, logs, sampling
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
 from jmp_lib.pool import Terminated
-from jmp_lib.train.finetune import finetuning_parameters
-from jmp_lib.train.loop import train
-from jmp_lib.train.pretrain import pretraining_parameters
-from jmp_lib.train.processes import launched
+from jmp_lib.train.finetuning import finetuning_parameters
+from jmp_lib.train.trainer import train
+from jmp_lib.train.pretraining import pretraining_parameters
+from jmp_lib.train.processes import launched, needed
 from jmp_lib.train.sampling import Sampler, keyed_permutation
 from test_resume import numbers, tiny_run
 
@@ -224,18 +224,18 @@ def test_options_of_the_command_line(tmp_path):
 def test_who_starts_the_processes(monkeypatch):
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    assert launched() is None and not launch.needed(Engine()) and launch.needed(Engine(devices=2))
+    assert launched() is None and not needed(Engine()) and needed(Engine(devices=2))
     with pytest.raises(ValueError, match="srun or with torchrun"):
-        launch.needed(Engine(nodes=2))
+        needed(Engine(nodes=2))
     with monkeypatch.context() as patch:  # a job of one task, and a batch script, are one process
         patch.setenv("SLURM_NTASKS", "8")
         assert launched() is None
         for name, value in (("SLURM_PROCID", "3"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_STEP_NUM_NODES", "2")):
             patch.setenv(name, value)
-        assert launched() == (4, 2) and not launch.needed(Engine(devices=4, nodes=2))
+        assert launched() == (4, 2) and not needed(Engine(devices=4, nodes=2))
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "16")):
         monkeypatch.setenv(name, value)
-    assert launched() == (8, 2) and not launch.needed(Engine(nodes=2))
+    assert launched() == (8, 2) and not needed(Engine(nodes=2))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 1000, 4097])

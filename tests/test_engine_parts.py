@@ -11,10 +11,11 @@ from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.profile import load_profile
 from jmp_lib.records import read_record
-from jmp_lib.train import budget, finetune, joint_sets, pretrain
+from jmp_lib.train import budget, finetuning, joint_sets, pretraining
 from jmp_lib.train.batches import Labelled, UpdateBatches, graph_cache, main_edges
-from jmp_lib.train.feed import prepared
-from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit, parts_by_edges
+from jmp_lib.train.batches import prepared
+from jmp_lib.train.budget import largest_that_fits
+from jmp_lib.train.memory import is_out_of_memory, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from toy_sets import toy_pretraining, toy_task
@@ -24,7 +25,7 @@ from toy_sets import toy_pretraining, toy_task
 @pytest.fixture
 def toy(monkeypatch):
     monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
-    monkeypatch.setattr(finetune, "load_task_data", toy_task)
+    monkeypatch.setattr(finetuning, "load_task_data", toy_task)
     joint_sets.joint_sets.cache_clear()
     yield
     joint_sets.joint_sets.cache_clear()
@@ -98,14 +99,14 @@ def weights(folder) -> dict:
 def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, monkeypatch):
     """Weights after six updates, in float64: whole batches, parts of at most 60 edges, parts found by failing."""
     smoke = load_profile("smoke", device="cpu")
-    whole = pretrain.pretrain(smoke, "small", tmp_path / "whole", progress=False)
-    cut = pretrain.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
+    whole = pretraining.pretrain(smoke, "small", tmp_path / "whole", progress=False)
+    cut = pretraining.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
                             progress=False)
     with monkeypatch.context() as patch:
         largest = max(main_edges(GraphCache(cache.structures, cache.config, max_mb=0)[i]) for cache in update_batches().caches
                       for i in range(len(cache)))
         failed = limited(patch, largest)
-        split = pretrain.pretrain(smoke, "small", tmp_path / "split", progress=False)
+        split = pretraining.pretrain(smoke, "small", tmp_path / "split", progress=False)
     assert failed and len(failed) < 6  # the smaller parts are kept for the updates that follow
     assert whole["max_edges"] is None and cut["max_edges"] == 60 and split["max_edges"] <= largest
     a, b, c = (weights(tmp_path / name) for name in ("whole", "cut", "split"))
@@ -116,7 +117,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     with monkeypatch.context() as patch:
         limited(patch, 5)
         with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges does not fit in memory by itself"):
-            pretrain.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
+            pretraining.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
 
 
 def test_the_budget_of_a_pretraining_is_found(toy, monkeypatch):
@@ -227,7 +228,7 @@ def test_one_process_sums_nothing():
 
 
 def test_waiting_is_recorded(tmp_path, toy):
-    record = pretrain.pretrain(load_profile("smoke", device="cpu"), "small", tmp_path, progress=False)
+    record = pretraining.pretrain(load_profile("smoke", device="cpu"), "small", tmp_path, progress=False)
     assert record == read_record(tmp_path / "records" / "pretrain" / "small.json")
     assert 0.0 < record["waiting_share"] < 1.0 and record["workers_data"] == 0
     assert record["waiting_s"] == pytest.approx(record["waiting_share"] * record["train_time_s"])

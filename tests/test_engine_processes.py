@@ -102,7 +102,7 @@ def test_shares_are_balanced_and_whole():
 
 def test_wait_passes_sigterm_on():
     """The program that starts the processes hands SIGTERM to them instead of leaving them behind."""
-    from jmp_lib.train.launch import _wait
+    from jmp_lib.train.processes import _wait
 
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     signal.setitimer(signal.ITIMER_REAL, 0.2)

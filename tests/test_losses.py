@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from jmp_lib.train.losses import (
-    binary_loss,
     finetuning_loss,
     force_distance,
-    multiclass_loss,
     pretraining_loss,
     scalar_loss,
     vector_loss,
@@ -63,14 +61,6 @@ def test_norm_has_the_shift():
     assert force_distance(zero, zero).tolist() == pytest.approx([3**0.5 * 1e-6] * 2)
 
 
-def test_classification_losses_are_sums():
-    logits, target = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0])
-    assert binary_loss(logits, target).item() == pytest.approx(2 * 0.6931471806)
-    assert binary_loss(logits, target, positive_weight=3.0).item() == pytest.approx(4 * 0.6931471806)
-    weights = torch.tensor([1.0, 2.0])
-    assert multiclass_loss(torch.zeros(2, 2), torch.tensor([0, 1]), weights).item() == pytest.approx(3 * 0.6931471806)
-
-
 def test_finetuning_loss_leaves_out_zero_coefficients():
     predicted = {"energy": torch.tensor([1.0]), "forces": torch.tensor([[3.0, 4.0, 0.0]])}
     target = {"energy": torch.tensor([0.0]), "forces": torch.zeros(1, 3)}
@@ -103,10 +93,6 @@ def test_finetuning_losses_against_reference(golden):
     force = vector_loss(pred["force"], target["force"])
     assert coefficient["y"] * y.item() == pytest.approx(outputs["y_only"], rel=1e-6)
     assert coefficient["force"] * force.item() == pytest.approx(outputs["force_only"], rel=1e-6)
-    binary = binary_loss(pred["b"], target["b"], inputs["binary_pos_weight"])
-    classes = multiclass_loss(pred["c"], target["c"], torch.tensor(inputs["class_weights"]))
-    assert binary.item() == pytest.approx(outputs["binary_only"], rel=1e-6)
-    assert classes.item() == pytest.approx(outputs["multiclass_only"], rel=1e-6)
     both = finetuning_loss(pred, target, {"y": 1.0, "force": 100.0}).item()
     assert both == pytest.approx(outputs["energy_forces_model model_type=energy_forces y=1 force=100"], rel=1e-6)
     alone = finetuning_loss(pred, target, {"y": 0.0, "force": 100.0}).item()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jmp_lib.train.metrics import force_mae, mae
+from jmp_lib.train.losses import force_mae, mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_linear_reference, fit_property
 
 WATER, METHANE, HYDROGEN = np.array([8, 1, 1]), np.array([6, 1, 1, 1, 1]), np.array([1, 1])

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.importing import import_checkpoint
 from jmp_lib.profile import load_profile
-from jmp_lib.train import finetune as finetune_module
+from jmp_lib.train import finetuning as finetune_module
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def given(tmp_path_factory):
 def test_both_arms_start_from_the_given_folder(given, tmp_path, monkeypatch):
     """JMP-S has its weights and factors, GN-OC-S its factors; nothing is pre-trained or fitted here."""
     for name in ("pretrain", "scale_factors"):
-        monkeypatch.setattr(finetune_module, name, lambda *_: pytest.fail("the given weights are not used"))
+        monkeypatch.setattr(finetune_module, name, lambda *_, **__: pytest.fail("the given weights are not used"))
     profile = load_profile("smoke", device="cpu", pretrained={"small": str(given)})
     seen = []
     real = finetune_module.set_factors

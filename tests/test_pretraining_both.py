@@ -10,7 +10,7 @@ from jmp_lib import facts
 from jmp_lib.data.published import why_not
 from jmp_lib.data.tasks import get_task, load_pretraining_data, load_task_data
 from jmp_lib.profile import load_profile
-from jmp_lib.train.joint_fit import fit
+from jmp_lib.train.normalise import fit
 from jmp_lib.train.sampling import Sampler
 
 DATA = os.environ.get("JMP_DATA", "")

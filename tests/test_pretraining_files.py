@@ -13,9 +13,9 @@ from jmp_lib.data.store_writer import Part, write_store
 from jmp_lib.data.tasks import PRETRAINING_SETS, load_pretraining_data
 from jmp_lib.profile import PretrainingSet, load_profile
 from jmp_lib.train import joint_sets as joint_sets_module
-from jmp_lib.train.joint_fit import fit
+from jmp_lib.train.normalise import fit
 from jmp_lib.train.normalise import fit_forces, fit_property
-from jmp_lib.train.pretrain import pretrain
+from jmp_lib.train.pretraining import pretrain
 
 DATA = os.environ.get("JMP_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="JMP_DATA does not name the folder of published files")

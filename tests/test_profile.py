@@ -20,7 +20,7 @@ def test_the_shipped_profiles_load():
 
 def test_same_budget_for_all_arms_in_mini():
     """Nothing in the settings of a task depends on the arm or size except the multipliers of pre-trained parts."""
-    from jmp_lib.train.finetune import finetuning_parameters
+    from jmp_lib.train.finetuning import finetuning_parameters
 
     profile = load_profile("mini")
     for task in TASKS.values():

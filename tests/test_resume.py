@@ -5,17 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from jmp_lib import records
 from jmp_lib.profile import load_profile
-from jmp_lib.train import finetune as finetune_module
+from jmp_lib.train import finetuning as finetune_module
 from jmp_lib.train import joint_sets as joint_sets_module
-from jmp_lib.train import loop
-from jmp_lib.train import pretrain as pretrain_module
+from jmp_lib.train import job, trainer
+from jmp_lib.train import pretraining as pretrain_module
 from jmp_lib.train.batches import Share
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
-from jmp_lib.train.ema import EMA
-from jmp_lib.train.loop import Run, train
+from jmp_lib.train.schedule import EMA
+from jmp_lib.train.trainer import Run, train
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.schedule import Updates, plateau
 from toy_sets import toy_pretraining, toy_task
@@ -40,7 +41,7 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
             if step == kill_at:
                 raise Killed
             x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3))).float()
-            part = {"x": x, "y": x[:, :1] * x[:, 1:2] * (float("nan") if step == poison_at else 1.0)}
+            part = Data(x=x, y=x[:, :1] * x[:, 1:2] * (float("nan") if step == poison_at else 1.0))
             return Share([part], [4], [[f"toy[{step}]", "toy[7]"]], Counts(4, 4), None)
 
     grid = torch.linspace(-1, 1, 30).reshape(10, 3)
@@ -149,7 +150,7 @@ def toy_data(monkeypatch):
 
 def kill_after(monkeypatch, saves: int) -> None:
     """The process "dies" right after that many checkpoints."""
-    original, count = loop.save_checkpoint, []
+    original, count = trainer.save_checkpoint, []
 
     def save(*arguments, **parts):
         original(*arguments, **parts)
@@ -157,7 +158,7 @@ def kill_after(monkeypatch, saves: int) -> None:
         if len(count) == saves:
             raise Killed
 
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
 
 
 def smoke(**changes):
@@ -189,11 +190,29 @@ def test_pretraining_and_finetuning_survive_a_kill(tmp_path, toy_data, monkeypat
 def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
     first = finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_module, "train", lambda run: pytest.fail("trained again"))
+        patch.setattr(job, "train", lambda run: pytest.fail("trained again"))
         assert finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False) == first
     changed = finetune_module.finetune(smoke(seed=1), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     assert changed["fingerprint"] != first["fingerprint"] and changed["value"] != first["value"]
     assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_fingerprints_are_known_without_a_training(tmp_path, toy_data, monkeypatch):
+    """Done has one meaning: the record is there and has this fingerprint, in which the pre-training is."""
+    monkeypatch.setattr(job, "train", lambda run: pytest.fail("trained"))
+    nothing = {arm: finetune_module.fingerprint(smoke(), "qm9_mu", arm, 0, tmp_path) for arm in ("JMP-S", "GN-OC-S")}
+    monkeypatch.undo()
+    monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
+    made = {arm: finetune_module.finetune(smoke(), "qm9_mu", arm, tmp_path, progress=False) for arm in nothing}
+    monkeypatch.setattr(job, "train", lambda run: pytest.fail("trained"))
+    size = records.read_record(records.pretrain_record_path(tmp_path, "small"))
+    assert pretrain_module.fingerprint(smoke(), "small") == size["fingerprint"]
+    for arm, record in made.items():
+        assert finetune_module.fingerprint(smoke(), "qm9_mu", arm, 0, tmp_path) == record["fingerprint"] != nothing[arm]
+    lower = {"pretraining.lr": 1.0e-5}  # of the pre-training, so the fine-tuning from it is not done either
+    assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "JMP-S", 0, tmp_path) != made["JMP-S"]["fingerprint"]
+    assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "GN-OC-S", 0, tmp_path) == made["GN-OC-S"]["fingerprint"]
 
 
 def test_arms_differ_only_in_their_start(tmp_path, toy_data):

@@ -10,7 +10,7 @@ from jmp_lib.profile import PROFILE_DIR, load_profile
 from jmp_lib.results import figures
 from jmp_lib.results import variants as tables
 from jmp_lib.results.summary import variant_summary
-from jmp_lib.train.finetune import finetuning_parameters
+from jmp_lib.train.finetuning import finetuning_parameters
 from jmp_lib.data.tasks import get_task
 from jmp_lib.train.loading import given_start
 
@@ -30,7 +30,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else():
 
 
 def test_ablations_differ_in_the_pre_training_alone():
-    from jmp_lib.train.pretrain import pretraining_parameters
+    from jmp_lib.train.pretraining import pretraining_parameters
 
     base = pretraining_parameters(load_profile("published_small"), "small")
     for name, changed in (("atom-wise-loss", "structurewise_loss"), ("no-temperature", "temperature"), ("oc20-only", "datasets")):

@@ -17,8 +17,8 @@ from jmp_lib.files import write_json
 from jmp_lib.pool import run_jobs
 from jmp_lib.profile import Profile
 from jmp_lib.strict import nearest
-from jmp_lib.train.finetune import true_values
-from jmp_lib.train.metrics import mae
+from jmp_lib.train.finetuning import true_values
+from jmp_lib.train.losses import mae
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
@@ -61,7 +61,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
         return done
     began = time.perf_counter()
     predicted, about = _predict(name, data, parameters)
-    truth = true_values(data.test, data.label, task)
+    truth = true_values(data.test, data.label)
     file = records.work_dir(path, Path(out_dir)) / "predictions.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     records.save_arrays(file, true=task.print_factor * truth, predicted=task.print_factor * predicted, ids=data.test.ids,
@@ -87,7 +87,7 @@ def _predict(name: str, data, parameters: dict) -> tuple[np.ndarray, dict]:
         torch.set_num_threads(1)
         return mace.train_and_predict(data.train, data.val, data.test, parameters["seconds"], parameters["seed"])
     if data.task.is_force_task:
-        return np.zeros_like(true_values(data.test, "forces", data.task)), {}
+        return np.zeros_like(true_values(data.test, "forces")), {}
     values = np.array([s[data.label] for s in data.train], float)
     if name == "mean":
         return np.full(len(data.test), values.mean()), {}

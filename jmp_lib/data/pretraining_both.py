@@ -37,7 +37,7 @@ def join(key: str, generated: tuple, data_root=None, caps=None) -> tuple[Structu
 
 def _relative(train, part) -> Iterator[dict]:
     """Structures of ``part`` with energies (eV) relative to the reference energies fitted on ``train``."""
-    from jmp_lib.train.joint_fit import fit
+    from jmp_lib.train.normalise import fit
 
     reference = fit(iter(train)).energy()
     for structure in part:

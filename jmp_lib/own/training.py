@@ -26,13 +26,12 @@ from jmp_lib.profile import FinetuneSettings
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict
 from jmp_lib.train.checkpoint import remove_checkpoints
 from jmp_lib.train.loading import load
-from jmp_lib.train.loop import Run, train
-from jmp_lib.train.losses import finetuning_loss
-from jmp_lib.train.metrics import mae
+from jmp_lib.train.losses import finetuning_loss, mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import in_updates, plateau
+from jmp_lib.train.trainer import Run, train
 from jmp_lib.train.weights import save_weights, seen_elements, set_factors
 
 ARMS = ("pre-trained", "from scratch")

@@ -1,24 +1,30 @@
-"""From sets of structures to batches on a device, and from a model to predictions."""
+"""From sets of structures to batches on a device, also prepared ahead, and from a model to predictions."""
 
 from __future__ import annotations
 
+import copy
+import resource
+import signal
+import traceback
 from dataclasses import dataclass
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.microbatch import is_out_of_memory, parts_by_edges
+from jmp_lib.train.memory import give_back, is_out_of_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
-KEPT_BATCHES = 64  # an evaluation set of at most so many batches is collated once and kept
 KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
+KEPT_BATCHES_MB = 500  # batches of an evaluation set that are kept in memory (not on the GPU); the others are made anew
+AHEAD = 2  # batches that every process that prepares data keeps ready
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,6 +32,11 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda but torch sees no GPU: write device: auto or cpu in the profile")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A copy of ``batch`` with its tensors on ``device``; ``Batch.to`` would change the batch itself."""
+    return copy.copy(batch).to(device, non_blocking=True)
 
 
 class Labelled:
@@ -154,28 +165,97 @@ class UpdateBatches(torch.utils.data.Dataset):
         return items, names, Counts(len(pairs), sum(natoms))
 
 
+def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
+    """``data[first]``, ``data[first + 1]``, ... up to ``stop``, prepared ahead by ``workers`` processes (0: none).
+
+    Batch k depends on k alone, so the number of workers changes nothing and a resumed run just starts at its k.
+    Workers are spawned: they hold no copy of a GPU context, and open memory maps of their own.  Close the iterator to
+    end them; they also end by themselves when this process is gone.
+    """
+    several = {}
+    if workers and first < stop:
+        _many_open_files()
+        several = {"num_workers": workers, "prefetch_factor": AHEAD, "multiprocessing_context": "spawn",
+                   "worker_init_fn": _start_worker}
+    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), collate_fn=_as_it_is, pin_memory=pin,
+                        generator=torch.Generator(), **several)  # its own generator: nothing is drawn from torch's
+    for found in loader:
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+
+class _Sentences(torch.utils.data.Dataset):
+    """``data`` with errors handed over as they are: a DataLoader would put a traceback in place of the sentence."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, step: int):
+        try:
+            return self.data[step]
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            return error
+
+
+def _as_it_is(value):
+    return value
+
+
+def _start_worker(number: int) -> None:
+    """One thread; the training process, not the signal, decides when a worker ends."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _many_open_files()
+
+
+def _many_open_files(wanted: int = 65536) -> None:
+    """Tensors travel between processes as open files: as many as the system lets a user have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
 class EvaluationSet:
-    """A set in its own order, in batches; small sets are collated once."""
+    """A set in its own order, in batches.  What is collated is kept in memory (pinned for a GPU) up to ``KEPT_BATCHES_MB``."""
 
     def __init__(self, cache: GraphCache, batch_size: int, device: torch.device):
-        self.cache, self.batch_size, self.device = cache, batch_size, device
+        self.cache, self.device = cache, device
+        # rows that are computed at once: of every batch one range, or what running out of memory has left of it
+        self.parts = [[range(first, min(first + batch_size, len(cache)))] for first in range(0, len(cache), batch_size)]
+        self.kept_bytes = 0
         self._kept: dict[range, Batch] = {}
 
     def __len__(self) -> int:
-        return -(-len(self.cache) // self.batch_size)
-
-    def rows(self, number: int) -> range:
-        """Rows of the set in batch ``number``."""
-        return range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.cache)))
+        return len(self.parts)
 
     def batch(self, rows: range) -> Batch:
         """The batch of ``rows`` on the device."""
+        batch = self._kept.get(rows)
+        if batch is None:
+            batch = collate([self.cache[row] for row in rows])
+            size = _bytes(batch)
+            if self.kept_bytes + size <= KEPT_BATCHES_MB * 1e6:
+                if self.device.type == "cuda":
+                    batch = batch.pin_memory()
+                self._kept[rows] = batch
+                self.kept_bytes += size
+        return on_device(batch, self.device)
+
+    def halve(self, number: int, rows: range) -> None:
+        """From now on ``rows`` of batch ``number`` are two parts; the whole is kept no longer."""
         if rows in self._kept:
-            return self._kept[rows]
-        batch = collate([self.cache[row] for row in rows]).to(self.device, non_blocking=True)
-        if len(self) <= KEPT_BATCHES:
-            self._kept[rows] = batch
-        return batch
+            self.kept_bytes -= _bytes(self._kept.pop(rows))
+        place, half = self.parts[number].index(rows), len(rows) // 2
+        self.parts[number][place:place + 1] = [rows[:half], rows[half:]]
+
+
+def _bytes(batch: Batch) -> int:
+    """Bytes of the tensors of a batch."""
+    return sum(value.nbytes for value in batch.to_dict().values() if isinstance(value, torch.Tensor))
 
 
 def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict], dict[str, torch.Tensor]],
@@ -184,22 +264,27 @@ def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict
 
     pick: chooses arrays from the model's output.  gradients: the model differentiates with respect to
     positions (gradient forces), so automatic differentiation stays on.  processes: each takes every n-th batch,
-    and all get all predictions.  A batch that does not fit in memory is halved.
+    and all get all predictions.  A part that does not fit in memory is halved, for this and later calls.
     """
     rank, size = (processes.rank, processes.size) if processes else (0, 1)
 
-    def outputs(rows: range) -> dict[str, np.ndarray]:
-        try:
-            with torch.set_grad_enabled(gradients):
-                output = pick(model(batches.batch(rows)))
-            return {name: value.detach().double().cpu().numpy() for name, value in output.items()}
-        except Exception as error:
-            if not is_out_of_memory(error) or len(rows) == 1:
-                raise
-        halves = [outputs(half) for half in (rows[:len(rows) // 2], rows[len(rows) // 2:])]
-        return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+    def outputs(number: int) -> dict[str, np.ndarray]:
+        found: list[dict[str, np.ndarray]] = []
+        while len(found) < len(batches.parts[number]):
+            rows = batches.parts[number][len(found)]
+            try:
+                with torch.set_grad_enabled(gradients):
+                    output = pick(model(batches.batch(rows)))
+                found.append({name: value.detach().double().cpu().numpy() for name, value in output.items()})
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error) or len(rows) == 1:
+                    raise
+            batches.halve(number, rows)  # here the error, and with it what it held in memory, is gone
+            give_back()
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
-    own = {number: outputs(batches.rows(number)) for number in range(rank, len(batches), size)}
+    own = {number: outputs(number) for number in range(rank, len(batches), size)}
     every = {number: found for part in (processes.gather(own) if processes else [own])
              for number, found in part.items()}
     return {name: np.concatenate([every[number][name] for number in range(len(batches))]) for name in every[0]}

@@ -9,21 +9,21 @@ the largest that fits is known within 5 %.
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import Callable
 
 import torch
 
 from jmp_lib.graphs import collate
+from jmp_lib.model import FinetuneModel
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.profile import Profile
-from jmp_lib.train import finetune, pretrain
-from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges
+from jmp_lib.train import finetuning, pretraining
+from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges, on_device
 from jmp_lib.train.joint_sets import profile_sets
 from jmp_lib.train.logs import memory_mb
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.microbatch import is_out_of_memory, largest_that_fits, memory_limit
+from jmp_lib.train.memory import give_back, is_out_of_memory, memory_limit
 from jmp_lib.train.processes import Processes
 
 SAMPLED = 16  # updates whose structures are tried
@@ -49,28 +49,24 @@ class Budget:
 
 def of_pretraining(profile: Profile, size: str) -> Budget:
     """Budget of the pre-training of ``size``.  Raises ``RuntimeError`` when not even one structure fits."""
-    processes = Processes(choose_device(profile.device), profile.pretraining.precision)
-    sets = profile_sets(profile)
-    factors = {name: 1.0 for name in scale_modules(pretrain.new_model(profile, size))}  # their values need no memory
-    model, data, loss = pretrain.parts_of_run(profile, size, sets, factors, processes)
-    optimizer = pretrain.new_optimizer(model, profile)
-    return _search(f"pre-training {size}", model, data, loss, optimizer, processes, profile)
+    processes = Processes(choose_device(profile.device), profile.pretraining.precision, profile.engine.cpu_autocast)
+    factors = _ones(pretraining.new_model(profile, size))
+    parts = pretraining.parts_of_run(profile, size, profile_sets(profile), factors, processes)
+    return _search(f"pre-training {size}", *parts, processes, profile)
 
 
 def of_finetuning(profile: Profile, task_id: str, arm: str) -> Budget:
     """Budget of the fine-tuning of one task by one arm.  Raises ``RuntimeError`` when not even one structure fits."""
-    settings = profile.finetune_settings(task_id.split("_")[0], task_id)
-    caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
-    data = finetune.load_task_data(task_id, data=profile.data, data_root=profile.data_root, caps=caps,
-                                   fold=profile.folds_of(task_id)[0])
-    processes = Processes(choose_device(profile.device), settings.precision)
-    normalisers = finetune.fit_normalisers(data, settings)
-    size = "small" if arm.endswith("-S") else "large"
-    model, batches, loss = finetune.parts_of_run(profile, data, size, normalisers, processes)
-    for module in scale_modules(model).values():
-        module.set(1.0)
-    optimizer = finetune.new_optimizer(model, profile, settings, arm)
-    return _search(f"{task_id} {arm}", model, batches, loss, optimizer, processes, profile)
+    data = finetuning.task_data(profile, task_id, profile.folds_of(task_id)[0])
+    what = finetuning.of_task(profile, data, arm, {}, None)
+    what.factors = _ones(FinetuneModel(what.backbone, what.heads))
+    processes = Processes(choose_device(profile.device), what.settings.precision, profile.engine.cpu_autocast)
+    return _search(f"{task_id} {arm}", *what.parts(processes, profile.engine), processes, profile)
+
+
+def _ones(model: torch.nn.Module) -> dict[str, float]:
+    """Scale factors that need no fit; their values need no memory."""
+    return dict.fromkeys(scale_modules(model), 1.0)
 
 
 def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callable, optimizer: torch.optim.Optimizer,
@@ -87,7 +83,7 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
     def passes(items: list[dict]) -> bool:
         try:
             with memory_limit(profile.engine.memory_gb if processes.device.type == "cpu" else None):
-                batch = collate(items).to(processes.device)
+                batch = on_device(collate(items), processes.device)
                 with processes.autocast():
                     total = loss(batch, Counts(len(items), len(batch["batch"])))["total"]
                 total.backward()
@@ -103,9 +99,7 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
 
     def fits(limit: int) -> bool:
         found = all(passes(fill(items, limit)) for items in (pool, [largest]))
-        gc.collect()
-        if processes.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back()
         return found
 
     found = largest_that_fits(fits, main_edges(largest), most)
@@ -113,6 +107,25 @@ def _search(name: str, model: torch.nn.Module, data: UpdateBatches, loss: Callab
         raise RuntimeError(f"{name}: the largest structure, {main_edges(largest)} edges, does not fit by itself: use a "
                            "smaller network, cutoff or max_neighbors, or a device with more memory")
     return Budget(name, None if found >= most else found, most, main_edges(largest), memory_mb(processes.device))
+
+
+def largest_that_fits(fits: Callable[[int], bool], first: int, most: int, precision: float = 0.05) -> int:
+    """The largest number from 1 to ``most`` with ``fits``, by trying: doubling from ``first``, then bisecting.
+
+    Within ``precision`` of the limit; 0 when not even 1 fits.  ``fits`` must be monotonous.
+    """
+    low, high = 0, most + 1  # low fits, high does not (or is beyond what is asked)
+    trial = min(first, most)
+    while high - low > 1 and (high > most or high - low > precision * high):
+        if fits(trial):
+            low = trial
+            trial = min(2 * trial, most) if high > most else (low + high) // 2
+            if low == most:
+                break
+        else:
+            high = trial
+            trial = (low + high) // 2
+    return low
 
 
 def fill(items: list[dict], limit: int) -> list[dict]:

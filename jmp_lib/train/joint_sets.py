@@ -5,69 +5,84 @@
 
 from __future__ import annotations
 
-import dataclasses
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from jmp_lib.data.tasks import load_pretraining_data
 from jmp_lib.profile import PRETRAINING_SETS, PretrainingSet, Profile
-from jmp_lib.train.joint_fit import fit
-from jmp_lib.train.normalise import Normaliser
+from jmp_lib.train.normalise import JointFit, Normaliser, fit
 
 FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitted on it
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointSet:
-    """One pre-training set with what was fitted on its training part."""
+    """One pre-training set; references, normalisers and scales are fitted when first asked for.
+
+    What the settings give is taken; the rest is fitted in one pass over the training part, over at most
+    ``fit_structures`` of it (None: all), evenly spaced.
+    """
 
     key: str  # oc20, oc22, ani1x, transition1x
-    name: str  # for instance oc20-mini
-    train: object  # StructureSet, or StoreView: a sequence of structures with name, sha256 and natoms
+    train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
     val: object
-    energy: Normaliser  # eV
-    forces: Normaliser  # eV/Å
-    energy_scale: float
-    force_scale: float
+    settings: PretrainingSet
+    fit_structures: int | None = FIT_STRUCTURES
+
+    @property
+    def name(self) -> str:
+        """For instance oc20-mini."""
+        return self.train.name
+
+    @cached_property
+    def _fitted(self) -> JointFit | None:
+        s = self.settings
+        if not s.linear_reference and None not in (s.energy_mean, s.energy_std, s.force_std):
+            return None  # everything is given
+        count = len(self.train)
+        if self.fit_structures is None or count <= self.fit_structures:
+            return fit(iter(self.train))
+        rows = np.linspace(0, count - 1, self.fit_structures).astype(np.int64)
+        return fit(self.train[int(row)] for row in rows)
+
+    @cached_property
+    def energy(self) -> Normaliser:
+        """Of the energy, eV."""
+        s = self.settings
+        return self._fitted.energy(s.linear_reference, s.energy_mean, s.energy_std) if self._fitted else \
+            Normaliser(s.energy_mean, s.energy_std)
+
+    @cached_property
+    def forces(self) -> Normaliser:
+        """Of the forces, eV/Å."""
+        return self._fitted.forces(self.settings.force_std) if self._fitted else Normaliser(0.0, self.settings.force_std)
 
     @property
     def normalisers(self) -> dict[str, Normaliser]:
         return {"energy": self.energy, "forces": self.forces}
 
+    @property
+    def energy_scale(self) -> float:
+        """Factor of the energy loss."""
+        return self.settings.energy_loss_scale
+
+    @cached_property
+    def force_scale(self) -> float:
+        """Factor of the force loss; by default the mean number of atoms."""
+        if self.settings.force_loss_scale is not None:
+            return self.settings.force_loss_scale
+        return self._fitted.mean_atoms if self._fitted else float(np.mean(self.train.natoms))
+
 
 @lru_cache(maxsize=2)
 def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data_root: str | None = None,
                fit_structures: int | None = FIT_STRUCTURES) -> list[JointSet]:
-    """The four sets in the order of the heads, with references, normalisers and loss scales.
-
-    What the settings give is taken; the rest is fitted in one pass over the training part, over at most
-    ``fit_structures`` of it (None: all), evenly spaced.  Raises as ``load_pretraining_data``.
-    """
+    """The four sets in the order of the heads.  Raises as ``load_pretraining_data``."""
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
     loaded = load_pretraining_data(data, caps, data_root)
-    return [_joint_set(key, s, train_part, val_part, fit_structures)
-            for (key, s), (_, train_part, val_part) in zip(settings, loaded)]
-
-
-def _joint_set(key: str, s: PretrainingSet, train_part, val_part, fit_structures: int | None) -> JointSet:
-    forces_given = s.force_std is not None
-    if not s.linear_reference and None not in (s.energy_mean, s.energy_std) and forces_given:  # nothing to fit
-        energy, forces = Normaliser(s.energy_mean, s.energy_std), Normaliser(0.0, s.force_std)
-        mean_atoms = float(np.mean(train_part.natoms))
-    else:
-        fitted = fit(_sample(train_part, fit_structures))
-        energy = fitted.energy(s.linear_reference, s.energy_mean, s.energy_std)
-        forces, mean_atoms = fitted.forces(s.force_std), fitted.mean_atoms
-    scale = mean_atoms if s.force_loss_scale is None else s.force_loss_scale
-    return JointSet(key, train_part.name, train_part, val_part, energy, forces, s.energy_loss_scale, scale)
-
-
-def _sample(structures, count: int | None):
-    """The structures in order; of more than ``count`` so many, evenly spaced."""
-    if count is None or len(structures) <= count:
-        return iter(structures)
-    return (structures[int(row)] for row in np.linspace(0, len(structures) - 1, count).astype(np.int64))
+    return [JointSet(key, train, val, s, fit_structures) for (key, s), (_, train, val) in zip(settings, loaded)]
 
 
 def profile_sets(profile: Profile) -> list[JointSet]:

@@ -1,4 +1,4 @@
-"""Losses of joint pre-training and of fine-tuning, all in normalised units.
+"""Losses of joint pre-training and of fine-tuning, all in normalised units; errors in the units of the labels.
 
 Symbols: B structures, N atoms of all structures together, T pre-training tasks.
 ``batch`` (N,) is the structure index of every atom, sorted from 0 to B-1.
@@ -9,11 +9,12 @@ parts of a batch, computed one after the other or by several processes, therefor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 EPSILON = 1.0e-6  # added to every component of the force error before the norm
 
@@ -72,17 +73,6 @@ def vector_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None)
     return force_distance(predicted, target).sum() / (counts.atoms if counts else len(target))
 
 
-def binary_loss(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
-    """Binary cross entropy, SUMMED over the batch: (B,), (B,) in {0,1} -> scalar."""
-    weight = None if positive_weight is None else logits.new_tensor(positive_weight)
-    return functional.binary_cross_entropy_with_logits(logits, target.to(logits), reduction="sum", pos_weight=weight)
-
-
-def multiclass_loss(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Cross entropy, SUMMED over the batch, weights not divided out: (B,C), (B,) -> scalar."""
-    return functional.cross_entropy(logits, target.long(), weight=class_weights, reduction="sum")
-
-
 def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
                     coefficients: dict[str, float], counts: Counts | None = None) -> Tensor:
     """Sum over targets of coefficient · loss; vectors (N,3) by ``vector_loss``, scalars by ``scalar_loss``.
@@ -99,3 +89,21 @@ def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
     if not terms:
         raise ValueError("all loss coefficients are 0: give at least one target a coefficient above 0")
     return torch.stack(terms).sum()
+
+
+def mae(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Mean absolute error over structures, in the unit of the target; float64."""
+    return float(np.mean(np.abs(np.asarray(predicted, float) - np.asarray(target, float))))
+
+
+def force_mae(predicted: Sequence[np.ndarray], target: Sequence[np.ndarray],
+              fixed: Sequence[np.ndarray] | None = None) -> float:
+    """Mean absolute error over all atoms and the three components, eV/Å.
+
+    predicted, target: one (N,3) array per structure.  fixed: masks (N,) of atoms that are left out, as the
+    OC20 and OC22 metrics do (their loss counts every atom).
+    """
+    errors = [np.abs(np.asarray(p, float) - np.asarray(t, float)) for p, t in zip(predicted, target)]
+    if fixed is not None:
+        errors = [error[~np.asarray(mask, bool)] for error, mask in zip(errors, fixed)]
+    return float(np.concatenate(errors).mean())

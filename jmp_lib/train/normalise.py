@@ -6,12 +6,14 @@ trained as (y - Σ_i r[Z_i] - mean) / std; forces are divided by their standard 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 MAX_ELEMENTS = 120
+SMALLEST = 1.0e-10  # singular values below this part of the largest are zero
+BLOCK = 4096  # structures that are in memory at once
 
 
 def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
@@ -22,21 +24,34 @@ def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
     """Per-element contributions by least squares without intercept, unit of ``values``.
 
-    Returns one number per atomic number from 0 to 119.  When the compositions do not determine the
-    solution, the one of smallest norm is taken; elements that never occur get the mean of the others, so
-    that a new element costs a typical and not an absurd amount.  Raises ``ValueError`` on bad values.
+    Returns one number per atomic number from 0 to 119.  Raises ``ValueError`` on bad values.
     """
-    values = np.asarray(values, float)
-    if not np.isfinite(values).all():
-        raise ValueError(f"cannot fit reference energies: {np.count_nonzero(~np.isfinite(values))} of "
-                         f"{values.size} values are not finite; remove those structures")
+    values = _finite(values)
     counts = element_counts(atomic_numbers)
-    present = np.flatnonzero(counts.any(axis=0))
-    solution, *_ = np.linalg.lstsq(counts[:, present], values, rcond=1.0e-10)
+    return _contributions(counts, values, counts.any(axis=0))
+
+
+def _contributions(counts: np.ndarray, values: np.ndarray, present: np.ndarray) -> tuple[float, ...]:
+    """Least squares of ``values`` (R,) in the columns of ``counts`` (R,120) whose element is ``present`` (120,).
+
+    When the compositions do not determine the solution, the one of smallest norm is taken; elements that never occur
+    get the mean of the others, so that a new element costs a typical and not an absurd amount.
+    """
+    solution, *_ = np.linalg.lstsq(counts[:, present], values, rcond=SMALLEST)
     reference = np.full(MAX_ELEMENTS, solution.mean())
     reference[present] = solution
     reference[0] = 0.0
     return tuple(float(r) for r in reference)
+
+
+def _finite(values) -> np.ndarray:
+    """``values`` as float64; raises ``ValueError`` where one is not finite."""
+    values = np.asarray(values, float)
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those "
+                         "structures")
+    return values
 
 
 @dataclass(frozen=True)
@@ -97,3 +112,64 @@ def fit_forces(forces: Sequence[np.ndarray], std: float | None = None) -> Normal
     if std is None:
         std = float(np.sqrt(np.mean(np.concatenate([np.asarray(f, float).ravel() for f in forces]) ** 2)))
     return Normaliser(0.0, std)
+
+
+class JointFit:
+    """References and normalisers of a set that need not fit in memory, from one pass (:func:`fit`).
+
+    The rows (atoms of each element, 1, energy) are reduced block by block to the triangle of their QR decomposition, from
+    which least squares, mean and deviation follow as from the rows themselves, without squared condition numbers.
+    """
+
+    def __init__(self):
+        self.n, self.natoms, self.components, self.squares = 0, 0, 0, 0.0
+        self.triangle = np.zeros((0, MAX_ELEMENTS + 2))
+        self.present = np.zeros(MAX_ELEMENTS, bool)
+
+    def add(self, structures: list[dict]) -> None:
+        """One block of structures with energy (eV) and forces (N,3) eV/Å."""
+        counts = element_counts([s["atomic_numbers"] for s in structures])
+        energies = _finite([float(s["energy"]) for s in structures])
+        rows = np.column_stack([counts, np.ones(len(structures)), energies])
+        self.triangle = np.linalg.qr(np.vstack([self.triangle, rows]), mode="r")
+        self.present |= counts.any(axis=0)
+        self.n += len(structures)
+        self.natoms += int(counts.sum())
+        for structure in structures:
+            forces = np.asarray(structure["forces"], float)
+            self.squares += float((forces**2).sum())
+            self.components += forces.size
+
+    @property
+    def mean_atoms(self) -> float:
+        """Mean number of atoms of a structure."""
+        return self.natoms / self.n
+
+    def energy(self, linear_reference: bool = True, mean: float | None = None, std: float | None = None) -> Normaliser:
+        """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one."""
+        counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
+        reference = None
+        if linear_reference:
+            reference = _contributions(counts, energies, self.present)
+            energies = energies - counts @ np.asarray(reference)
+        measured = float(ones @ energies) / self.n
+        if std is None:
+            std = float(np.linalg.norm(energies - measured * ones) / np.sqrt(self.n))
+        return Normaliser(measured if mean is None else mean, std, reference)
+
+    def forces(self, std: float | None = None) -> Normaliser:
+        """Normaliser of the forces: mean 0, root mean square of all components, eV/Å."""
+        return Normaliser(0.0, float(np.sqrt(self.squares / self.components)) if std is None else std)
+
+
+def fit(structures: Iterable[dict], block: int = BLOCK) -> JointFit:
+    """One pass over the structures, ``block`` of them in memory."""
+    found, waiting = JointFit(), []
+    for structure in structures:
+        waiting.append(structure)
+        if len(waiting) == block:
+            found.add(waiting)
+            waiting = []
+    if waiting:
+        found.add(waiting)
+    return found

@@ -5,23 +5,35 @@ Every process computes its share of every batch.  Losses are sums divided by the
 per update, after all parts of the share.  (The DistributedDataParallel wrapper is not used: its sums happen inside the
 backward pass, where a part that runs out of memory could not be repeated.)  Clipping, optimiser and averages then do
 the same on every process.  The processes need one file system: the first writes, all read.
+
+    python -m jmp_lib pretrain --devices 2              (two processes are started here through torchrun)
+    torchrun --nproc-per-node 8 -m jmp_lib pretrain     (torchrun or srun has started them: nothing is started here)
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 import torch
 import torch.distributed as distributed
-from filelock import FileLock
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
+
+from jmp_lib.files import locked
+from jmp_lib.pool import GO_ON, Terminated, end, end_with
+from jmp_lib.profile import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
 BUCKET = 32 * 2**20  # gradient values that are summed in one message
@@ -50,10 +62,13 @@ class Processes:
     of the loss (float16 only).
     """
 
-    def __init__(self, device: torch.device | str = "cpu", precision: str = "float32"):
-        """Joins the processes that torchrun or srun started; without them, this process is the only one."""
+    def __init__(self, device: torch.device | str = "cpu", precision: str = "float32", cpu_autocast: bool = False):
+        """Joins the processes that torchrun or srun started; without them, this process is the only one.
+
+        On a CPU a run is float32 whatever ``precision`` says, unless ``cpu_autocast``.
+        """
         device = torch.device(device)
-        self.precision = used_precision(precision, device)
+        self.precision = precision if device.type == "cuda" or cpu_autocast else "float32"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16-mixed")
         found = launched()
         plugins = [] if found else [LightningEnvironment()]  # one process of a Slurm job must not wait for others
@@ -124,8 +139,7 @@ class Processes:
     @contextmanager
     def alone(self, lock: Path):
         """No other training holds ``lock`` meanwhile; a second one waits and then finds the first one's results."""
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock) if self.first else nullcontext():
+        with locked(lock) if self.first else nullcontext():
             self.wait()
             yield
             self.wait()
@@ -143,6 +157,76 @@ def _buckets(tensors: list[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
         yield bucket
 
 
-def used_precision(precision: str, device: torch.device) -> str:
-    """The precision that a run really uses on ``device``, for its record: on a CPU every run is float32."""
-    return precision if device.type == "cuda" else "float32"
+def needed(engine: Engine) -> bool:
+    """Whether a training with ``engine`` has its processes still to be started.
+
+    Raises ``ValueError`` for several nodes: only torchrun or srun reach other machines.
+    """
+    if launched() is not None:
+        return False
+    if engine.nodes > 1:
+        raise ValueError(f"engine.nodes is {engine.nodes}: start the command on every node, with srun or with torchrun "
+                         "--nnodes, for instance: srun python -m jmp_lib pretrain --profile paper")
+    return engine.devices > 1
+
+
+def in_processes(count: int, threads: int, function: Callable, *arguments) -> None:
+    """``function(*arguments)`` in ``count`` processes of ``threads`` threads; it must be importable, its arguments picklable.
+
+    The processes are new programs, so a notebook may hold threads or a GPU meanwhile.  SIGTERM is passed on, so that a
+    checkpoint is written.  Raises ``RuntimeError`` with the sentence of the process that failed, and ``Terminated``
+    when the run was ended from outside.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "job"
+        file.write_bytes(pickle.dumps((function, arguments, os.getpid())))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count),
+                   "-m", "jmp_lib.train.processes", str(file)]
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdin=subprocess.DEVNULL)
+        code = _wait(process)
+        failed = Path(folder) / "error.txt"
+        if failed.exists():
+            raise RuntimeError(failed.read_text())
+        if code in (143, -signal.SIGTERM) or (Path(folder) / "terminated").exists():
+            end(f"the training was ended by SIGTERM; its checkpoint is written, and {GO_ON}")
+        if code:
+            raise RuntimeError(f"a training process was ended from outside (exit code {code}; often: out of memory); "
+                               "run again to go on")
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Exit code of ``process``; SIGTERM and an interrupt reach it, not only this process."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate()) if here else None
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def main(file: Path) -> int:
+    """One of the started processes."""
+    function, arguments, parent = pickle.loads(file.read_bytes())
+    end_with(parent)
+    try:
+        function(*arguments)
+    except Terminated:
+        file.with_name("terminated").touch()
+        return 143
+    except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+        if is_first() or not file.with_name("error.txt").exists():
+            file.with_name("error.txt").write_text(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

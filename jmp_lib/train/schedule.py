@@ -1,4 +1,4 @@
-"""Learning rates: warm-up and cosine in closed form, layer-wise groups, reduce-on-plateau.
+"""Learning rates: warm-up and cosine in closed form, layer-wise groups, reduce-on-plateau; averages of the weights.
 
 All rates are functions of the update number k (from 0), so nothing but k and the plateau state needs to
 be stored in a checkpoint.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jmp_lib.profile import Schedule, length
 
@@ -132,3 +134,55 @@ def plateau(optimizer: torch.optim.Optimizer, factor: float, patience: int):
     """Reduce-on-plateau of the fine-tuning stage after the cosine (relative threshold 1e-4)."""
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience,
                                                       threshold=1.0e-4, threshold_mode="rel", eps=1.0e-8)
+
+
+class EMA:
+    """Exponential moving averages of the parameters of ``model``, in parameter order: ema ← d·ema + (1-d)·w after every update.
+
+    It starts as a copy of the weights before the first update; no warm-up, no bias correction; parameters
+    only, no buffers.  Fine-tuning starts from these averaged weights.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float):
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"ema_decay must be from 0 to below 1, not {decay}")
+        self.parameters = list(model.parameters())
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self._average = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Call once after every performed update."""
+        self._average(self.averages, self.parameters, None)
+
+    @contextmanager
+    def swapped_in(self):
+        """Within this context the model has the averaged weights (validation, test, saving)."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def copy_to_model(self) -> None:
+        """Give the model the averaged weights for good."""
+        for parameter, average in zip(self.parameters, self.averages):
+            parameter.copy_(average)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.averages):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict:
+        return {"averages": self.averages}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        if len(state["averages"]) != len(self.averages):
+            raise ValueError("the checkpoint's averages belong to another network: delete the checkpoint")
+        for average, stored in zip(self.averages, state["averages"]):
+            average.copy_(stored)

@@ -1,10 +1,11 @@
-"""The gradient of a share of a batch, in parts that fit in memory.
+"""Memory: the gradient of a batch in parts that fit, what running out of it looks like, and keeping it between steps.
 
 Losses of parts add up (``losses.Counts``), and so do gradients: how a batch is cut does not change the update.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -15,6 +16,7 @@ from typing import Callable, Sequence
 import torch
 
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h (glibc)
 
 
 def parts_by_edges(edges: Sequence[int], max_edges: int | None) -> list[list[int]]:
@@ -62,9 +64,7 @@ def accumulate(share, repeat: Callable[[int], object], loss: Callable[[dict], di
                 f"{share.names[failed][0]} with {share.edges[failed]} edges does not fit in memory by itself: leave it "
                 "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
         forget()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
         share = repeat(share.edges[failed] // 2)
 
 
@@ -73,6 +73,13 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+def give_back() -> None:
+    """Memory that nothing refers to any more is free again, also on the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -97,20 +104,15 @@ def memory_limit(gb: float | None):
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def largest_that_fits(fits: Callable[[int], bool], first: int, most: int, precision: float = 0.05) -> int:
-    """The largest number from 1 to ``most`` with ``fits``, by trying: doubling from ``first``, then bisecting.
+def keep_freed_memory() -> bool:
+    """Large arrays come from the heap, and the heap is not given back before the end; False where that cannot be set.
 
-    Within ``precision`` of the limit; 0 when not even 1 fits.  ``fits`` must be monotonous.
+    A training step on a CPU allocates and frees thousands of arrays of many megabytes.  By default large ones go back to
+    the system at once, and every page that is asked for again is cleared again.  ``docs/compute.md`` names another
+    allocator that takes less memory besides.
     """
-    low, high = 0, most + 1  # low fits, high does not (or is beyond what is asked)
-    trial = min(first, most)
-    while high - low > 1 and (high > most or high - low > precision * high):
-        if fits(trial):
-            low = trial
-            trial = min(2 * trial, most) if high > most else (low + high) // 2
-            if low == most:
-                break
-        else:
-            high = trial
-            trial = (low + high) // 2
-    return low
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # no glibc: macOS, Windows, musl
+        return False
+    return mallopt(M_MMAP_MAX, 0) == 1 and mallopt(M_TRIM_THRESHOLD, -1) == 1

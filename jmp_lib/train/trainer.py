@@ -1,4 +1,4 @@
-"""The training loop, shared by pre-training and fine-tuning; read it from top to bottom.
+"""The trainer: one loop for pre-training and fine-tuning; read it from top to bottom.
 
 One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
 -> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
@@ -6,7 +6,6 @@ One update: batch -> loss and gradients, in parts that fit -> sum over processes
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from contextlib import closing, nullcontext
@@ -19,23 +18,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from jmp_lib.files import write_json
-from jmp_lib.pool import end, termination
+from jmp_lib.pool import GO_ON, end, termination
 from jmp_lib.profile import Engine
-from jmp_lib.train.allocator import keep_freed_memory
-from jmp_lib.train.batches import Share, UpdateBatches
+from jmp_lib.train.batches import Share, UpdateBatches, on_device, prepared
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
-from jmp_lib.train.ema import EMA
-from jmp_lib.train.feed import prepared
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.microbatch import accumulate
+from jmp_lib.train.memory import accumulate, keep_freed_memory
 from jmp_lib.train.processes import Processes
-from jmp_lib.train.schedule import Updates, set_rates
+from jmp_lib.train.schedule import EMA, Updates, set_rates
 
 
 @dataclass
 class Run:
-    """Everything the loop needs; the callables are written in pretrain.py and finetune.py."""
+    """Everything the loop needs; the callables are written in pretraining.py and finetuning.py."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -79,6 +75,7 @@ class Progress:
     stopped: str = ""  # why the run ended early
     max_edges: int | None = None  # of a part of a batch, as it has become by running out of memory
     skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
+    skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, and the scale is lowered
     history: list[dict] = field(default_factory=list)
     best_weights: dict[str, Tensor] | None = None
 
@@ -131,14 +128,15 @@ def train(run: Run) -> Progress:
             norm = _gradient_norm(run.model)
             if math.isfinite(losses["total"]) and (math.isfinite(norm) or scaler.is_enabled()):
                 run.clip()
-                scaler.step(run.optimizer)
-                if run.ema is not None:
+                if not _step(run):
+                    progress.skipped_by_scaler += 1
+                elif run.ema is not None:
                     run.ema.update()
                 progress.loss_sum += losses["total"]
                 progress.loss_count += 1
             else:
                 _leave_out(run, progress, share, losses, norm, rate)
-            scaler.update()
+                scaler.update()
             progress.step += 1
             set_rates(run.optimizer, progress.step, run.schedule, run.restart)
             elapsed = time.perf_counter() - began
@@ -157,8 +155,7 @@ def train(run: Run) -> Progress:
                 _save(run, progress)
             if ask_end:
                 processes.wait()
-                end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and the same "
-                    "command goes on from there")
+                end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and {GO_ON}")
             if run.bar is not None:
                 run.bar.update()
 
@@ -175,7 +172,7 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
 
     def loss(part: dict) -> dict[str, Tensor]:
         with run.processes.autocast():
-            return run.loss(copy.copy(part).to(run.processes.device, non_blocking=True), share.counts)
+            return run.loss(on_device(part, run.processes.device), share.counts)
 
     def cut_again(max_edges: int | None) -> Share:
         run.data.max_edges = progress.max_edges = max_edges
@@ -185,6 +182,18 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
         share = cut_again(progress.max_edges)
     return accumulate(share, cut_again, loss, lambda total: run.processes.scaler.scale(total).backward(),
                       lambda: run.optimizer.zero_grad(set_to_none=True), run.engine.memory_gb)
+
+
+def _step(run: Run) -> bool:
+    """The optimiser's step; False where the scaler of float16 left it out because a gradient was infinite.
+
+    The update counts all the same: its batch is used up, and rates are functions of the update number.
+    """
+    scaler = run.processes.scaler
+    scale = scaler.get_scale()
+    scaler.step(run.optimizer)
+    scaler.update()
+    return scaler.get_scale() >= scale
 
 
 def _gradient_norm(model: torch.nn.Module) -> float:

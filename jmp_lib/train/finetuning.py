@@ -1,0 +1,279 @@
+"""Fine-tuning of one task by one arm, and its test error; the same recipe fine-tunes on a user's own data.
+
+    record = finetune(load_profile("mini"), "qm9_mu", "JMP-S", Path("results/mini"))
+
+Arms: GN-OC-S, GN-OC-L start from random weights, JMP-S, JMP-L from the averaged (EMA) backbone and atom
+embedding of the pre-training; heads are new in all of them.  All four have the same budget, data, schedule
+and scale factors.  Layer-wise learning rates belong to the pre-trained parts: the from-scratch arms have
+multiplier 1 everywhere (the published from-scratch settings are not known).
+
+The weights with the best validation error are kept; the test part is looked at once, with those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jmp_lib import records
+from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.tasks import Task, TaskData, load_task_data
+from jmp_lib.graphs import GraphConfig
+from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
+from jmp_lib.profile import ARMS, Engine, FinetuneSettings, Profile
+from jmp_lib.strict import nearest
+from jmp_lib.train import pretraining
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
+from jmp_lib.train.job import Job, describe_model
+from jmp_lib.train.loading import given_start
+from jmp_lib.train.losses import Counts, finetuning_loss, mae
+from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.pretraining import pretrain, scale_factors
+from jmp_lib.train.processes import Processes, in_processes, needed
+from jmp_lib.train.sampling import Sampler
+from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau
+from jmp_lib.train.trainer import Progress
+from jmp_lib.train.weights import elements_of_weights, load_weights, save_weights, set_factors
+
+
+def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: bool = True, fold: int = 0) -> dict:
+    """Fine-tune ``arm`` on ``task_id``; returns its record (value in the unit the paper prints).
+
+    A missing pre-training is run first.  A finished run with the same settings and data is not repeated; a killed
+    one goes on from its last checkpoint and ends, on a CPU, with the same numbers.  Raises ``ValueError`` for an
+    unknown arm or task, ``FloatingPointError`` for a loss that is not finite.
+    """
+    if arm not in ARMS:
+        raise ValueError(f"unknown arm '{arm}'; {nearest(arm, ARMS)}".replace("key", "arm"))
+    out_dir = Path(out_dir).resolve()
+    path = records.finetune_record_path(out_dir, task_id, arm, fold)
+    if needed(profile.engine):
+        in_processes(profile.engine.devices, profile.threads, finetune, profile, task_id, arm, out_dir, progress, fold)
+        return records.read_record(path)
+    data = task_data(profile, task_id, fold)
+    start = start_of(profile, arm, out_dir, progress)
+    job = Job(f"{task_id} {arm}", path, out_dir, records.work_dir(path, out_dir), _fingerprint(profile, data, arm, start),
+              profile.device, profile.finetune_settings(data.task.family, task_id).precision, profile.threads, profile.engine,
+              progress)
+    return job.run(lambda job: _finetune(profile, data, arm, start, job))
+
+
+def fingerprint(profile: Profile, task_id: str, arm: str, fold: int, out_dir: Path) -> str:
+    """Of everything that decides the numbers of a fine-tuning, the pre-training in ``out_dir`` included; nothing is trained.
+
+    Where the pre-training or the scale factors are missing or of other settings, no record has it.
+    """
+    return _fingerprint(profile, task_data(profile, task_id, fold), arm, start_of(profile, arm, Path(out_dir).resolve(), train=False))
+
+
+def _fingerprint(profile: Profile, data: TaskData, arm: str, start: dict) -> str:
+    return records.fingerprint({
+        "kind": "finetune", "task": data.task.id, "arm": arm, "fold": data.fold, "start": start,
+        "parameters": finetuning_parameters(profile, data.task, arm), "data": [data.data_sha256, data.split_sha256]})
+
+
+def start_of(profile: Profile, arm: str, out_dir: Path, progress: bool = True, train: bool = True) -> dict:
+    """Where an arm begins: {scale_factors, and pretrained: {file, sha256} for those that have it}.
+
+    Weights that the profile does not name are pre-trained, and factors fitted, unless that is done; without ``train``
+    what is missing is None.
+    """
+    size = size_of(arm)
+    start = given_start(profile, size, out_dir) or {"scale_factors": scale_factors(profile, size, out_dir, fit=train)}
+    if not arm.startswith("JMP"):
+        start.pop("pretrained", None)
+    elif "pretrained" not in start:
+        path = records.pretrain_record_path(out_dir, size)
+        record = pretrain(profile, size, out_dir, progress) if train else \
+            records.finished_record(path, out_dir, pretraining.fingerprint(profile, size))
+        start["pretrained"] = record and record["files"]["weights"]
+    return start
+
+
+def size_of(arm: str) -> str:
+    """small or large, by the last letter of an arm."""
+    return "small" if arm.endswith("-S") else "large"
+
+
+def finetuning_parameters(profile: Profile, task: Task, arm: str) -> dict:
+    """Everything in the profile that decides the numbers of a fine-tuning."""
+    return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size_of(arm)].to_dict(),
+            "graph": dataclasses.asdict(profile.graphs[task.family]),
+            "settings": dataclasses.asdict(profile.finetune_settings(task.family, task.id)),
+            "learning_rate_multipliers": {g.name: g.multiplier for g in learning_rate_groups(profile, arm)},
+            **profile.engine.numbers}
+
+
+def learning_rate_groups(profile: Profile, arm: str) -> list[Group]:
+    """Layer-wise groups of the pre-trained arms; one group with multiplier 1 for the from-scratch arms."""
+    if not arm.startswith("JMP"):
+        return [Group("rest", ("*",), 1.0)]
+    layerwise = profile.finetuning.layerwise
+    return layerwise_groups(layerwise.embedding, layerwise.small if arm.endswith("-S") else layerwise.large)
+
+
+def task_data(profile: Profile, task_id: str, fold: int = 0) -> TaskData:
+    """The data of a task as the profile wants them."""
+    settings = profile.finetune_settings(task_id.split("_")[0], task_id)
+    return load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
+                          caps={"train": settings.max_train, "val": settings.max_val, "test": settings.max_test})
+
+
+@dataclass
+class Finetuning:
+    """What is fine-tuned on what, with which loss."""
+
+    train: StructureSet
+    val: StructureSet
+    test: StructureSet
+    heads: list[HeadSpec]
+    predicted: tuple[str, ...]  # labels that are judged: scalars, or forces
+    normalisers: dict[str, Normaliser]  # of the labels that are trained on
+    coefficients: dict[str, float]  # of the loss, by label
+    judge: Callable[[dict, dict], dict[str, float]]  # predictions, true values by label -> val_metric (least is best), more
+    backbone: BackboneConfig
+    graph: GraphConfig
+    factors: dict[str, float]  # scale factors
+    settings: FinetuneSettings
+    groups: list[Group]  # of learning rates
+    seed: int
+    weights: dict[str, torch.Tensor] | None = None  # of the backbone and embedding that it starts from; None: random
+    max_steps: int | None = None
+
+    def parts(self, processes: Processes, engine: Engine):
+        """What the loop trains: (model, update batches, loss of a part of a batch, optimiser)."""
+        s = self.settings
+        torch.manual_seed(self.seed)
+        model = FinetuneModel(self.backbone, self.heads).to(processes.device)
+        if self.weights is not None:
+            load_backbone(model, self.weights)
+        set_factors(model, self.factors)
+        batches = UpdateBatches([graph_cache(self.train, self.normalisers, self.graph)], [self.train.name],
+                                Sampler.single(len(self.train), s.batch_size, self.seed), self.seed,
+                                max_edges=engine.max_edges, rank=processes.rank, processes=processes.size)
+
+        def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
+            return {"total": finetuning_loss(model(batch), batch, self.coefficients, counts)}
+
+        optimizer = torch.optim.AdamW(parameter_groups(model, self.groups, s.lr), lr=s.lr, betas=s.betas, eps=1.0e-8,
+                                      weight_decay=s.weight_decay, fused=True)
+        return model, batches, loss, optimizer
+
+
+def finetune_data(what: Finetuning, job: Job) -> tuple[Progress, torch.nn.Module, dict, dict]:
+    """Train ``what`` within ``job``: (progress, model with the best weights, predictions of the test part, its true values)."""
+    s, processes = what.settings, job.processes
+    model, batches, loss, optimizer = what.parts(processes, job.engine)
+    parts = {"val": what.val, "test": what.test}
+    evaluation = {part: EvaluationSet(graph_cache(structures, what.normalisers, what.graph), s.eval_batch_size,
+                                      processes.device) for part, structures in parts.items()}
+    gradients = any(head.kind == "gradient_forces" for head in what.heads)
+
+    def predicted(part: str) -> dict[str, np.ndarray]:
+        found = predict(model, evaluation[part], lambda out: {label: out[label] for label in what.predicted}, gradients,
+                        processes)
+        return {label: denormalised(values, parts[part], what.normalisers[label]) for label, values in found.items()}
+
+    truth = {part: {label: true_values(structures, label) for label in what.predicted} for part, structures in parts.items()}
+    epoch = batches.sampler.batches_per_epoch
+    done = job.train(
+        model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, what.max_steps), updates_per_epoch=epoch,
+        data=batches, loss=loss, validate=lambda: what.judge(predicted("val"), truth["val"]),
+        clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), s.clip_value),
+        checkpoint_every=s.checkpoint_every, ema=None if s.ema_decay is None else EMA(model, s.ema_decay),
+        gradient_divisors=model.gradient_divisors(), watch="val_metric",
+        plateau=plateau(optimizer, s.plateau_factor, s.plateau_patience), patience=s.early_stopping_patience,
+        min_delta=s.min_delta, stop_below_lr=s.stop_below_lr)
+    return done, model, predicted("test"), truth["test"]
+
+
+def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float], weights: dict | None) -> Finetuning:
+    """The fine-tuning of one of the 40 tasks by an arm."""
+    task, label = data.task, data.label
+    settings = profile.finetune_settings(task.family, task.id)
+    if task.is_force_task:
+        heads = [HeadSpec("energy", "energy", "sum"), HeadSpec("forces", settings.force_head or task.head, "sum")]
+        coefficients = {"forces": settings.force_coefficient, "energy": settings.energy_coefficient}
+    else:
+        heads = [HeadSpec(label, task.head, settings.reduction or task.reduction)]
+        coefficients = {label: 1.0}
+    return Finetuning(
+        data.train, data.val, data.test, heads, (label,), fit_normalisers(data, settings), coefficients,
+        lambda found, true: {"val_metric": task.print_factor * mae(found[label], true[label])},
+        profile.models[size_of(arm)], profile.graphs[task.family], factors, settings, learning_rate_groups(profile, arm),
+        profile.seed, weights, profile.max_steps)
+
+
+def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Normaliser]:
+    """Normalisers of the labels that are trained on, from the training part: label -> Normaliser."""
+    structures = list(data.train)
+    numbers = [np.asarray(s["atomic_numbers"]) for s in structures]
+    if not data.task.is_force_task:
+        values = np.array([float(s[data.label]) for s in structures])
+        return {data.label: fit_property(numbers, values, settings.normaliser, settings.linear_reference, settings.mean,
+                                         settings.std, settings.reference_values)}
+    found = {"forces": fit_forces([s["forces"] for s in structures], settings.std)}
+    if settings.energy_coefficient:
+        energies = np.array([float(s["energy"]) for s in structures])
+        found["energy"] = fit_property(numbers, energies, "standard", settings.linear_reference)
+    return found
+
+
+def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job):
+    """The recipe: trains, writes weights and test predictions; the fields of the record."""
+    task, label = data.task, data.label
+    file = job.out_dir / start["pretrained"]["file"] if "pretrained" in start else None
+    what = of_task(profile, data, arm, start["scale_factors"], load_weights(file) if file else None)
+    done, model, found, true = finetune_data(what, job)
+    if not job.processes.first:
+        return done, {}, {}
+    parameters, backbone, factor = finetuning_parameters(profile, task, arm), what.backbone.to_dict(), task.print_factor
+    save_weights(job.work / "model", model, {
+        "kind": "finetune", "task": task.id, "arm": arm, "label": label, "unit": task.label_unit, "backbone": backbone,
+        "graph": parameters["graph"], "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()},
+        "head": what.heads[-1].kind, "reduction": what.settings.reduction or task.reduction,
+        "scale_factors": start["scale_factors"], "data": data.name, "elements": data.train.elements,
+        "pretraining_elements": elements_of_weights(file) if file else None})
+    records.save_arrays(job.work / "predictions.npz", true=factor * true[label], predicted=factor * found[label],
+                        ids=data.test.ids, natoms=data.test.natoms)
+    trivial = trivial_predictions(data, what.normalisers[label])
+    return done, {
+        "kind": "finetune", "profile": profile.name, "task": task.id, "family": task.family,
+        "arm": arm, "fold": data.fold, "metric": task.metric, "value": factor * mae(found[label], true[label]),
+        "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
+        "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "best_val": done.best_value,
+        "best_step": done.best_step, "stopped": done.stopped or "budget used",
+        "baseline": factor * mae(trivial, true[label]), "parameters": parameters,
+        "model": describe_model(model, backbone), "start": start,
+        "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
+        "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
+        "predictions": records.file_entry(job.work / "predictions.npz", job.out_dir),
+    }, {"predictions": "predictions.npz", "weights": "model.safetensors"}
+
+
+def true_values(structures, label: str) -> np.ndarray:
+    """Labels of a set in the label's unit, float64: (S,), or (ΣN,3) for forces."""
+    if label == "forces":
+        return np.concatenate([np.asarray(s["forces"]) for s in structures]).astype(float)
+    return np.array([float(s[label]) for s in structures])
+
+
+def denormalised(values: np.ndarray, structures, normaliser: Normaliser) -> np.ndarray:
+    """Model output of a whole set in the label's unit: (S,), or (ΣN,3) for forces."""
+    if values.ndim == 2:
+        return values * normaliser.std
+    return np.array([normaliser.denormalise(value, s["atomic_numbers"]) for value, s in zip(values, structures)])
+
+
+def trivial_predictions(data: TaskData, normaliser: Normaliser) -> np.ndarray:
+    """The prediction without a network: mean (and references) of the training part, zero forces."""
+    if data.task.is_force_task:
+        return np.zeros_like(true_values(data.test, "forces"))
+    if normaliser.reference is not None:
+        return np.array([normaliser.offset(s["atomic_numbers"]) for s in data.test])
+    return np.full(len(data.test), true_values(data.train, data.label).mean())

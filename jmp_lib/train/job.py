@@ -1,0 +1,78 @@
+"""What every training has in common, whatever is trained: processes, lock, finished or not, checkpoint, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from jmp_lib import records
+from jmp_lib.files import write_json
+from jmp_lib.profile import Engine
+from jmp_lib.train.batches import choose_device
+from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
+from jmp_lib.train.processes import Processes
+from jmp_lib.train.trainer import Progress, Run, train
+
+
+@dataclass
+class Job:
+    """One training, of which one record comes."""
+
+    name: str  # for the bar, logs and errors
+    record: Path
+    out_dir: Path  # the results that the record and its files belong to
+    work: Path  # folder of weights, predictions, checkpoint, logs
+    fingerprint: str  # of everything that decides the numbers
+    device: str = "auto"
+    precision: str = "float32"
+    threads: int = 1
+    engine: Engine = field(default_factory=Engine)
+    progress: bool = True
+    processes: Processes | None = None  # joined by ``run``
+
+    def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
+        """The record: the finished one of the same fingerprint, or that of ``recipe``.
+
+        recipe: trains (``train``) and writes its files; returns the progress, its own fields of the record, and
+        {key: file in ``work``}. It runs on every process; fields and files are those of the first one.
+        """
+        self.processes = Processes(choose_device(self.device), self.precision, self.engine.cpu_autocast)
+        with self.processes.alone(self.work / "lock"):
+            found = records.finished_record(self.record, self.out_dir, self.fingerprint)
+            if not self.processes.broadcast(found is not None):
+                torch.set_num_threads(self.threads)
+                if self.processes.first:
+                    remove_unfinished(self.work)
+                done, fields, files = recipe(self)
+                if self.processes.first:
+                    entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
+                    write_json(self.record, {"schema": records.SCHEMA, **fields, **self._common(done), "files": entries,
+                                             "fingerprint": self.fingerprint})
+                    remove_checkpoints(self.work / "checkpoint.pt")
+        return records.read_record(self.record)
+
+    def train(self, **run) -> Progress:
+        """The loop (:class:`~jmp_lib.train.trainer.Run`), with a bar; from the last checkpoint if there is one."""
+        silent = not self.progress or not self.processes.first
+        with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
+            return train(Run(name=self.name, fingerprint=self.fingerprint, checkpoint=self.work / "checkpoint.pt",
+                             processes=self.processes, engine=self.engine, bar=bar, **run))
+
+    def _common(self, done: Progress) -> dict:
+        """Fields of every record: how the training went and how it was carried out."""
+        return {
+            "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
+            "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
+            "processes": self.processes.size, "workers_data": self.engine.workers_data, "max_edges": done.max_edges,
+            "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.threads,
+            "device": records.device_name(self.processes.device), "precision": self.processes.precision,
+            "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions()}
+
+
+def describe_model(model: torch.nn.Module, config: dict) -> dict:
+    """Configuration and number of parameters, for a record."""
+    return {"config": config, "n_parameters": sum(p.numel() for p in model.parameters())}

@@ -1,0 +1,196 @@
+"""Joint pre-training on the four sets (mini: oc20-mini, oc22-mini, anix-mini, t1x-mini).
+
+    record = pretrain(load_profile("mini"), "small", Path("results/mini"))
+
+Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of
+its own set.  Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA)
+weights ``model.safetensors`` with ``model.json``, and ``curves.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jmp_lib import records
+from jmp_lib.files import locked, write_atomically
+from jmp_lib.model import PretrainModel
+from jmp_lib.profile import PRETRAINING_SETS, Profile
+from jmp_lib.train import losses
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict, split_atoms
+from jmp_lib.train.job import Job, describe_model
+from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, factor_sets, profile_sets
+from jmp_lib.train.losses import force_mae, mae
+from jmp_lib.train.processes import Processes, in_processes, needed
+from jmp_lib.train.sampling import Sampler
+from jmp_lib.train.schedule import EMA, in_updates
+from jmp_lib.train.weights import fit_factors, read_factors, save_weights, set_factors
+
+
+def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
+    """Pre-train the ``size`` ("small" or "large") network of ``profile``; returns its record.
+
+    A finished run with the same settings and data is not repeated; a killed one goes on from its last
+    checkpoint and ends, on a CPU, with the same numbers.  Raises ``FloatingPointError`` for a loss that is not
+    finite, ``ValueError`` or ``FileNotFoundError`` for bad settings or data.
+    """
+    out_dir = Path(out_dir).resolve()
+    path = records.pretrain_record_path(out_dir, size)
+    if needed(profile.engine):
+        in_processes(profile.engine.devices, profile.threads, pretrain, profile, size, out_dir, progress)
+        return records.read_record(path)
+    job = Job(f"pre-training {size}", path, out_dir, records.work_dir(path, out_dir), fingerprint(profile, size), profile.device,
+              profile.pretraining.precision, profile.threads, profile.engine, progress)
+    return job.run(lambda job: _pretrain(profile, size, job))
+
+
+def fingerprint(profile: Profile, size: str) -> str:
+    """Of everything that decides the numbers of a pre-training; nothing is trained for it."""
+    return records.fingerprint({"kind": "pretrain", "parameters": pretraining_parameters(profile, size),
+                                "data": data_hashes(profile_sets(profile))})
+
+
+def pretraining_parameters(profile: Profile, size: str) -> dict:
+    """Everything in the profile that decides the numbers of a pre-training."""
+    settings = dataclasses.asdict(profile.pretraining)
+    if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
+        del settings["edge_dropout_draws"]
+    if settings["structurewise_loss"]:  # likewise
+        del settings["structurewise_loss"]
+    for one in settings["datasets"].values():
+        if one["sampled"]:
+            del one["sampled"]
+    return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
+            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
+            "pretraining": settings, **profile.engine.numbers}
+
+
+def new_model(profile: Profile, size: str) -> torch.nn.Module:
+    """A pre-training network with random weights that depend on the seed only."""
+    torch.manual_seed(profile.seed)
+    return PretrainModel(profile.models[size], num_tasks=len(PRETRAINING_SETS),
+                         edge_dropout=profile.pretraining.edge_dropout)
+
+
+def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
+    """What the loop trains: (model, update batches, loss of a part of a batch, optimiser)."""
+    settings, device = profile.pretraining, processes.device
+    model = new_model(profile, size).to(device)
+    set_factors(model, factors)
+    sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
+                            [settings.datasets[s.key].sampled for s in sets])
+    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
+                          edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
+    data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
+                         max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
+    energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
+    force_scale = torch.tensor([s.force_scale for s in sets], device=device)
+
+    def loss(batch: dict, counts: losses.Counts) -> dict[str, torch.Tensor]:
+        output = model(batch)
+        return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
+                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale,
+                                       settings.structurewise_loss, counts)
+
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
+                                  betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
+    return model, data, loss, optimizer
+
+
+def _pretrain(profile: Profile, size: str, job: Job):
+    """The recipe: trains, writes weights and curves; the fields of the record."""
+    settings, sets = profile.pretraining, profile_sets(profile)
+    factors = scale_factors(profile, size, job.out_dir)
+    model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
+    validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
+                                settings.eval_batch_size, job.processes.device) for i, s in enumerate(sets)]
+    epoch = data.sampler.batches_per_epoch
+    done = job.train(
+        model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
+        updates_per_epoch=epoch, data=data, loss=loss, loss_names=("total", "energy", "force"),
+        validate=lambda: validate(model, sets, validation, job.processes),
+        clip=lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm),
+        checkpoint_every=settings.checkpoint_every, ema=EMA(model, settings.ema_decay), restart=True,
+        gradient_divisors=model.gradient_divisors())
+    if not job.processes.first:
+        return done, {}, {}
+    parameters, backbone = pretraining_parameters(profile, size), profile.models[size].to_dict()
+    save_weights(job.work / "model", model, {
+        "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": backbone,
+        "datasets": {s.key: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
+                             "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
+                             "elements": s.train.elements} for s in sets},
+        "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
+    write_curves(job.work / "curves.csv", done.history)
+    kinds = {"mini": "generated", "published": "published"}
+    return done, {
+        "kind": "pretrain", "profile": profile.name, "size": size, "seed": profile.seed,
+        "data": [s.name for s in sets], "data_kind": kinds.get(settings.data, "generated and published"),
+        "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
+        "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
+        "baseline": {s.name: baseline(s) for s in sets},
+        "draws_per_epoch": dict(zip([s.name for s in sets], data.sampler.draws)),
+        "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
+        "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
+                        for s in sets},
+        "parameters": parameters, "model": describe_model(model, backbone),
+    }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
+
+
+def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet],
+             processes: Processes | None = None) -> dict[str, float]:
+    """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
+    values = {}
+    for i, (s, part) in enumerate(zip(sets, batches)):
+        output = predict(model, part, lambda o, i=i: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False,
+                         processes)
+        energies, truth, forces, fixed = [], [], [], []
+        for energy, structure in zip(output["energy"], s.val):  # labels only: geometry and graphs are not kept
+            energies.append(s.energy.denormalise(energy, structure["atomic_numbers"]))
+            truth.append(float(structure["energy"]))
+            forces.append(np.asarray(structure["forces"]))
+            fixed.append(np.asarray(structure["fixed"]))
+        values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array(truth))
+        values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val), forces, fixed)
+    return values
+
+
+def write_curves(path: Path, history: list[dict]) -> None:
+    """History as CSV."""
+    with write_atomically(path) as stream:
+        writer = csv.DictWriter(stream, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:
+    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are kept.
+
+    Fitted once on validation batches of the pre-training sets with the random initial weights (spec: 16
+    batches), and used by the pre-training and by both from-scratch and pre-trained fine-tunings, as the
+    official release ships one file per size.  Where the pre-training sets are the published ones, 16 batches do not
+    need 120 million structures: the embedded sets serve, and arms from scratch need no pre-training data at all.
+    """
+    sets, settings = factor_sets(profile), profile.pretraining
+    wanted = records.fingerprint({
+        "kind": "scale factors", "seed": profile.seed, "model": profile.models[size].to_dict(),
+        "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
+        "batches": [settings.scale_factor_batches, settings.batch_size], "data": data_hashes(sets)})
+    path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
+    known = read_factors(path, wanted)
+    if known is not None or not fit:
+        return known
+    with locked(path.with_suffix(".lock")):
+        known = read_factors(path, wanted)  # of another process meanwhile
+        if known is not None:
+            return known
+        torch.set_num_threads(profile.threads)
+        model = new_model(profile, size)
+        caches = [graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i) for i, s in enumerate(sets)]
+        sampler = Sampler.joint([len(s.val) for s in sets], settings.temperature, settings.batch_size, profile.seed)
+        batches = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed)
+        return fit_factors(path, model, [batches[k].parts[0] for k in range(settings.scale_factor_batches)], wanted)
