@@ -85,7 +85,7 @@ def _tables(args) -> int:
 
 
 def _report(args) -> int:
-    from jmp_lib.report import main
+    from jmp_lib.results.report import main
 
     return main(args.profile, args.results_dir)
 

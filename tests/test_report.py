@@ -10,13 +10,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from jmp_lib import report_parts as parts
 from jmp_lib.__main__ import main
-from jmp_lib.report import CAPTIONS, caption, write_report
+from jmp_lib.results.report import CAPTIONS, caption, number, write_report
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
 pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/shipped/mini is not here")
@@ -47,7 +45,7 @@ def test_it_refers_to_no_other_file(page):
     assert not re.search(r"<link|@import|url\(", page)
     for key in re.findall(r'href="#(\w+)"', page):
         assert f'id="{key}"' in page
-    assert 'srcdoc="&lt;p title=&#x27;a&#x27;&gt;points &amp; colours&lt;/p&gt;"' in page
+    assert 'srcdoc="&lt;p title=&#39;a&#39;&gt;points &amp; colours&lt;/p&gt;"' in page
 
 
 def test_values_of_the_records_stand_in_their_own_columns(page, folder):
@@ -97,10 +95,15 @@ def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.01234567, "0.01235"), (float("nan"), ""), (None, ""), (12, "12"),
-                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), ("<b>", "&lt;b&gt;")])
+                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), ("<b>", "<b>")])
 def test_numbers_in_cells(value, text):
-    assert parts.number(value) == text
+    assert number(value) == text
 
 
-def test_a_table_of_words_is_escaped():
-    assert "&lt;i&gt;" in parts.table(pd.DataFrame({"a": ["<i>"]})) and "<i>" not in parts.table(pd.DataFrame({"<i>": [1]}))
+def test_what_records_say_is_escaped(folder, tmp_path):
+    path = tmp_path / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json"
+    path.parent.mkdir(parents=True)
+    record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
+    path.write_text(json.dumps(record | {"data": "<script>alert(1)</script>", "device": "<b>"}))
+    page = write_report(tmp_path, "<u>").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert" in page and "&lt;b&gt;" in page and "results of the profile &lt;u&gt;" in page

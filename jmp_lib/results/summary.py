@@ -37,12 +37,14 @@ def summary(results_dir: str | Path) -> str:
     lines.append("| tasks improved | " + " | ".join(improved) + " |")
     published = [_signed(counts.loc[c, "published_mean_gain_percent"]) for c in SHOWN]
     lines.append("| *paper, published data, all tasks* | " + " | ".join(published) + " |")
-    lines.append("")
-    for row in totals.itertuples():
-        lines.append(f"Speed-up, {row.size}: fine-tuning reaches the best validation error of training from scratch on "
-                     f"{row.tasks_reached} of {row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and "
-                     f"{row.ratio_steps_all:.2f}x in updates (tasks that never reach it counted with their whole run).")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+
+
+def speedup_lines(totals: pd.DataFrame) -> list[str]:
+    """A sentence for each size of ``speedup_totals``."""
+    return [f"{row.size}: fine-tuning reaches the best validation error of training from scratch on {row.tasks_reached} of "
+            f"{row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and {row.ratio_steps_all:.2f}x in updates "
+            "(tasks that never reach it counted with their whole run)." for row in totals.itertuples() if row.tasks]
 
 
 def _signed(value: float) -> str:

@@ -17,6 +17,8 @@ def _environment() -> jinja2.Environment:
     return made
 
 
-def render(name: str, **values) -> str:
-    """The template ``name``.html.j2 filled with ``values``."""
-    return _environment().get_template(f"{name}.html.j2").render(values)
+def render(name: str, filters: dict | None = None, **values) -> str:
+    """The template ``name``.html.j2 filled with ``values``; ``filters`` are functions that it calls by name."""
+    environment = _environment()
+    environment.filters |= filters or {}
+    return environment.get_template(f"{name}.html.j2").render(values)
