@@ -45,7 +45,7 @@ def test_oc20_lmdb(tmp_path):
     check_slab(total, slab(), ENERGY + REFERENCE)
     with pytest.raises(ValueError, match="holds adsorption energies; for total energies give references"):
         next(oc20.read(path, energy="total"))
-    with pytest.raises(ValueError, match="record 0: random77 has no reference energy"):
+    with pytest.raises(ValueError, match="structure 0: random77 has no reference energy"):
         next(oc20.read(path, energy="total", references={"random1": 0.0}))
 
 
@@ -92,9 +92,9 @@ def test_oc20_release_that_is_damaged(tmp_path):
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4
     for content, says in [
-        (whole[: len(whole) // 2], "is damaged"), (bytes(flipped), "is damaged"), (b"<html></html>", "is a web page"),
+        (whole[: len(whole) // 2], "cannot be read"), (bytes(flipped), "cannot be read"), (b"<html></html>", "is a web page"),
         (b"", "is empty"), (b"hello", "is not an xz file"), (lzma.compress(b"3\n\nCu 0 0 0\n"), "frame 0 ends after 1 of 3"),
-        (lzma.compress(b"1\n\nCu 0 0 0\n"), "there is no forces, tags, energy, Lattice"),
+        (lzma.compress(b"1\n\nCu 0 0 0\n"), "there is no energy, forces, cell"),
         (lzma.compress(b"1\n\nCu 0 0 zero\n"), "frame 0 is not extended XYZ"),
         (lzma.compress(b"once upon a time"), "not with a number of atoms"),
     ]:  # fmt: skip
@@ -164,14 +164,14 @@ def test_lmdb_that_is_damaged(tmp_path):
     whole = write_lmdb(tmp_path / "a.lmdb", [record(atoms) for atoms in frames(40)]).read_bytes()
     bad = tmp_path / "bad.lmdb"
     for content, says in [
-        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "is not an LMDB"), (b"hello" * 5000, "is not a sound LMDB"),
+        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "is not an LMDB"), (b"hello" * 5000, "cannot be read"),
         (whole[: len(whole) // 2], "is cut short"),
     ]:  # fmt: skip
         bad.write_bytes(content)
         with pytest.raises(ValueError, match=f"bad.lmdb {says}"):
             list(oc22.read(bad))
     short = write_lmdb(tmp_path / "short.lmdb", [record(slab())], length=2)
-    with pytest.raises(ValueError, match="record 1 is missing"):
+    with pytest.raises(ValueError, match="record 1: it is missing"):
         list(oc22.read(short))
     rejected = []
     assert len(list(oc22.read(short, rejected=rejected))) == 1 and len(rejected) == 1

@@ -109,7 +109,7 @@ def test_hdf5_files_that_are_damaged_or_of_another_set(tmp_path):
     bad = tmp_path / "bad.h5"
     for content, says in [
         (b"", "is empty"), (b"<html>", "is a web page"), (b"hello" * 500, "is not an HDF5 file"),
-        (whole[: len(whole) // 2], "is damaged"),
+        (whole[: len(whole) // 2], "cannot be read"),
     ]:  # fmt: skip
         bad.write_bytes(content)
         for read in (ani1x.read, transition1x.read):
@@ -167,5 +167,5 @@ def test_published_hdf5_of_ani1x():
     with h5py.File(path) as file:
         assert found[0]["energy"] == file["C1H4N4O4/wb97x_dz.energy"][0] * units.HARTREE_ASE
     for name in ("ani_gdb_s01.h5", "analog_C2H6_wB97x_EF_NMS.h5"):  # ANI-1, which is another data set
-        with pytest.raises(ValueError, match="another kind of file; get ani1x-release.h5"):
+        with pytest.raises(ValueError, match="another kind of file.?; get ani1x-release.h5"):
             list(ani1x.read(path.with_name(name)))

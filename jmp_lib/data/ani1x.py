@@ -8,15 +8,15 @@ script. A frame without wb97x_dz labels has NaN there and is left out, as in the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from jmp_lib import units
-from jmp_lib.data import graph_records
-from jmp_lib.data.check_structure import keep
-from jmp_lib.data.hdf5_files import dataset, open_h5, read_rows, whole
-from jmp_lib.data.sources import source_url
+from jmp_lib.data.collect import make_structure, screened
+from jmp_lib.data.formats import dataset, h5_rows, open_h5, source_url
+from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
 ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
@@ -24,9 +24,7 @@ MIN_ATOMS = 4  # formulas with fewer atoms are left out of the official split
 N_HELD_OUT = 495_600  # frames after which a held-out part of the official split is full
 
 
-def read(
-    path: str | Path, *, formulas: set[str] | None = None, rejected: list[str] | None = None
-) -> Iterator[dict]:
+def read(path: str | Path, *, formulas: set[str] | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
 
     path: the HDF5 file, or an .lmdb or .pkl of graph records. formulas: read only these groups. rejected: a list
@@ -35,50 +33,30 @@ def read(
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():
-        for where, structure in graph_records.read_structures(path, mend=MEND, rejected=rejected):
-            if structure["pbc"].any():
-                raise ValueError(f"{where} has a cell, so it is not of ANI-1x; {MEND}")
-            yield structure
+        yield from read_graphs(path, "ANI-1x", False, mend=MEND, rejected=rejected)
         return
-    row = 0
+    for row, structure in enumerate(screened(_frames(path, formulas, rejected), str(path), rejected)):
+        structure["id"] = row
+        yield structure
+
+
+def _frames(path: Path, formulas: set[str] | None, rejected: list[str] | None) -> Iterator:
+    def make(numbers, formula: str, fid: int, pos, energy, forces) -> dict:
+        energy, forces = energy * units.HARTREE_ASE, forces * np.float64(units.HARTREE_ASE)
+        return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
+
     with open_h5(path, mend=MEND) as file:
         for formula in file:
             if formulas is not None and formula not in formulas:
                 continue
-            group = file[formula]
-            where = f"{path}: group {formula}"
-            arrays = [dataset(group, key, where, MEND) for key in ("coordinates", ENERGY, FORCES)]
-            numbers = whole(dataset(group, "atomic_numbers", where, MEND), where, MEND).astype(np.int64)
-            for fid, (pos, energy, forces) in read_rows(arrays, where, MEND):
-                at = f"{where}, frame {fid}"
-                if np.isnan(energy) or np.isnan(forces).any():
-                    if rejected is not None:
-                        rejected.append(f"{at}: no wb97x_dz label (NaN)")
-                    continue
-                structure = {
-                    **molecule(numbers, pos),
-                    "energy": np.float64(energy * units.HARTREE_ASE),
-                    "forces": (forces * np.float64(units.HARTREE_ASE)).astype(np.float32),
-                    "id": row,
-                    "group": formula,
-                    "sid": f"{formula}/{fid}",
-                }
-                if keep(structure, at, rejected):
-                    yield structure
-                    row += 1
-
-
-def molecule(numbers: np.ndarray, pos: np.ndarray) -> dict:
-    """The fields of a structure without a cell: tags 2, nothing fixed."""
-    n = len(numbers)
-    return {
-        "pos": np.asarray(pos, np.float32),
-        "atomic_numbers": numbers.copy(),
-        "cell": np.zeros((3, 3)),
-        "pbc": np.zeros(3, bool),
-        "tags": np.full(n, 2, np.int64),
-        "fixed": np.zeros(n, bool),
-    }
+            group, where = file[formula], f"group {formula}"
+            arrays = [dataset(group, key, where) for key in ("coordinates", ENERGY, FORCES)]
+            numbers = dataset(group, "atomic_numbers", where, "iu")[()]
+            for fid, (pos, energy, forces) in h5_rows(arrays, where):
+                if not (np.isnan(energy) or np.isnan(forces).any()):
+                    yield f"{where}, frame {fid}", partial(make, numbers, formula, fid, pos, energy, forces)
+                elif rejected is not None:
+                    rejected.append(f"{path}: {where}, frame {fid}: no wb97x_dz label (NaN)")
 
 
 def formula_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
@@ -86,8 +64,7 @@ def formula_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     sizes = {}
     with open_h5(path, mend=MEND) as file:
         for formula in file:
-            frames = dataset(file[formula], "coordinates", f"{path}: group {formula}", MEND)
-            sizes[formula] = frames.shape[0], frames.shape[1]
+            sizes[formula] = dataset(file[formula], "coordinates", f"group {formula}").shape[:2]
     return sizes
 
 

@@ -154,11 +154,10 @@ def dataset(group, key: str, where: str, kind: str = ""):
     return found
 
 
-def h5_rows(group, keys: Iterable[str], where: str) -> Iterator[tuple[int, tuple]]:
-    """(row, (row of each data set)) of data sets with one length, some hundred rows in memory at a time."""
-    arrays = [dataset(group, key, where) for key in keys]
+def h5_rows(arrays: list, where: str) -> Iterator[tuple[int, tuple]]:
+    """(row, (row of each data set)) of HDF5 data sets of one length, some hundred rows in memory at a time."""
     if len({len(array) for array in arrays}) > 1:
-        lengths = ", ".join(f"{key} {len(array)}" for key, array in zip(keys, arrays, strict=True))
+        lengths = ", ".join(f"{array.name.rsplit('/')[-1]} {len(array)}" for array in arrays)
         raise ValueError(f"{where}: the numbers of frames differ ({lengths})")
     for start in range(0, len(arrays[0]), ROWS):
         blocks = [array[start : start + ROWS] for array in arrays]

@@ -1,6 +1,6 @@
 """Graphs as OC20, OC22 and the pre-training sets of JMP publish them: LMDB files or lists of pickled PyG graphs.
 
-LMDB keys are "0", "1", ... and "length"; values are pickles, read with :mod:`jmp_lib.data.unpickle`. Fields of a
+LMDB keys are "0", "1", ... and "length"; values are pickles, read with :mod:`jmp_lib.data.pickles`. Fields of a
 graph: pos (N,3) Å; atomic_numbers (N,) whole or float; cell (1,3,3) Å where periodic; tags, fixed (N,); y energy
 eV; force (N,3) eV/Å, true forces; sid, fid (system, frame); natoms. Neither LMDB nor pickle has checksums, so an
 altered number inside a record passes: the checksum of the published archive is what tells.
@@ -9,50 +9,98 @@ altered number inside a record passes: the checksum of the published archive is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import lmdb
 import numpy as np
 
-from jmp_lib.data.check_structure import keep, refuse
-from jmp_lib.data.files import check_head
-from jmp_lib.data.unpickle import Refused, load_pickle, loads
+from jmp_lib.data.collect import screened
+from jmp_lib.data.formats import opened
+from jmp_lib.data.pickles import Refused, load_pickle, loads
+
+ENERGIES = ("y", "energy")  # fields with the energy; the first that is there is taken
 
 
-def record_files(path: str | Path) -> list[Path]:
-    """The files of graphs at ``path``: itself, or the ``*.lmdb`` (else ``*.pkl``) of a folder, sorted by name."""
-    path = Path(path)
-    if not path.is_dir() or (path / "data.mdb").is_file():
-        return [path]
-    return sorted(path.glob("*.lmdb")) or sorted(path.glob("*.pkl"))
+def read_graphs(
+    path: str | Path, of: str, periodic: bool, *, mend: str, rejected: list | None = None, energies: tuple = ENERGIES
+) -> Iterator[dict]:
+    """Structures of an LMDB, a pickle file, or a folder of them, one record in memory at a time; ids count those kept.
 
-
-def read_records(path: str | Path, *, mend: str, rejected: list | None = None) -> Iterator[tuple[str, dict]]:
-    """(where, fields) of every graph of an LMDB, a pickle file, or a folder of them, one record in memory at a time.
-
-    mend closes each message. A record that cannot be read goes into ``rejected``, or raises ``ValueError``
-    without one; so does, always, a file that is damaged as a whole. ``FileNotFoundError`` when nothing is there.
+    of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others). mend closes each
+    message. An unsound record goes into ``rejected``, or raises ``ValueError`` without one; so does, always, a file that
+    is damaged as a whole or holds something else. ``FileNotFoundError`` when nothing is there.
     """
-    files = record_files(path)
+    path, row = Path(path), 0
+    folder = path.is_dir() and not (path / "data.mdb").is_file()
+    files = (sorted(path.glob("*.lmdb")) or sorted(path.glob("*.pkl"))) if folder else [path]
     if not files:
         raise FileNotFoundError(f"{path} has no .lmdb file; {mend}")
     for file in files:
-        if file.suffix == ".pkl":
-            graphs = load_pickle(file, mend=mend)
-            graphs = [graphs] if isinstance(graphs, dict) else graphs
-            if not isinstance(graphs, list) or not all(isinstance(graph, dict) for graph in graphs):
-                raise ValueError(f"{file} is not a list of graphs; {mend}")
-            yield from ((f"{file}: record {row}", graph) for row, graph in enumerate(graphs))
-        else:
-            yield from _read_lmdb(file, mend, rejected)
+        with closing(_items(file, of, periodic, mend, energies)) as items:  # LMDB opens a file once in a process
+            for structure in screened(items, str(file), rejected):
+                structure["id"] = row
+                yield structure
+                row += 1
 
 
-def structure_of(fields: dict, row: int, energy: str | None = None) -> dict:
-    """A structure (keys of :mod:`jmp_lib.keys`; sid "<sid>/<fid>" and group "<sid>" where given) of a graph's fields.
+def _items(file: Path, of: str, periodic: bool, mend: str, energies: tuple) -> Iterator:
+    for name, fields in _pickled(file, mend) if file.suffix == ".pkl" else _lmdb(file, mend):
+        if not isinstance(fields, dict | ValueError):
+            raise ValueError(f"{file}: {name} is not a graph; {mend}")
+        if isinstance(fields, dict) and bool(np.any(fields.get("pbc", fields.get("cell", 0)))) != periodic:
+            raise ValueError(f"{file}: {name} has {'no' if periodic else 'a'} cell, so it is not of {of}; {mend}")
+        yield name, partial(_structure, fields, energies)
 
-    energy: the field that holds it (None: ``y``, else ``energy``). Only shapes and kinds are checked here; raises
-    ``ValueError`` with the reason alone when a field is missing or its values are of a wrong kind.
+
+def _pickled(file: Path, mend: str) -> Iterator[tuple[str, dict]]:
+    graphs = load_pickle(file, mend=mend)
+    graphs = [graphs] if isinstance(graphs, dict) else graphs
+    if not isinstance(graphs, list):
+        raise ValueError(f"{file} is not a list of graphs; {mend}")
+    yield from ((f"record {row}", graph) for row, graph in enumerate(graphs))
+
+
+def _lmdb(file: Path, mend: str) -> Iterator[tuple[str, dict | ValueError]]:
+    """Records of one LMDB in the order of their numbers; for one that cannot be read the reason."""
+    data = file / "data.mdb" if file.is_dir() else file
+    if not data.exists():
+        raise FileNotFoundError(f"{file} is missing; {mend}")
+    with opened(data, "an LMDB", mend=mend):
+        size = data.stat().st_size
+        if size < 8192:  # two pages of LMDB's own come first
+            raise ValueError(f"{file} is not an LMDB (it has {size} bytes); {mend}")
+        with lmdb.open(
+            str(file), subdir=file.is_dir(), readonly=True, lock=False, readahead=False, max_readers=1
+        ) as env, env.begin() as transaction:  # fmt: skip
+            if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
+                raise ValueError(f"{file} is cut short; {mend}")
+            length = transaction.get(b"length")
+            if length is None:
+                length = sum(key.isdigit() for key, _ in transaction.cursor())
+            else:
+                length = loads(length, where=f"{file}: length", mend=mend)
+            for number in range(length):
+                value = transaction.get(str(number).encode())
+                try:
+                    if value is None:
+                        raise ValueError(f"it is missing (the file says it has {length})")
+                    found = loads(value, where=f"{file}: record {number}", mend=mend)
+                except Refused:
+                    raise
+                except ValueError as error:
+                    found = error
+                yield f"record {number}", found
+
+
+def _structure(fields: dict | ValueError, energies: tuple) -> dict:
+    """The structure of a graph's fields; sid "<sid>/<fid>" and group "<sid>" where given.
+
+    Only shapes and kinds are checked here; ``ValueError`` when a field is missing or its values are of a wrong kind.
     """
+    if isinstance(fields, ValueError):
+        raise fields
 
     def first(*names):
         name = next((name for name in names if name in fields), None)
@@ -74,7 +122,7 @@ def structure_of(fields: dict, row: int, energy: str | None = None) -> dict:
         raise ValueError(f"natoms is {fields['natoms']} where there are {n} atomic numbers")
     cell = array("cell", fields.get("cell", np.zeros((3, 3))), np.float64)
     cell = cell[0] if cell.shape == (1, 3, 3) else cell
-    energy = array("energy", first(energy) if energy else first("y", "energy"), np.float64).ravel()
+    energy = array("energy", first(*energies), np.float64).ravel()
     if cell.shape != (3, 3) or energy.shape != (1,):
         raise ValueError(f"cell has shape {cell.shape} and there are {energy.size} energies")
     structure = {
@@ -84,73 +132,11 @@ def structure_of(fields: dict, row: int, energy: str | None = None) -> dict:
         "pbc": array("pbc", fields["pbc"], bool).ravel() if "pbc" in fields else np.full(3, cell.any()),
         "tags": array("tags", fields.get("tags", np.full(n, 2)), np.int64),
         "fixed": array("fixed", fields.get("fixed", np.zeros(n)), bool),
-        "id": row,
+        "id": 0,
         "energy": energy[0],
         "forces": array("force", first("force", "forces"), np.float32),
     }
     if "sid" in fields:
-        structure["group"] = _text(fields["sid"])
-        structure["sid"] = f"{structure['group']}/{_text(fields['fid'])}" if "fid" in fields else structure["group"]
+        structure["group"] = str(np.asarray(fields["sid"]).item())  # an int, an array of no dimension, or text
+        structure["sid"] = structure["group"] + (f"/{np.asarray(fields['fid']).item()}" if "fid" in fields else "")
     return structure
-
-
-def read_structures(path, *, mend: str, rejected=None, energy=None) -> Iterator[tuple[str, dict]]:
-    """(where, structure), checked, of the graphs at ``path``; ids count the structures that are kept.
-
-    energy: a function of a graph's fields to the name of the field with its energy; the rest as in
-    :func:`read_records`.
-    """
-    row = 0
-    for where, fields in read_records(path, mend=mend, rejected=rejected):
-        try:
-            structure = structure_of(fields, row, energy(fields) if energy else None)
-        except ValueError as error:
-            refuse(f"{where}: {error}", rejected)
-            continue
-        if keep(structure, where, rejected):
-            yield where, structure
-            row += 1
-
-
-def _read_lmdb(file: Path, mend: str, rejected: list[str] | None) -> Iterator[tuple[str, dict]]:
-    """Records of one LMDB in the order of their numbers."""
-    single = not file.is_dir()
-    data = file if single else file / "data.mdb"
-    if not data.exists():
-        raise FileNotFoundError(f"{file} is missing; {mend}")
-    size = check_head(data, "an LMDB", mend=mend).stat().st_size
-    if size < 8192:  # two pages of LMDB's own come first
-        raise ValueError(f"{file} is not an LMDB (it has {size} bytes); {mend}")
-    try:
-        with lmdb.open(str(file), subdir=not single, readonly=True, lock=False, readahead=False, max_readers=1) as env:
-            if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
-                raise ValueError(f"{file} is cut short; {mend}")
-            with env.begin() as transaction:
-                length = transaction.get(b"length")
-                if length is None:
-                    length = sum(key.isdigit() for key, _ in transaction.cursor())
-                else:
-                    length = loads(bytes(length), where=f"{file}: length", mend=mend)
-                for number in range(length):
-                    where = f"{file}: record {number}"
-                    data = transaction.get(str(number).encode())
-                    if data is None:
-                        refuse(f"{where} is missing (the file says it has {length}); {mend}", rejected)
-                        continue
-                    try:
-                        fields = loads(bytes(data), where=where, mend=mend)
-                    except Refused:
-                        raise
-                    except ValueError:
-                        refuse(f"{where} is not a readable pickle (cut short or altered); {mend}", rejected)
-                        continue
-                    if not isinstance(fields, dict):
-                        raise ValueError(f"{where} is not a graph; {mend}")
-                    yield where, fields
-    except lmdb.Error:
-        raise ValueError(f"{file} is not a sound LMDB (cut short, altered, or another kind of file); {mend}") from None
-
-
-def _text(value) -> str:
-    """A system or frame number as text: of an int, a 0-dim array or text."""
-    return str(np.asarray(value).item())

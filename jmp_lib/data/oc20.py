@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data import graph_records
-from jmp_lib.data.check_structure import keep, refuse
-from jmp_lib.data.sources import source_url
-from jmp_lib.data.unpickle import load_pickle
-from jmp_lib.data.xyz_frames import read_lines, read_xyz
+from jmp_lib.data.check_structure import refuse
+from jmp_lib.data.collect import screened
+from jmp_lib.data.exchange import from_ase, read_frames, read_lines
+from jmp_lib.data.formats import opened, source_url
+from jmp_lib.data.graph_records import read_graphs
+from jmp_lib.data.pickles import load_pickle
 
 ENERGIES = ("adsorption", "total", "stored")
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)
@@ -49,17 +52,17 @@ def read(
     if energy not in ENERGIES:
         raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, not {energy!r}")
     references = load_references(references) if isinstance(references, (str, Path)) else references
-    files = _files(Path(path))
     row = 0
-    for file in files:
+    for file in _files(Path(path)):
         if file.suffix == ".traj":
-            structures = _read_traj(file, energy, references, rejected)
+            structures = screened(_trajectory(file, energy, references), str(file), rejected)
         elif ".extxyz" in file.suffixes:
-            structures = _read_release(file, energy, rejected)
+            structures = screened(_release(file, energy), str(file), rejected)
         else:
-            structures = _read_lmdb(file, energy, references, rejected)
+            structures = _records(file, energy, references, rejected)
         for structure in structures:
-            yield structure | {"id": row}
+            structure["id"] = row
+            yield structure
             row += 1
 
 
@@ -101,77 +104,42 @@ def _files(path: Path) -> list[Path]:
     raise FileNotFoundError(f"{path} has no .extxyz.xz, .lmdb or .traj file; {MEND}")
 
 
-def _read_release(file: Path, energy: str, rejected) -> Iterator[dict]:
+def _release(file: Path, energy: str) -> Iterator:
     """Frames of one .extxyz(.xz) with the lines of its .txt(.xz)."""
     text = file.with_name(file.name.replace(".extxyz", ".txt"))
     if not text.is_file() and text.with_suffix("").is_file():
         text = text.with_suffix("")
+    frames = read_frames(file, mend=MEND)
     if not text.is_file():
         if energy == "adsorption":
             raise FileNotFoundError(f"{text} is missing beside {file.name}: it has the reference energies; {MEND}")
-        for row, frame in enumerate(read_xyz(file, mend=MEND)):
-            yield from _kept(_of_frame, frame, f"{file}: frame {row}", rejected)
+        yield from ((f"frame {count}", partial(_of_atoms, atoms)) for count, atoms in enumerate(frames))
         return
-    lines = read_lines(text, mend=MEND)
-    count = -1
-    for count, frame in enumerate(read_xyz(file, mend=MEND)):
-        where = f"{file}: frame {count}"
-        line = next(lines, None)
+    for count, (atoms, line) in enumerate(zip_longest(frames, read_lines(text, mend=MEND))):
         if line is None:
             raise ValueError(f"{text} has {count} lines, fewer than {file.name} has frames; {MEND}")
+        if atoms is None:
+            raise ValueError(f"{file} has {count} frames, fewer than {text.name} has lines; {MEND}")
         words = re.fullmatch(r"random(\d+),frame(\d+)(?:,(-?[\d.]+(?:[eE][-+]?\d+)?))?", line.strip())
         if not words:
-            raise ValueError(f"{text}: line {count + 1} is {line[:60]!r}, not random<sid>,frame<fid>,<energy>; {MEND}")
+            raise ValueError(f"{text}: line {count + 1} is {line[:60].strip()!r}, not random<sid>,frame<fid>,<energy>; {MEND}")
         sid, fid, reference = words.groups()
         if energy == "adsorption" and reference is None:
             raise ValueError(f"{text}: line {count + 1} has no reference energy; read total energies")
-        for structure in _kept(_of_frame, frame, where, rejected):
-            if energy == "adsorption":
-                structure["energy"] = structure["energy"] - float(reference)
-            yield structure | {"group": f"random{sid}", "sid": f"random{sid}/{fid}"}
-    if count < 0 or next(lines, None) is not None:
-        raise ValueError(f"{file} has {count + 1} frames, fewer than {text.name} has lines; {MEND}")
+        shift = float(reference) if energy == "adsorption" else 0.0
+        yield f"frame {count}", partial(_of_atoms, atoms, shift, f"random{sid}", fid)
 
 
-def _kept(make, source, where: str, rejected) -> Iterator[dict]:
-    """The structure ``make(source)`` where it is sound; else none, and its reason noted or raised."""
-    try:
-        structure = make(source)
-    except ValueError as error:
-        refuse(f"{where}: {error}", rejected)
-        return
-    if keep(structure, where, rejected):
-        yield structure
-
-
-def _of_frame(frame) -> dict:
-    """A structure of an XYZ frame; energy is the total energy of the file."""
-    missing = [key for key in ("forces", "tags", "pos") if key not in frame.columns]
-    missing += [key for key in ("energy", "Lattice") if key not in frame.info]
-    if missing:
-        raise ValueError(f"there is no {', '.join(missing)}, which frames of OC20 S2EF have")
-    n = len(frame.atomic_numbers)
-    return {
-        "pos": frame.columns["pos"].astype(np.float32),
-        "atomic_numbers": frame.atomic_numbers,
-        "cell": np.array(frame.info["Lattice"], np.float64).T,  # ASE's parser has the vectors in columns
-        "pbc": np.ones(3, bool),
-        "tags": frame.columns["tags"].astype(np.int64),
-        "fixed": ~frame.columns.get("move_mask", np.ones(n, bool)),
-        "energy": np.float64(frame.info["energy"]),
-        "forces": frame.columns["forces"].astype(np.float32),
-    }
-
-
-def _read_lmdb(file: Path, energy: str, references: dict | None, rejected) -> Iterator[dict]:
+def _records(file: Path, energy: str, references: dict | None, rejected: list[str] | None) -> Iterator[dict]:
     """Records of an LMDB of adsorption energies (or a pickled list of them)."""
     if energy == "total" and references is None:
         raise ValueError(f"{file} holds adsorption energies; for total energies give references: {REFERENCES}")
-    for where, structure in graph_records.read_structures(file, mend=MEND, rejected=rejected):
-        if not structure["pbc"].any() or "sid" not in structure:
-            raise ValueError(f"{where} has no cell or no sid, so it is not of OC20; {MEND}")
+    for structure in read_graphs(file, "OC20", True, mend=MEND, rejected=rejected):
+        where = f"{file}: structure {structure['id']}"
+        if "sid" not in structure:
+            raise ValueError(f"{where} has no sid, so it is not of OC20; {MEND}")
         name = f"random{structure['group'].removeprefix('random')}"
-        structure |= {"group": name, "sid": f"random{structure['sid'].removeprefix('random')}"}
+        structure["group"], structure["sid"] = name, f"random{structure['sid'].removeprefix('random')}"
         if energy == "total":
             if name not in references:
                 refuse(f"{where}: {name} has no reference energy; {REFERENCES}", rejected)
@@ -180,54 +148,37 @@ def _read_lmdb(file: Path, energy: str, references: dict | None, rejected) -> It
         yield structure
 
 
-def _read_traj(file: Path, energy: str, references: dict | None, rejected) -> Iterator[dict]:
+def _trajectory(file: Path, energy: str, references: dict | None) -> Iterator:
     """Frames of an ASE relaxation trajectory named random<sid>.traj; tags are derived where all are 0."""
     from ase.io.trajectory import Trajectory
-    from ase.io.ulm import InvalidULMFileError
 
-    if energy == "adsorption" and (references is None or file.stem not in references):
-        raise ValueError(
-            f"{file} holds total energies; read it with energy='total', or give references that have "
-            f"{file.stem!r}: {REFERENCES}"
-        )
-    shift = references[file.stem] if energy == "adsorption" else 0.0
-    damaged = f"{file} is not a sound ASE trajectory (cut short, altered, or another kind of file); {MEND}"
-    try:
-        trajectory = Trajectory(file)
-    except (InvalidULMFileError, OSError, ValueError, KeyError, EOFError, IndexError):
-        raise ValueError(damaged) from None
-    for count in range(len(trajectory)):
-        try:
+    name, shift = file.stem, 0.0
+    if energy == "adsorption":
+        if references is None or name not in references:
+            raise ValueError(
+                f"{file} holds total energies; read it with energy='total', or give references that have {name!r}: {REFERENCES}"
+            )
+        shift = references[name]
+    with opened(file, "an ASE trajectory", mend=MEND), Trajectory(file) as trajectory:
+        for count in range(len(trajectory)):
             atoms = trajectory[count]
-        except (OSError, ValueError, KeyError, EOFError, IndexError, TypeError):
-            raise ValueError(damaged) from None
-        for structure in _kept(_of_atoms, atoms, f"{file}: frame {count}", rejected):
-            structure["energy"] = structure["energy"] - shift
-            yield structure | {"group": file.stem, "sid": f"{file.stem}/{atoms.info.get('frame', count)}"}
+            yield f"frame {count}", partial(_of_atoms, atoms, shift, name, atoms.info.get("frame", count))
 
 
-def _of_atoms(atoms) -> dict:
-    """A structure of ASE atoms with a calculator that holds total energy and forces."""
+def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -> dict:
+    """A structure of ASE atoms with a calculator that holds total energy and forces; ``shift`` is subtracted."""
     results = atoms.calc.results if atoms.calc is not None else {}
-    if "energy" not in results or "forces" not in results:
-        raise ValueError("there is no energy or there are no forces")
-    fixed = np.zeros(len(atoms), bool)
-    for constraint in atoms.constraints:
-        if constraint.todict()["name"] == "FixAtoms":
-            fixed[constraint.index] = True
-    numbers, tags = atoms.get_atomic_numbers().astype(np.int64), atoms.get_tags().astype(np.int64)
-    if not tags.any():
+    missing = [key for key in ("energy", "forces") if key not in results] + ([] if atoms.cell.rank == 3 else ["cell"])
+    if missing:
+        raise ValueError(f"there is no {', '.join(missing)}, which frames of OC20 S2EF have")
+    atoms.info = {}  # what else stands there is no label
+    structure = from_ase(atoms)
+    if not atoms.get_tags().any():
         try:
-            tags = derive_tags(numbers, fixed)
+            structure["tags"] = derive_tags(structure["atomic_numbers"], structure["fixed"])
         except ValueError as error:
             raise ValueError(f"all tags are 0, and {error} (the S2EF files and LMDB have tags)") from None
-    return {
-        "pos": atoms.get_positions().astype(np.float32),
-        "atomic_numbers": numbers,
-        "cell": np.asarray(atoms.cell, np.float64),
-        "pbc": np.asarray(atoms.pbc, bool),
-        "tags": tags,
-        "fixed": fixed,
-        "energy": np.float64(results["energy"]),
-        "forces": np.asarray(results["forces"], np.float32),
-    }
+    structure["energy"] = structure["energy"] - shift
+    if group is not None:
+        structure["group"], structure["sid"] = group, f"{group}/{frame}"
+    return structure

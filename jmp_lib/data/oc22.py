@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jmp_lib.data import graph_records
-from jmp_lib.data.sources import source_url
+from jmp_lib.data.formats import source_url
+from jmp_lib.data.graph_records import ENERGIES, read_graphs
 
 MEND = f"get it anew from {source_url('OC22', 'pre-training')} and unpack it"
 
@@ -23,10 +23,4 @@ def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dic
     out; without it the first unsound one raises ``ValueError``, as a damaged or wrong file always does.
     ``FileNotFoundError`` when nothing is there.
     """
-    structures = graph_records.read_structures(
-        path, mend=MEND, rejected=rejected, energy=lambda fields: "y_relaxed" if "y_relaxed" in fields else None
-    )
-    for where, structure in structures:
-        if not structure["pbc"].any():
-            raise ValueError(f"{where} has no cell, so it is not of OC22; {MEND}")
-        yield structure
+    yield from read_graphs(path, "OC22", True, mend=MEND, rejected=rejected, energies=("y_relaxed", *ENERGIES))

@@ -9,24 +9,21 @@ as in the official script. Graph records (LMDB, pickled lists) name the energy y
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data import graph_records
-from jmp_lib.data.ani1x import molecule
-from jmp_lib.data.check_structure import keep
-from jmp_lib.data.hdf5_files import dataset, open_h5, read_rows, whole
-from jmp_lib.data.sources import source_url
+from jmp_lib.data.collect import make_structure, screened
+from jmp_lib.data.formats import dataset, h5_rows, open_h5, source_url
+from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
 PARTS = ("data", "train", "val", "test")
 ENERGY, FORCES = "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces"
 
 
-def read(
-    path: str | Path, *, part: str = "data", rejected: list[str] | None = None
-) -> Iterator[dict]:
+def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of Transition-1x one at a time: energy eV (total), forces eV/Å; group "formula/rxnNNNN",
     sid "group/frame".
 
@@ -40,30 +37,25 @@ def read(
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():
         if part != "data":
             raise ValueError(f"{path} holds graph records, which have no part {part!r}; read the file of that part")
-        for where, structure in graph_records.read_structures(path, mend=MEND, rejected=rejected):
-            if structure["pbc"].any():
-                raise ValueError(f"{where} has a cell, so it is not of Transition-1x; {MEND}")
-            yield structure
+        yield from read_graphs(path, "Transition-1x", False, mend=MEND, rejected=rejected)
         return
-    row = 0
+    for row, structure in enumerate(screened(_frames(path, part), str(path), rejected)):
+        structure["id"] = row
+        yield structure
+
+
+def _frames(path: Path, part: str) -> Iterator:
+    def make(numbers, group: str, fid: int, pos, energy, forces) -> dict:
+        energy = np.asarray(energy).item()
+        return make_structure(pos, numbers, 0, forces=forces, sid=f"{group}/{fid}", group=group, energy=energy)
+
     with open_h5(path, mend=MEND) as file:
         if part not in file:
             raise ValueError(f"{path} has no group {part!r} (it has {', '.join(list(file)[:8])}); {MEND}")
         for formula in file[part]:
             for reaction in file[part][formula]:
-                where = f"{path}: {part}/{formula}/{reaction}"
-                group = file[part][formula][reaction]
-                arrays = [dataset(group, key, where, MEND) for key in ("positions", ENERGY, FORCES)]
-                numbers = whole(dataset(group, "atomic_numbers", where, MEND), where, MEND).astype(np.int64)
-                for fid, (pos, energy, forces) in read_rows(arrays, where, MEND):
-                    structure = {
-                        **molecule(numbers, pos),
-                        "energy": np.float64(np.asarray(energy).item()),
-                        "forces": np.asarray(forces, np.float32),
-                        "id": row,
-                        "group": f"{formula}/{reaction}",
-                        "sid": f"{formula}/{reaction}/{fid}",
-                    }
-                    if keep(structure, f"{where}, frame {fid}", rejected):
-                        yield structure
-                        row += 1
+                group, where = file[part][formula][reaction], f"{part}/{formula}/{reaction}"
+                arrays = [dataset(group, key, where) for key in ("positions", ENERGY, FORCES)]
+                numbers = dataset(group, "atomic_numbers", where, "iu")[()]
+                for fid, values in h5_rows(arrays, where):
+                    yield f"{where}, frame {fid}", partial(make, numbers, f"{formula}/{reaction}", fid, *values)

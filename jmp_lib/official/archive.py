@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from jmp_lib.data.files import check_head
+from jmp_lib.data.formats import check_head
 
 MEND = "get the file again (jmp-s.pt or jmp-l.pt of the official release)"
 LARGEST_PICKLE = 1 << 28  # bytes; the structure of a real checkpoint takes about one MB
