@@ -24,8 +24,8 @@ from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_json
 from jmp_lib.plan_cost import Cost
 from jmp_lib.plan_sizes import Workload
-from jmp_lib.profile import Profile
 from jmp_lib.results.tables import markdown, save_table
+from jmp_lib.settings import Profile
 from jmp_lib.sweep import Sweep
 from jmp_lib.train.batches import KEPT_MB, choose_device
 from jmp_lib.train.schedule import in_updates

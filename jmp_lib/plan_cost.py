@@ -20,7 +20,7 @@ from jmp_lib.data.tasks import get_task
 from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.plan_sizes import Size, measure
-from jmp_lib.profile import Profile
+from jmp_lib.settings import Profile
 
 HEADS = {
     "property": [HeadSpec("y", "scalar", "sum")],

@@ -16,7 +16,7 @@ from jmp_lib import facts
 from jmp_lib.data import mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
 from jmp_lib.graphs import GraphConfig, build_graphs
-from jmp_lib.profile import Profile
+from jmp_lib.settings import Profile
 from jmp_lib.train.sampling import expanded_sizes, temperature_ratios
 
 SAMPLES = 3  # structures whose graphs are built

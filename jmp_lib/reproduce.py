@@ -57,8 +57,8 @@ def notebook_paths() -> list[Path]:
 
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
-    from jmp_lib.profile import load_profile
     from jmp_lib.results.report import write_report
+    from jmp_lib.settings import load_profile
     from jmp_lib.workbook import results_folder
 
     loaded = load_profile(profile)

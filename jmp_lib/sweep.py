@@ -11,7 +11,6 @@ removes the stale lock, repeats unfinished jobs (which go on from their checkpoi
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -24,8 +23,8 @@ from jmp_lib import paths, workbook
 from jmp_lib.data.tasks import get_task
 from jmp_lib.files import locked
 from jmp_lib.parameters import choose, convert
-from jmp_lib.profile import Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
+from jmp_lib.settings import Profile, load_profile
 from jmp_lib.strict import check_keys
 
 # key of ``--config`` -> option of the command line
@@ -123,11 +122,9 @@ def read(config: dict) -> Sweep:
     config = {"profile": "mini", **{k: v for k, v in config.items() if v not in (None, "")}}
     values = {key: convert(key, value) for key, value in config.items() if key not in RESOURCES}
     overrides = workbook.profile_overrides(values, None)
-    config |= {key: overrides[key] for key in ("data_root",) if key in overrides}  # absolute: jobs have another folder
     profile = load_profile(values["profile"], **overrides)
-    if profile.name.startswith("published") and not profile.data_root:  # as in the notebooks
-        config["data_root"] = str(paths.data_dir())
-        profile = dataclasses.replace(profile, data_root=config["data_root"])
+    profile = workbook.with_data_root(profile)
+    config |= {"data_root": profile.data_root} if profile.data_root else {}  # absolute: jobs have another folder
     tasks = workbook.choose_tasks(values, profile, None)
     arms = choose(values.get("arms"), list(profile.arms), "arm")
     left_out = missing(tasks, profile)

@@ -7,13 +7,12 @@ Records lie in ``variants/<name>`` of the profile's results.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jmp_lib import paths, workbook
 from jmp_lib.data.tasks import get_task
 from jmp_lib.pool import run_jobs
-from jmp_lib.profile import Profile, load_profile
+from jmp_lib.settings import Profile, load_profile
 
 SHOWN_ELSE = "published_small"  # whose shipped results are shown by profiles without variants
 
@@ -23,7 +22,7 @@ def variant_runs(run: workbook.Run) -> list[workbook.Run]:
     base, found = run.parameters.get("profile") or "mini", []
     for name in run.profile.variants:
         profile = load_profile(f"{base}:{name}", **workbook.profile_overrides(run.parameters, None))
-        profile = dataclasses.replace(profile, data_root=run.profile.data_root)
+        profile = profile.model_copy(update={"data_root": run.profile.data_root})
         tasks = tuple(task for task in workbook.choose_tasks({}, profile, None) if _at_hand(task, profile))
         folder = workbook.results_folder(run.results_dir, profile)
         found.append(workbook.Run(profile, folder, run.parameters, None, tasks, profile.arms, _sizes(profile)))

@@ -9,7 +9,6 @@ notebook that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import shutil
@@ -27,8 +26,8 @@ from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import replacing, write_atomically
 from jmp_lib.pool import Outcome, run_jobs
-from jmp_lib.profile import ARMS, SIZES, Profile, load_profile
 from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
+from jmp_lib.settings import ARMS, SIZES, Profile, load_profile
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
@@ -139,8 +138,7 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     """
     values = strict.collect(namespace, declared)
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
-    if profile.data == "published" and not profile.data_root and profile.name.startswith("published"):
-        profile = dataclasses.replace(profile, data_root=str(paths.data_dir()))
+    profile = with_data_root(profile)
     tasks = choose_tasks(values, profile, family)
     arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
     sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
@@ -149,11 +147,18 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     if profile.data == "published" and family:
         tasks = _with_data(tasks, profile)
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
-    if profile.data == "published" and not profile.name.startswith("published"):
+    if profile.data == "published" and not profile.published_at_hand:
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     print(describe(run))
     return run
+
+
+def with_data_root(profile: Profile) -> Profile:
+    """The profile with the folder of the published files that JMP_DATA names, where it is made for those at hand."""
+    if profile.data == "published" and profile.published_at_hand and not profile.data_root:
+        return profile.model_copy(update={"data_root": str(paths.data_dir())})
+    return profile
 
 
 def _with_data(tasks: list[str], profile: Profile) -> list[str]:
@@ -207,8 +212,8 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
     limit, only = profile.tasks_per_family, profile.tasks
     every = {f: [task for task in facts.loc[facts["family"] == f, "id"] if only is None or task in only] for f in families}
     wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
-    if wanted is None and profile.data == "published" and family == "rmd17" and profile.name in ("mini", "smoke"):
-        return ["rmd17_aspirin", "rmd17_ethanol"]  # two molecules fit a CPU budget
+    if wanted is None and profile.data == "published" and family in profile.published_tasks:
+        return list(profile.published_tasks[family])
     if wanted is None:
         return [task for f in families for task in every[f][:limit]]
     short = {task.split("_", 1)[-1]: task for f in families for task in every[f]}
@@ -223,9 +228,7 @@ def results_folder(override: str | Path | None, profile: Profile) -> Path:
     ``-published`` is added for such data where the name of the profile does not say it. Variants of a profile lie in
     ``variants/<name>`` of its folder.
     """
-    name = profile.name.removesuffix(f"-{profile.variant}")
-    folder = paths.results_dir(override) if override else \
-        paths.results_dir() / (name if profile.data == "mini" or name.startswith("published") else f"{name}-{profile.data}")
+    folder = paths.results_dir(override) if override else paths.results_dir() / profile.results_name
     own = Path("variants", profile.variant or "")
     return folder / own if profile.variant and folder.parts[-2:] != own.parts else folder
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train import checkpoint, finetuning, joint_sets, pretraining, trainer
 from toy_sets import toy_pretraining, toy_task
 

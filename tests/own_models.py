@@ -9,7 +9,7 @@ import torch
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.weights import save_weights
 
 CONFIG = load_profile("smoke").models["small"]

@@ -7,7 +7,7 @@ from jmp_lib import baselines, records
 from jmp_lib.baselines import mace
 from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.tasks import load_task_data
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 
 SMOKE = load_profile("smoke")
 

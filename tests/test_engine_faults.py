@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jmp_lib.profile import Engine, load_profile
+from jmp_lib.settings import Engine, load_profile
 from jmp_lib.train import checkpoint, logs, sampling
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
 from jmp_lib.pool import Terminated

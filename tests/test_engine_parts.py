@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import PretrainModel
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import budget, finetuning, joint_sets, pretraining
 from jmp_lib.train.batches import Labelled, UpdateBatches, graph_cache, main_edges

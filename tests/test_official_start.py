@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.importing import import_checkpoint
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning as finetune_module
 
 

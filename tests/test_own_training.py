@@ -12,7 +12,7 @@ from jmp_lib.own.dataset import read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.training import budget, finetune_own, own_start, smooth_limit
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from own_models import pretrained
 from test_own_data import waters, with_forces
 

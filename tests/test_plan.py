@@ -13,7 +13,7 @@ from jmp_lib import plan, plan_cost, plan_sizes
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.plan_cost import Cost
 from jmp_lib.plan_sizes import Size
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.sweep import read
 from structures import methanol
 

@@ -10,7 +10,7 @@ from ase.io import read, write
 
 import jmp_lib
 from jmp_lib.__main__ import main
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import finetune
 from own_models import finetuned, pretrained
 

@@ -9,7 +9,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.data.published import why_not
 from jmp_lib.data.tasks import get_task, load_pretraining_data, load_task_data
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import fit
 from jmp_lib.train.sampling import Sampler
 

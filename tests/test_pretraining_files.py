@@ -11,7 +11,7 @@ from jmp_lib.data.pretraining_files import find, groups, load, split, why_not
 from jmp_lib.data.store_view import StoreView
 from jmp_lib.data.store_writer import Part, write_store
 from jmp_lib.data.tasks import PRETRAINING_SETS, load_pretraining_data
-from jmp_lib.profile import PretrainingSet, load_profile
+from jmp_lib.settings import PretrainingSet, load_profile
 from jmp_lib.train import joint_sets as joint_sets_module
 from jmp_lib.train.normalise import fit
 from jmp_lib.train.normalise import fit_forces, fit_property

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jmp_lib import facts
-from jmp_lib.profile import PRETRAINING_SETS, PROFILE_DIR, load_profile
+from jmp_lib.settings import PRETRAINING_SETS, PROFILE_DIR, load_profile
 from jmp_lib.train.losses import EPSILON
 from jmp_lib.train.schedule import group_min_factor, layerwise_groups, plateau
 

@@ -8,7 +8,7 @@ import torch
 from torch_geometric.data import Data
 
 from jmp_lib import records
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning as finetune_module
 from jmp_lib.train import joint_sets as joint_sets_module
 from jmp_lib.train import job, trainer

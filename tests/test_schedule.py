@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jmp_lib.profile import Schedule
+from jmp_lib.settings import Schedule
 from jmp_lib.train.schedule import (
     Updates,
     group_min_factor,

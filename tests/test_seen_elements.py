@@ -9,7 +9,7 @@ from ase import Atoms
 
 import jmp_lib
 from jmp_lib.predict import predictions
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import finetune
 
 XENON = Atoms("Xe2", [[0, 0, 0], [0, 0, 3.0]])

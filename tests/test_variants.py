@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jmp_lib import variants, workbook
-from jmp_lib.profile import PROFILE_DIR, load_profile
+from jmp_lib.settings import PROFILE_DIR, load_profile
 from jmp_lib.results import figures
 from jmp_lib.results import variants as tables
 from jmp_lib.results.summary import variant_summary

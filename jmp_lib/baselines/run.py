@@ -15,7 +15,7 @@ from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
 from jmp_lib.pool import run_jobs
-from jmp_lib.profile import Profile
+from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetuning import true_values
 from jmp_lib.train.losses import mae

@@ -17,7 +17,7 @@ from jmp_lib import facts
 from jmp_lib.data import mini, pretraining_files, published, splits
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, load_pretraining_data
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 
 NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
 

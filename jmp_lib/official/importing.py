@@ -20,7 +20,7 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.archive import Archive
 from jmp_lib.official.card import model_card
 from jmp_lib.official.checkpoint import NETWORKS, WEIGHTS, Checkpoint, chosen_tensors, meta_model, read_checkpoint
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.weights import write_tensors
 

@@ -22,7 +22,7 @@ from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.own.dataset import OwnData
 from jmp_lib.predict import graph_config
-from jmp_lib.profile import FinetuneSettings
+from jmp_lib.settings import FinetuneSettings
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, choose_device, graph_cache, predict
 from jmp_lib.train.checkpoint import remove_checkpoints
 from jmp_lib.train.loading import load
@@ -83,9 +83,11 @@ def budget(settings: FinetuneSettings, updates: int | None, lr: float | None = N
     """``settings`` with another number of updates, learning rate or batch size; validation ten times in a run."""
     schedule = settings.schedule
     if updates:
-        schedule = replace(schedule, warmup=f"{updates // 10} updates", cosine_until=f"{updates} updates",
-                           stop_at=f"{updates} updates", validate_every=f"{max(1, updates // 10)} updates")
-    return replace(settings, schedule=schedule, lr=lr or settings.lr, batch_size=batch_size or settings.batch_size)
+        schedule = schedule.model_copy(update={
+            "warmup": f"{updates // 10} updates", "cosine_until": f"{updates} updates", "stop_at": f"{updates} updates",
+            "validate_every": f"{max(1, updates // 10)} updates"})
+    return settings.model_copy(update={"schedule": schedule, "lr": lr or settings.lr,
+                                       "batch_size": batch_size or settings.batch_size})
 
 
 def heads(data: OwnData, reduction: str) -> list[HeadSpec]:
@@ -120,7 +122,7 @@ def finetune_own(data: OwnData, split: Split, start: Start, arm: str, settings: 
         raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
     label = f"{arm.replace(' ', '-')}.seed{seed}"
     work, path = Path(out_dir) / "work" / "own" / data.name / label, Path(out_dir) / "own" / data.name / f"{label}.json"
-    parameters = {"arm": arm, "seed": seed, "reduction": reduction, "settings": dataclasses.asdict(settings),
+    parameters = {"arm": arm, "seed": seed, "reduction": reduction, "settings": settings.model_dump(),
                   "backbone": start.config.to_dict(), "graph": dataclasses.asdict(start.graph), "factors": start.factors,
                   "units": data.units, "checkpoint": start.sha256 if arm == ARMS[0] else None}
     fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})

@@ -48,7 +48,7 @@ def open_checkpoint(run, data: OwnData) -> Start:
         return own_start(chosen, data)
     folders = [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
     found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
-    if found is None and run.profile.name == "smoke":
+    if found is None and not run.profile.comparable:
         run.pretrain_all(["small"])
         found = folders[0]
     shipped = paths.shipped_dir("mini") / "weights" / "small"

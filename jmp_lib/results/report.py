@@ -83,7 +83,7 @@ def report(results_dir: Path, name: str) -> str:
 
 def main(profile: str = "mini", results: str | None = None) -> int:
     """Writes the report of a profile and prints where it is."""
-    from jmp_lib.profile import load_profile
+    from jmp_lib.settings import load_profile
     from jmp_lib.workbook import results_folder
 
     loaded = load_profile(profile)

@@ -135,12 +135,12 @@ def compare(run) -> pd.DataFrame:
 def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
     """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both: (own, published).
 
-    The published side is blank in the smoke profile, whose numbers never stand beside others.
+    The published side is blank in a profile whose numbers never stand beside others (smoke).
     """
     all_tasks = all_tasks_table(run.records_dir)
     own = own_values(all_tasks).loc[list(run.tasks)].dropna(subset=[new, base])
     published = published_values().loc[own.index, list(facts.ARMS)]
-    if run.profile.name == "smoke":
+    if not run.profile.comparable:
         published = published * float("nan")
     ours, theirs = (relative_improvement(t[base], t[new]) for t in (own, published))
     return ours.rename(f"this workbook ({run.profile.data} data{reduced(all_tasks)})"), theirs.rename(PAPER)

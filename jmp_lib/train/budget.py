@@ -17,7 +17,7 @@ import torch
 from jmp_lib.graphs import collate
 from jmp_lib.model import FinetuneModel
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.profile import Profile
+from jmp_lib.settings import Profile
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.batches import UpdateBatches, choose_device, main_edges, on_device
 from jmp_lib.train.joint_sets import profile_sets

@@ -25,7 +25,7 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import Task, TaskData, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
-from jmp_lib.profile import ARMS, Engine, FinetuneSettings, Profile
+from jmp_lib.settings import ARMS, Engine, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
@@ -104,7 +104,7 @@ def finetuning_parameters(profile: Profile, task: Task, arm: str) -> dict:
     """Everything in the profile that decides the numbers of a fine-tuning."""
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size_of(arm)].to_dict(),
             "graph": dataclasses.asdict(profile.graphs[task.family]),
-            "settings": dataclasses.asdict(profile.finetune_settings(task.family, task.id)),
+            "settings": profile.finetune_settings(task.family, task.id).model_dump(),
             "learning_rate_multipliers": {g.name: g.multiplier for g in learning_rate_groups(profile, arm)},
             **profile.engine.numbers}
 

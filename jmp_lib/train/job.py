@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.files import write_json
-from jmp_lib.profile import Engine
+from jmp_lib.settings import Engine
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.processes import Processes

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from jmp_lib.data.tasks import load_pretraining_data
-from jmp_lib.profile import PRETRAINING_SETS, PretrainingSet, Profile
+from jmp_lib.settings import PRETRAINING_SETS, PretrainingSet, Profile
 from jmp_lib.train.normalise import JointFit, Normaliser, fit
 
 FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitted on it

@@ -24,17 +24,15 @@ def with_engine(run, args):
     Where several processes share a training, runs come one after the other, and only the first process prints.
     Raises ``ValueError`` for a bad option.
     """
-    from jmp_lib.profile import Engine
-    from jmp_lib.strict import build
+    from jmp_lib.settings import Engine, build
     from jmp_lib.train.processes import is_first, launched
 
-    names = [field.name for field in dataclasses.fields(Engine)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
     if "logs" in given:
         given["logs"] = [name.strip() for name in given["logs"].split(",") if name.strip()]
-    engine = build(Engine, {**dataclasses.asdict(run.profile.engine), **given}, "engine")
+    engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
     several = launched() is not None or engine.devices * engine.nodes > 1
     if not is_first():
         sys.stdout = open(os.devnull, "w")
-    profile = dataclasses.replace(run.profile, engine=engine, workers=1 if several else run.profile.workers)
+    profile = run.profile.model_copy(update={"engine": engine, "workers": 1 if several else run.profile.workers})
     return dataclasses.replace(run, profile=profile)

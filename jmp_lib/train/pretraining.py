@@ -19,7 +19,7 @@ import torch
 from jmp_lib import records
 from jmp_lib.files import locked, write_atomically
 from jmp_lib.model import PretrainModel
-from jmp_lib.profile import PRETRAINING_SETS, Profile
+from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train import losses
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict, split_atoms
 from jmp_lib.train.job import Job, describe_model
@@ -56,7 +56,7 @@ def fingerprint(profile: Profile, size: str) -> str:
 
 def pretraining_parameters(profile: Profile, size: str) -> dict:
     """Everything in the profile that decides the numbers of a pre-training."""
-    settings = dataclasses.asdict(profile.pretraining)
+    settings = profile.pretraining.model_dump()
     if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
         del settings["edge_dropout_draws"]
     if settings["structurewise_loss"]:  # likewise

@@ -33,7 +33,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from jmp_lib.files import locked
 from jmp_lib.pool import GO_ON, Terminated, end, end_with
-from jmp_lib.profile import Engine
+from jmp_lib.settings import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
 BUCKET = 32 * 2**20  # gradient values that are summed in one message

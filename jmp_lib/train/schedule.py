@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from jmp_lib.profile import Schedule, length
+from jmp_lib.settings import Schedule, length
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib.files import write_json
 from jmp_lib.pool import GO_ON, end, termination
-from jmp_lib.profile import Engine
+from jmp_lib.settings import Engine
 from jmp_lib.train.batches import Share, UpdateBatches, on_device, prepared
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb

@@ -12,7 +12,7 @@ import time
 import torch
 
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.train.batches import prepared
 from jmp_lib.train.joint_sets import profile_sets
 from jmp_lib.train.memory import keep_freed_memory

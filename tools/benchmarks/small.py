@@ -13,7 +13,7 @@ import torch
 
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from tools.benchmarks import steps
 
 HELP = "a training step of narrow networks: milliseconds and dispatched operators"

@@ -1,12 +1,11 @@
 """Profiles: those that ship, strictness, overrides."""
 
-import dataclasses
 
 import pytest
 import yaml
 
 from jmp_lib.data.tasks import TASKS
-from jmp_lib.profile import ARMS, PROFILE_DIR, available_profiles, load_profile, profile_from_dict
+from jmp_lib.settings import ARMS, PROFILE_DIR, available_profiles, load_profile, profile_from_dict
 
 
 def test_the_shipped_profiles_load():
@@ -114,4 +113,4 @@ def test_overrides_reach_their_place():
 
 def test_round_trip():
     profile = load_profile("paper")
-    assert profile_from_dict(dataclasses.asdict(profile)) == profile
+    assert profile_from_dict(profile.model_dump()) == profile

@@ -1,4 +1,4 @@
-"""Profiles: every number that decides a run, in one readable YAML file, checked strictly.
+"""Settings: every number that decides a run, in one readable YAML file (a profile), checked strictly by pydantic.
 
     profile = load_profile("mini")
     profile = load_profile("mini", seed=1, **{"finetuning.defaults.lr": 1.0e-4})
@@ -6,62 +6,71 @@
     settings = profile.finetune_settings("rmd17", "rmd17_ethanol")
 
 The profiles that ship are smoke, mini, published_small, one_gpu and paper (``jmp_lib/profiles``); a path to a YAML
-file of your own works as well.  Units: Å, eV, eV/Å.
+file of your own works as well. Models are frozen: ``profile.model_copy(update={...})`` makes another one,
+``profile.model_dump()`` gives plain values. Units: Å, eV, eV/Å.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from dataclasses import dataclass, field
+import types
+import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from jmp_lib.data.tasks import FAMILIES, TASKS
 from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
+from jmp_lib.facts import ARMS
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model.config import BackboneConfig
-from jmp_lib.strict import build, check_keys, merge, nearest
+from jmp_lib.strict import check_keys, merge, nearest
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 PRETRAINING_SETS = tuple(MINI_NAMES)  # oc20, oc22, ani1x, transition1x: the order of the pre-training heads
-ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
 SIZES = ("small", "large")
 
+
+class Settings(BaseModel):
+    """Frozen; unknown keys and values of another type are refused. :func:`build` says so in one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def length(text: str, where: str) -> tuple[int, str]:
+    """``5 epochs`` -> (5, "epochs"); units are updates and epochs. Raises ``ValueError`` for anything else."""
+    return int(_length(text, where).split()[0]), text.split()[1].rstrip("s") + "s"
+
+
+def _length(text: str, where: str = "") -> str:
+    if not re.fullmatch(r"\d+ (update|epoch)s?", text):
+        raise ValueError(f"{where} must be a length such as '2000 updates' or '5 epochs', not {text!r}".lstrip())
+    return text
+
+
+Length = Annotated[str, AfterValidator(_length)]
 Precision = Literal["float32", "bfloat16-mixed", "float16-mixed"]
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Settings):
     """Learning rate: linear warm-up, cosine, (fine-tuning only) reduce-on-plateau.
 
     Lengths are texts such as ``2000 updates`` or ``5 epochs``.
     """
 
-    warmup: str
+    warmup: Length
     warmup_start_factor: float
-    cosine_until: str
+    cosine_until: Length
     min_factor: float
-    stop_at: str
-    validate_every: str
-
-    def __post_init__(self):
-        for name in ("warmup", "cosine_until", "stop_at", "validate_every"):
-            length(getattr(self, name), f"schedule.{name}")
+    stop_at: Length
+    validate_every: Length
 
 
-def length(text: str, where: str) -> tuple[int, str]:
-    """``5 epochs`` -> (5, "epochs"); units are updates and epochs.  Raises ``ValueError`` for anything else."""
-    found = re.fullmatch(r"(\d+) (update|epoch)s?", text)
-    if not found:
-        raise ValueError(f"{where} must be a length such as '2000 updates' or '5 epochs', not {text!r}")
-    return int(found[1]), found[2] + "s"
-
-
-@dataclass(frozen=True)
-class PretrainingSet:
+class PretrainingSet(Settings):
     """One of the four pre-training sets. A value of null is measured on the training part."""
 
     energy_loss_scale: float = 1.0
@@ -75,8 +84,7 @@ class PretrainingSet:
     sampled: bool = True  # false: its structures are never drawn (an ablation); its head stays
 
 
-@dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Settings):
     """Joint pre-training: data, sampling, optimiser, schedule, regularisation."""
 
     data: Literal["mini", "published", "mini+published"]
@@ -100,8 +108,7 @@ class Pretraining:
     structurewise_loss: bool = True  # false: the force loss is a mean over all atoms of a batch (an ablation)
 
 
-@dataclass(frozen=True)
-class Layerwise:
+class Layerwise(Settings):
     """Learning-rate multipliers of pre-trained parts; one number per interaction block."""
 
     embedding: float
@@ -109,8 +116,7 @@ class Layerwise:
     large: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(Settings):
     """Settings of one fine-tuning run, after family and task overrides."""
 
     batch_size: int
@@ -142,8 +148,7 @@ class FinetuneSettings:
     checkpoint_every: int  # updates
 
 
-@dataclass(frozen=True)
-class Finetuning:
+class Finetuning(Settings):
     """Defaults, then overrides per family, then per task id (each a part of FinetuneSettings)."""
 
     defaults: FinetuneSettings
@@ -151,20 +156,19 @@ class Finetuning:
     folds: int  # MatBench folds that are run, 1 to 5
     families: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
-    task_folds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # instead of folds 0 to folds - 1, per task
+    task_folds: dict[str, tuple[int, ...]] = {}  # instead of folds 0 to folds - 1, per task
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(Settings):
     """How a training is carried out. None of it but ``cpu_autocast`` decides the numbers, beyond the order in which sums are
     rounded."""
 
-    devices: int = 1  # processes on this machine that share every batch, each with a GPU (or on the CPU)
-    nodes: int = 1  # machines; for more than one start the command with torchrun or srun, which then count
-    workers_data: int = 0  # processes that prepare batches ahead, per training process; 0: none
-    max_edges: int | None = None  # edges (main graph) that are computed at once; null: the whole share of a batch
-    memory_gb: float | None = None  # on a CPU: what one pass may take before the batch is split; null: no limit
-    nonfinite_budget: int = 0  # updates that may be left out because their loss or gradient is not finite
+    devices: int = Field(1, ge=1)  # processes on this machine that share every batch, each with a GPU (or on the CPU)
+    nodes: int = Field(1, ge=1)  # machines; for more than one start the command with torchrun or srun, which then count
+    workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
+    max_edges: int | None = Field(None, gt=0)  # edges (main graph) that are computed at once; null: the whole share of a batch
+    memory_gb: float | None = Field(None, gt=0)  # on a CPU: what one pass may take before the batch is split; null: no limit
+    nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite
     logs: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)  # csv is always written
     cpu_autocast: bool = False  # on a CPU too, compute in the precision that the settings say; else float32 there
 
@@ -173,17 +177,8 @@ class Engine:
         """What of it decides the numbers after all, for fingerprints; nothing where it is as it always was."""
         return {"cpu_autocast": True} if self.cpu_autocast else {}
 
-    def __post_init__(self):
-        for name, least in (("devices", 1), ("nodes", 1), ("workers_data", 0), ("nonfinite_budget", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"engine.{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("max_edges", "memory_gb"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"engine.{name} must be above 0 or null, not {getattr(self, name)}")
 
-
-@dataclass(frozen=True)
-class Profile:
+class Profile(Settings):
     """Everything that decides a run, except where files lie."""
 
     name: str
@@ -194,18 +189,32 @@ class Profile:
     device: Literal["auto", "cpu", "cuda"]
     workers: int  # processes that run fine-tunings side by side
     threads: int  # CPU threads of each process; 1 gives the same numbers on every run
-    arms: tuple[Literal["GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L"], ...]
+    arms: tuple[Literal[ARMS], ...]
     tasks_per_family: int | None  # null: all 40 tasks
     max_steps: int | None  # at most this many updates per run, schedules shortened to fit; null: as the schedules say
     models: dict[str, BackboneConfig]  # small and large
     graphs: dict[str, GraphConfig]  # per pre-training set and per family
     pretraining: Pretraining
     finetuning: Finetuning
-    engine: Engine = field(default_factory=Engine)
-    pretrained: dict[str, str] = field(default_factory=dict)  # size: official, base or a folder; else pre-trained here
+    engine: Engine = Engine()
+    pretrained: dict[str, str] = {}  # size: official, base or a folder; else pre-trained here
     tasks: tuple[str, ...] | None = None  # of these only; null: all of tasks_per_family
+    comparable: bool = True  # false: its numbers mean nothing and never stand beside others
+    published_at_hand: bool = False  # made for the published files at hand: without data_root they lie in JMP_DATA or data/,
+    # its results need no "-published" in their name, and its pre-training is its own, not that of the mini data
+    published_tasks: dict[str, tuple[str, ...]] = {}  # family -> tasks that are run when published data are chosen for it
     variant: str | None = None  # set by load_profile: the block of ``variants`` that was put over the rest
     variants: tuple[str, ...] = ()  # set by load_profile: names of the blocks there are
+
+    @property
+    def base_name(self) -> str:
+        """Name without the variant."""
+        return self.name.removesuffix(f"-{self.variant}")
+
+    @property
+    def results_name(self) -> str:
+        """Folder of its results: the name, with ``-published`` for such data where the profile is not made for them."""
+        return self.base_name + ("" if self.data == "mini" or self.published_at_hand else f"-{self.data}")
 
     def folds_of(self, task_id: str) -> tuple[int, ...]:
         """Folds of a task that are run: (0,) where there are none."""
@@ -215,7 +224,7 @@ class Profile:
 
     def finetune_settings(self, family: str, task_id: str) -> FinetuneSettings:
         """Settings of one task: defaults, then the family's overrides, then the task's."""
-        values = dataclasses.asdict(self.finetuning.defaults)
+        values = self.finetuning.defaults.model_dump()
         for group, key in ((self.finetuning.families, family), (self.finetuning.tasks, task_id)):
             values = merge(values, group.get(key, {}))
         return build(FinetuneSettings, values, f"finetuning of {task_id}")
@@ -259,7 +268,7 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
 
 
 def profile_from_dict(values: dict, where: str = "profile") -> Profile:
-    """Build and check a Profile from nested plain values (the inverse of ``dataclasses.asdict``)."""
+    """Build and check a Profile from nested plain values (the inverse of ``model_dump``)."""
     profile = build(Profile, values, where)
     for got, wanted, place in ((profile.models, SIZES, "models"),
                                (profile.graphs, PRETRAINING_SETS + FAMILIES, "graphs"),
@@ -274,9 +283,10 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
     for task, folds in profile.finetuning.task_folds.items():
         if not folds or not set(folds) <= set(range(TASKS[task].n_folds)):
             raise ValueError(f"{where}.finetuning.task_folds.{task} is {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
+    check_keys(profile.published_tasks, FAMILIES, f"{where}.published_tasks")
     check_keys(profile.finetuning.families, FAMILIES, f"{where}.finetuning.families")
     check_keys(profile.finetuning.tasks, TASKS, f"{where}.finetuning.tasks")
-    base = dataclasses.asdict(profile.finetuning.defaults)
+    base = profile.finetuning.defaults.model_dump()
     for group in ("families", "tasks"):
         for key, change in getattr(profile.finetuning, group).items():
             build(FinetuneSettings, merge(base, change), f"{where}.finetuning.{group}.{key}")
@@ -295,3 +305,67 @@ def _with_overrides(values: dict, overrides: dict) -> dict:
             value = {part: value}
         values = merge(values, value)
     return values
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def build(cls: type[Model], values: dict, where: str) -> Model:
+    """``values`` (plain, from YAML or JSON) as a model; ``ValueError`` in one sentence for the first thing that is wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a mapping with the keys {', '.join(cls.model_fields)}, not {values!r}")
+    try:
+        return cls.model_validate_json(json.dumps(values, default=str))  # JSON, so that lists become tuples
+    except ValidationError as error:
+        errors = sorted(error.errors(), key=lambda e: e["type"] not in UNKNOWN)  # a mistyped key before the one it lacks
+        raise ValueError(_sentence(errors[0], cls, where)) from None
+
+
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list",
+         "dict": "a mapping", "model": "a mapping", "dataclass": "a mapping"}
+
+
+def _sentence(error: dict, cls: type, where: str) -> str:
+    """pydantic's ``error`` in one sentence with the place and the mend."""
+    *parents, last = error["loc"]
+    kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
+    parent = ".".join([where, *map(str, parents)])
+    place = f"{parent}[{last}]" if isinstance(last, int) else f"{parent}.{last}"
+    if kind in UNKNOWN:
+        return f"{parent}: unknown key '{last}'; {nearest(last, _fields(cls, parents))}"
+    if kind == "missing":
+        return f"{parent}: the key '{last}' is missing; add it"
+    if kind == "literal_error":
+        allowed = ctx["expected"].replace(" or ", ", ")
+        near = nearest(value, re.findall("'(.*?)'", allowed)).replace("valid key", "valid value")
+        return f"{place} must be one of {allowed}, not {value!r}; {near}"
+    if kind == "greater_than_equal":
+        return f"{place} must be at least {ctx['ge']}, not {value!r}"
+    if kind == "greater_than":
+        return f"{place} must be above {ctx['gt']:g} or null, not {value!r}"
+    if kind == "value_error":
+        return f"{place} {ctx['error']}"
+    expected = NAMES.get(kind.split("_")[0], error["msg"])
+    return f"{place} must be {expected}, not {value!r}{_mend(value) if kind.startswith('float') else ''}"
+
+
+def _fields(kind: Any, path: list) -> list[str]:
+    """Names of the fields of the model or dataclass that lies at ``path`` under the type ``kind``."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+    hints = {name: field.annotation for name, field in kind.model_fields.items()} if hasattr(kind, "model_fields") else \
+        typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else None
+    if not path:
+        return list(hints or ())
+    return _fields(hints[path[0]] if hints else typing.get_args(kind)[-1], path[1:])
+
+
+def _mend(value) -> str:
+    """A hint for the classic YAML trap: 5e-5 is text in YAML, 5.0e-5 is a number."""
+    try:
+        mantissa, _, exponent = f"{float(value):e}".partition("e") if isinstance(value, str) else ("", "", "")
+    except ValueError:
+        return ""
+    mantissa = mantissa.rstrip("0")
+    return f" (text); write {mantissa}{'0' * mantissa.endswith('.')}e{int(exponent)} without quotes, with a decimal point" if mantissa else ""
