@@ -7,7 +7,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.speed import speed
+from jmp_lib.results.readme import speed
 from jmp_lib.results.summary import baseline_summary, computing_summary, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record

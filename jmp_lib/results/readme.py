@@ -1,26 +1,29 @@
-"""Keeps the measured parts of README.md in step with the shipped results: ``python -m jmp_lib.results.readme``.
+"""Keeps the measured parts of README.md in step with the shipped records: ``python -m jmp_lib.results.readme``.
 
-Measured are the blocks between marks (summaries of mini and published_small, speed) and the last column of the table of
-notebooks.
+Measured are the blocks between marks (summaries of mini and published_small; speed, from the measurements of
+``tools.benchmarks``) and the last column of the table of notebooks.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, load_records
-from jmp_lib.results.speed import speed
-from jmp_lib.results.summary import baseline_summary, computing_summary, summary, variant_summary
+from jmp_lib.results.summary import baseline_summary, computing_summary, markdown_table, summary, variant_summary
 
 CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
-BLOCK, SMALL, SPEED = (re.compile(rf"(?<=<!-- {what} -->\n).*?(?=<!-- end -->)", re.DOTALL) for what in
-                       ("summary of results/shipped/mini", "summary of results/shipped/published_small", "speed of results/shipped/benchmarks"))
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
+CASES = {"molecules": "8 aspirin, direct forces", "molecules-gradient": "8 aspirin, gradient forces",
+         "slabs": "4 Cu(111)+CH3OH slabs, direct forces", "slabs-gradient": "2 such slabs, gradient forces",
+         "slabs-gradient-4": "4 such slabs, gradient forces"}  # fmt: skip
+HEADER = ["training step of JMP-S", "s", "GFLOP", "GFLOP/s", "time / ideal", "peak GB", "time / official", "memory / official"]
 
 
 def computing_minutes(results_dir: str | Path) -> dict[str, float]:
@@ -34,31 +37,87 @@ def computing_minutes(results_dir: str | Path) -> dict[str, float]:
 
 
 def filled(text: str, results_dir: str | Path) -> str:
-    """README text with its measured parts computed from ``results_dir``; other cells stay as they are.
+    """README text with its measured parts computed from ``results_dir`` and the folders beside it; other cells stay.
 
     Raises ValueError when the marks are missing.
     """
-    if not BLOCK.search(text) or not CHAPTER.search(text):
-        raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
-    minutes = computing_minutes(results_dir)
-    text = BLOCK.sub(lambda _: summary(results_dir) + "\n", text, count=1)
-    small = Path(results_dir).parent / "published_small"
+    small, benchmarks = (Path(results_dir).parent / name for name in ("published_small", "benchmarks"))
+    blocks = {"summary of results/shipped/mini": summary(results_dir)}
     if (small / "tables" / "scaling.csv").is_file():
-        words = "\n\n".join([summary(small), variant_summary(small), baseline_summary(small),
-                             computing_summary(small)]).strip() + "\n"
-        text = SMALL.sub(lambda _: words, text, count=1)
-    benchmarks = Path(results_dir).parent / "benchmarks"
+        parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
+        blocks["summary of results/shipped/published_small"] = "\n\n".join(parts).strip()
     if (benchmarks / "step.json").is_file():
-        text = SPEED.sub(lambda _: speed(benchmarks) + "\n", text, count=1)
+        blocks["speed of results/shipped/benchmarks"] = speed(benchmarks)
+    if f"<!-- {next(iter(blocks))} -->" not in text or not CHAPTER.search(text):
+        raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
+    for mark, block in blocks.items():
+        text = re.sub(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", lambda _, words=block: words + "\n", text, count=1, flags=re.DOTALL)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
-    times.update({chapter: f"{value:.0f} min" for chapter, value in minutes.items()})
+    times |= {chapter: f"{value:.0f} min" for chapter, value in computing_minutes(results_dir).items()}
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
+
+
+def speed(folder: str | Path) -> str:
+    """Table of the training step against the official implementation, and a sentence for each other record.
+
+    Ideal: the operations of the step at the speed of one matrix product in the same run. Time / official is scaled by that
+    speed as well, because the official implementation was measured on another day. Raises FileNotFoundError without
+    ``step.json``.
+    """
+    records = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
+    if "step" not in records:
+        raise FileNotFoundError(f"there is no {folder}/step.json: run `python -m tools.benchmarks.step` first")
+    step = records["step"]
+    other = Path(step.get("allocator", "")).name.split(".")[0].removeprefix("lib")
+    rows = [_step(CASES[name] + suffix, row) for cases, suffix in (("cases", ""), ("cases_with_allocator", f", {other}"))
+            for name, row in step.get(cases, {}).items()]
+    rate = max(row["product_rates"]["edges"] for row in step["cases"].values())
+    words = (f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
+             f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/shipped/benchmarks/`.")
+    others = [textwrap.fill(f"- {sentence(records[name])}", 120, subsequent_indent="  ")
+              for name, sentence in SENTENCES.items() if name in records]
+    return "\n".join([markdown_table(HEADER, rows, rule="---"), "", textwrap.fill(words, 120), "", *others]).rstrip()
+
+
+def _step(name: str, row: dict) -> list[str]:
+    official = [f"{row['time_to_official']['edges']:.2f}", f"{row['memory_to_official']:.2f}"] if "memory_to_official" in row else ["", ""]
+    return [name, f"{row['best_seconds']:.2f}", f"{row['gflop']:.0f}", f"{row['gflop_per_second']:.0f}",
+            f"{row['times_ideal']:.2f}", f"{row['peak_gb']:.2f}", *official]
+
+
+def _graphs(record: dict) -> str:
+    found = [f"{b['milliseconds']['build']:.1f} ms ({b['faster_by'][0]:.0f} to {b['faster_by'][1]:.0f} times faster than the "
+             f"official) for {b['batch']}" for b in record["batches"] if "faster_by" in b]
+    return "Graphs and indices: " + ", ".join(found) + "."
+
+
+def _scaling(record: dict) -> str:
+    first, *_, last = record["crystal"]["sizes"]
+    return (f"Cost of graphs from {first['atoms']} to {last['atoms']} atoms of a crystal: {1e3 * first['total']:.1f} ms to "
+            f"{1e3 * last['total']:.0f} ms, a power of {record['crystal']['exponent']['total']:.2f} in the number of atoms "
+            "from 1,000 on.")
+
+
+def _small(record: dict) -> str:
+    found = {(n["network"], n["gradient_forces"]): n for n in record["networks"]}
+    one, two = found["narrow", False], found["narrow", True]
+    return (f"A narrow network on 8 molecules of 9 atoms: {one['ms']:.0f} ms and {one['operators']} operators a step with direct "
+            f"forces, {two['ms']:.0f} ms and {two['operators']} with gradient forces.")
+
+
+def _feed(record: dict) -> str:
+    (name, case), (small, narrow) = record["cases"].items()
+    return (f"Batches of the joint pre-training ({name}): {case['structures_per_second']:.0f} structures/s by one core, so "
+            f"2,000 structures/s take {case['cores_for_2000']}; a training of JMP-S on this machine waits "
+            f"{100 * case['waiting_share']:.2f} % of its time for them, one of the {small} {100 * narrow['waiting_share']:.0f} %.")
+
+
+SENTENCES = {"graphs": _graphs, "scaling": _scaling, "small": _small, "feed": _feed}
 
 
 def main() -> int:
     """Rewrites README.md of the checkout from results/shipped."""
-    root = paths.checkout_dir() or Path.cwd()
-    readme = root / "README.md"
+    readme = (paths.checkout_dir() or Path.cwd()) / "README.md"
     text = filled(readme.read_text(encoding="utf-8"), paths.shipped_dir("mini"))
     with write_atomically(readme) as stream:
         stream.write(text)

@@ -14,16 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.results.values import finetune_records, in_printed_unit
+from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
-PAIRS = {"S": ("GN-OC-S", "JMP-S"), "L": ("GN-OC-L", "JMP-L")}
-COLUMNS = ["task", "family", "size", "unit", "target_val", "scratch_seconds", "scratch_steps", "jmp_seconds",
-           "jmp_steps", "ratio_seconds", "ratio_steps", "jmp_seconds_whole_run", "jmp_steps_whole_run"]
-
-
-def first_at_or_below(history: list[dict], target: float) -> dict | None:
-    """The first entry of ``history`` whose ``val_metric`` is at or below ``target``; None when there is none."""
-    return next((entry for entry in _validated(history) if entry["val_metric"] <= target), None)
+SIZES = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
+NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
+           "jmp_seconds_whole_run", "jmp_steps_whole_run"]
 
 
 def speedup_table(records_dir: str | Path) -> pd.DataFrame:
@@ -32,30 +27,23 @@ def speedup_table(records_dir: str | Path) -> pd.DataFrame:
     ``target_val`` is in the printed unit. ``jmp_*`` and ``ratio_*`` are NaN where the JMP arm never reaches the target
     (printed as ``-``). Empty when no pair was run.
     """
-    runs = {}
-    for r in finetune_records(records_dir):  # in the order of the folds
-        runs.setdefault((r["task"], r["arm"]), r)
+    runs = {(r["task"], r["arm"]): r for r in reversed(finetune_records(records_dir))}  # the first fold remains
     rows = []
     for task in facts.tasks().itertuples():
-        for size, (scratch_arm, jmp_arm) in PAIRS.items():
-            scratch, jmp = runs.get((task.id, scratch_arm)), runs.get((task.id, jmp_arm))
-            if scratch is None or jmp is None or not _validated(scratch.get("history") or []):
+        for size, (new, reference) in SIZES.items():
+            scratch, jmp = runs.get((task.id, reference)), runs.get((task.id, new))
+            if scratch is None or jmp is None or not (known := _validated(scratch)):
                 continue
-            best = min(_validated(scratch["history"]), key=lambda entry: entry["val_metric"])
-            hit = first_at_or_below(jmp.get("history") or [], best["val_metric"]) or {}
+            best = min(known, key=lambda entry: entry["val_metric"])
+            hit = next((entry for entry in _validated(jmp) if entry["val_metric"] <= best["val_metric"]), {})
             last = (jmp.get("history") or [{}])[-1]
-            rows.append({
-                "task": task.id, "family": task.family, "size": size, "unit": task.unit_printed,
-                "target_val": in_printed_unit(scratch, best["val_metric"]),
-                "scratch_seconds": best["seconds"], "scratch_steps": best["step"],
-                "jmp_seconds": hit.get("seconds"), "jmp_steps": hit.get("step"),
-                "ratio_seconds": _ratio(best["seconds"], hit.get("seconds")),
-                "ratio_steps": _ratio(best["step"], hit.get("step")),
-                "jmp_seconds_whole_run": last.get("seconds"), "jmp_steps_whole_run": last.get("step"),
-            })
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    numbers = COLUMNS[4:]
-    return table.astype({name: float for name in numbers})
+            row = {"task": task.id, "family": task.family, "size": size, "unit": task.unit_printed,
+                   "target_val": in_printed_unit(scratch, best["val_metric"])}
+            for cost, field in (("seconds", "seconds"), ("steps", "step")):
+                row |= {f"scratch_{cost}": best[field], f"jmp_{cost}": hit.get(field), f"jmp_{cost}_whole_run": last.get(field),
+                        f"ratio_{cost}": _ratio(best[field], hit.get(field))}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["task", "family", "size", "unit", *NUMBERS]).astype(dict.fromkeys(NUMBERS, float))
 
 
 def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,10 +54,7 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     median of the ratios per task.
     """
     rows = []
-    for size in PAIRS:
-        part = table[table["size"] == size]
-        if part.empty:
-            continue
+    for size, part in table.groupby("size", sort=False):
         hit = part[part["jmp_seconds"].notna()]
         row = {"size": size, "tasks": len(part), "tasks_reached": len(hit)}
         for cost in ("seconds", "steps"):
@@ -83,10 +68,10 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 
-def _validated(history: list[dict]) -> list[dict]:
-    """Entries with a finite validation error."""
-    return [e for e in history if e.get("val_metric") is not None and math.isfinite(e["val_metric"])]
+def _validated(record: dict) -> list[dict]:
+    """Entries of the learning curve with a finite validation error."""
+    return [e for e in record.get("history") or [] if e.get("val_metric") is not None and math.isfinite(e["val_metric"])]
 
 
-def _ratio(scratch: float | None, jmp: float | None) -> float:
-    return scratch / jmp if scratch is not None and jmp else float("nan")
+def _ratio(scratch: float, jmp: float | None) -> float:
+    return scratch / jmp if jmp else float("nan")

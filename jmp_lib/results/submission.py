@@ -180,7 +180,5 @@ def _package():
 
 def _write_gzip(path: Path, content: dict) -> None:
     """JSON as real gzip, atomically; the same content gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(gzip.compress(json.dumps(content).encode(), mtime=0))
-    os.replace(temporary, path)
+    with write_atomically(path, "wb") as stream:
+        stream.write(gzip.compress(json.dumps(content).encode(), mtime=0))

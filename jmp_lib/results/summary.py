@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib.records import read_record
+from jmp_lib.results import variants
 from jmp_lib.results.values import all_tasks_table, comparable, own_values
 
-SHOWN = ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S")
+SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
 
 
 def summary(results_dir: str | Path) -> str:
@@ -24,20 +25,16 @@ def summary(results_dir: str | Path) -> str:
     """
     folder = Path(results_dir) / "tables"
     scaling, totals = pd.read_csv(folder / "scaling.csv"), pd.read_csv(folder / "speedup_totals.csv")
-    rows = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
-    families = [name for name in dict.fromkeys(scaling["family"]) if rows.loc[name, list(SHOWN)].notna().any()]
+    means = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")[SHOWN]
+    families = [name for name in scaling["family"].unique() if means.loc[name].notna().any()]
     if not families:
         return "No two arms have values that may stand side by side."
-    counts = scaling[scaling["family"] == "all"].set_index("comparison")
-    lines = ["| mean improvement / % | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-    for family in families:
-        name = "all tasks" if family == "all" else family
-        lines.append(f"| {name} | " + " | ".join(_signed(rows.loc[family, c]) for c in SHOWN) + " |")
-    improved = [f"{counts.loc[c, 'own_tasks_improved']:.0f} of {counts.loc[c, 'own_tasks']:.0f}" for c in SHOWN]
-    lines.append("| tasks improved | " + " | ".join(improved) + " |")
-    published = [_signed(counts.loc[c, "published_mean_gain_percent"]) for c in SHOWN]
-    lines.append("| *paper, published data, all tasks* | " + " | ".join(published) + " |")
-    return "\n".join([*lines, "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+    counts = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
+    rows = [["all tasks" if family == "all" else family, *map(_signed, means.loc[family])] for family in families]
+    rows.append(["tasks improved", *(f"{n:.0f} of {of:.0f}" for n, of in zip(counts["own_tasks_improved"], counts["own_tasks"]))])
+    rows.append(["*paper, published data, all tasks*", *map(_signed, counts["published_mean_gain_percent"])])
+    table = markdown_table(["mean improvement / %", *SHOWN], rows, rule="---")
+    return "\n".join([table, "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
 
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
@@ -47,17 +44,11 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
             "(tasks that never reach it counted with their whole run)." for row in totals.itertuples() if row.tasks]
 
 
-def _signed(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:+.1f}"
-
-
 def variant_summary(results_dir: str | Path) -> str:
     """Markdown tables of the variants: gains seed by seed, by number of training structures, by pre-training recipe.
 
     All are relative improvements in % over training from scratch with the same size of network.  Empty without variants.
     """
-    from jmp_lib.results import variants
-
     values = variants.variant_values(results_dir)
     blocks = [_seeds(variants.gain_spread(values)), _sizes(variants.by_training_size(values)),
               _ablations(variants.ablations(values))]
@@ -75,12 +66,12 @@ def baseline_summary(results_dir: str | Path) -> str:
     arms = own_values(comparable(all_tasks_table(Path(results_dir) / "records"))).loc[simple.index]
     lines = []
     if "mace" in simple:
-        mace, of = simple["mace"].dropna(), arms.loc[simple["mace"].notna()]
-        than = ", ".join(f"than {arm} on {(mace < of[arm]).sum()}" for arm in of)
+        mace = simple["mace"].dropna()
+        than = ", ".join(f"than {arm} on {(mace < arms.loc[mace.index, arm]).sum()}" for arm in arms)
         lines.append(f"MACE from scratch, same structures and as many seconds as GN-OC-L: of {len(mace)} tasks better {than}.")
     if "composition" in simple:
         known = simple["composition"].dropna()
-        better = [task for task, value in known.items() if value < arms.loc[task].min()]
+        better = list(known.index[known < arms.loc[known.index].min(axis=1)])
         lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
@@ -94,19 +85,24 @@ def computing_summary(results_dir: str | Path) -> str:
     return f"All {len(found)} runs, with pre-trainings and baselines, took {minutes:.0f} minutes of computing, added up."
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown_table(header: list[str], rows: list[list[str]], rule: str = " --- ") -> str:
+    """A Markdown table of cells as they are, without padding."""
+    lines = ["| " + " | ".join(line) + " |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|" + "|".join([rule] * len(header)) + "|", *lines[1:]])
+
+
+def _signed(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:+.1f}"
 
 
 def _seeds(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
-    names = list(dict.fromkeys(table["comparison"]))
-    cells = {(r.task, r.comparison): f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})"
-             for r in table.itertuples()}
-    return _table([f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)", *names],
-                  [[task, *(cells.get((task, name), "") for name in names)] for task in dict.fromkeys(table["task"])])
+    cells = table.assign(cell=[f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in table.itertuples()])
+    wide = cells.pivot(index="task", columns="comparison", values="cell").fillna("")
+    wide = wide.loc[table["task"].unique(), table["comparison"].unique()]
+    return markdown_table([f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)", *wide],
+                          [list(row) for row in wide.itertuples()])
 
 
 def _sizes(table: pd.DataFrame) -> str:
@@ -114,16 +110,14 @@ def _sizes(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
     rows = [[r["task"], str(r["n_train"]), *(f"{r[c]:+.1f}" for c in columns)] for _, r in table.iterrows()]
-    return _table(["task", "training structures", *(c.replace(" / %", " / % improvement") for c in columns)], rows)
+    return markdown_table(["task", "training structures", *(c.replace(" / %", " / % improvement") for c in columns)], rows)
 
 
 def _ablations(table: pd.DataFrame) -> str:
     shown = table[~table["variant"].str.startswith("GN-OC")]
     if shown.empty:
         return ""
-    wide = shown.pivot(index="task", columns="variant", values="gain")
-    names = ["base", *(c for c in wide if c != "base")]
-    means = wide.mean()
-    rows = [[str(task), *(f"{wide.loc[task, n]:+.1f}" for n in names)] for task in dict.fromkeys(shown["task"])]
-    rows.append(["mean", *(f"{means[n]:+.1f}" for n in names)])
-    return _table(["JMP-S over GN-OC-S / %", *("whole recipe" if n == "base" else n for n in names)], rows)
+    wide = shown.pivot(index="task", columns="variant", values="gain").loc[shown["task"].unique()]
+    wide = wide[["base", *wide.columns.drop("base")]].rename(columns={"base": "whole recipe"})
+    wide.loc["mean"] = wide.mean()
+    return markdown_table(["JMP-S over GN-OC-S / %", *wide], [[row[0], *map(_signed, row[1:])] for row in wide.itertuples()])

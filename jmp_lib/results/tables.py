@@ -11,12 +11,12 @@ are listed in ``all_tasks.csv`` and left blank everywhere else.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from jmp_lib import facts
+from jmp_lib.files import write_atomically
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.values import (
@@ -28,9 +28,10 @@ from jmp_lib.results.values import (
     gains_summary,
     own_values,
     published_values,
-    relative_improvement,
 )
 
+__all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
+           "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {
     "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
     "qmof": "the unit is not printed in the paper; the data set is in eV",
@@ -51,26 +52,20 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
     """
     if number not in TITLES:
         raise ValueError(f"there is no table {number}: the result tables of the paper are 2, 3, 4 and 5")
-    published = facts.published().query("table == @number")
-    models = list(dict.fromkeys(published["model"]))
-    wide = published.pivot(index=["task", "statistic"], columns="model", values="value")
-    tasks = facts.tasks().set_index("id")
+    printed = facts.published().query("table == @number")
     all_tasks = pd.DataFrame(columns=ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
+    tasks = facts.tasks().set_index("id")
     rows = []
-    for task_id, statistic in dict.fromkeys(zip(published["task"], published["statistic"])):
-        task = tasks.loc[task_id]
-        row = {"task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"]}
-        row.update({f"published {model}": wide.loc[(task_id, statistic), model] for model in models})
-        own = all_tasks[all_tasks["task"] == task_id].set_index("arm")
-        if statistic == "mean":
-            own = own[own["mean_over_folds"].notna()]
+    for (task_id, statistic), models in printed.groupby(["task", "statistic"], sort=False):
+        task, own = tasks.loc[task_id], all_tasks[all_tasks["task"] == task_id].set_index("arm")
         column = "mean_over_folds" if statistic == "mean" else "value"
-        row.update({f"own {arm}": own[column].get(arm, float("nan")) for arm in facts.ARMS})
-        row["own data"] = "; ".join(dict.fromkeys(own["data"]))
-        row["own n_train"] = "; ".join(dict.fromkeys(str(n) for n in own["n_train"]))
-        row["own n_test"] = "; ".join(dict.fromkeys(str(n) for n in own["n_test"]))
-        row["note"] = NOTES.get(task["family"], "")
-        rows.append(row)
+        own = own[own["mean_over_folds"].notna()] if statistic == "mean" else own
+        rows.append({
+            "task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"],
+            **models.set_index("model")["value"].reindex(printed["model"].unique()).add_prefix("published "),
+            **own[column].reindex(facts.ARMS).add_prefix("own "),
+            **{f"own {name}": "; ".join(own[name].astype(str).unique()) for name in ("data", "n_train", "n_test")},
+            "note": NOTES.get(task["family"], "")})
     return pd.DataFrame(rows)
 
 
@@ -100,17 +95,18 @@ def write_tables(results_dir: str | Path) -> list[Path]:
 
     CSV for machines; Markdown besides for the paper's tables, the claims and the comparisons. Atomic.
     """
-    results_dir = Path(results_dir)
-    records_dir, folder = results_dir / "records", results_dir / "tables"
+    records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
+    made = {f"table{number}": (title, paper_table(number, all_tasks), "") for number, title in TITLES.items()}
+    made |= {"claims": ("Claims of the paper", claims_table(records_dir), ""),
+             "gains_by_task": ("Relative improvement per task", gains_table(all_tasks), ""),
+             "scaling": ("Mean relative improvement", scaling_table(all_tasks), ""),
+             "speedup": ("Time to the best validation error of the from-scratch arm", speedup, "-"),
+             "speedup_totals": ("Speed-up in total", speedup_totals(speedup), "")}
     written = [save_table(all_tasks, folder / "all_tasks.csv")]
-    for number, title in TITLES.items():
-        written += _save_both(paper_table(number, all_tasks), folder / f"table{number}", title)
-    written += _save_both(claims_table(records_dir), folder / "claims", "Claims of the paper")
-    written += _save_both(gains_table(all_tasks), folder / "gains_by_task", "Relative improvement per task")
-    written += _save_both(scaling_table(all_tasks), folder / "scaling", "Mean relative improvement")
-    written += _save_both(speedup, folder / "speedup", "Time to the best validation error of the from-scratch arm", "-")
-    written += _save_both(speedup_totals(speedup), folder / "speedup_totals", "Speed-up in total")
+    for name, (title, table, blank) in made.items():
+        written += [save_table(table, folder / f"{name}.csv", blank),
+                    _write(folder / f"{name}.md", f"# {title}\n\n{markdown(table, blank)}\n")]
     return written
 
 
@@ -130,19 +126,7 @@ def markdown(table: pd.DataFrame, blank: str = "") -> str:
     return pd.DataFrame(cells, columns=table.columns).to_markdown(index=False, disable_numparse=True)
 
 
-def _save_both(table: pd.DataFrame, stem: Path, title: str, blank: str = "") -> list[Path]:
-    body = f"# {title}\n\n{markdown(table, blank)}\n"
-    return [save_table(table, stem.with_suffix(".csv"), blank), _write(stem.with_suffix(".md"), body)]
-
-
 def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with write_atomically(path) as stream:
+        stream.write(text)
     return path
-
-
-__all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "own_values", "paper_table",
-           "published_values", "relative_improvement", "save_table", "scaling_table", "speedup_table",
-           "speedup_totals", "write_tables"]

@@ -6,6 +6,7 @@ All values stand in the unit that the paper prints (meV/A for forces, meV for en
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -14,18 +15,15 @@ from jmp_lib import facts
 from jmp_lib.records import read_record
 from jmp_lib.units import print_factor
 
+NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")  # fields of every record
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
                      "wall_time_s", "trivial"]
 
 # new arm, reference arm
-COMPARISONS = {
-    "JMP-S over GN-OC-S": ("JMP-S", "GN-OC-S"),
-    "JMP-L over GN-OC-L": ("JMP-L", "GN-OC-L"),
-    "JMP-L over GN-OC-S": ("JMP-L", "GN-OC-S"),
-    "GN-OC-L over GN-OC-S": ("GN-OC-L", "GN-OC-S"),
-    "JMP-L over JMP-S": ("JMP-L", "JMP-S"),
-}
+COMPARISONS = {f"{new} over {reference}": (new, reference) for new, reference in (
+    ("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L"), ("JMP-L", "GN-OC-S"), ("GN-OC-L", "GN-OC-S"), ("JMP-L", "JMP-S"))}
+PAIRS = dict(list(COMPARISONS.items())[:2])  # pre-trained over from scratch, of one size
 
 
 def relative_improvement(reference, new):
@@ -46,9 +44,7 @@ def finetune_records(records_dir: str | Path) -> list[dict]:
         record = read_record(path)
         if record.get("kind", "finetune") != "finetune":
             raise ValueError(f"{path} is a record of {record['kind']!r}, not of a fine-tuning; move it away")
-        missing = [name for name in ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")
-                   if name not in record]
-        if missing:
+        if missing := [name for name in NEEDED if name not in record]:
             raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and run {path.parent.name} again")
         name = re.fullmatch(r"(.+?)(?:\.fold(\d+))?", path.stem)
         if (record["task"], record["arm"]) != (path.parent.name, name[1]):
@@ -79,22 +75,16 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     nothing was run.
     """
     rows = []
-    grouped: dict[tuple, list[dict]] = {}
-    for record in finetune_records(records_dir):
-        grouped.setdefault((record["task"], record["arm"]), []).append(record)
-    for (task_id, arm), records in grouped.items():
-        record, task = records[0], facts.task(task_id)
-        values = [in_printed_unit(r, r["value"]) for r in records]
-        all_folds = [r["fold"] for r in records] == list(range(5))
-        rows.append({
-            "task": task_id, "family": task["family"], "arm": arm, "metric": record["metric"], "value": values[0],
-            "unit": task["unit_printed"], "data": record["data"], "n_train": record["n_train"],
-            "n_test": record["n_test"], "record": record["record"], "n_val": record.get("n_val"),
-            "data_kind": record.get("data_kind"), "profile": record.get("profile"), "seed": record.get("seed"),
-            "folds": len(records), "mean_over_folds": sum(values) / 5 if all_folds else float("nan"),
-            "n_parameters": (record.get("model") or {}).get("n_parameters"), "wall_time_s": record.get("wall_time_s"),
-            "trivial": in_printed_unit(record, record.get("baseline")),
-        })
+    for _, same in groupby(finetune_records(records_dir), key=lambda r: (r["task"], r["arm"])):
+        folds = list(same)
+        first, task = folds[0], facts.task(folds[0]["task"])
+        values = [in_printed_unit(r, r["value"]) for r in folds]
+        whole = [r["fold"] for r in folds] == list(range(5))
+        rows.append({**{name: first.get(name) for name in ALL_TASKS_COLUMNS}, "family": task["family"], "value": values[0],
+                     "unit": task["unit_printed"], "folds": len(folds),
+                     "mean_over_folds": sum(values) / 5 if whole else float("nan"),
+                     "n_parameters": (first.get("model") or {}).get("n_parameters"),
+                     "trivial": in_printed_unit(first, first.get("baseline"))})
     return pd.DataFrame(rows, columns=ALL_TASKS_COLUMNS)
 
 
@@ -141,13 +131,10 @@ def gains_by_task(values: pd.DataFrame) -> pd.DataFrame:
 
 def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
     """Mean gain in %, tasks improved and tasks compared, per comparison and family and over all (family ``all``)."""
-    gains = gains_by_task(values)
-    family = facts.tasks().set_index("id")["family"].reindex(gains.index)
     rows = []
-    for name in COMPARISONS:
-        for scope in ("all", *facts.FAMILIES):
-            part = gains[name] if scope == "all" else gains.loc[family == scope, name]
-            part = part.dropna()
-            rows.append({"comparison": name, "family": scope, "mean_gain_percent": part.mean(),
-                         "tasks_improved": int((part > 0).sum()), "tasks": len(part)})
+    for name, pair in COMPARISONS.items():
+        for family in ("all", *facts.FAMILIES):
+            gains = gain(values, *pair, "" if family == "all" else family).dropna()
+            rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(),
+                         "tasks_improved": int((gains > 0).sum()), "tasks": len(gains)})
     return pd.DataFrame(rows)

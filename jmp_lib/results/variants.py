@@ -14,9 +14,8 @@ import pandas as pd
 
 from jmp_lib.facts import ARMS
 from jmp_lib.records import read_record
-from jmp_lib.results.values import COMPARISONS, all_tasks_table, gain, relative_improvement
+from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
-PAIRS = {name: COMPARISONS[name] for name in ("JMP-S over GN-OC-S", "JMP-L over GN-OC-L")}
 BASE = "base"
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
 
@@ -81,11 +80,10 @@ def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
     """Test errors of the arms by number of training structures, with both gains in %: one row per task and number."""
     tasks = values.loc[values["role"] == "size", "task"].unique()
     rows = values[values["role"].isin([BASE, "size"]) & values["task"].isin(tasks)]
-    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index()
+    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index().rename_axis(columns=None)
     for name, (new, reference) in PAIRS.items():
         if {new, reference} <= set(wide):
-            wide[f"{name} / %"] = relative_improvement(wide[reference], wide[new])
-    wide.columns.name = None
+            wide[f"{name} / %"] = gain(wide, new, reference)
     return wide.reset_index()
 
 
