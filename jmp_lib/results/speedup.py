@@ -16,7 +16,7 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
-SIZES = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
+ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
 NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
            "jmp_seconds_whole_run", "jmp_steps_whole_run"]
 
@@ -30,7 +30,7 @@ def speedup_table(records_dir: str | Path) -> pd.DataFrame:
     runs = {(r["task"], r["arm"]): r for r in reversed(finetune_records(records_dir))}  # the first fold remains
     rows = []
     for task in facts.tasks().itertuples():
-        for size, (new, reference) in SIZES.items():
+        for size, (new, reference) in ARMS_OF.items():
             scratch, jmp = runs.get((task.id, reference)), runs.get((task.id, new))
             if scratch is None or jmp is None or not (known := _validated(scratch)):
                 continue

@@ -24,6 +24,7 @@ from jmp_lib import facts, paths
 from jmp_lib.data import matbench as files
 from jmp_lib.data import splits
 from jmp_lib.data.tasks import get_task
+from jmp_lib.files import write_atomically
 from jmp_lib.records import load_predictions
 from jmp_lib.results.values import finetune_records
 
