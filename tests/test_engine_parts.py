@@ -12,8 +12,7 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import budget, finetuning, joint_sets, pretraining
-from jmp_lib.train.batches import Labelled, UpdateBatches, graph_cache, main_edges
-from jmp_lib.train.batches import prepared
+from jmp_lib.train.batches import EvaluationSet, Labelled, UpdateBatches, graph_cache, main_edges, predict, prepared
 from jmp_lib.train.budget import largest_that_fits
 from jmp_lib.train.memory import is_out_of_memory, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
@@ -219,6 +218,59 @@ def test_large_sets_keep_no_graphs(toy, monkeypatch):
     fresh = update_batches()
     assert same(fresh[2].parts[0], usual.parts[0])
     assert all(cache.kept == 0 for cache in fresh.caches)
+
+
+def evaluation_set(batch_size=4):
+    profile = load_profile("smoke")
+    s = joint_sets.profile_sets(profile)[2]
+    return EvaluationSet(graph_cache(s.train, s.normalisers, profile.graphs[s.key]), batch_size, torch.device("cpu"))
+
+
+class FewAtoms(torch.nn.Module):
+    """A network that runs out of memory above so many structures, and counts what it is given."""
+
+    def __init__(self, most=99):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, batch):
+        self.seen.append(batch.num_graphs)
+        if batch.num_graphs > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory (made up)")
+        return {"energy": batch["energy"] * 2.0}
+
+
+def test_halves_of_an_evaluation_replace_the_whole(toy):
+    """A batch that does not fit is never kept beside its halves, and is not tried again in the next validation."""
+    pick = lambda output: output  # noqa: E731
+    whole = predict(FewAtoms(), evaluation_set(), pick, False)["energy"]
+    batches, model = evaluation_set(), FewAtoms(most=2)
+    first, tried = predict(model, batches, pick, False)["energy"], list(model.seen)
+    second = predict(model, batches, pick, False)["energy"]
+    assert np.array_equal(whole, first) and np.array_equal(first, second) and len(whole) == 10
+    assert tried == [4, 2, 2, 4, 2, 2, 2] and model.seen[len(tried):] == [2, 2, 2, 2, 2]
+    assert sorted(i for rows in batches._kept for i in rows) == list(range(10))
+    assert batches.kept_bytes == sum(v.nbytes for b in batches._kept.values() for v in b.to_dict().values() if torch.is_tensor(v))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(FewAtoms(most=0), evaluation_set(), pick, False)
+
+
+def test_an_evaluation_keeps_batches_within_its_bytes(toy, monkeypatch):
+    """In the memory of the machine, never on the device; what is kept is what was collated, also after a use."""
+    from jmp_lib.train import batches as module
+
+    one = evaluation_set()
+    kept = one.batch(range(0, 4))
+    size = one.kept_bytes
+    monkeypatch.setattr(module, "KEPT_BATCHES_MB", 1.5 * size / 1e6)
+    small = evaluation_set()
+    predict(FewAtoms(), small, lambda output: output, False)
+    assert len(small._kept) < 3 and small.kept_bytes <= 1.5 * size
+    meta = evaluation_set()
+    meta.device = torch.device("meta")  # stands for a GPU
+    assert meta.batch(range(0, 4))["pos"].device.type == "meta"
+    assert all(batch["pos"].device.type == "cpu" for batch in meta._kept.values())
+    assert same(one.batch(range(0, 4)), kept)
 
 
 def test_one_process_sums_nothing():
