@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jmp_lib.profile import load_profile
+from jmp_lib.settings import load_profile
 from jmp_lib.records import load_predictions
 from jmp_lib.train import finetuning, joint_sets, pretraining
 from jmp_lib.train.checkpoint import load_checkpoint
