@@ -89,7 +89,7 @@ class Predictor:
 
     def prepare(self, structure, where: str) -> dict:
         """Geometry of ``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc."""
-        item = {key: structure[key] for key in GEOMETRY}
+        item = {key: np.asarray(structure[key]) for key in GEOMETRY if key != "id"}
         check_structure(item, where)
         strange = sorted(set(np.asarray(item["atomic_numbers"]).tolist()) - set(self.elements or range(1, 121)))
         if strange:

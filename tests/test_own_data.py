@@ -10,10 +10,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.own.dataset import read_own
-from jmp_lib.own.findings import doubts, summary
+from jmp_lib.own.data import force_factor, read_own
+from jmp_lib.own.evaluation import doubts, summary
 from jmp_lib.own.splitting import split_own
-from jmp_lib.own.units import force_factor
 
 
 def waters(count: int = 20, seed: int = 0) -> list[Atoms]:

@@ -8,10 +8,10 @@ from ase.io import write
 
 import jmp_lib
 from jmp_lib.own import evaluation
-from jmp_lib.own.dataset import read_own
+from jmp_lib.own.data import read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.own.training import budget, finetune_own, own_start, smooth_limit
+from jmp_lib.own.training import finetune_own, own_start, smooth_limit
 from jmp_lib.settings import load_profile
 from own_models import pretrained
 from test_own_data import waters, with_forces
@@ -25,10 +25,9 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
     write(tmp_path / "a.extxyz", frames)
     data = read_own(tmp_path / "a.extxyz", keys, units)
     split, start = split_own(data), own_start(pretrained(tmp_path / "pre"), data)
-    settings = budget(load_profile("smoke").finetune_settings("rmd17", "own"), 3)
-    records = [finetune_own(data, split, start, arm, settings, seed=1, out_dir=tmp_path, device="cpu", progress=False)
-               for arm in ("from scratch", "pre-trained")]
-    again = finetune_own(data, split, start, "pre-trained", settings, seed=1, out_dir=tmp_path, device="cpu", progress=False)
+    records = [finetune_own(load_profile("smoke"), data, split, start, arm, seed=1, out_dir=tmp_path, updates=3, progress=False)
+               for arm in ("from scratch", "pre-trained", "pre-trained")]
+    again = records.pop()
     assert again == records[1] and (tmp_path / "own" / "own" / "pre-trained.seed1.json").is_file()
     assert set(records[1]["value"]) == set(data.properties) and records[1]["updates"] == 3
     folder = tmp_path / "work" / "own" / "own" / "pre-trained.seed1"
@@ -61,3 +60,21 @@ def test_no_limit_cuts_an_edge_of_a_small_molecule():
         limits = GraphConfig(max_neighbors=smooth_limit(natoms)).limits(natoms)
         assert min(limits.values()) >= natoms - 1
     assert smooth_limit(9) == 30 and smooth_limit(200) == 100
+
+
+def test_the_recipe_is_that_of_the_workbook(tmp_path, monkeypatch):
+    """Layer-wise rates for the pre-trained arm alone, and averaged weights where the settings have a decay."""
+    write(tmp_path / "a.extxyz", waters())
+    data = read_own(tmp_path / "a.extxyz", ["gap"], ["eV"])
+    split, start, profile = split_own(data), own_start(pretrained(tmp_path / "pre"), data), load_profile("smoke")
+    defaults = profile.finetuning.defaults
+    averaged = profile.model_copy(update={"finetuning": profile.finetuning.model_copy(update={
+        "defaults": defaults.model_copy(update={"ema_decay": 0.5})})})
+    records = {name: finetune_own(p, data, split, start, arm, seed=1, out_dir=tmp_path / name, updates=4, progress=False)
+               for name, p, arm in (("plain", profile, "pre-trained"), ("averaged", averaged, "pre-trained"),
+                                    ("scratch", profile, "from scratch"))}
+    rates = {name: record["parameters"]["learning_rate_multipliers"] for name, record in records.items()}
+    assert rates["plain"] == {"embedding": 0.3, "blocks_0": 0.3, "rest": 1.0} and rates["scratch"] == {"rest": 1.0}
+    sums = {name: record["files"]["weights"]["sha256"] for name, record in records.items()}
+    assert len(set(sums.values())) == 3
+    assert records["plain"]["value"] != records["averaged"]["value"]

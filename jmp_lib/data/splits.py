@@ -10,7 +10,7 @@ A mini set follows the rule of the set it stands for, with counts that fit its s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,20 +119,29 @@ def by_group(group: np.ndarray, val_fraction: float, seed: int = SEED) -> tuple[
 
     group: int (S,). Raises ``ValueError`` when this leaves one of the two empty.
     """
-    group = np.asarray(group)
-    names, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    val, train = group_parts(group, (val_fraction,), seed)
+    return train, val
+
+
+def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED) -> list[np.ndarray]:
+    """Rows of a part for each of ``fractions`` and of the rest, no group in two of them; each part comes shuffled.
+
+    Groups in shuffled order go to the first part until it holds its fraction of the rows, then to the second, and so on.
+    Raises ``ValueError`` when a part stays empty.
+    """
+    names, index, sizes = np.unique(np.asarray(group), return_inverse=True, return_counts=True)
     order = shuffled(len(names), seed)
     before = np.concatenate([[0], np.cumsum(sizes[order])])[:-1]
-    to_val = np.zeros(len(names), dtype=bool)
-    to_val[order[before < val_fraction * len(group)]] = True
-    rows = shuffled(len(group), seed)
-    in_val = to_val[index][rows]
-    if in_val.all() or not in_val.any():
+    part = np.empty(len(names), dtype=int)
+    part[order] = np.searchsorted(np.cumsum(fractions) * len(index), before, side="right")
+    rows = shuffled(len(index), seed)
+    parts = [rows[part[index][rows] == number] for number in range(len(fractions) + 1)]
+    if min(map(len, parts)) == 0:
         raise ValueError(
-            f"{len(names)} groups in {len(group)} structures cannot be split into {val_fraction:.0%} validation "
-            "and the rest without a group in both"
+            f"{len(names)} groups in {len(index)} structures cannot be split into "
+            f"{', '.join(f'{fraction:.0%}' for fraction in fractions)} and the rest without a group in two parts"
         )
-    return rows[~in_val], rows[in_val]
+    return parts
 
 
 def _by_parts(train: float, val: float) -> Callable[[int, int], Split]:

@@ -1,4 +1,5 @@
-"""Honest numbers: baselines without a network, bootstrap intervals over test structures or groups, errors by element."""
+"""Honest numbers about a user's data and models: what is in the data and what looks wrong (copies, outliers, units),
+baselines without a network, bootstrap intervals over test structures or groups, errors by element."""
 
 from __future__ import annotations
 
@@ -10,23 +11,97 @@ from ase.data import chemical_symbols
 
 from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.splits import Split
-from jmp_lib.own.dataset import OwnData
+from jmp_lib.graphs import GraphConfig
+from jmp_lib.own.data import OwnData
+from jmp_lib.own.splitting import formula
+from jmp_lib.predict import check_neighbours
+from jmp_lib.train.finetuning import true_values
+from jmp_lib.train.normalise import element_counts, fit_linear_reference
 
-DRAWS = 2000
+DRAWS = 2000  # of the bootstrap
+OUTLIER = 12.0  # median absolute deviations from the median
+FORCE_RANGE = (0.05, 15.0)  # eV/Å, root mean square of the components: outside, units are doubted
+RATIO_RANGE = (0.002, 0.5)  # Å, spread of energies over force norm of a structure: outside, units are doubted
+
+
+def summary(data: OwnData) -> pd.DataFrame:
+    """One row per fact: counts, sizes, elements, periodicity, range of every label with its unit."""
+    s = data.structures
+    rows = [("structures", f"{len(s)}"), ("atoms per structure", f"{s.natoms.min()} to {s.natoms.max()}, mean {s.natoms.mean():.1f}"),
+            ("elements", ", ".join(chemical_symbols[z] for z in s.elements)),
+            ("different compositions", f"{len({formula(x['atomic_numbers']) for x in s})}"),
+            ("periodic", f"{int(s.pbc.any(1).sum())} of {len(s)}")]
+    for key in data.properties:
+        values = s.forces.ravel() if key == "forces" else s.scalars[key]
+        rows.append((f"{key} / {data.units[key]}", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}, "
+                                                   f"standard deviation {values.std():.3g}"))
+    if data.groups is not None:
+        rows.append(("groups", f"{len(np.unique(data.groups))}"))
+    return pd.DataFrame(rows, columns=["what", "found"])
+
+
+def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
+    """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
+    for row, structure in enumerate(data.structures):
+        check_neighbours(structure, f"structure {row}", graph)
+    extra = int((data.copies != np.arange(len(data.copies))).sum())
+    found = [f"{extra} structures repeat another one; copies always go to the same part of the split"] if extra else []
+    scalars = {key: _residuals(data, key) for key in data.properties if key != "forces"}
+    for key, left in scalars.items():
+        distance = np.abs(left - np.median(left))
+        scale = np.median(distance)
+        rows = np.flatnonzero(distance > OUTLIER * scale) if scale > 0 else np.array([], int)
+        if rows.size:
+            found.append(f"{key}: {rows.size} values lie more than {OUTLIER:g} median deviations out (rows "
+                         f"{', '.join(map(str, rows[:5]))}{', ...' * (rows.size > 5)}); mixed units or broken labels?")
+    sizes = data.structures.natoms
+    if data.forces:
+        return found + _doubted_units(data, float(scalars["energy"].std()))
+    if sizes.min() < sizes.max():
+        for key in scalars:
+            correlation = np.corrcoef(sizes, data.structures.scalars[key])[0, 1]
+            if abs(correlation) > 0.95:
+                found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): reduction = \"sum\" suits a "
+                             "quantity that grows with size")
+    return found
+
+
+def _residuals(data: OwnData, key: str) -> np.ndarray:
+    """A scalar without the part that the composition explains (energies), else less its median."""
+    values, numbers = data.structures.scalars[key], _numbers(data.structures)
+    if not data.forces:
+        return values - np.median(values)
+    return values - element_counts(numbers) @ np.asarray(fit_linear_reference(numbers, values))
+
+
+def _doubted_units(data: OwnData, spread: float) -> list[str]:
+    """Sentences where forces, or energies (which vary by ``spread`` eV) beside forces, are of unusual size."""
+    rms, found = float(np.sqrt(np.mean(data.structures.forces.astype(float) ** 2))), []
+    if not FORCE_RANGE[0] <= rms <= FORCE_RANGE[1]:
+        guess = "kcal/mol/Å" if rms > FORCE_RANGE[1] else "Hartree/bohr, or relaxed structures"
+        found.append(f"forces of {rms:.3g} eV/Å (root mean square) are unusual: are they in {guess}?")
+    ratio = spread / (rms * np.sqrt(3 * data.structures.natoms.mean()))
+    if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+        guess = "larger" if ratio > RATIO_RANGE[1] else "smaller"
+        found.append(f"energies vary by {spread:.3g} eV, much {guess} than forces of {rms:.3g} eV/Å let expect: do energies and "
+                     "forces have the units given (Hartree? kcal/mol)?")
+    return found
+
+
+def _numbers(structures) -> list[np.ndarray]:
+    return [np.asarray(s["atomic_numbers"]) for s in structures]
 
 
 def true_test(data: OwnData, split: Split) -> dict[str, np.ndarray]:
     """Labels of the test part: (S,) or, for forces, (ΣN,3)."""
     part = data.structures.subset(split.test)
-    return {n: part.forces.astype(float) if n == "forces" else part.scalars[n] for n in data.properties}
+    return {name: true_values(part, name) for name in data.properties}
 
 
 def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str, dict[str, np.ndarray]]:
     """Predictions of the test part without a network: the training mean (forces: zero), and a ridge regression on the
     composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
-    extensive = data.forces or reduction == "sum"
     train, test = data.structures.subset(split.train), data.structures.subset(split.test)
-    numbers = [[s["atomic_numbers"] for s in part] for part in (train, test)]
     made: dict[str, dict[str, np.ndarray]] = {"mean": {}, "linear composition": {}}
     for name in data.properties:
         if name == "forces":
@@ -34,7 +109,8 @@ def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str,
             continue
         values = train.scalars[name]
         made["mean"][name] = np.full(len(test), values.mean())
-        made["linear composition"][name] = linear_composition(numbers[0], values, numbers[1], extensive)
+        made["linear composition"][name] = linear_composition(_numbers(train), values, _numbers(test),
+                                                              data.forces or reduction == "sum")
     return made
 
 
@@ -53,8 +129,7 @@ def absolute_errors(predicted: np.ndarray, true: np.ndarray, natoms: np.ndarray)
     error = np.abs(predicted - true)
     if error.ndim == 1:
         return np.column_stack([error, np.ones(len(error))])
-    ends = np.cumsum(natoms)
-    return np.column_stack([[e.mean() for e in np.split(error, ends[:-1])], natoms])
+    return np.column_stack([np.add.reduceat(error.mean(axis=1), np.cumsum(natoms) - natoms) / natoms, natoms])
 
 
 def bootstrap(errors: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -90,9 +165,8 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
     rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
     for name in data.properties:
         draws = [bootstrap(absolute_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
-        change = 100 * (1 - draws[0] / draws[1])
         exact = [np.abs(found[way][name] - true[name]).mean() for way in (new, base)]
-        low, high = np.percentile(change, [2.5, 97.5])
+        low, high = np.percentile(100 * (1 - draws[0] / draws[1]), [2.5, 97.5])
         rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low,
                      "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no"})
     return pd.DataFrame(rows)
@@ -101,12 +175,11 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
 def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]) -> pd.DataFrame:
     """MAE by element: of the atoms of that element (forces) or of the structures that hold it."""
     name = data.properties[-1]
-    part, true = data.structures.subset(split.test), true_test(data, split)[name]
-    error = np.abs(values[name] - true)
-    rows = []
+    part = data.structures.subset(split.test)
+    error = np.abs(values[name] - true_test(data, split)[name])
+    held, rows = element_counts(_numbers(part)) > 0, []
     for number in part.elements:
-        chosen = part.atomic_numbers == number if error.ndim == 2 else \
-            np.array([number in s["atomic_numbers"] for s in part])
+        chosen = part.atomic_numbers == number if error.ndim == 2 else held[:, number]
         rows.append({"element": chemical_symbols[number], "MAE": error[chosen].mean(), "unit": data.units[name],
                      "atoms" if error.ndim == 2 else "structures": int(chosen.sum())})
     return pd.DataFrame(rows)

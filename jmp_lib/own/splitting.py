@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import combinations
 
-from jmp_lib.data.splits import Split, shuffled
-from jmp_lib.own.dataset import OwnData
-from jmp_lib.own.findings import formula
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from jmp_lib.data.splits import Split, group_parts
+from jmp_lib.own.data import OwnData
 from jmp_lib.strict import nearest
 
 KINDS = ("random", "group", "composition", "given")
+PARTS = ("train", "val", "test")
 
 
 def split_own(data: OwnData, kind: str = "random", test: float = 0.2, val: float = 0.1, seed: int = 42) -> Split:
@@ -21,59 +25,42 @@ def split_own(data: OwnData, kind: str = "random", test: float = 0.2, val: float
     """
     if kind not in KINDS:
         raise ValueError(f"unknown split {kind!r}; {nearest(kind, KINDS)}".replace("key", "kind"))
-    if not (0 < test < 1 and 0 < val < 1 and test + val < 1):
-        raise ValueError(f"test_fraction {test} and val_fraction {val} must be above 0 and together below 1")
-    split = _given(data) if kind == "given" else _by_groups(units_of(data, kind), test, val, seed)
+    split = _given(data) if kind == "given" else Split(*group_parts(units_of(data, kind), (test, val), seed)[::-1])
     _check_leak(split, data.copies, kind)
     return split
 
 
 def units_of(data: OwnData, kind: str) -> np.ndarray:
     """What stays together, and what the bootstrap draws: a text or number for each structure."""
-    if kind == "group":
-        if data.groups is None:
-            raise ValueError("split = \"group\" needs group_key: the name of a label that says which structures belong together")
-        return data.groups
+    if kind == "group" and data.groups is None:
+        raise ValueError("split = \"group\" needs group_key: the name of a label that says which structures belong together")
     if kind == "composition":
         return np.array([formula(s["atomic_numbers"]) for s in data.structures])
-    if kind == "given" and data.groups is not None:
-        return data.groups
-    return data.copies
+    return data.copies if kind == "random" or data.groups is None else data.groups
 
 
-def _by_groups(groups: np.ndarray, test: float, val: float, seed: int) -> Split:
-    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = shuffled(len(names), seed)
-    before = np.concatenate([[0], np.cumsum(sizes[order])])[:-1] / len(groups)
-    part = np.full(len(names), 2)
-    part[order[before < test + val]] = 1
-    part[order[before < test]] = 0
-    rows = shuffled(len(groups), seed)
-    found = [rows[part[index][rows] == p] for p in (2, 1, 0)]
-    if min(map(len, found)) == 0:
-        raise ValueError(f"{len(names)} groups in {len(groups)} structures are too few for a training, a validation and a "
-                         "test part; take split = \"random\", or other fractions")
-    return Split(*found)
+def formula(atomic_numbers) -> str:
+    """Reduced formula, elements in Hill order."""
+    return Formula.from_list(np.asarray(chemical_symbols)[np.asarray(atomic_numbers)]).reduce()[0].format("hill")
 
 
 def _given(data: OwnData) -> Split:
     if data.given is None:
         raise ValueError("split = \"given\" needs a label 'split' of every structure: train, val or test")
-    bad = np.flatnonzero(~np.isin(data.given, ("train", "val", "test")))
+    bad = np.flatnonzero(~np.isin(data.given, PARTS))
     if bad.size:
         raise ValueError(f"structure {bad[0]}: its split is {data.given[bad[0]]!r}; write train, val or test")
-    found = [np.flatnonzero(data.given == name) for name in ("train", "val", "test")]
+    found = [np.flatnonzero(data.given == name) for name in PARTS]
     if min(map(len, found)) == 0:
         raise ValueError("the given split leaves train, val or test empty")
     return Split(*found)
 
 
-def _check_leak(split: Split, keys: np.ndarray, kind: str) -> None:
-    for one, other, names in ((split.train, split.test, "train and test"), (split.train, split.val, "train and val"),
-                              (split.val, split.test, "val and test")):
-        both = np.flatnonzero(np.isin(keys[one], keys[other]))
+def _check_leak(split: Split, copies: np.ndarray, kind: str) -> None:
+    for one, other in combinations(PARTS, 2):
+        rows, others = getattr(split, one), getattr(split, other)
+        both = rows[np.isin(copies[rows], copies[others])]
         if both.size:
-            row = one[both[0]]
-            twin = other[np.flatnonzero(keys[other] == keys[row])[0]]
-            raise ValueError(f"structures {row} and {twin} are the same but lie in {names} (split = {kind!r}), so the test "
-                             "would not be honest: remove one of them")
+            twin = others[copies[others] == copies[both[0]]][0]
+            raise ValueError(f"structures {both[0]} and {twin} are the same but lie in {one} and {other} (split = {kind!r}), so "
+                             "the test would not be honest: remove one of them")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.data.splits import Split
-from jmp_lib.own.dataset import OwnData, read_own
+from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
-from jmp_lib.own.training import ARMS, Start, budget, finetune_own, own_start
+from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
 
 EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
 EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
@@ -19,9 +19,9 @@ NETWORK = "work/pretrain/small"  # of a results folder: what notebook 02 writes
 def read_data(run) -> OwnData:
     """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``, ``group_key``; else the example."""
     values = run.parameters
-    if values["source"] is None:
-        return read_own(EXAMPLE, [EXAMPLE_LABEL], [EXAMPLE_UNIT], name="example")
     source = values["source"]
+    if source is None:
+        return read_own(EXAMPLE, [EXAMPLE_LABEL], [EXAMPLE_UNIT], name="example")
     name = re.sub(r"\W+", "-", Path(source).expanduser().resolve().stem if isinstance(source, str) else "table")
     return read_own(source, values["properties"] or [], values["units"], labels_csv=values["labels_csv"],
                     group_key=values["group_key"], name=name)
@@ -37,23 +37,24 @@ def split_kind(run) -> str:
     return run.parameters["split"] or ("group" if run.parameters["group_key"] else "random")
 
 
+def drawn_units(run, data: OwnData):
+    """What the bootstrap draws, (S,): structures or groups, as in the split."""
+    return units_of(data, split_kind(run))
+
+
 def open_checkpoint(run, data: OwnData) -> Start:
-    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (in smoke it is made on the spot),
+    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (made on the spot in a trial profile),
     else the one of the mini profile that comes with the checkout.
 
     Raises ``FileNotFoundError`` saying how to get one.
     """
-    chosen = run.parameters["checkpoint"]
-    if chosen:
-        return own_start(chosen, data)
+    if run.parameters["checkpoint"]:
+        return own_start(run.parameters["checkpoint"], data)
     folders = [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
-    found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
-    if found is None and not run.profile.comparable:
+    if not run.profile.comparable and not any((f / "model.safetensors").is_file() for f in folders):
         run.pretrain_all(["small"])
-        found = folders[0]
-    shipped = paths.shipped_dir("mini") / "weights" / "small"
-    if found is None and (shipped / "model.safetensors").is_file():
-        found = shipped
+    folders.append(paths.shipped_dir("mini") / "weights" / "small")
+    found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
     if found is None:
         raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 02, or `python -m jmp_lib pretrain "
                                 f"--profile {run.profile.name} --sizes small` (minutes), or set checkpoint to a folder")
@@ -63,11 +64,9 @@ def open_checkpoint(run, data: OwnData) -> Start:
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
     """Both arms with every seed, the same budget; records, the pre-trained arm last."""
     values = run.parameters
-    family = "rmd17" if data.forces else "matbench"
-    settings = budget(run.profile.finetune_settings(family, data.name), values["updates"])
     seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
-    return [finetune_own(data, split, start, arm, settings, seed=seed, out_dir=run.results_dir,
-                         reduction=reduction(run), device=run.profile.device) for arm in ARMS[::-1] for seed in seeds]
+    return [finetune_own(run.profile, data, split, start, arm, seed=seed, out_dir=run.results_dir, updates=values["updates"],
+                         reduction=reduction(run)) for arm in ARMS[::-1] for seed in seeds]
 
 
 def reduction(run) -> str:
@@ -82,6 +81,3 @@ def model_folder(run, records: list[dict]) -> Path:
     """Folder of the fine-tuned network: the pre-trained arm, first seed."""
     record = next(r for r in records if r["arm"] == ARMS[0])
     return (run.results_dir / record["files"]["weights"]["file"]).parent
-
-
-__all__ = ["finetune_all", "model_folder", "open_checkpoint", "read_data", "reduction", "split_data", "split_kind", "units_of"]
