@@ -40,8 +40,8 @@ RECORDS = {
     "14": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
            "../variants/*/records/finetune/*/*.json"),
 }
+RECORDS_ONLY = ("00", "09", "10", "12", "13")  # notebooks that read no data files of the profile
 FAMILY_OF = {"03": "qm9", "04": "rmd17", "05": "md22", "06": "spice", "07": "matbench", "08": "qmof"}
-FAILED_RUNS = re.compile(r"^\d+ of \d+ .*runs failed:", re.MULTILINE)
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
 
@@ -59,9 +59,9 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
     from jmp_lib.results.report import write_report
     from jmp_lib.settings import load_profile
-    from jmp_lib.workbook import results_folder
+    from jmp_lib.workbook import failures_file, results_folder, with_data_root
 
-    loaded = load_profile(profile)
+    loaded = with_data_root(load_profile(profile))
     name, results_dir = loaded.name, results_folder(results, loaded)
     chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
@@ -73,19 +73,20 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             print(f"{title}: left out, {reason}", flush=True)
             continue
         copy = results_dir / "notebooks" / path.name
-        sources = source_hash(path, profile)
+        sources = source_hash(path, profile, data_files(path, loaded))
         if copy.is_file() and _state(state_file).get(path.stem) == [sources, records_hash(path, results_dir)]:
             print(f"{title}: done and unchanged", flush=True)
             continue
         print(f"{title}: running", flush=True)
         started = time.monotonic()
         try:
-            text = execute(path, copy, {"profile": profile, **({"results_dir": str(results_dir)} if results else {})})
+            failures_file(results_dir).unlink(missing_ok=True)
+            execute(path, copy, {"profile": profile, **({"results_dir": str(results_dir)} if results else {})})
         except Exception as error:  # papermill's report of the failing cell, without its own traceback
             print(f"{title}: failed\n{error}\nMend this and give the same command again: it goes on here.", flush=True)
             return 1
         minutes = (time.monotonic() - started) / 60
-        if FAILED_RUNS.search(text):
+        if failures_file(results_dir).is_file():
             incomplete.append(path.stem)
             print(f"{title}: some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
             continue
@@ -166,8 +167,8 @@ def select(notebooks: list[Path], only: str | None) -> list[Path]:
     return [p for p in notebooks if any(p.stem == w or p.stem.split("_")[0] == w.zfill(2) for w in wanted)]
 
 
-def execute(source: Path, target: Path, values: dict) -> str:
-    """Executes one notebook with papermill, writes the cleaned copy atomically, returns its printed text.
+def execute(source: Path, target: Path, values: dict) -> None:
+    """Executes one notebook with papermill and writes the cleaned copy atomically.
 
     The kernel is the python3 of the running interpreter.  Raises papermill's error when a
     cell fails; the copy up to that cell is then kept as ``<target>.failed.ipynb``.
@@ -195,7 +196,6 @@ def execute(source: Path, target: Path, values: dict) -> str:
     nbformat.write(notebook, temporary)
     os.replace(temporary, target)
     failed.unlink(missing_ok=True)
-    return "\n".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
 
 
 def clean(notebook):
@@ -224,9 +224,18 @@ def clean(notebook):
     return notebook
 
 
-def source_hash(notebook: Path, profile: str) -> str:
-    """SHA-256 of the notebook, the profile, the package's code and facts, and the mini data."""
-    digest = hashlib.sha256(profile.encode())
+def data_files(notebook: Path, profile) -> list[str]:
+    """State (name, bytes, time of the last change) of the published files that a notebook of ``profile`` may read."""
+    if "published" not in (profile.data, *profile.pretraining.data.split("+")) or notebook.stem[:2] in RECORDS_ONLY:
+        return []
+    root, passing = Path(profile.data_root or paths.data_dir()), (".lock", ".partial", ".tmp")
+    found = [(path, path.stat()) for path in sorted(root.rglob("*")) if path.is_file() and path.suffix not in passing]
+    return [f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}" for path, about in found]
+
+
+def source_hash(notebook: Path, profile: str, data: list[str] = ()) -> str:
+    """SHA-256 of the notebook, the profile, the package's code and facts, the mini data, and the state of other files."""
+    digest = hashlib.sha256("\0".join([profile, *data]).encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")
                and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
     own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []

@@ -11,10 +11,10 @@ removes the stale lock, repeats unfinished jobs (which go on from their checkpoi
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from jmp_lib import paths, workbook
 from jmp_lib.data.tasks import get_task
 from jmp_lib.files import locked
 from jmp_lib.parameters import choose, convert
-from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
+from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path
 from jmp_lib.settings import Profile, load_profile
 from jmp_lib.strict import check_keys
 
@@ -152,18 +152,19 @@ def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
 
 
 def outdated(sweep: Sweep) -> list[str]:
-    """Records that are there but were made with other settings than the sweep's, or cannot be read."""
-    from jmp_lib.train.finetuning import finetuning_parameters
+    """Records that are there but not done: made with other settings (of the pre-training too) or data than the sweep's, or
+    without their files. The question is the one that the runs themselves ask (``records.finished_record``)."""
+    from jmp_lib.train import finetuning, pretraining
 
+    profile, folder = sweep.profile, sweep.results_dir
+    wanted = {sweep.pretraining(size): lambda size=size: pretraining.fingerprint(profile, size)
+              for size in sweep.sizes if size not in profile.pretrained}
+    wanted |= {path: lambda job=job: finetuning.fingerprint(profile, job.task, job.arm, job.fold, folder)
+               for path, job in sweep.by_record.items()}
     found = []
-    for path, job in sweep.by_record.items():
-        if Path(path).is_file():
-            wanted = json.loads(json.dumps(finetuning_parameters(sweep.profile, get_task(job.task), job.arm)))
-            try:
-                same = read_record(path)["parameters"] == wanted
-            except (ValueError, KeyError):
-                same = False
-            if not same:
+    for path in filter(os.path.isfile, wanted):
+        with suppress(FileNotFoundError):  # data that are gone: the record stays, it could not be made again
+            if not finished_record(Path(path), folder, wanted[path]()):
                 found.append(path)
     return found
 

@@ -42,11 +42,11 @@ def run_all(run: workbook.Run) -> Path:
     runs, workers = variant_runs(run), run.profile.workers
     first = [(f"{one.profile.variant} {size}", workbook._pretrain, (one.profile, size, one.results_dir))
              for one in runs for size in one.sizes]
-    workbook._report(run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
+    workbook.report(run.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
     jobs = [(f"{one.profile.variant} {task} {arm} fold {fold}", workbook._finetune,
              (one.profile, task, arm, one.results_dir, fold))
             for one in runs for task in one.tasks for arm in one.arms for fold in one.profile.folds_of(task)]
-    workbook._report(run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
+    workbook.report(run.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
     return run.results_dir
 
 

@@ -9,6 +9,7 @@ notebook that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -24,9 +25,9 @@ import torch
 from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
-from jmp_lib.files import replacing, write_atomically
+from jmp_lib.files import replacing, write_atomically, write_json
 from jmp_lib.pool import Outcome, run_jobs
-from jmp_lib.records import finetune_record_path, pretrain_record_path, read_record
+from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import ARMS, SIZES, Profile, load_profile
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
@@ -70,7 +71,7 @@ class Run:
                              + "): there is nothing to pre-train; go on with the fine-tunings")
         jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in wanted]
         outcomes = run_jobs(jobs, self.profile.workers, "pre-training")
-        _report(outcomes, "pre-training", all_needed=True)
+        report(self.results_dir, outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]
 
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
@@ -84,7 +85,8 @@ class Run:
                 for task in tasks for k in self.folds(task, fold) for arm in arms]
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
-        _report(run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip()), "fine-tuning")
+        outcomes = run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip())
+        report(self.results_dir, outcomes, "fine-tuning")
         return self.table(tasks, arms)
 
     def folds(self, task: str, fold: int | None = None) -> tuple[int, ...]:
@@ -234,14 +236,29 @@ def results_folder(override: str | Path | None, profile: Profile) -> Path:
 
 
 def _reuse_pretraining(run: Run) -> None:
-    """Copies the finished pre-training of the profile's own results, so that published data need no second one."""
-    source = paths.results_dir() / run.profile.name
-    for pattern in ("records/pretrain/*.json", "work/pretrain/*/model.*", "work/pretrain/*/curves.csv",
-                    "work/scale_factors/*.json"):
-        for path in source.glob(pattern):
-            target = run.results_dir / path.relative_to(source)
-            if not target.exists():
-                with replacing(target) as temporary:
+    """Copies the pre-training of the profile's own results, so that published data need no second one.
+
+    Only one that is done with the settings of this run is taken, also in the place of an older copy; else it is said that
+    there will be a second one.
+    """
+    from jmp_lib.train.pretraining import fingerprint
+
+    source = paths.results_dir() / run.profile.base_name
+    for size in run.sizes:
+        record = pretrain_record_path(source, size)
+        if size in run.profile.pretrained or source == run.results_dir or not record.is_file():
+            continue
+        wanted = fingerprint(run.profile, size)
+        if finished_record(pretrain_record_path(run.results_dir, size), run.results_dir, wanted):
+            continue
+        if not finished_record(record, source, wanted):
+            print(f"{_short(record)} was made with other settings or data, or its weights are gone: arms that start from it "
+                  f"pre-train again, for {_short(run.results_dir)}; run notebook 02 first to have one pre-training for both")
+            continue
+        for pattern in (f"work/pretrain/{size}/model.*", f"work/pretrain/{size}/curves.csv", f"work/scale_factors/{size}.json",
+                        f"records/pretrain/{size}.json"):
+            for path in source.glob(pattern):
+                with replacing(run.results_dir / path.relative_to(source)) as temporary:
                     shutil.copyfile(path, temporary)
 
 
@@ -263,9 +280,20 @@ def _finetune(profile: Profile, task: str, arm: str, results_dir: Path, fold: in
     finetune(profile, task, arm, results_dir, progress=False, fold=fold)
 
 
-def _report(outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
-    """Says which runs failed and why; raises RuntimeError when all did (or any, if all are needed)."""
-    failed = [outcome for outcome in outcomes if outcome.error]
+def failures_file(results_dir: Path) -> Path:
+    """What failed in the notebook or command that ran last: {run: why}; there is none when nothing did."""
+    return Path(results_dir) / "work" / "failures.json"
+
+
+def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
+    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any, if all are needed)."""
+    failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
+    if found := kept | {outcome.label: outcome.error for outcome in failed}:
+        write_json(file, found)
+    else:
+        file.unlink(missing_ok=True)
     if not failed:
         return
     lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]

@@ -57,6 +57,13 @@ def test_parameters_cell_comes_first_and_holds_declared_literals(path):
 
 
 @each
+def test_the_kind_of_data_is_that_of_the_profile(path):
+    values = {node.targets[0].id: node.value.value for node in ast.parse(source(code_cells(path)[0])).body
+              if isinstance(node.value, ast.Constant)}
+    assert values.get("data", "") == "" and values.get("data_root", "") == "", "an empty value means: as the profile says"
+
+
+@each
 def test_text_says_what_the_data_are(path):
     cells = json.loads(path.read_text())["cells"]
     text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")

@@ -14,6 +14,7 @@ import pytest
 from jmp_lib import sweep
 from jmp_lib.records import load_records
 from jmp_lib.results.tables import write_tables
+from jmp_lib.settings import PROFILE_DIR
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -97,6 +98,23 @@ def test_tasks_without_data_are_left_out_with_words(tmp_path):
 def test_bad_settings_are_named(config, message):
     with pytest.raises(ValueError, match=message):
         sweep.read(config)
+
+
+def test_what_other_settings_or_data_made_is_run_again(tmp_path):
+    """Also where only the pre-training has changed: of it the arms from scratch need nothing."""
+    from jmp_lib.workbook import start
+
+    names = {"profile": "smoke", "tasks": "qm9_mu", "arms": "GN-OC-S,JMP-S", "workers": 1, "results_dir": str(tmp_path)}
+    start(names, tuple(names)).finetune_all()
+    config = {key: value for key, value in names.items() if key != "workers"}
+    assert sweep.outdated(sweep.read(config)) == []
+    text = (PROFILE_DIR / "smoke.yaml").read_text()
+    (tmp_path / "smoke.yaml").write_text(text.replace("ema_decay: 0.99", "ema_decay: 0.9"))
+    changed = config | {"profile": str(tmp_path / "smoke.yaml")}
+    found = [Path(path).relative_to(tmp_path / "records").as_posix() for path in sweep.outdated(sweep.read(changed))]
+    assert found == ["pretrain/small.json", "finetune/qm9_mu/JMP-S.json"]
+    (tmp_path / "work" / "finetune" / "qm9_mu" / "GN-OC-S" / "predictions.npz").unlink()
+    assert [Path(path).name for path in sweep.outdated(sweep.read(config))] == ["GN-OC-S.json"]
 
 
 def start_sweep(results: Path) -> subprocess.Popen:

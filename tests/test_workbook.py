@@ -13,6 +13,7 @@ import pytest
 from jmp_lib import reproduce, workbook
 from jmp_lib.parameters import assigned_names, choose, collect, convert
 from jmp_lib.pool import Outcome
+from jmp_lib.settings import load_profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,12 +106,54 @@ def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
         start(tmp_path, "md22", **(wanted | {"molecules": "dha"}))
 
 
-def test_failed_runs_are_told(capsys):
+def test_failed_runs_are_told(tmp_path, capsys):
     outcomes = [Outcome("2", 4), Outcome("-1", error="ValueError: negative")]
-    workbook._report(outcomes, "test")
+    workbook.report(tmp_path, outcomes, "test")
     assert "1 of 2 test runs failed:\n  -1: ValueError: negative" in capsys.readouterr().out
     with pytest.raises(RuntimeError, match="negative"):
-        workbook._report(outcomes[1:], "test")
+        workbook.report(tmp_path, outcomes[1:], "test")
+    assert workbook.failures_file(tmp_path).is_file()
+    workbook.report(tmp_path, [Outcome("-1", 0)], "test")  # it ended well in the end
+    assert not workbook.failures_file(tmp_path).exists()
+
+
+def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, monkeypatch, capsys):
+    outcomes = [Outcome("qm9_mu mean", 4), Outcome("qm9_mu mace", error="RuntimeError: no memory")]
+    notebooks = reproduce.select(reproduce.notebook_paths(), "14")
+    monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
+    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: workbook.report(tmp_path, outcomes, "baseline"))
+    assert reproduce.main("smoke", None, str(tmp_path)) == 1
+    assert "14_how_sure: some runs failed" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))
+    assert reproduce.main("smoke", None, str(tmp_path)) == 0
+
+
+def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_path):
+    profile = load_profile("published_small", data_root=str(tmp_path))
+    first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "09"))
+    before = [reproduce.source_hash(n, "p", reproduce.data_files(n, profile)) for n in (first, ninth)]
+    (tmp_path / "qm9.sdf").write_text("new")
+    after = [reproduce.source_hash(n, "p", reproduce.data_files(n, profile)) for n in (first, ninth)]
+    assert before[0] != after[0] and before[1] == after[1]
+    assert reproduce.data_files(first, load_profile("mini", data_root=str(tmp_path))) == []
+
+
+def test_published_data_reuse_the_pretraining_that_is_done_and_say_when_it_is_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jmp_lib.data.published.why_not", lambda *_, **__: None)
+    monkeypatch.setattr(workbook.paths, "results_dir", lambda override=None: Path(override or tmp_path))
+    values = {"profile": "smoke", "sizes": "small", "max_steps": 2}
+    workbook.start(values, tuple(values)).pretrain_all()
+    published = values | {"data": "published", "data_root": str(tmp_path)}
+    run = workbook.start(published, tuple(published), family="rmd17")
+    copied = run.results_dir / "work" / "pretrain" / "small" / "model.safetensors"
+    assert run.results_dir.name == "smoke-published" and copied.is_file() and "made with other settings" not in capsys.readouterr().out
+    workbook.start(published | {"max_steps": 3}, tuple(published), family="rmd17")
+    assert "smoke/records/pretrain/small.json was made with other settings or data" in capsys.readouterr().out
+    values["max_steps"] = 3
+    workbook.start(values, tuple(values)).pretrain_all()
+    before = copied.read_bytes()
+    workbook.start(published | {"max_steps": 3}, tuple(published), family="rmd17")
+    assert copied.read_bytes() != before and "other settings" not in capsys.readouterr().out  # the older copy gave way
 
 
 def test_select_notebooks():

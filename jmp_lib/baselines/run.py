@@ -19,6 +19,7 @@ from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetuning import true_values
 from jmp_lib.train.losses import mae
+from jmp_lib.workbook import report
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
@@ -108,11 +109,7 @@ def run_all(run, names=None, tasks=None) -> pd.DataFrame:
     wanted = [task for task in tasks or run.tasks if applies("mace", task)] if "mace" in (names or NAMES) else []
     if not mace.available() and not all(record_path(run.results_dir, task, "mace").is_file() for task in wanted):
         print(INSTALL + " to have it beside the arms on rMD17")
-    failed = [outcome for outcome in run_jobs(jobs, run.profile.workers, "baselines") if outcome.error]
-    for outcome in failed:
-        print(f"{outcome.label}: {outcome.error}")
-    if jobs and len(failed) == len(jobs):
-        raise RuntimeError(failed[0].details)
+    report(run.results_dir, run_jobs(jobs, run.profile.workers, "baselines"), "baseline")
     return baseline_table(run.results_dir)
 
 
