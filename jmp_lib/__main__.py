@@ -7,7 +7,7 @@ import os
 import sys
 
 from jmp_lib.data.cli import add_actions
-from jmp_lib.official.cli import add_import
+from jmp_lib.official import add_import
 from jmp_lib.train.options import add_engine_options, with_engine
 
 

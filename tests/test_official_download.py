@@ -11,7 +11,7 @@ from official_files import checkpoint_of, official_model, write
 from test_model import NARROW
 
 import jmp_lib
-from jmp_lib.official import download
+from jmp_lib.official import importing as download
 from jmp_lib.official.importing import import_checkpoint
 
 

@@ -11,7 +11,8 @@ from test_model import NARROW, batch_of
 import jmp_lib
 from jmp_lib.__main__ import main
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.archive import Archive, Unknown
+from jmp_lib.data.pickles import StandIn
+from jmp_lib.official.checkpoint import contents
 from jmp_lib.official.importing import default_folder, import_checkpoint
 
 NETWORKS = {"small": NARROW}
@@ -76,8 +77,8 @@ def test_what_is_written(file, averaged):
 
 
 def test_strange_classes_stay_inert_and_their_plain_state_readable(file):
-    hyper = Archive(file).root["hyper_parameters"]
-    assert isinstance(hyper["optimizer"], Unknown) and hyper["optimizer"].origin == "absent_configs.OptimizerConfig"
+    hyper = contents(file)["hyper_parameters"]
+    assert isinstance(hyper["optimizer"], StandIn) and hyper["optimizer"].origin == "absent_configs.OptimizerConfig"
     assert hyper["optimizer"].state["lr"] == 3e-4 and hyper["edge_dropout"] == 0.1
     with pytest.raises(Exception, match="weights_only|Unsupported|WeightsUnpickler"):
         torch.load(file, weights_only=True)

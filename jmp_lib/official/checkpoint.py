@@ -9,23 +9,35 @@ everywhere else. Three choices:
     official  exactly that (what the published fine-tuning results start from)
     ema       averages everywhere
     raw       raw weights everywhere
+
+The file is a zip of a pickle (``data.pkl``, structure and names) and one entry per storage (numbers). Nothing in it is
+executed (:mod:`jmp_lib.data.pickles`); numbers stay in the file, which is mapped and checked against the sums of the zip.
 """
 
 from __future__ import annotations
 
+import mmap
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from jmp_lib.data.formats import check_head
+from jmp_lib.data.pickles import StandIn, load_checkpoint
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model import BackboneConfig, PretrainModel
 from jmp_lib.model.config import FIXED
-from jmp_lib.official.archive import MEND, Archive, TensorRef, Unknown
 
+MEND = "get the file again (jmp-s.pt or jmp-l.pt of the official release)"
 NETWORKS = {"small": BackboneConfig.small(), "large": BackboneConfig.large()}
 WEIGHTS = ("official", "ema", "raw")
+LARGEST_PICKLE = 1 << 28  # bytes; the structure of a real checkpoint takes about one MB
 COUNTER = "task_steps._module_dict._typed_moduledict_{}.sum_value"
 ALIAS, LAYERS = ".seq_energy_pre.", ".layers."
 BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
@@ -33,29 +45,30 @@ BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. size: small or large. raw: references by name, averages: those of trained names."""
+    """A checked checkpoint. size: small or large. raw: tensors by name, averages: those of trained names; views of the file."""
 
-    archive: Archive
+    path: Path
     size: str
     network: BackboneConfig
-    raw: dict[str, TensorRef]
-    averages: dict[str, TensorRef]
+    raw: dict[str, torch.Tensor]
+    averages: dict[str, torch.Tensor]
     epoch: int | None
     updates: int | None
     ema_decay: float | None
 
 
-def read_checkpoint(archive: Archive, size: str = "auto", networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
-    """Check names, order, shapes, dtypes and counts of ``archive`` against the network of ``size``.
+def read_checkpoint(path: str | Path, size: str = "auto", networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
+    """Open a checkpoint and check its names, order, shapes, dtypes and counts against the network of ``size``.
 
-    Raises ``ValueError``, one sentence that names the file and what does not fit.
+    Raises ``FileNotFoundError`` or ``ValueError``, one sentence that names the file and what does not fit.
     """
-    root, path = archive.root, archive.path
+    path = Path(path)
+    root = contents(path)
     state = root.get("state_dict") if isinstance(root, dict) else None
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{path} is no Lightning checkpoint (it has no state_dict); {MEND}")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, TensorRef):
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(f"{path}: the entry {str(name)!r} of state_dict is not a tensor; {MEND}")
     size = find_size(state, size, networks, path)
     model = meta_model(networks[size])
@@ -65,8 +78,63 @@ def read_checkpoint(archive: Archive, size: str = "auto", networks: dict[str, Ba
     averages = _averages(root, state, path)
     _check_settings(root.get("hyper_parameters"), networks[size], path)
     optimizer = root["optimizer_states"][0]
-    return Checkpoint(archive, size, networks[size], {name: state[name] for name in expected}, averages,
+    return Checkpoint(path, size, networks[size], {name: state[name] for name in expected}, averages,
                       _number(root, "epoch"), _number(root, "global_step"), _number(optimizer, "decay"))
+
+
+def contents(path: Path):
+    """What was saved in a checkpoint, tensors as views of the mapped file, strange objects as stand-ins.
+
+    Raises ``FileNotFoundError`` or ``ValueError`` (empty, a web page, legacy format, cut short, altered), one sentence.
+    """
+    with open(check_head(path, "a torch checkpoint", mend=MEND), "rb") as stream:
+        begin = stream.read(16)
+        if not begin.startswith(b"PK\x03\x04"):
+            if begin.startswith((b"\x80\x02", b"\x80\x04")):
+                raise ValueError(f"{path} is a pickle or a torch file of the old format (before torch 1.6), which is not read; {MEND}")
+            raise ValueError(f"{path} is not a torch checkpoint (no zip file); {MEND}")
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # nobody writes; torch wants to be able to
+        try:
+            with zipfile.ZipFile(stream) as zipped:
+                entries = _entries(zipped.infolist(), mapped, path)
+        except (zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError):
+            raise ValueError(f"{path} is damaged or cut short (no whole zip file); {MEND}") from None
+
+    def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
+        start, size = entries.get(f"data/{key}", (0, -1))
+        if size != count * dtype.itemsize:
+            raise pickle.UnpicklingError(f"lacks the numbers of storage {key} ({count * dtype.itemsize} bytes)")
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=start) if count else torch.empty(0, dtype=dtype)
+
+    start, size = entries["data.pkl"]
+    try:
+        return load_checkpoint(mapped[start : start + size], storage)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds no readable checkpoint (data.pkl is altered, or it {error}); {MEND}") from None
+    except Exception:  # whatever bytes drive the unpickling machine into: nothing of it has run anything
+        raise ValueError(f"{path} holds no readable checkpoint (data.pkl is altered); {MEND}") from None
+
+
+def _entries(infos: list[zipfile.ZipInfo], mapped: mmap.mmap, path: Path) -> dict[str, tuple[int, int]]:
+    """(first byte, bytes) of every entry of a checkpoint, stored as torch does, its checksum verified."""
+    pickles = [info for info in infos if info.filename.count("/") == 1 and info.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or len({info.filename for info in infos}) != len(infos):
+        raise ValueError(f"{path} is a zip file but no torch checkpoint (no data.pkl in it); {MEND}")
+    if any(info.compress_type or info.flag_bits & 1 or info.compress_size != info.file_size for info in infos):
+        raise ValueError(f"{path} has compressed or encrypted parts, which torch never writes; {MEND}")
+    if pickles[0].file_size > LARGEST_PICKLE:
+        raise ValueError(f"{path}: data.pkl has {pickles[0].file_size} bytes, more than any checkpoint; {MEND}")
+    found, prefix = {}, pickles[0].filename.removesuffix("data.pkl")
+    with memoryview(mapped) as whole:
+        for info in infos:
+            start = info.header_offset + 30 + sum(struct.unpack("<HH", whole[info.header_offset + 26 : info.header_offset + 30]))
+            if start + info.file_size > len(whole) or zlib.crc32(whole[start : start + info.file_size]) != info.CRC:
+                raise ValueError(f"{path} is damaged or cut short: the checksum of {info.filename} does not fit; {MEND}")
+            found[info.filename.removeprefix(prefix)] = start, info.file_size
+        start, size = found.get("byteorder", (0, 0))
+        if size and bytes(whole[start : start + size])[:6] != b"little":
+            raise ValueError(f"{path} was written on a big-endian machine, which is not supported; {MEND}")
+    return found
 
 
 def meta_model(network: BackboneConfig) -> PretrainModel:
@@ -117,16 +185,16 @@ def _check_tensors(state: dict, expected: dict, path) -> None:
         _check_one(f"state_dict entry {name!r}", state[name], own.shape, own.dtype, path)
 
 
-def _check_one(what: str, ref, shape, dtype, path) -> None:
-    if not isinstance(ref, TensorRef):
+def _check_one(what: str, tensor, shape, dtype, path) -> None:
+    if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{path}: {what} is not a tensor; {MEND}")
-    if ref.shape != tuple(shape):
-        raise ValueError(f"{path}: {what} has shape {ref.shape}, the network needs {tuple(shape)}; {MEND}")
-    if ref.dtype != dtype:
-        raise ValueError(f"{path}: {what} is {ref.dtype}, the official release has {dtype}; {MEND}")
+    if tensor.shape != shape:
+        raise ValueError(f"{path}: {what} has shape {tuple(tensor.shape)}, the network needs {tuple(shape)}; {MEND}")
+    if tensor.dtype != dtype:
+        raise ValueError(f"{path}: {what} is {tensor.dtype}, the official release has {dtype}; {MEND}")
 
 
-def _averages(root: dict, state: dict, path) -> dict[str, TensorRef]:
+def _averages(root: dict, state: dict, path) -> dict[str, torch.Tensor]:
     """The averaged weights by name, assigned as the official loader does."""
     states = root.get("optimizer_states")
     first = states[0] if isinstance(states, (list, tuple)) and states else None
@@ -136,16 +204,16 @@ def _averages(root: dict, state: dict, path) -> dict[str, TensorRef]:
     names = [name for name in state if trained(name)]
     if len(ema) != len(names):
         raise ValueError(f"{path} has {len(ema)} averaged weights for {len(names)} trained ones; {MEND}")
-    for name, ref in zip(names, ema, strict=True):
-        _check_one(f"the averaged {name!r}", ref, state[name].shape, state[name].dtype, path)
+    for name, tensor in zip(names, ema, strict=True):
+        _check_one(f"the averaged {name!r}", tensor, state[name].shape, state[name].dtype, path)
     return dict(zip(names, ema, strict=True))
 
 
 def _check_settings(hyper, network: BackboneConfig, path) -> None:
     """The plain values of ``hyper_parameters.backbone`` must be those of the network (shapes do not show all of them)."""
-    hyper = hyper.state if isinstance(hyper, Unknown) else hyper
+    hyper = hyper.state if isinstance(hyper, StandIn) else hyper
     backbone = hyper.get("backbone") if isinstance(hyper, dict) else None
-    backbone = backbone.state if isinstance(backbone, Unknown) else backbone
+    backbone = backbone.state if isinstance(backbone, StandIn) else backbone
     if not isinstance(backbone, dict):
         return
     wanted = {**FIXED, **network.to_dict()}
@@ -164,18 +232,18 @@ def chosen_tensors(checkpoint: Checkpoint, weights: Literal["official", "ema", "
 
     Raises ``ValueError`` for a number that is not finite, aliases that differ, or other radial functions.
     """
-    archive, raw, averages = checkpoint.archive, checkpoint.raw, checkpoint.averages
-    for name, ref in raw.items():
+    path, raw, averages = checkpoint.path, checkpoint.raw, checkpoint.averages
+    for name, tensor in raw.items():
         twin = name.replace(ALIAS, LAYERS)
-        if twin != name and raw[twin] != ref and not torch.equal(archive.tensor(raw[twin]), archive.tensor(ref)):
-            raise ValueError(f"{archive.path}: {name!r} and {twin!r} must be the same tensor and differ; {MEND}")
+        if twin != name and not torch.equal(raw[twin], tensor):
+            raise ValueError(f"{path}: {name!r} and {twin!r} must be the same tensor and differ; {MEND}")
         shared = twin != name or name.replace(LAYERS, ALIAS) in raw and LAYERS in name
         takes_average = twin in averages and (weights == "ema" or weights == "official" and not shared)
-        tensor = archive.tensor(averages[twin] if takes_average else ref)
+        tensor = averages[twin] if takes_average else tensor
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{archive.path}: {name!r} has numbers that are not finite; {MEND}")
+            raise ValueError(f"{path}: {name!r} has numbers that are not finite; {MEND}")
         if name.endswith(BUFFERS[:2]):
-            _check_radial(name, tensor, archive.path)
+            _check_radial(name, tensor, path)
         yield name, tensor
 
 

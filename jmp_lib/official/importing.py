@@ -1,30 +1,39 @@
 """``python -m jmp_lib import-checkpoint FILE``: an official checkpoint becomes a folder that ``jmp_lib.load`` reads.
 
 Written: ``model.safetensors`` (every entry of the network's state dict), ``model.json`` (as a pre-training of jmp_lib
-writes it) and ``MODEL_CARD.md``. Nothing in the checkpoint is executed (:mod:`jmp_lib.official.archive`), its numbers
-are taken from the mapped file, and the optimiser's states are not read at all.
+writes it) and ``MODEL_CARD.md``. Nothing in the checkpoint is executed (:mod:`jmp_lib.official.checkpoint`).
+:func:`official_folder` gives the official checkpoints by name: downloaded once, verified, imported, kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
 from pathlib import Path
 
-from jmp_lib import paths
+from jmp_lib import facts, paths
+from jmp_lib.data.download import Source, fetch
 from jmp_lib.data.tasks import PRETRAINING_SETS
-from jmp_lib.files import file_sha256
+from jmp_lib.files import file_sha256, locked, write_atomically
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.archive import Archive
-from jmp_lib.official.card import model_card
 from jmp_lib.official.checkpoint import NETWORKS, WEIGHTS, Checkpoint, chosen_tensors, meta_model, read_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.weights import write_tensors
 
 NAMES = {"small": "jmp-s", "large": "jmp-l"}
+SIZES = {name: size for size, name in NAMES.items()}
+# No plain checksum is published. What the storage service states for jmp-l.pt (a public log of a download): the MD5 of
+# the MD5s of parts of 8 MiB, and their number.
+MULTIPART = {"jmp-l": "81f27687ded066a05b58e75665d58675-447"}
+PART = 8 << 20
+_CHOICES = {
+    "official": "as the published fine-tuning takes them: averaged (EMA), but raw in `out_blocks.<k>.layers`",
+    "ema": "averaged (EMA) everywhere; the published fine-tuning starts from raw weights in `out_blocks.<k>.layers`",
+    "raw": "raw (not averaged) everywhere; the published fine-tuning starts from averaged ones",
+}
 
 
 def import_checkpoint(
@@ -46,12 +55,11 @@ def import_checkpoint(
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     if size not in ("auto", *networks):
         raise ValueError(f"size must be one of auto, {', '.join(networks)}, not {size!r}")
-    archive = Archive(file)
-    checkpoint = read_checkpoint(archive, size, networks)
+    checkpoint = read_checkpoint(file, size, networks)
     tensors = dict(chosen_tensors(checkpoint, weights))
     factors = read_factors_of(checkpoint, tensors)
     if factors_file is not None:
-        compare_factors(factors, Path(factors_file), archive.path)
+        compare_factors(factors, Path(factors_file), checkpoint.path)
     folder = Path(out) if out else default_folder(checkpoint.size, weights)
     info = describe(checkpoint, weights, factors)
     seen = set()
@@ -60,7 +68,8 @@ def import_checkpoint(
         seen.add(tensor.data_ptr())
     try:
         write_tensors(folder / "model", tensors, info)
-        write_text(folder / "MODEL_CARD.md", model_card(info))
+        with write_atomically(folder / "MODEL_CARD.md") as stream:
+            stream.write(model_card(info))
     except OSError as error:
         raise ValueError(f"cannot write in {folder} ({error.strerror or error}); choose another folder with --out") from None
     return folder
@@ -106,7 +115,7 @@ def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) ->
             "force_loss_scale": s.force_loss_scale}  # fmt: skip
     model = meta_model(checkpoint.network)
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
-    path = checkpoint.archive.path
+    path = checkpoint.path
     return {
         "kind": "pretrain", "size": checkpoint.size, "profile": "official", "weights": weights,
         "backbone": checkpoint.network.to_dict(), "datasets": datasets,
@@ -117,8 +126,92 @@ def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) ->
         "source": {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}}  # fmt: skip
 
 
-def write_text(path: Path, text: str) -> None:
-    """Atomically write a text file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def official_folder(name: str, progress: bool = True) -> Path:
+    """Folder of the imported checkpoint ``jmp-s`` or ``jmp-l``; downloads and imports it when it is not there.
+
+    Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the
+    file is not the one that is published.
+    """
+    folder = default_folder(SIZES[name])
+    if (folder / "model.json").is_file() and (folder / "model.safetensors").is_file():
+        return folder
+    row = facts.downloads().set_index("file").loc[f"{name}.pt"]
+    size = None if row.isna()["size_bytes"] else int(row["size_bytes"])
+    file = fetch(paths.data_dir() / "checkpoints" / f"{name}.pt", [Source(row["url"], None, size)], progress=progress)
+    with locked(f"{folder}.lock"):
+        if not (folder / "model.json").is_file():
+            verify(file, size, MULTIPART.get(name))
+            import_checkpoint(file, folder, SIZES[name])
+    return folder
+
+
+def verify(file: Path, size: int | None, etag: str | None) -> None:
+    """Raise ``ValueError`` when a file has not the published size or checksum of parts (None: not published)."""
+    mend = "it is damaged or another version: move it away to download it again, or import it by import-checkpoint"
+    if size is not None and file.stat().st_size != size:
+        raise ValueError(f"{file} has {file.stat().st_size} bytes, the published one {size}; {mend}")
+    if etag is not None and multipart_etag(file) != etag:
+        raise ValueError(f"{file} has not the published checksum of parts {etag}; {mend}")
+
+
+def multipart_etag(file: Path, part: int = PART) -> str:
+    """MD5 of the MD5s of consecutive parts, and their number: how S3 names a file that was uploaded in parts."""
+    whole, count = hashlib.md5(), 0
+    with open(file, "rb") as stream:
+        while block := stream.read(part):
+            whole.update(hashlib.md5(block).digest())
+            count += 1
+    return f"{whole.hexdigest()}-{count}"
+
+
+def model_card(info: dict) -> str:
+    """MODEL_CARD.md for the content of a ``model.json``."""
+    count, source = info["parameters"], info["source"]
+    graphs = "\n".join(f"| {key} | {g['cutoff']} | {g['max_neighbors']} | {'yes' if g['periodic'] else 'no'} |"
+                       for key, g in info["graphs"].items())
+    scales = "\n".join(f"| {key} | {d['energy']['std']} | {d['forces']['std']} |" for key, d in info["datasets"].items())
+    unfitted = f"Not fitted (they act as 1): {', '.join(info['not_fitted'])}." if info["not_fitted"] else "All are fitted."
+    return f"""# JMP, {info['size']} pre-training network
+
+**What it is.** A GemNet-OC network pre-trained jointly on OC20, OC22, ANI-1x and Transition-1x (*From Molecules to
+Materials: Pre-training Large Generalizable Models for Atomic Property Prediction*, ICLR 2024), with one energy head and
+one direct-force head per data set. It is a starting point for fine-tuning.
+
+**Origin.** The checkpoint `{source['file']}` ({source['bytes']} bytes, SHA-256 `{source['sha256']}`), imported by
+`python -m jmp_lib import-checkpoint`. Whether that file is the official one, only its checksum says.
+
+**Licence.** The official code is under CC-BY-NC 4.0 (no commercial use); nothing else is stated for the weights, so
+treat them as CC-BY-NC 4.0, too.
+
+**Parameters.** {count['total']:,}: backbone {count['backbone']:,}, atom embedding {count['embedding']:,}, heads
+{count['heads']:,}. Updates: {info['updates']}; epoch: {info['epoch']}; EMA decay: {info['ema_decay']}.
+
+**Weights.** {_CHOICES[info['weights']]}.
+
+**Scale factors.** From the checkpoint, {len(info['scale_factors'])}. {unfitted}
+
+## Graphs of the pre-training
+
+The radial basis divides every distance by 12 Å, whatever the cutoff.
+
+| data set | cutoff (Å) | neighbours | periodic |
+| --- | --- | --- | --- |
+{graphs}
+
+## Units of the heads
+
+Outputs are divided by these standard deviations (means are 0). They are the published ones of the pre-training
+notebook, not read from the checkpoint; per-element reference energies of the two molecular sets are not published.
+
+| data set | energy (eV) | forces (eV/Å) |
+| --- | --- | --- |
+{scales}
+
+## Caveats
+
+- In the checkpoint every `out_blocks.<k>.seq_energy_pre` is the same tensor as `out_blocks.<k>.layers`. The official
+  loading of the averages passes over the former and then loads it last, so its networks have raw weights there. This
+  is the default here; `--weights ema` gives averages everywhere.
+- Energies depend on the order of the atoms wherever a neighbour limit cuts the graph. Keep the order of your files.
+- The energy heads give normalised energies; absolute energies need the reference energies of their data set.
+"""

@@ -26,7 +26,7 @@ from filelock import FileLock
 from jmp_lib.files import file_sha256, write_json
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import DIRECT_FORCES, ENERGY, GRADIENT_FORCES, SpatialExtentHead
-from jmp_lib.official.download import official_folder
+from jmp_lib.official.importing import official_folder
 from jmp_lib.settings import Profile
 from jmp_lib.train.weights import check_factors, load_weights
 
