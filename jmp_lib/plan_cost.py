@@ -8,18 +8,17 @@ one once, with gradient forces, and the small one's models are multiplied by the
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
-from unittest.mock import patch
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
+from torch.overrides import TorchFunctionMode
 
 from jmp_lib.data import mini
 from jmp_lib.data.tasks import get_task
-from jmp_lib.graphs import GraphCache, collate
+from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
-from jmp_lib.plan_sizes import Size, measure
 from jmp_lib.settings import Profile
 
 HEADS = {
@@ -30,6 +29,34 @@ HEADS = {
 # embedded structures that are measured, and how many of them in a batch: few and many edges, few and many quadruplets
 PROBES = (("rmd17_ethanol", 1), ("rmd17_ethanol", 6), ("rmd17_aspirin", 1), ("md22_ac-ala3-nhme", 1))
 STATE_BYTES = 16  # of each parameter: weight, gradient, two moments of AdamW; float32
+
+
+@dataclass(frozen=True)
+class Size:
+    """Mean of one structure: atoms, main edges, quadruplets, and bytes of its graphs in memory."""
+
+    atoms: float
+    edges: float
+    quadruplets: float
+    graph_bytes: float
+
+    def times(self, factor: float) -> Size:
+        """The size of ``factor`` such structures."""
+        return Size(*(factor * value for value in astuple(self)))
+
+    @staticmethod
+    def mean(sizes: list[Size], weights: list[float] | None = None) -> Size:
+        """Mean of several."""
+        return Size(*(float(value) for value in np.average([astuple(s) for s in sizes], axis=0, weights=weights)))
+
+
+def measure(structure, graph: GraphConfig) -> Size:
+    """Size of one structure under the limits of ``graph``."""
+    arrays, natoms = build_graphs(structure, graph), len(structure["pos"])
+    main, qint = arrays["main_edge_index"], arrays["qint_edge_index"]
+    degree = np.bincount(main[1], minlength=natoms).astype(float)
+    quadruplets = float((degree[qint[0]] * degree[qint[1]]).sum())
+    return Size(natoms, main.shape[1], quadruplets, sum(a.nbytes for a in arrays.values() if isinstance(a, np.ndarray)))
 
 
 @dataclass(frozen=True)
@@ -44,20 +71,15 @@ class Cost:
 
     def update_seconds(self, size: Size) -> float:
         """Seconds of one update on a batch of ``size``."""
-        return float(np.dot(self.seconds, features(size)))
+        return float(np.dot(self.seconds, (1.0, size.edges, size.quadruplets)))
 
     def activation_bytes(self, size: Size) -> float:
         """Bytes that a batch of ``size`` keeps for its backward pass."""
-        return float(np.dot(self.activations, features(size)))
+        return float(np.dot(self.activations, (1.0, size.edges, size.quadruplets)))
 
     def state_bytes(self, ema: bool = False) -> float:
         """Weights, gradients and state of the optimiser; the average of the weights besides."""
         return self.parameters * (STATE_BYTES + 4 * ema)
-
-
-def features(size: Size) -> np.ndarray:
-    """(1, edges, quadruplets)."""
-    return np.array([1.0, size.edges, size.quadruplets])
 
 
 def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0) -> dict[tuple[str, str], Cost]:
@@ -65,33 +87,35 @@ def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0)
     began, probes = time.perf_counter(), probe_batches(profile, device)
     found: dict[tuple[str, str], Cost] = {}
     for number, kind in enumerate(HEADS):
-        model = new_network(profile, "small", kind, device)
-        steps = []
+        model, steps = new_network(profile, "small", kind, device), []
         for size, batch in probes:
             share = began + seconds * (number + 1) / 4  # a quarter is left for the large network
             if len(steps) < 3 or time.perf_counter() + 5 * steps[-1][1].seconds < share:
                 steps.append((size, one_step(model, batch, device, warm=not steps)))
         found["small", kind] = fitted(steps, model)
-    kind, (size, batch) = "gradient_forces", probes[1]
-    model, small = new_network(profile, "large", kind, device), found["small", kind]
+    size, batch = probes[1]
+    model, small = new_network(profile, "large", "gradient_forces", device), found["small", "gradient_forces"]
     step = one_step(model, batch, device, warm=False)
-    ratios = step.seconds / small.update_seconds(size), step.activations / small.activation_bytes(size)
+    slower, larger = step.seconds / small.update_seconds(size), step.activations / small.activation_bytes(size)
     grown = sum(p.numel() for p in model.parameters()) / small.parameters
     for kind in HEADS:
         small = found["small", kind]
         found["large", kind] = replace(
-            small,
-            seconds=tuple(ratios[0] * v for v in small.seconds),
-            parameters=round(grown * small.parameters),
-            activations=tuple(ratios[1] * v for v in small.activations),
-            measured="small network times a measured ratio",
-        )
+            small, seconds=tuple(slower * v for v in small.seconds), activations=tuple(larger * v for v in small.activations),
+            parameters=round(grown * small.parameters), measured="small network times a measured ratio")
     return found
 
 
+class PlainWeights(TorchFunctionMode):
+    """Weights stay plain random numbers: to make those of a large network orthogonal takes minutes, and here time counts."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return (args[0], args[0]) if function is torch.linalg.qr else function(*args, **(kwargs or {}))
+
+
 def new_network(profile: Profile, size: str, kind: str, device: torch.device) -> FinetuneModel:
-    """A network for timing: plain random weights, because the orthogonal ones of a large network take minutes."""
-    with patch.object(torch.nn.init, "orthogonal_", torch.nn.init.normal_):
+    """A network for timing."""
+    with PlainWeights():
         return FinetuneModel(profile.models[size], HEADS[kind]).to(device)
 
 
@@ -147,35 +171,23 @@ def one_step(model: FinetuneModel, batch: dict, device: torch.device, warm: bool
 
 def timed(function, device: torch.device) -> float:
     """Seconds of one call, with the GPU's work done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    finish()
     began = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    finish()
     return time.perf_counter() - began
 
 
 def fitted(steps: list[tuple[Size, Step]], model: torch.nn.Module) -> Cost:
     """The cost model through the measured steps; non-negative, relative errors count."""
-    table = np.array([features(size) for size, _ in steps])
+    table = np.array([(1.0, size.edges, size.quadruplets) for size, _ in steps])
     largest = table.max(axis=0)
 
     def fit(values: list[float]) -> tuple[float, float, float]:
-        weight = 1.0 / np.array(values)
-        found, _ = nnls(table * weight[:, None] / largest, np.ones(len(values)))
+        found, _ = nnls(table / np.array(values)[:, None] / largest, np.ones(len(values)))
         return tuple(float(v) for v in found / largest)
 
-    last = steps[-1][1]
-    return Cost(
-        fit([s.seconds for _, s in steps]),
-        fit([s.activations for _, s in steps]),
-        last.evaluation / last.seconds,
-        sum(p.numel() for p in model.parameters()),
-        f"{len(steps)} batches, up to {int(steps[-1][0].edges)} edges",
-    )
-
-
-def as_plain(costs: dict[tuple[str, str], Cost]) -> dict:
-    """The costs for JSON."""
-    return {f"{size} {kind}": asdict(cost) for (size, kind), cost in costs.items()}
+    size, last = steps[-1]
+    return Cost(fit([s.seconds for _, s in steps]), fit([s.activations for _, s in steps]), last.evaluation / last.seconds,
+                sum(p.numel() for p in model.parameters()), f"{len(steps)} batches, up to {int(size.edges)} edges")

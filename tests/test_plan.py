@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from jmp_lib import plan, plan_cost, plan_sizes
+from jmp_lib import plan, plan_cost
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.plan_cost import Cost
-from jmp_lib.plan_sizes import Size
+from jmp_lib.plan_cost import Cost, Size
 from jmp_lib.settings import load_profile
 from jmp_lib.sweep import read
 from structures import methanol
+
+plan_load = plan.load_pretraining_data
 
 COST = Cost(
     seconds=(0.1, 0.001, 0.0), activations=(0.0, 1.0e6, 0.0), evaluation=0.3, parameters=30_000_000, measured="given"
@@ -92,7 +93,7 @@ def test_the_micro_batch_that_is_named_fits():
 
 def test_quadruplets_are_counted_as_pairs_of_neighbours():
     structure = methanol()
-    found = plan_sizes.measure(structure, GraphConfig(cutoff=12.0, max_neighbors=30, periodic=False))
+    found = plan_cost.measure(structure, GraphConfig(cutoff=12.0, max_neighbors=30, periodic=False))
     n = len(structure["pos"])
     assert (found.atoms, found.edges) == (n, n * (n - 1))
     assert found.quadruplets == n * (n - 1) * (n - 1) ** 2  # every atom sees every other one
@@ -120,4 +121,26 @@ def test_kept_bytes_grow_with_the_structure():
     "text, mean", [("mean 73", 73.0), ("2 to 63; mean 15", 15.0), ("26 to 60", 43.0), ("21", 21.0), (None, None)]
 )
 def test_published_mean_of_atoms(text, mean):
-    assert plan_sizes.published_atoms(text) == mean
+    assert plan.published_atoms(text) == mean
+
+
+def test_pretraining_on_both_sources_counts_what_is_at_hand(tmp_path, monkeypatch):
+    """Generated structures, and the published samples beside them."""
+    profile = load_profile("published_small", data_root=str(tmp_path))
+    alone = plan.pretraining_data(profile)
+    more = {"oc20": ([methanol()] * 5000, [])}
+    monkeypatch.setattr(plan, "load_pretraining_data", lambda data, caps, root: [
+        one._replace(train=more[one.name][0]) if one.name in more else one
+        for one in plan_load(data, caps, root)])
+    assert alone.counts_from == "data at hand" and plan.pretraining_data(profile).n_train > alone.n_train
+
+
+def test_a_fold_that_is_not_at_hand_is_not_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(plan, "load_task_data", lambda *_, fold, **__: tried.append(fold) or (_ for _ in ()).throw(ValueError))
+    plan.at_hand.cache_clear()
+    profile = load_profile("published_small", data_root="nowhere")
+    assert profile.folds_of("matbench_mp_gap") == (1,)
+    plan.finetuning_data(profile, "matbench_mp_gap", 1)
+    plan.at_hand.cache_clear()
+    assert tried == [1]
