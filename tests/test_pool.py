@@ -167,6 +167,31 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert read(tmp_path / "training", "checkpoint0") and read(tmp_path / "training", "checkpoint1")
 
 
+def long_finetuning(folder, number):
+    """A real fine-tuning that would go on for hours."""
+    from jmp_lib.settings import load_profile
+    from jmp_lib.train.finetuning import finetune
+
+    write(folder, f"pid{number}", os.getpid())
+    changes = {f"finetuning.defaults.schedule.{k}": "100000 updates" for k in ("cosine_until", "stop_at", "validate_every")}
+    profile = load_profile("smoke", device="cpu", **changes)
+    finetune(profile, ("qm9_mu", "rmd17_ethanol")[number], "GN-OC-S", Path(folder) / "results", progress=False)
+
+
+def test_trainings_in_workers_end_with_their_checkpoints(tmp_path):
+    import torch
+
+    parent = started(tmp_path, "long_finetuning")
+    work = [tmp_path / "results" / "work" / "finetune" / task / "GN-OC-S" for task in ("qm9_mu", "rmd17_ethanol")]
+    wait_for(lambda: all((w / "log.csv").exists() and len((w / "log.csv").read_text().splitlines()) > 2 for w in work), 120)
+    parent.send_signal(signal.SIGTERM)
+    _, said = parent.communicate(timeout=120)
+    assert parent.returncode == 143 and said.count("SIGTERM after update") == 2 and "2 runs were ended" in said
+    for folder in work:
+        step = torch.load(folder / "checkpoint.pt", weights_only=True)["progress"]["step"]
+        assert step == len((folder / "log.csv").read_text().splitlines()) - 1
+
+
 def test_the_handler_of_before_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated) as ended, termination() as asked:

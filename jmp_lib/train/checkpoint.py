@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from jmp_lib.files import write_atomically
+
 LAYOUT = 2  # raised whenever the content of a checkpoint changes
 
 
@@ -26,19 +28,13 @@ def previous(path: Path) -> Path:
 def save_checkpoint(path: Path, fingerprint: str, **parts) -> None:
     """Atomically write ``parts`` (nested dicts and lists of tensors, numbers and texts)."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     state = {"layout": LAYOUT, "fingerprint": fingerprint, "torch_rng": torch.get_rng_state(), **parts}
     if torch.cuda.is_available():
         state["cuda_rng"] = torch.cuda.get_rng_state()
-    with open(temporary, "wb") as stream:
+    with write_atomically(path, "wb") as stream:
         torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if path.exists():
-        os.replace(path, previous(path))
-    os.replace(temporary, path)
-    _force_folder(path.parent)
+        if path.exists():
+            os.replace(path, previous(path))
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
@@ -92,17 +88,3 @@ def _read(file: Path) -> dict:
     if not isinstance(state, dict):
         raise ValueError("not a checkpoint")
     return state
-
-
-def _force_folder(folder: Path) -> None:
-    """Force the new names in ``folder`` to disk, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

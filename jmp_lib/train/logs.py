@@ -7,12 +7,12 @@ Only the first process of a training writes.
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Sequence
 
 import torch
 
+from jmp_lib.files import write_atomically
 from jmp_lib.records import peak_memory_mb
 
 COLUMNS = ("update", "epoch", "lr", "loss")  # then the parts of the loss
@@ -79,12 +79,10 @@ def keep_rows(path: Path, names: Sequence[str], done: int) -> None:
             found = list(csv.reader(stream))
         if found and found[0] == list(names):
             rows = [row for row in found[1:] if len(row) == len(names) and row[0].isdigit() and int(row[0]) <= done]
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", newline="") as stream:
+    with write_atomically(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(names)
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _tensorboard(folder: Path, done: int):

@@ -1,4 +1,4 @@
-"""Memory: the gradient of a batch in parts that fit, what running out of it looks like, and keeping it between steps.
+"""Memory: parts of a batch that fit, what running out of it looks like, and keeping it between steps.
 
 Losses of parts add up (``losses.Counts``), and so do gradients: how a batch is cut does not change the update.
 """
@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 from contextlib import contextmanager
-from typing import Callable, Sequence
+from typing import Sequence
 
 import torch
 
@@ -30,42 +30,6 @@ def parts_by_edges(edges: Sequence[int], max_edges: int | None) -> list[list[int
         parts[-1].append(place)
         total += count
     return parts
-
-
-def accumulate(share, repeat: Callable[[int], object], loss: Callable[[dict], dict[str, torch.Tensor]],
-               backward: Callable[[torch.Tensor], None], forget: Callable[[], None],
-               memory_gb: float | None = None) -> tuple[dict[str, float], object]:
-    """Forward and backward pass of all parts of ``share``; returns the summed losses and the share as it was cut.
-
-    Out of memory: ``forget`` clears the gradients, and ``repeat(max_edges)`` gives the same share cut at half the edges
-    of the part that failed.  Raises ``RuntimeError`` when a single structure does not fit.
-    """
-    while True:
-        failed = None
-        sums: dict[str, float] = {}
-        for number, part in enumerate(share.parts):
-            try:
-                with memory_limit(memory_gb):
-                    losses = loss(part)
-                    backward(losses["total"])
-                    found = {name: float(value.detach()) for name, value in losses.items()}
-                    del losses
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                failed = number
-                break
-            sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
-        if failed is None:
-            return sums, share
-        losses = None
-        if len(share.names[failed]) == 1:
-            raise RuntimeError(
-                f"{share.names[failed][0]} with {share.edges[failed]} edges does not fit in memory by itself: leave it "
-                "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
-        forget()
-        give_back()
-        share = repeat(share.edges[failed] // 2)
 
 
 def is_out_of_memory(error: Exception) -> bool:

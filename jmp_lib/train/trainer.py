@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Callable
 
@@ -24,7 +24,7 @@ from jmp_lib.train.batches import Share, UpdateBatches, on_device, prepared
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import accumulate, keep_freed_memory
+from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory, memory_limit
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
@@ -168,20 +168,40 @@ def train(run: Run) -> Progress:
 
 
 def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, float], Share]:
-    """Losses and gradients of this process's share, cut into smaller parts when memory runs out."""
+    """Forward and backward pass of all parts of this process's share: summed losses, and the share as it was cut.
 
-    def loss(part: dict) -> dict[str, Tensor]:
-        with run.processes.autocast():
-            return run.loss(on_device(part, run.processes.device), share.counts)
-
-    def cut_again(max_edges: int | None) -> Share:
-        run.data.max_edges = progress.max_edges = max_edges
-        return run.data[progress.step]
-
+    Out of memory: everything again, cut at half the edges of the part that failed; the smaller parts stay.  Raises
+    ``RuntimeError`` when a single structure does not fit.
+    """
     if share.max_edges != progress.max_edges:  # prepared before memory ran out
-        share = cut_again(progress.max_edges)
-    return accumulate(share, cut_again, loss, lambda total: run.processes.scaler.scale(total).backward(),
-                      lambda: run.optimizer.zero_grad(set_to_none=True), run.engine.memory_gb)
+        share = run.data[progress.step]
+    while True:
+        sums: dict[str, float] = {}
+        try:
+            for number, part in enumerate(share.parts):  # noqa: B007 (the number of the part that failed)
+                with memory_limit(run.engine.memory_gb):
+                    for name, value in _pass(run, part, share.counts).items():
+                        sums[name] = sums.get(name, 0.0) + value
+            return sums, share
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(share.names[number]) == 1:
+            raise RuntimeError(
+                f"{share.names[number][0]} with {share.edges[number]} edges does not fit in memory by itself: leave it "
+                "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
+        run.optimizer.zero_grad(set_to_none=True)
+        give_back()  # the error is gone here, and with it what it held
+        run.data.max_edges = progress.max_edges = share.edges[number] // 2
+        share = run.data[progress.step]
+
+
+def _pass(run: Run, part, counts: Counts) -> dict[str, float]:
+    """Losses of one part; their gradients are added to those of the parts before."""
+    with run.processes.autocast():
+        losses = run.loss(on_device(part, run.processes.device), counts)
+    run.processes.scaler.scale(losses["total"]).backward()
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def _step(run: Run) -> bool:
@@ -253,11 +273,10 @@ def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> N
 def _save(run: Run, progress: Progress) -> None:
     if not run.processes.first:
         return
-    fields = {name: getattr(progress, name) for name in asdict(Progress())}
     save_checkpoint(run.checkpoint, run.fingerprint, model=run.model.state_dict(), optimizer=run.optimizer.state_dict(),
                     ema=run.ema.state_dict() if run.ema is not None else None,
                     plateau=run.plateau.state_dict() if run.plateau is not None else None,
-                    scaler=run.processes.scaler.state_dict(), progress=fields)
+                    scaler=run.processes.scaler.state_dict(), progress={f.name: getattr(progress, f.name) for f in fields(progress)})
 
 
 def _resume(run: Run) -> Progress:

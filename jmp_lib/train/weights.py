@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from jmp_lib.files import write_json
+from jmp_lib.files import replacing, write_json
 from jmp_lib.model import fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
 
@@ -23,11 +22,9 @@ def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
 def write_tensors(stem: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
     """``save_weights`` of tensors by name (contiguous, no two sharing memory); a kill in between leaves no wrong pair."""
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    temporary = stem.with_name(f"{stem.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
-    stem.with_suffix(".json").unlink(missing_ok=True)
-    os.replace(temporary, stem.with_suffix(".safetensors"))
+    with replacing(stem.with_suffix(".safetensors")) as temporary:
+        save_file(tensors, temporary)
+        stem.with_suffix(".json").unlink(missing_ok=True)
     write_json(stem.with_suffix(".json"), config)
 
 

@@ -1,0 +1,70 @@
+"""The recipe of fine-tuning on any data: several scalars, energy with forces, averages and layer-wise rates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jmp_lib.model import HeadSpec, PretrainModel
+from jmp_lib.model.scaling import scale_modules
+from jmp_lib.records import read_record
+from jmp_lib.settings import load_profile
+from jmp_lib.train.finetuning import Finetuning, finetune_data
+from jmp_lib.train.job import Job
+from jmp_lib.train.losses import mae
+from jmp_lib.train.normalise import fit_forces, fit_property
+from jmp_lib.train.schedule import layerwise_groups
+from toy_sets import toy_set
+
+WIDTH = {"width": lambda natoms, pos, z: np.array([x[:, 0].max() - x[:, 0].min() for x in pos])}
+
+
+def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None, **changes) -> Finetuning:
+    profile = load_profile("smoke", device="cpu", **changes)
+    train, val, test = (toy_set("own", n, seed, **WIDTH) for n, seed in ((10, 7), (4, 8), (5, 9)))
+    numbers = [np.asarray(s["atomic_numbers"]) for s in train]
+    normalisers = {label: fit_forces([np.asarray(s["forces"]) for s in train]) if label == "forces" else
+                   fit_property(numbers, np.array([float(s[label]) for s in train])) for label in labels}
+    network = PretrainModel(profile.models["small"], num_tasks=1)
+    return Finetuning(
+        train, val, test, heads, labels, normalisers, dict.fromkeys(labels, 1.0),
+        lambda found, true: {"val_metric": sum(mae(found[n], true[n]) / normalisers[n].std for n in labels)},
+        profile.models["small"], profile.graphs["qm9"], dict.fromkeys(scale_modules(network), 1.0),
+        profile.finetune_settings("qm9", "qm9_mu"), layerwise_groups(0.3, (0.5,) * profile.models["small"].num_blocks),
+        profile.seed, weights)
+
+
+def run(folder: Path, what: Finetuning):
+    """Its record and the errors of the test part."""
+    errors = {}
+
+    def recipe(job):
+        done, model, found, true = finetune_data(what, job)
+        errors.update({name: mae(found[name], true[name]) for name in true})
+        torch.save(model.state_dict(), job.work / "model.pt")
+        return done, {"kind": "own", "rates": sorted({group.multiplier for group in what.groups})}, {"model": "model.pt"}
+
+    job = Job("own", folder / "own" / "a.json", folder, folder / "work" / "own" / "a", "f" * 64, "cpu", progress=False)
+    return job.run(recipe), errors
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_several_scalars_at_once(tmp_path, ema):
+    heads = [HeadSpec("energy", "scalar", "sum"), HeadSpec("width", "scalar", "max")]
+    what = problem(("energy", "width"), heads, None, **{"finetuning.defaults.ema_decay": ema})
+    record, errors = run(tmp_path, what)
+    assert errors.keys() == {"energy", "width"} and all(np.isfinite(list(errors.values())))
+    assert record == read_record(tmp_path / "own" / "a.json") and record["updates"] > 0 and record["rates"] == [0.3, 0.5, 1.0]
+    again, seen = run(tmp_path, what)
+    assert again == record and not seen  # finished: nothing is trained again
+
+
+def test_energy_and_forces_from_given_weights(tmp_path):
+    heads = [HeadSpec("energy", "energy", "sum"), HeadSpec("forces", "gradient_forces", "sum")]
+    torch.manual_seed(1)
+    weights = PretrainModel(load_profile("smoke").models["small"], num_tasks=4).state_dict()
+    record, errors = run(tmp_path / "given", problem(("energy", "forces"), heads, weights))
+    other, others = run(tmp_path / "random", problem(("energy", "forces"), heads, None))
+    assert errors.keys() == {"energy", "forces"} and errors != others
+    assert record["history"][-1]["val_metric"] != other["history"][-1]["val_metric"]
