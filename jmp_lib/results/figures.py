@@ -30,8 +30,8 @@ from jmp_lib.results.style import (
     short_task,
     unit_text,
 )
+from jmp_lib.results.values import PAPER
 
-PAPER = "paper (published data)"
 PAPER_COLOUR = "#999999"
 GAIN = "relative improvement / % (right is better)"
 BOX = {"orient": "h", "whis": (5, 95), "showfliers": False, "color": PALETTE[4], "linecolor": "black", "linewidth": 0.9}

@@ -18,7 +18,7 @@ from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.templates import render
-from jmp_lib.results.values import finetune_records, in_printed_unit
+from jmp_lib.results.values import PAPER, finetune_records, in_printed_unit
 
 CHAPTERS = {"01": "Data", "02": "Pre-training", "03": "QM9", "04": "rMD17", "05": "MD22", "06": "SPICE",
             "07": "MatBench", "08": "QMOF", "09": "Small against large", "10": "Speed-up", "11": "Embeddings",
@@ -48,7 +48,7 @@ CAPTIONS = {
     "elements_and_sizes": "Test error by element and by number of atoms",
     "side_by_side": "Test error of simple baselines, from scratch and pre-trained, with 95 % intervals",
 }
-HALVES = {"published": "paper (published data)", "own": "this workbook"}  # start of a column's name -> common heading
+HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 
 
 def write_report(results_dir: str | Path, name: str) -> Path:

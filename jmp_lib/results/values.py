@@ -20,6 +20,7 @@ ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
                      "wall_time_s", "trivial"]
 
+PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
 COMPARISONS = {f"{new} over {reference}": (new, reference) for new, reference in (
     ("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L"), ("JMP-L", "GN-OC-S"), ("GN-OC-L", "GN-OC-S"), ("JMP-L", "JMP-S"))}

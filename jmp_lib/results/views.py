@@ -6,32 +6,28 @@ Published values and own values never share a column.
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
-from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_pretraining_data, load_task_data
 from jmp_lib.results.values import (
+    PAPER,
     all_tasks_table,
     comparable,
+    gain,
     own_values,
     published_values,
     reduced,
-    relative_improvement,
 )
+from jmp_lib.train.sampling import temperature_ratios
 
-PAPER = "paper (published data)"
-JOINED = ("rmd17", "md22", "spice", "matbench")  # families whose mini data are several files
 DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
            "rmd17": "molecules", "md22": "large molecules", "spice": "large molecules", "matbench": "bulk crystals",
            "qmof": "MOFs"}
-
-
-def set_of(name: str) -> str:
-    """The collection of a mini file: ``rmd17-mini-ethanol`` -> ``rmd17-mini``."""
-    family = name.split("-")[0]
-    return f"{family}-mini" if family in JOINED else name
 
 
 def domain_of(set_name: str) -> str:
@@ -48,27 +44,20 @@ def cards_table(cards: dict) -> pd.DataFrame:
 
 def mini_sets(limit: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
     """{collection: structures}: at most ``limit`` random structures of each of the ten, files of a family joined."""
-    files: dict[str, list[str]] = {}
-    for name in list_mini():
-        files.setdefault(set_of(name), []).append(name)
-    random = np.random.default_rng(seed)
-    chosen = {}
-    for collection, names in files.items():
-        share = None if limit is None else -(-limit // len(names))
-        structures = []
-        for name in names:
-            loaded = load_mini(name)
-            rows = random.permutation(len(loaded))[:share]
-            structures += [loaded[int(row)] for row in rows]
-        chosen[collection] = structures[:limit]
-    return dict(sorted(chosen.items(), key=lambda item: list(DOMAINS).index(item[0].split("-")[0])))
+    random, chosen = np.random.default_rng(seed), {}
+    for family, names in groupby(list_mini(), key=lambda name: name.split("-")[0]):  # rmd17-mini-ethanol: rmd17
+        files = [load_mini(name) for name in names]
+        share = None if limit is None else -(-limit // len(files))
+        drawn = [file[int(row)] for file in files for row in random.permutation(len(file))[:share]]
+        chosen[family] = drawn[:limit]
+    return {f"{family}-mini": chosen[family] for family in DOMAINS}
 
 
 def split_table(run) -> pd.DataFrame:
     """Structures per part of the run's tasks: official counts, and those used here after the profile's limits."""
     rows = []
     for task_id in run.tasks:
-        task, settings = get_task(task_id), run.profile.finetune_settings(task_id.split("_")[0], task_id)
+        task, settings = get_task(task_id), run.profile.finetune_settings(get_task(task_id).family, task_id)
         caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
         data = load_task_data(task_id, data=run.profile.data, data_root=run.profile.data_root, caps=caps,
                               fold=run.profile.folds_of(task_id)[0])
@@ -82,9 +71,6 @@ def split_table(run) -> pd.DataFrame:
 
 def sampling_table(run) -> pd.DataFrame:
     """Share of each pre-training set by size and after temperature sampling, officially and here, in %."""
-    from jmp_lib.data.tasks import load_pretraining_data
-    from jmp_lib.train.sampling import temperature_ratios
-
     official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
     temperature = run.profile.pretraining.temperature
     settings = run.profile.pretraining.datasets
@@ -138,11 +124,8 @@ def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
     The published side is blank in a profile whose numbers never stand beside others (smoke).
     """
     all_tasks = all_tasks_table(run.records_dir)
-    own = own_values(all_tasks).loc[list(run.tasks)].dropna(subset=[new, base])
-    published = published_values().loc[own.index, list(facts.ARMS)]
-    if not run.profile.comparable:
-        published = published * float("nan")
-    ours, theirs = (relative_improvement(t[base], t[new]) for t in (own, published))
+    ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
+    theirs = gain(published_values(), new, base).reindex(ours.index).where(run.profile.comparable)
     return ours.rename(f"this workbook ({run.profile.data} data{reduced(all_tasks)})"), theirs.rename(PAPER)
 
 
