@@ -125,7 +125,7 @@ def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
     """
     all_tasks = all_tasks_table(run.records_dir)
     ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
-    theirs = gain(published_values(), new, base).reindex(ours.index).where(run.profile.comparable)
+    theirs = gain(published_values(), new, base).reindex(ours.index) * (1.0 if run.profile.comparable else float("nan"))
     return ours.rename(f"this workbook ({run.profile.data} data{reduced(all_tasks)})"), theirs.rename(PAPER)
 
 
