@@ -1,6 +1,7 @@
 """Tables: published claims follow from the published tables; own columns follow from (synthetic) records."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
+from jmp_lib.results import views
 from jmp_lib.results.claims import claims_table, standing
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.tables import gains_table, markdown, paper_table, scaling_table, write_tables
@@ -191,6 +193,17 @@ def test_gains_and_scaling_stand_beside_the_published_ones(tmp_path):
     assert scaling.loc[("GN-OC-L over GN-OC-S", "all"), "own_mean_gain_percent"] == pytest.approx(-25.0)
     assert scaling.loc[("GN-OC-L over GN-OC-S", "all"), "own_tasks"] == 1
     assert scaling.loc[("JMP-L over JMP-S", "all"), "published_mean_gain_percent"] == pytest.approx(21.07, abs=0.005)
+
+
+def test_gains_that_a_notebook_draws_and_the_blank_published_side_of_smoke(tmp_path):
+    for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
+        write_record(tmp_path, "qm9_mu", arm, value, "D")
+    for comparable in (True, False):
+        profile = SimpleNamespace(data="mini", comparable=comparable)
+        run = SimpleNamespace(records_dir=tmp_path / "records", tasks=("qm9_mu", "qm9_alpha"), profile=profile)
+        own, published = views.gains(run, "JMP-L", "GN-OC-L")
+        assert dict(own) == {"qm9_mu": 80.0} and own.name == "this workbook (mini data)" and list(published.index) == ["qm9_mu"]
+        assert np.isnan(published["qm9_mu"]) != comparable
 
 
 # speed-up

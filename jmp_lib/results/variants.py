@@ -92,14 +92,13 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
 
     Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain.
     """
-    ablated = values[values["role"] == "ablation"]
     found = []
-    for (task, arm), rows in ablated.groupby(["task", "arm"], sort=False):
+    for (task, arm), rows in values[values["role"] == "ablation"].groupby(["task", "arm"], sort=False):
         scratch = f"GN-OC-{arm[-1]}"
         base = values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")["value"]
-        if not {scratch, arm} <= set(base.index):
-            continue
-        errors = {scratch: base[scratch], BASE: base[arm], **dict(zip(rows["variant"], rows["value"]))}
-        found += [{"task": task, "unit": rows["unit"].iloc[0], "arm": arm, "variant": name, "value": value,
-                   "gain": relative_improvement(base[scratch], value)} for name, value in errors.items()]
-    return pd.DataFrame(found, columns=["task", "unit", "arm", "variant", "value", "gain"])
+        if {scratch, arm} <= set(base.index):
+            errors = pd.Series({scratch: base[scratch], BASE: base[arm], **rows.set_index("variant")["value"]}, name="value")
+            gains = relative_improvement(base[scratch], errors)
+            found.append(errors.rename_axis("variant").reset_index().assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains.values))
+    columns = ["task", "unit", "arm", "variant", "value", "gain"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
