@@ -69,11 +69,13 @@ def _batch_budget(args) -> int:
 
 
 def _baselines(args) -> int:
-    from jmp_lib.baselines import run_all
+    from jmp_lib.results.baselines import run_all
+    from jmp_lib.results.values import baseline_table
 
     run = _run(args, tasks=args.tasks)
-    print(run_all(run, args.only.split(",") if args.only else None).to_string(index=False))
-    return 0
+    outcomes = run_all(run, args.only.split(",") if args.only else None)
+    print(baseline_table(run.results_dir).to_string(index=False))
+    return int(any(outcome.error for outcome in outcomes))
 
 
 def _tables(args) -> int:

@@ -8,6 +8,7 @@ behind. Every job keeps its own checkpoints, so the next run goes on.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import select
@@ -20,8 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 
 from tqdm import tqdm
+
+from jmp_lib.files import write_json
 
 SINGLE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 300.0  # seconds that a job has, after SIGTERM, to end its update and write its checkpoint
@@ -114,6 +118,29 @@ def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str) ->
             outcomes.append(_call(*job))
             bar.update()
         return outcomes
+
+
+def failures_file(results_dir: Path) -> Path:
+    """What failed in the notebook or command that ran last: {run: why}; there is none when nothing did."""
+    return Path(results_dir) / "work" / "failures.json"
+
+
+def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
+    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any, if all are needed)."""
+    failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
+    if found := kept | {outcome.label: outcome.error for outcome in failed}:
+        write_json(file, found)
+    else:
+        file.unlink(missing_ok=True)
+    if not failed:
+        return
+    lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]
+    lines += [f"  {outcome.label}: {outcome.error}" for outcome in failed]
+    if all_needed or len(failed) == len(outcomes):
+        raise RuntimeError("\n".join(lines + ["", "the first one in full:", failed[0].details]).rstrip())
+    print("\n".join(lines))
 
 
 def _call(label: str, function, arguments: tuple) -> Outcome:

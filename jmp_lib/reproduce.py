@@ -57,9 +57,10 @@ def notebook_paths() -> list[Path]:
 
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
+    from jmp_lib.pool import failures_file
     from jmp_lib.results.report import write_report
     from jmp_lib.settings import load_profile
-    from jmp_lib.workbook import failures_file, results_folder, with_data_root
+    from jmp_lib.workbook import results_folder, with_data_root
 
     loaded = with_data_root(load_profile(profile))
     name, results_dir = loaded.name, results_folder(results, loaded)

@@ -9,7 +9,6 @@ notebook that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -25,13 +24,14 @@ import torch
 from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
-from jmp_lib.files import replacing, write_atomically, write_json
-from jmp_lib.pool import Outcome, run_jobs
+from jmp_lib.files import replacing, write_atomically
+from jmp_lib.pool import report, run_jobs
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import ARMS, SIZES, Profile, load_profile
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
+VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
 SUBSET_NAMES = ("targets", "molecules", "tasks")  # what a family calls its tasks in the parameters cell
 
 
@@ -88,6 +88,40 @@ class Run:
         outcomes = run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip())
         report(self.results_dir, outcomes, "fine-tuning")
         return self.table(tasks, arms)
+
+    def variants(self) -> list[Run]:
+        """One run per variant of the profile (other seeds, less training data, ablations), in their order.
+
+        A variant is a block of settings in the profile's YAML that is put over the rest (``published_small:seed-43``). It
+        says itself which tasks and arms it runs and whether it starts from the profile's own pre-training (``pretrained:
+        base``); its records lie in ``variants/<name>`` of the results. Tasks without published files are left out.
+        """
+        found = []
+        for name in self.profile.variants:
+            profile = load_profile(f"{self.parameters.get('profile') or 'mini'}:{name}", **profile_overrides(self.parameters, None))
+            profile = profile.model_copy(update={"data_root": self.profile.data_root})
+            tasks = tuple(task for task, why in _why_not(choose_tasks({}, profile, None), profile).items() if why is None)
+            sizes = tuple(size for size, arm in zip(SIZES, ("JMP-S", "JMP-L")) if arm in profile.arms and size not in profile.pretrained)
+            found.append(Run(profile, results_folder(self.results_dir, profile), self.parameters, None, tasks, profile.arms, sizes))
+        return found
+
+    def run_variants(self) -> Path:
+        """Runs every variant, pre-trainings first, finished ones not again; the folder whose variants are to be shown.
+
+        A profile without variants runs nothing, and the shipped results of ``published_small`` are shown.
+        """
+        if not self.profile.variants:
+            shown = paths.shipped_dir(VARIANTS_SHOWN)
+            print(f"profile {self.profile.name} has no variants, so nothing is run; shown are the shipped records of {VARIANTS_SHOWN}"
+                  if (shown / "variants").is_dir() else f"profile {self.profile.name} has no variants: nothing to run or show")
+            return shown
+        runs, workers = self.variants(), self.profile.workers
+        first = [(f"{one.profile.variant} {size}", _pretrain, (one.profile, size, one.results_dir)) for one in runs for size in one.sizes]
+        report(self.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
+        jobs = [(f"{one.profile.variant} {task} {arm} fold {fold}", _finetune, (one.profile, task, arm, one.results_dir, fold))
+                for one in runs for task in one.tasks for arm in one.arms for fold in one.profile.folds_of(task)]
+        report(self.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
+        return self.results_dir
 
     def folds(self, task: str, fold: int | None = None) -> tuple[int, ...]:
         """Folds of ``task`` to run: those of the profile, or only ``fold`` (none where the task does not have it)."""
@@ -165,16 +199,22 @@ def with_data_root(profile: Profile) -> Profile:
 
 def _with_data(tasks: list[str], profile: Profile) -> list[str]:
     """The tasks whose published files can be read; says why of the others, and raises ValueError when none is left."""
-    from jmp_lib.data.published import why_not
-    from jmp_lib.data.tasks import get_task
-
-    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=True) for task in tasks}
+    reasons = _why_not(tasks, profile, thorough=True)
     missing = "\n".join(f"no published data for {task}: {reason}" for task, reason in reasons.items() if reason)
     if missing and all(reasons.values()):
         raise ValueError(missing)
     if missing:
         print(missing)
     return [task for task, reason in reasons.items() if not reason]
+
+
+def _why_not(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str | None]:
+    """{task: why its data cannot be read, None where they can}; mini data always can."""
+    from jmp_lib.data.published import why_not
+    from jmp_lib.data.tasks import get_task
+
+    return {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough)
+            if profile.data == "published" else None for task in tasks}
 
 
 def describe(run: Run) -> str:
@@ -278,29 +318,6 @@ def _finetune(profile: Profile, task: str, arm: str, results_dir: Path, fold: in
     from jmp_lib.train.finetuning import finetune
 
     finetune(profile, task, arm, results_dir, progress=False, fold=fold)
-
-
-def failures_file(results_dir: Path) -> Path:
-    """What failed in the notebook or command that ran last: {run: why}; there is none when nothing did."""
-    return Path(results_dir) / "work" / "failures.json"
-
-
-def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
-    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any, if all are needed)."""
-    failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
-    if found := kept | {outcome.label: outcome.error for outcome in failed}:
-        write_json(file, found)
-    else:
-        file.unlink(missing_ok=True)
-    if not failed:
-        return
-    lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]
-    lines += [f"  {outcome.label}: {outcome.error}" for outcome in failed]
-    if all_needed or len(failed) == len(outcomes):
-        raise RuntimeError("\n".join(lines + ["", "the first one in full:", failed[0].details]).rstrip())
-    print("\n".join(lines))
 
 
 __all__ = ["ARMS", "Run", "describe", "start"]

@@ -1,12 +1,16 @@
 """Baselines: the mean, the composition, MACE where it is installed; their records."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from jmp_lib import baselines, records
-from jmp_lib.baselines import mace
-from jmp_lib.baselines.composition import linear_composition
+from jmp_lib import pool, records
+from jmp_lib.__main__ import main
 from jmp_lib.data.tasks import load_task_data
+from jmp_lib.results import baselines, mace
+from jmp_lib.results.baselines import linear_composition
+from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
 
 SMOKE = load_profile("smoke")
@@ -26,7 +30,7 @@ def test_composition_finds_a_linear_law(extensive):
 def test_the_mean_is_that_of_the_training_labels(tmp_path):
     record = baselines.baseline(SMOKE, "qm9_mu", "mean", tmp_path)
     data = load_task_data("qm9_mu", caps={"train": 8, "val": 2, "test": 4})
-    labels = [np.array([s[data.label] for s in part]) for part in (data.train, data.test)]
+    labels = [np.array([float(s[data.label]) for s in part]) for part in (data.train, data.test)]
     assert record["value"] == pytest.approx(np.abs(labels[1] - labels[0].mean()).mean() * data.task.print_factor)
     arrays = np.load(tmp_path / record["predictions"]["file"])
     assert len(set(arrays["predicted"])) == 1 and record["kind"] == "baseline" and record["data_kind"] == "generated"
@@ -58,10 +62,31 @@ def test_what_is_wrong_is_told(tmp_path):
 
 
 def test_the_table_has_a_row_per_record(tmp_path):
-    assert baselines.baseline_table(tmp_path).empty
+    assert baseline_table(tmp_path).empty
     for name in ("mean", "composition"):
         baselines.baseline(SMOKE, "qm9_mu", name, tmp_path)
-    assert list(baselines.baseline_table(tmp_path)["baseline"]) == ["composition", "mean"]
+    assert list(baseline_table(tmp_path)["baseline"]) == ["composition", "mean"]
+
+
+def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):
+    """The others are made, the outcome says why, `reproduce` finds it, and the command ends with 1."""
+    whole = baselines.linear_composition
+
+    def fails_for_mu(train, values, test, extensive):
+        if np.ptp(values) < 10:
+            raise ValueError("singular")
+        return whole(train, values, test, extensive)
+
+    monkeypatch.setattr(baselines, "linear_composition", fails_for_mu)
+    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}), tasks=("qm9_mu", "qm9_u0"), results_dir=tmp_path)
+    outcomes = baselines.run_all(run, ["composition"])
+    assert [(o.label, o.error) for o in outcomes if o.error] == [("qm9_mu composition", "ValueError: singular")]
+    assert list(baseline_table(tmp_path)["task"]) == ["qm9_u0"] and pool.failures_file(tmp_path).is_file()
+    assert "1 of 2 baseline runs failed" in capsys.readouterr().out
+    command = ["baselines", "--profile", "smoke", "--results-dir", str(tmp_path), "--workers", "1", "--only", "composition", "--tasks"]
+    assert main([*command, "qm9_mu,qm9_u0"]) == 1 and main([*command, "qm9_u0"]) == 0
+    with pytest.raises(RuntimeError, match="singular"):
+        baselines.run_all(SimpleNamespace(**{**vars(run), "tasks": ("qm9_mu",)}), ["composition"])
 
 
 @pytest.mark.skipif(not mace.available(), reason="MACE is not installed (make mace)")

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from jmp_lib import variants, workbook
+from jmp_lib import workbook
 from jmp_lib.settings import PROFILE_DIR, load_profile
 from jmp_lib.results import figures
 from jmp_lib.results import variants as tables
@@ -79,7 +79,7 @@ def finished(tmp_path_factory):
     run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(folder)}, ("profile", "workers", "results_dir"))
     run.pretrain_all()
     run.finetune_all(["qm9_mu"])
-    variants.run_all(run)
+    run.run_variants()
     return folder
 
 
@@ -122,7 +122,7 @@ def test_figures_of_variants_and_of_none(finished, tmp_path):
 def test_a_second_run_repeats_nothing(finished, capsys):
     records = {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
     run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(finished)}, ("profile", "workers", "results_dir"))
-    variants.run_all(run)
+    run.run_variants()
     assert records == {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
 
 

@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from jmp_lib import reproduce, workbook
+from jmp_lib import pool, reproduce, workbook
 from jmp_lib.parameters import assigned_names, choose, collect, convert
 from jmp_lib.pool import Outcome
 from jmp_lib.settings import load_profile
@@ -108,20 +108,20 @@ def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
 
 def test_failed_runs_are_told(tmp_path, capsys):
     outcomes = [Outcome("2", 4), Outcome("-1", error="ValueError: negative")]
-    workbook.report(tmp_path, outcomes, "test")
+    pool.report(tmp_path, outcomes, "test")
     assert "1 of 2 test runs failed:\n  -1: ValueError: negative" in capsys.readouterr().out
     with pytest.raises(RuntimeError, match="negative"):
-        workbook.report(tmp_path, outcomes[1:], "test")
-    assert workbook.failures_file(tmp_path).is_file()
-    workbook.report(tmp_path, [Outcome("-1", 0)], "test")  # it ended well in the end
-    assert not workbook.failures_file(tmp_path).exists()
+        pool.report(tmp_path, outcomes[1:], "test")
+    assert pool.failures_file(tmp_path).is_file()
+    pool.report(tmp_path, [Outcome("-1", 0)], "test")  # it ended well in the end
+    assert not pool.failures_file(tmp_path).exists()
 
 
 def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, monkeypatch, capsys):
     outcomes = [Outcome("qm9_mu mean", 4), Outcome("qm9_mu mace", error="RuntimeError: no memory")]
     notebooks = reproduce.select(reproduce.notebook_paths(), "14")
     monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
-    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: workbook.report(tmp_path, outcomes, "baseline"))
+    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: pool.report(tmp_path, outcomes, "baseline"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 1
     assert "14_how_sure: some runs failed" in capsys.readouterr().out
     monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))

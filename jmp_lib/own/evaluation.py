@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
-from jmp_lib.baselines.composition import linear_composition
 from jmp_lib.data.splits import Split
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.data import OwnData
 from jmp_lib.own.splitting import formula
 from jmp_lib.predict import check_neighbours
+from jmp_lib.results.baselines import linear_composition
 from jmp_lib.train.finetuning import true_values
 from jmp_lib.train.normalise import element_counts, fit_linear_reference
 

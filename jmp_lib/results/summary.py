@@ -12,7 +12,7 @@ import pandas as pd
 
 from jmp_lib.records import read_record
 from jmp_lib.results import variants
-from jmp_lib.results.values import all_tasks_table, comparable, own_values
+from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, own_values
 
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
 
@@ -57,8 +57,6 @@ def variant_summary(results_dir: str | Path) -> str:
 
 def baseline_summary(results_dir: str | Path) -> str:
     """Sentences on how the baselines of notebook 14 compare with the arms, counted from the records; empty without any."""
-    from jmp_lib.baselines import baseline_table
-
     table = baseline_table(results_dir)
     if table.empty:
         return ""

@@ -139,3 +139,11 @@ def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
             rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(),
                          "tasks_improved": int((gains > 0).sum()), "tasks": len(gains)})
     return pd.DataFrame(rows)
+
+
+def baseline_table(results_dir: str | Path) -> pd.DataFrame:
+    """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where nothing is trained)."""
+    rows = [read_record(path) for path in sorted((Path(results_dir) / "records" / "baselines").glob("*.json"))]
+    columns = ["task", "baseline", "value", "unit", "updates", "seconds"]
+    return pd.DataFrame([{"baseline": r["arm"], **{c: r.get(c) for c in columns if c != "baseline"}} for r in rows],
+                        columns=columns)

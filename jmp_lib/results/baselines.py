@@ -1,4 +1,9 @@
-"""One baseline of one task, its record, and all of them."""
+"""Baselines beside the four arms: the mean, a linear model of the composition, MACE from scratch (rMD17).
+
+    python -m jmp_lib baselines --profile published_small
+
+The same train, validation and test structures as the arms have; one record each under ``records/baselines``.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,25 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
+from sklearn.linear_model import RidgeCV
 
 from jmp_lib import records
-from jmp_lib.baselines import mace
-from jmp_lib.baselines.composition import linear_composition
+from jmp_lib.data.published import why_not
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
-from jmp_lib.pool import run_jobs
+from jmp_lib.pool import Outcome, report, run_jobs
+from jmp_lib.results import mace
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetuning import true_values
 from jmp_lib.train.losses import mae
-from jmp_lib.workbook import report
+from jmp_lib.train.normalise import element_counts
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
 INSTALL = "MACE is not installed: run `make mace`"
+STRENGTHS = np.logspace(-6, 3, 10)  # of the ridge; the best by leave-one-out on the training part
 
 
 def applies(name: str, task_id: str) -> bool:
@@ -42,8 +48,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     Raises ``ValueError`` for an unknown name or one that does not apply, ``RuntimeError`` without MACE,
     ``FileNotFoundError`` when the record of the arm whose time MACE gets is missing.
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
+    _check(name)
     if not applies(name, task_id):
         raise ValueError(f"baseline {name} does not apply to {task_id}: composition is for scalar labels, mace for rMD17")
     task, fold = get_task(task_id), profile.folds_of(task_id)[0]
@@ -89,43 +94,51 @@ def _predict(name: str, data, parameters: dict) -> tuple[np.ndarray, dict]:
         return mace.train_and_predict(data.train, data.val, data.test, parameters["seconds"], parameters["seed"])
     if data.task.is_force_task:
         return np.zeros_like(true_values(data.test, "forces")), {}
-    values = np.array([s[data.label] for s in data.train], float)
+    values = np.array([float(s[data.label]) for s in data.train])
     if name == "mean":
         return np.full(len(data.test), values.mean()), {}
-    numbers = [[s["atomic_numbers"] for s in part] for part in (data.train, data.test)]
+    numbers = [[np.asarray(s["atomic_numbers"]) for s in part] for part in (data.train, data.test)]
     return linear_composition(numbers[0], values, numbers[1], data.task.reduction == "sum"), {}
 
 
-def run_all(run, names=None, tasks=None) -> pd.DataFrame:
-    """All baselines that apply to the tasks of a workbook run; the table of what is there.
+def linear_composition(train_numbers: list, values: np.ndarray, test_numbers: list, extensive: bool) -> np.ndarray:
+    """Ridge regression on element counts (``extensive``: the label grows with size) or fractions; (S_test,), unit of y.
 
-    MACE is left out, and said so, where it is not installed or the arm whose time it gets has not been run.
+    train_numbers, test_numbers: atomic numbers of each structure; values (S_train,).
     """
-    for name in names or ():
-        if name not in NAMES:
-            raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
+    train, test = element_counts(train_numbers), element_counts(test_numbers)
+    if not extensive:
+        train, test = (counts / counts.sum(axis=1, keepdims=True) for counts in (train, test))
+    return RidgeCV(STRENGTHS).fit(train, values).predict(test)
+
+
+def run_all(run, names=None) -> list[Outcome]:
+    """All baselines that apply to the tasks of a workbook run; what became of each, failed ones with ``error``.
+
+    Failures are said and kept for ``reproduce`` (``pool.report``); RuntimeError when all fail. MACE is left out, and said
+    so, where it is not installed or the arm whose time it gets has not been run.
+    """
+    names = names or NAMES
+    for name in names:
+        _check(name)
     jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
-            for task in tasks or run.tasks for name in names or NAMES if applies(name, task) and _can(run, name, task)]
-    wanted = [task for task in tasks or run.tasks if applies("mace", task)] if "mace" in (names or NAMES) else []
+            for task in run.tasks for name in names if applies(name, task) and _can(run, name, task)]
+    wanted = [task for task in run.tasks if "mace" in names and applies("mace", task)]
     if not mace.available() and not all(record_path(run.results_dir, task, "mace").is_file() for task in wanted):
         print(INSTALL + " to have it beside the arms on rMD17")
-    report(run.results_dir, run_jobs(jobs, run.profile.workers, "baselines"), "baseline")
-    return baseline_table(run.results_dir)
+    outcomes = run_jobs(jobs, run.profile.workers, "baselines")
+    report(run.results_dir, outcomes, "baseline")
+    return outcomes
+
+
+def _check(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
 
 
 def _can(run, name: str, task: str) -> bool:
-    from jmp_lib.data.published import why_not
-
     fold = run.profile.folds_of(task)[0]
     if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold, thorough=True):
         return False
     needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
     return name != "mace" or (mace.available() and needed.is_file())
-
-
-def baseline_table(results_dir: str | Path) -> pd.DataFrame:
-    """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where nothing is trained)."""
-    rows = [records.read_record(path) for path in sorted((Path(results_dir) / "records" / "baselines").glob("*.json"))]
-    columns = ["task", "baseline", "value", "unit", "updates", "seconds"]
-    return pd.DataFrame([{"baseline": r["arm"], **{c: r.get(c) for c in columns if c != "baseline"}} for r in rows],
-                        columns=columns)
