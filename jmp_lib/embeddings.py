@@ -10,7 +10,7 @@ import torch
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from jmp_lib.graphs import build_graphs, collate
+from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.results.views import domain_of
 
 # mini set -> the graph settings that it was (pre-)trained with
@@ -18,7 +18,7 @@ GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x
 
 
 @torch.no_grad()
-def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, np.ndarray]:
+def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndarray]:
     """Embeddings of ``sets`` {set: structures}: one point per structure and element.
 
     Returns points (columns set, domain, structure, element, formula) and the mean final node
@@ -26,13 +26,10 @@ def embed_sets(run, model, sets: dict[str, list[dict]]) -> tuple[pd.DataFrame, n
     """
     rows, vectors = [], []
     for name, structures in sets.items():
-        config = run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])]
+        add_graphs = AddGraphs(run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])], max_mb=0)
         for structure in structures:
-            geometry = {k: np.asarray(structure[k]) for k in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")}
-            numbers = geometry["atomic_numbers"]
-            nodes = model.embed(collate([{**geometry, "graphs": build_graphs(geometry, config)}])).numpy()
-            symbols = [chemical_symbols[number] for number in numbers]
-            formula = str(Formula.from_list(symbols).convert("hill"))
+            numbers, nodes = np.asarray(structure["atomic_numbers"]), model.embed(collate([add_graphs(structure)])).numpy()
+            formula = str(Formula.from_list([chemical_symbols[number] for number in numbers]).convert("hill"))
             for number in np.unique(numbers):
                 rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
                              "element": chemical_symbols[number], "formula": formula})
@@ -89,7 +86,7 @@ class Embeddings(NamedTuple):
 
 def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu",
           check_elements: bool = True) -> Embeddings:
-    """Final node embeddings of ``ase.Atoms``, pymatgen objects or structure dicts, in order.
+    """Final node embeddings of ``ase.Atoms``, pymatgen objects or structures, in order.
 
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
     Raises ``ValueError`` naming the structure that the network cannot take.

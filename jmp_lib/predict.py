@@ -17,15 +17,14 @@ from ase.data import chemical_symbols
 from tqdm.auto import tqdm
 
 from jmp_lib import records
-from jmp_lib.data.atoms import read_atoms, to_atoms
 from jmp_lib.data.check_structure import check_structure
-from jmp_lib.data.exchange import from_ase
+from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
 from jmp_lib.files import write_atomically
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
-from jmp_lib.train.batches import GEOMETRY, choose_device
+from jmp_lib.train.batches import choose_device
 from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
@@ -88,8 +87,15 @@ class Predictor:
         return {name: known[name] for name in self.names}
 
     def prepare(self, structure, where: str) -> dict:
-        """Geometry of ``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc."""
-        item = {key: np.asarray(structure[key]) for key in GEOMETRY if key != "id"}
+        """Geometry of ``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc.
+
+        structure: one of this workbook, or any ``Data`` with pos and z; without pbc or cell it is a molecule, tags are 2.
+        """
+        item = {"pos": structure["pos"], "atomic_numbers": structure["atomic_numbers" if "atomic_numbers" in structure else "z"],
+                "cell": structure["cell"].reshape(3, 3) if "cell" in structure else np.zeros((3, 3)),
+                "pbc": structure["pbc"].reshape(3) if "pbc" in structure else np.zeros(3, bool),
+                "tags": structure["tags"] if "tags" in structure else np.full(len(structure["pos"]), 2)}
+        item = {key: np.asarray(value) for key, value in item.items()}
         check_structure(item, where)
         strange = sorted(set(np.asarray(item["atomic_numbers"]).tolist()) - set(self.elements or range(1, 121)))
         if strange:

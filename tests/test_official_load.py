@@ -121,7 +121,7 @@ def test_missing_and_damaged_files(pretrained, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         jmp_lib.load(tmp_path)
     (tmp_path / "model.json").write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="model.json cannot be read"):
         jmp_lib.load(tmp_path)
 
 

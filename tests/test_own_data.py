@@ -81,7 +81,7 @@ def test_bad_labels(tmp_path, change, keys, units, words):
 def test_bad_files(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"x")
     (tmp_path / "a.foo").write_text("nothing\n")
-    for name, words in (("a.pkl", "files are not read"), ("a.foo", "cannot be read as structures")):
+    for name, words in (("a.pkl", "files are not read"), ("a.foo", "a.foo cannot be read .*known are extended XYZ")):
         with pytest.raises(ValueError, match=words):
             read_own(tmp_path / name, ["gap"], ["eV"])
     with pytest.raises(FileNotFoundError, match="is missing"):
@@ -91,6 +91,13 @@ def test_bad_files(tmp_path):
     pd.DataFrame({"file": ["y"], "gap": [1.0]}).to_csv(tmp_path / "l.csv", index=False)
     with pytest.raises(ValueError, match="rows name no file"):
         read_own(tmp_path / "folder", ["gap"], ["eV"], labels_csv=tmp_path / "l.csv")
+
+
+def test_a_blank_line_does_not_end_a_file(tmp_path):
+    write(tmp_path / "a.extxyz", waters())
+    text = (tmp_path / "a.extxyz").read_text()
+    (tmp_path / "a.extxyz").write_text(f"{text}\n{text}")
+    assert len(read_own(tmp_path / "a.extxyz", ["gap"], ["eV"]).structures) == 40
 
 
 def test_splits_keep_copies_and_groups_together(tmp_path):

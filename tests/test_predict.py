@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
+from torch_geometric.data import Data
 
 import jmp_lib
 from jmp_lib.__main__ import main
@@ -59,6 +61,13 @@ def test_a_bad_structure_is_named_and_nothing_is_written(tmp_path, frames, capsy
     assert main(["predict", str(model), str(source), "-o", str(tmp_path / "out.extxyz")]) == 2
     assert "structure 5: atom 0 (H) has no other atom" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+def test_any_data_of_torch_geometric_is_a_structure(tmp_path, frames):
+    model = finetuned(tmp_path, periodic=False)
+    foreign = [Data(pos=torch.tensor(a.positions, dtype=torch.float32), z=torch.tensor(a.numbers)) for a in frames]
+    for one, other in zip(jmp_lib.predictions(model, frames), jmp_lib.predictions(model, foreign), strict=True):
+        assert one["energy"] == other["energy"]
 
 
 def test_embeddings_have_a_row_per_atom(tmp_path, frames):

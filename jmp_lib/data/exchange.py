@@ -1,6 +1,7 @@
-"""Structures to and from ``ase.Atoms``, extended XYZ (plain, ``.xz``, ``.gz``) and ASE databases, one after the other.
+"""Structures to and from ``ase.Atoms``, extended XYZ (plain, ``.xz``, ``.gz``) and ASE databases, one after the other;
+other files that ASE reads and pymatgen objects as ``ase.Atoms``.
 
-Units are eV, Å, eV/Å on both sides. Scalar targets and texts (``sid``, ``group``) travel in ``info``.
+Units are eV, Å, eV/Å on both sides. Scalar targets and texts (``sid``, ``group``) travel in ``info``. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from jmp_lib.data.formats import opened
 from jmp_lib.files import replacing, write_atomically
 
 _ARRAYS = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces"}
+_REFUSED = (".pkl", ".pickle", ".npy", ".pt", ".traj")
+_KNOWN = "known are extended XYZ, ASE databases, CIF and POSCAR"
 _OPENERS = {".xz": (lzma.open, "an xz file", b"\xfd7zXZ"), ".gz": (gzip.open, "a gzip file", b"\x1f\x8b")}
 
 
@@ -71,13 +74,45 @@ def write_extxyz(path: str | Path, structures: Iterable[dict]) -> int:
 
 def read_ase_db(path: str | Path) -> Iterator[dict]:
     """Structures of an ASE database; ``FileNotFoundError`` or ``ValueError``, one sentence."""
+    yield from (from_ase(atoms, number) for number, atoms in enumerate(_rows_of(path, mend="get it again")))
+
+
+def _rows_of(path: str | Path, *, mend: str) -> Iterator[Atoms]:
     from ase.db import connect
 
-    with opened(path, "an ASE database (.db)", b"SQLite format 3\0", mend="get it again"):
-        for number, row in enumerate(connect(path, use_lock_file=False).select(sort="id")):
+    with opened(path, "an ASE database (.db)", b"SQLite format 3\0", mend=mend):
+        for row in connect(path, use_lock_file=False).select(sort="id"):
             atoms = row.toatoms()
             atoms.info.update(row.key_value_pairs | (json.loads(row.data["jmp"]) if "jmp" in row.data else {}))
-            yield from_ase(atoms, number)
+            yield atoms
+
+
+def read_atoms(path: Path) -> list[Atoms]:
+    """Every frame of a file: extended XYZ, an ASE database (key-value pairs in ``info``), CIF, POSCAR, what else ASE reads.
+
+    Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file.
+    """
+    if path.suffix.lower() in _REFUSED:
+        raise ValueError(f"{path}: {path.suffix} files are not read (they may run code or lack meaning); write extended XYZ "
+                         "with ase.io.write('mine.extxyz', frames)")
+    if {".xyz", ".extxyz"} & {suffix.lower() for suffix in path.suffixes}:
+        frames = list(read_frames(path, mend=_KNOWN))
+    elif path.suffix.lower() == ".db":
+        frames = list(_rows_of(path, mend=_KNOWN))
+    else:
+        from ase.io import read
+
+        vasp = path.suffix.lower() in (".poscar", ".vasp") or is_poscar(path)
+        with opened(path, "a file of structures", mend=_KNOWN):
+            frames = read(path, index=":", format="vasp" if vasp else None)
+    if not frames:
+        raise ValueError(f"{path} holds no structure; {_KNOWN}")
+    return frames
+
+
+def is_poscar(path: Path) -> bool:
+    """Whether the name says that this is a POSCAR or CONTCAR, which have no ending."""
+    return path.name.upper().startswith(("POSCAR", "CONTCAR"))
 
 
 def write_ase_db(path: str | Path, structures: Iterable[dict]) -> int:
@@ -112,6 +147,23 @@ def to_ase(structure: dict) -> Atoms:
         atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info.update(_extra(structure))
     return atoms
+
+
+def to_atoms(item, where: str) -> Atoms:
+    """A copy of an ``ase.Atoms`` (with its results), or the Atoms of a pymatgen Structure or Molecule; else ``ValueError``."""
+    if isinstance(item, Atoms):
+        made = item.copy()
+        if item.calc is not None:
+            from ase.calculators.singlepoint import SinglePointCalculator
+
+            made.calc = SinglePointCalculator(made, **item.calc.results)
+        return made
+    if hasattr(item, "sites") and hasattr(item, "composition"):
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        made = AseAtomsAdaptor.get_atoms(item)
+        return Atoms(made.numbers, made.positions, cell=made.cell, pbc=made.pbc)
+    raise ValueError(f"{where} is a {type(item).__name__}, not an ase.Atoms or a pymatgen structure")
 
 
 def from_ase(atoms: Atoms, number: int = 0) -> dict:

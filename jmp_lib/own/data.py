@@ -17,10 +17,9 @@ import pandas as pd
 from ase import Atoms
 from ase import units as ase_units
 
-from jmp_lib.data.atoms import is_poscar, read_atoms, to_atoms
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.exchange import from_ase
+from jmp_lib.data.exchange import from_ase, is_poscar, read_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
 
 FEWEST = 10  # structures: below this there is nothing to split

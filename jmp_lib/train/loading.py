@@ -21,9 +21,8 @@ from pathlib import Path
 
 import torch
 from ase.data import atomic_masses
-from filelock import FileLock
 
-from jmp_lib.files import file_sha256, write_json
+from jmp_lib.files import file_sha256, locked, reading, write_json
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import DIRECT_FORCES, ENERGY, GRADIENT_FORCES, SpatialExtentHead
 from jmp_lib.official.importing import official_folder
@@ -68,13 +67,8 @@ def weights_path(name: str | Path) -> Path:
 def read_info(path: Path) -> dict:
     """The JSON beside a weights file, with its kind and backbone checked."""
     file = path.with_suffix(".json")
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; it says which network {path.name} belongs to: give a folder with "
-                                "model.json and model.safetensors, as pre-training, fine-tuning and import write them")
-    try:
+    with reading(file, "give a folder with model.json and model.safetensors, as pre-training, fine-tuning and import write it"):
         info = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{file} is not JSON; write the folder again with the command that made it") from None
     if not isinstance(info, dict) or info.get("kind") not in KINDS or not isinstance(info.get("backbone"), dict):
         raise ValueError(f"{file} does not describe a network (kind pretrain or finetune, and backbone); write the "
                          "folder again with the command that made it")
@@ -151,9 +145,8 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
 
 def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
     """Link or copy the weights and their JSON into ``folder``; the file entry of the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
     target, wanted = folder / "model.safetensors", file_sha256(source)
-    with FileLock(folder / "lock"):
+    with locked(folder / "lock"):
         if not target.exists() or file_sha256(target) != wanted:
             temporary = folder / f"model.{os.getpid()}.tmp"
             try:
