@@ -6,8 +6,7 @@ import torch
 from structures import random_molecule, skewed_crystal, slab
 
 from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate, indices
-from jmp_lib.graphs.build import a2a_edges, derive_graphs, drop_edges
-from jmp_lib.graphs.lookup import EdgeLookup
+from jmp_lib.graphs.build import a2a_edges, cut_graphs, drop_edges
 from jmp_lib.graphs.neighbors import find_neighbors, nearest_per_target
 
 CONFIG = GraphConfig(6.0, 8, True)
@@ -97,18 +96,6 @@ def test_looking_up_quadruplets_in_portions_changes_nothing(monkeypatch):
     assert whole["quad_same"].size and all(np.array_equal(whole[key], portions[key]) for key in whole)
 
 
-def test_lookup_finds_all_edges_and_only_them():
-    rng = np.random.default_rng(0)
-    codes = np.unique(rng.integers(-(10**15), 10**15, 5000))
-    rng.shuffle(codes)
-    lookup = EdgeLookup(codes)
-    assert lookup._displaced.size > 0, "the test should meet places that two edges share"
-    where = {int(code): number for number, code in enumerate(codes)}
-    queries = np.concatenate([codes, codes + 1, rng.integers(-(10**15), 10**15, 5000)])
-    assert lookup.find(queries).tolist() == [where.get(int(code), -1) for code in queries]
-    assert EdgeLookup(codes[:0]).find(codes[:3]).tolist() == [-1, -1, -1]
-
-
 @pytest.mark.parametrize("limits", [[3] * 40, [0, 1, 5, 200] * 10])
 def test_nearest_keeps_the_first_of_equal_distances(limits):
     rng = np.random.default_rng(1)
@@ -146,7 +133,7 @@ def test_atoms_hundreds_of_cells_away_keep_their_neighbours():
     near, far = (a2a_edges(s, GraphConfig(6.0, 30)) for s in (structure, moved))
     assert near[0].shape == far[0].shape
     assert np.abs(far[1]).max() >= 300
-    assert derive_graphs(moved, far, CONFIG)["main_edge_index"].shape[1] > 0
+    assert cut_graphs([moved], [far], [CONFIG])["main_edge_index"].shape[1] > 0
 
 
 def test_a_lone_atom_beside_a_molecule_has_no_edges_and_does_no_harm():

@@ -7,7 +7,7 @@ import pytest
 from structures import methanol, random_molecule, skewed_crystal, slab
 
 from jmp_lib.graphs import GraphConfig, build_graphs
-from jmp_lib.graphs.build import a2a_edges, derive_graphs
+from jmp_lib.graphs.build import a2a_edges, cut_graphs
 from jmp_lib.graphs.indices import count_members
 from jmp_lib.graphs.neighbors import find_neighbors, rank_in_group
 
@@ -70,7 +70,7 @@ def test_subgraphs_keep_the_nearest_of_every_target(make, periodic):
     structure = make()
     config = GraphConfig(5.0, 6, periodic)
     candidates = a2a_edges(structure, config)
-    graphs = derive_graphs(structure, candidates, config)
+    graphs = cut_graphs([structure], [candidates], [config])
     (_, target), _, squared = candidates
     for name, limit in (("a2ee2a", 4), ("qint", 1)):
         kept = edge_set(graphs[f"{name}_edge_index"], graphs[f"{name}_offset"])

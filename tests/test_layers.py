@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from jmp_lib.model import layers, recompute, residual
-from jmp_lib.model.layers import scaled_silu
-from jmp_lib.model.recompute import formed_again, only_positions
+from jmp_lib.model import fast_grad, layers
+from jmp_lib.model.fast_grad import formed_again, only_positions, scaled_silu
 
 
 def test_activation_first_and_second_derivatives():
@@ -24,32 +23,32 @@ def _of_a_gradient(function, source, weights):
 
 def _chain(count=3, width=6):
     torch.manual_seed(0)
-    chain = residual.residuals(count, width).double()
-    return chain, torch.randn(4, width, dtype=torch.float64, requires_grad=True), [w for one in chain for w in one.weights()]
+    chain = layers.residuals(count, width).double()
+    return chain, torch.randn(4, width, dtype=torch.float64, requires_grad=True), [w for one in chain for w in one.parameters()]
 
 
 def test_a_chain_of_residuals_is_the_residuals_one_by_one():
     chain, x, weights = _chain()
-    joined, plain = residual.apply_all(chain, x), residual.plain_residuals(x, *weights)[0]
+    joined, plain = layers.apply_all(chain, x), fast_grad.plain_residuals(x, *weights)[0]
     assert joined.grad_fn.name().startswith("_Residuals")
     torch.testing.assert_close(joined, plain, rtol=1e-12, atol=1e-12)
     once = [torch.autograd.grad(y.sin().sum(), (x, *weights)) for y in (joined, plain)]
-    both = [_of_a_gradient(f, x, weights) for f in (lambda y: residual.apply_all(chain, y),
-                                                    lambda y: residual.plain_residuals(y, *weights)[0])]  # fmt: skip
+    both = [_of_a_gradient(f, x, weights) for f in (lambda y: layers.apply_all(chain, y),
+                                                    lambda y: fast_grad.plain_residuals(y, *weights)[0])]  # fmt: skip
     for one, other in [*zip(*once, strict=True), *zip(*both, strict=True)]:
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
 def test_derivatives_of_residuals_by_finite_differences():
     _, x, weights = _chain(2)
-    joined = lambda *tensors: residual._Residuals.apply(*tensors)[0]  # noqa: E731
+    joined = lambda *tensors: fast_grad._Residuals.apply(*tensors)[0]  # noqa: E731
     assert gradcheck(joined, (x, *weights)) and gradgradcheck(joined, (x, *weights))
 
 
 def test_second_derivatives_that_are_differentiated_again_come_from_the_plain_form_and_third_ones_are_refused():
     chain, x, weights = _chain(2)
     found = []
-    for form in (lambda y: residual.apply_all(chain, y), lambda y: residual.plain_residuals(y, *weights)[0]):
+    for form in (lambda y: layers.apply_all(chain, y), lambda y: fast_grad.plain_residuals(y, *weights)[0]):
         with only_positions():
             force = torch.autograd.grad(form(x).sin().sum(), x, create_graph=True)[0]
         found.append(torch.autograd.grad(force.square().sum(), (x, *weights), create_graph=True))
@@ -69,7 +68,7 @@ def test_residuals_keep_two_arrays_each_and_two_more_for_gradient_forces():
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        y = residual.apply_all(chain, x)
+        y = layers.apply_all(chain, x)
         assert len(kept) == 1 + 2 * len(chain)
         gradient = torch.ones_like(y)
         with only_positions():
@@ -78,7 +77,7 @@ def test_residuals_keep_two_arrays_each_and_two_more_for_gradient_forces():
 
 
 def _weigh(x, rad, radial, down, gather):
-    return layers.scaled_silu((layers.scaled_silu(x).index_select(0, gather) * (rad @ radial.t())) @ down.t())
+    return scaled_silu((scaled_silu(x).index_select(0, gather) * (rad @ radial.t())) @ down.t())
 
 
 def _weigh_inputs(dtype=torch.float64):
@@ -91,7 +90,7 @@ def test_what_is_formed_again_has_the_same_derivatives(monkeypatch):
     """First and second derivatives by finite differences, and the first equal to those of the plain form to the bit."""
     inputs = _weigh_inputs()
     plain = torch.autograd.grad(_weigh(*inputs).square().sum(), inputs[:-1])
-    monkeypatch.setattr(recompute, "LARGE", 0)
+    monkeypatch.setattr(fast_grad, "LARGE", 0)
     again = lambda *tensors: formed_again(_weigh, 1, *tensors)  # noqa: E731
     assert type(again(*inputs).grad_fn).__name__ == "_FormedAgainBackward"
     assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(again(*inputs).square().sum(), inputs[:-1]), plain))
@@ -107,7 +106,7 @@ def test_gradient_forces_through_what_is_formed_again(monkeypatch):
         return lambda s: form(x * s.sum(), rad * s.unsqueeze(1), radial, down, gather)
 
     plain = _of_a_gradient(network(_weigh), source, (x, rad, radial, down))
-    monkeypatch.setattr(recompute, "LARGE", 0)
+    monkeypatch.setattr(fast_grad, "LARGE", 0)
     again = _of_a_gradient(network(lambda *tensors: formed_again(_weigh, 1, *tensors)), source, (x, rad, radial, down))
     for one, other in zip(again, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
@@ -116,12 +115,12 @@ def test_gradient_forces_through_what_is_formed_again(monkeypatch):
 
 def test_small_arrays_are_not_formed_again():
     inputs = _weigh_inputs()
-    names = [type(formed_again(_weigh, elements, *inputs).grad_fn).__name__ for elements in (recompute.LARGE - 1, recompute.LARGE)]
+    names = [type(formed_again(_weigh, elements, *inputs).grad_fn).__name__ for elements in (fast_grad.LARGE - 1, fast_grad.LARGE)]
     assert names[0] != "_FormedAgainBackward" == names[1]
 
 
 def test_what_is_formed_again_keeps_its_inputs_alone(monkeypatch):
-    monkeypatch.setattr(recompute, "LARGE", 0)
+    monkeypatch.setattr(fast_grad, "LARGE", 0)
     inputs, kept = _weigh_inputs(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         formed_again(_weigh, 1, *inputs)

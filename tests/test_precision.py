@@ -10,7 +10,7 @@ from structures import methanol, random_molecule, slab
 from test_model import CRYSTAL, MOLECULE, NARROW, batch_of
 
 from jmp_lib.graphs import build_graphs, collate
-from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, fit_scale_factors, models, recompute
+from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, fast_grad, fit_scale_factors, models
 
 HEADS = {
     "sum": [HeadSpec("y", "scalar", "sum")],
@@ -91,7 +91,7 @@ def test_a_few_steps_lower_the_loss(kind, dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_large_arrays_and_own_heads_in_mixed_precision(dtype, monkeypatch):
     """As on a batch so large that intermediate arrays are not kept, with structures of two pre-training sets."""
-    monkeypatch.setattr(recompute, "LARGE", 0)
+    monkeypatch.setattr(fast_grad, "LARGE", 0)
     items = [{**s, "graphs": build_graphs(s, config)} for s, config in ((random_molecule(), MOLECULE), (slab(), CRYSTAL))]
     batch = {**collate(items), "dataset_index": torch.tensor([2, 0])}
     model = a_model("pre-training", batch)

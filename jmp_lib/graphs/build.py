@@ -11,7 +11,7 @@ the model from the positions, so the same graphs serve direct and gradient force
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ class GraphConfig:
 
 
 def build_graphs(
-    structure: dict,
+    structure: Mapping,
     config: GraphConfig,
     *,
     edge_dropout: float = 0.0,
@@ -56,7 +56,7 @@ def build_graphs(
     """Connectivity of one structure.
 
     Args:
-        structure: dict with pos (N, 3) Å, cell (3, 3), pbc (3,), tags (N,).
+        structure: pos (N, 3) Å, cell (3, 3) Å, pbc (3,), tags (N,), arrays or tensors; a dict or a ``Data``.
         edge_dropout: probability with which every directed a2a edge is removed before the other
             graphs are cut from it (pre-training only); ``rng`` draws.
 
@@ -67,11 +67,11 @@ def build_graphs(
     Raises:
         ValueError: the structure has no edge at all.
     """
-    candidates = a2a_edges(structure, config)
-    return derive_graphs(structure, candidates, config, edge_dropout=edge_dropout, rng=rng)
+    edges = a2a_edges(structure, config)
+    return cut_graphs([structure], [drop_edges(edges, edge_dropout, rng) if edge_dropout else edges], [config])
 
 
-def a2a_edges(structure: dict, config: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def a2a_edges(structure: Mapping, config: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The atom-atom graph: (edge_index, offset, squared distance), limited per target."""
     pos, cell, pbc = (np.asarray(structure[key]) for key in ("pos", "cell", "pbc"))
     if len(pos) == 0:
@@ -95,14 +95,9 @@ def drop_edges(candidates, share: float, rng: np.random.Generator):
     return (edge_index.take(kept, axis=1), offset.take(kept, axis=0), squared.take(kept)) if kept.size else candidates
 
 
-def derive_graphs(structure, candidates, config, *, edge_dropout=0.0, rng=None) -> dict[str, np.ndarray]:
-    """Edge dropout, the three subgraphs, symmetrisation and index sets (steps 2-4 of section 2.3)."""
-    edges = drop_edges(candidates, edge_dropout, rng) if edge_dropout > 0 else candidates
-    return cut_graphs([structure], [edges], [config])
-
-
-def cut_graphs(structures: Sequence[dict], candidates: Sequence[tuple], configs: Sequence[GraphConfig]) -> dict:
-    """The arrays of ``build_graphs`` for structures whose atoms are numbered on, in one pass over all edges.
+def cut_graphs(structures: Sequence[Mapping], candidates: Sequence[tuple], configs: Sequence[GraphConfig]) -> dict:
+    """The arrays of ``build_graphs`` for structures whose atoms are numbered on, in one pass over all edges: the three
+    subgraphs, symmetrisation and index sets (steps 3 and 4 of section 2.3).
 
     ``candidates``: for each structure the edges that ``a2a_edges`` found, or those that dropout left.
     """

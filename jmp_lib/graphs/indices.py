@@ -15,9 +15,9 @@ spec; the sums themselves are in ``jmp_lib.model.interactions``).
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from .lookup import EdgeCodes, EdgeLookup
-from .neighbors import order_by_group, rank_in_group, rank_in_sorted
+from .neighbors import LARGEST_CODE, order_by_group, rank_in_group, rank_in_sorted
 
 AT_ONCE = 2000  # qint edges whose q-out are looked up together: arrays that stay in the processor's cache
 
@@ -74,17 +74,17 @@ def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.nda
     # sum belong to p and to j. Where c is b itself (no quadruplet) this is an atom on itself: never an edge.
     of_p = codes.edge(np.int64(0), q[0], -q_image)
     of_j = codes.edge(main[0], np.int64(0), main_image)
-    lookup = EdgeLookup(codes.edge(main[0], main[1], main_image))
+    edge_of = pd.Index(codes.edge(main[0], main[1], main_image)).get_indexer  # codes -> edges, -1: there is none
     queries = [codes.edge(ae[0], ae[1], codes.image(ae_o)), codes.edge(q[1], q[0], -q_image),
                codes.edge(q[0], q[1], q_image)]  # fmt: skip
-    found = lookup.find(np.concatenate(queries))
+    found = edge_of(np.concatenate(queries))
     ae_main, back, same = np.split(found, np.cumsum([len(x) for x in queries[:-1]]))
 
     quads = []
     for first in range(0, max(q.shape[1], 1), AT_ONCE):
         p, j = _pairs(q[1, first : first + AT_ONCE], by_target, degree)
         p += first
-        at, i = _present(lookup.find(of_p.take(p) + of_j.take(j)))
+        at, i = _present(edge_of(of_p.take(p) + of_j.take(j)))
         quads.append(np.stack([p.take(at), j.take(at), i]))
     return {
         "ae_same": np.stack(_present(ae_main)[::-1]),
@@ -98,6 +98,35 @@ def _present(edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which queries were found, and the edges of those."""
     at = np.flatnonzero(edge >= 0)
     return at, edge[at].astype(np.int64)
+
+
+class EdgeCodes:
+    """Numbers of edges: ``(target·N + source)·images + image``, with image numbers that add like offsets.
+
+    ``offsets``: all arrays (E, 3) whose edges get numbers. Sums and differences of two of their offsets have
+    numbers of their own too.
+    """
+
+    def __init__(self, natoms: int, offsets: list[np.ndarray]):
+        reach = np.max([np.abs(o).max(axis=0, initial=0) for o in offsets], axis=0)
+        spans = [4 * int(r) + 1 for r in reach]
+        self.natoms, self.images = natoms, spans[0] * spans[1] * spans[2]
+        self.strides = (spans[1] * spans[2], spans[2])
+        if natoms**2 * self.images >= LARGEST_CODE:
+            raise ValueError(
+                f"{natoms} atoms lie in too many cells: wrap the positions into the cell before building graphs"
+            )
+
+    def image(self, offset: np.ndarray) -> np.ndarray:
+        """(E,) number of each offset; image(a ± b) = image(a) ± image(b)."""
+        if self.images == 1:
+            return np.zeros(len(offset), dtype=np.int64)
+        offset = offset.astype(np.int64, copy=False)
+        return offset[:, 0] * self.strides[0] + offset[:, 1] * self.strides[1] + offset[:, 2]
+
+    def edge(self, source: np.ndarray, target: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """(E,) number of each edge."""
+        return (target * self.natoms + source) * self.images + image
 
 
 def image_pairs(edge_index: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:

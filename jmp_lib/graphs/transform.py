@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from .build import GraphConfig, a2a_edges, derive_graphs, drop_edges
+from .build import GraphConfig, a2a_edges, cut_graphs, drop_edges
 
 
 class AddGraphs(BaseTransform):
@@ -66,7 +66,7 @@ class AddGraphs(BaseTransform):
         found = self._kept.pop(key, None)
         if found is None:
             edges = a2a_edges(structure, self.config)
-            found = _compact(edges if self.edge_dropout else derive_graphs(structure, edges, self.config))
+            found = _compact(edges if self.edge_dropout else cut_graphs([structure], [edges], [self.config]))
             self.bytes += _size(found)
         self._kept[key] = found
         while self._kept and self.bytes > self.max_bytes:

@@ -1,6 +1,6 @@
 """The GemNet-OC network of JMP: bases -> interaction blocks -> backbone -> heads."""
 
-from .backbone import Backbone
+from .blocks import Backbone
 from .config import BackboneConfig
 from .heads import HeadSpec
 from .models import FinetuneModel, PretrainModel, load_backbone

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import BackboneConfig
+from .fast_grad import scaled_silu
 from .geometry import (
     azimuth_harmonics,
     cosine_expansion,
@@ -28,7 +29,7 @@ from .geometry import (
     legendre,
     pad,
 )
-from .layers import Dense, scaled_silu, standardized_orthogonal_, sum_at
+from .layers import Dense, standardized_orthogonal_, sum_at
 
 
 class GaussianBasis(nn.Module):

@@ -1,12 +1,14 @@
-"""Interaction block, atom update and output block (sections 6 and 7 of the specification)."""
+"""Interaction block, output block and the backbone that they make up (sections 6 and 7 of the specification)."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bases import EdgeEmbedding, Kernels
+from .bases import Bases, EdgeEmbedding, Kernels
 from .config import BackboneConfig
+from .fast_grad import INV_SQRT_2, formed_again
 from .interactions import (
     AtomEdgeInteraction,
     AtomInteraction,
@@ -14,9 +16,7 @@ from .interactions import (
     QuadrupletInteraction,
     TripletInteraction,
 )
-from .layers import INV_SQRT_2, INV_SQRT_3, Dense, Scale, sum_at
-from .recompute import formed_again
-from .residual import Residual, apply_all, residuals
+from .layers import INV_SQRT_3, Dense, Residual, Scale, apply_all, residuals, sum_at
 
 
 def atom_layers(c: BackboneConfig) -> nn.ModuleList:
@@ -110,3 +110,59 @@ class OutputBlock(AtomUpdate):
             return y, None
         x = apply_all(self.seq_forces, m)
         return y, self.scale_rbf_F(self.weigh(x, rad, self.dense_rbf_F), reference=lambda: (x, None))
+
+
+class OutputMLP(nn.Module):
+    """Concatenated output blocks -> one embedding."""
+
+    def __init__(self, width: int, num_inputs: int, num_layers: int):
+        super().__init__()
+        self.out_mlp = nn.Sequential(Dense(width * num_inputs, width, True), *residuals(num_layers, width))
+
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        return apply_all(self.out_mlp, torch.cat(parts, dim=-1))
+
+
+class Backbone(nn.Module):
+    """B interaction blocks with an output block before the first and after each."""
+
+    def __init__(self, config: BackboneConfig, edge_dropout: float = 0.0):
+        super().__init__()
+        self.config = config
+        self.edge_dropout = edge_dropout
+        self.bases = Bases(config)
+        self.int_blocks = nn.ModuleList(InteractionBlock(config) for _ in range(config.num_blocks))
+        self.out_blocks = nn.ModuleList(OutputBlock(config) for _ in range(config.num_blocks + 1))
+        num_inputs, num_layers = config.num_blocks + 1, config.num_global_out_layers
+        self.out_mlp_E = OutputMLP(config.emb_size_atom, num_inputs, num_layers)
+        if config.direct_forces:
+            self.out_mlp_F = OutputMLP(config.emb_size_edge, num_inputs, num_layers)
+
+    def forward(self, h: Tensor, batch: dict, pos: Tensor | None = None, trace: list | None = None) -> dict:
+        """
+        Args:
+            h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``.
+            pos: (N, 3) positions in Å to differentiate through; default ``batch["pos"]``.
+            trace: a list that receives m⁰ and then (h, m) of every block.
+
+        Returns:
+            h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, and u_main (E, 3)
+            float64 unit vectors of the main graph.
+        """
+        pos = (batch["pos"] if pos is None else pos).double()
+        g_main, u_main, kernels = self.bases(batch, pos)
+        m = self.bases.edge_emb(h, g_main, batch["main_edge_index"])
+        compensation = 1 / (1 - self.edge_dropout) if self.training else 1.0
+        if trace is not None:
+            trace.append(m)
+        atoms, edges = [], []
+        for k, out_block in enumerate(self.out_blocks):
+            if k > 0:
+                h, m = self.int_blocks[k - 1](h, m, kernels, batch)
+                if trace is not None:
+                    trace.append((h, m))
+            atom_part, edge_part = out_block(h, m, kernels.rad_out, batch, compensation)
+            atoms.append(atom_part)
+            edges.append(edge_part)
+        x_f = self.out_mlp_F(edges) if self.config.direct_forces else None
+        return {"h": self.out_mlp_E(atoms), "x_f": x_f, "u_main": u_main}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 # Official fields with the only value that this network implements; they may stand in a configuration.
 FIXED = {
@@ -75,10 +75,6 @@ class BackboneConfig:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"backbone: unknown field {key!r}{hint}")
         return cls(**kept)
-
-    def without_forces(self) -> BackboneConfig:
-        """The same backbone without the force branch (scalar targets, gradient forces)."""
-        return replace(self, direct_forces=False)
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from ase.data import atomic_masses
 from torch import Tensor, nn
+from torch_geometric.utils import scatter
 
-from .layers import full, scaled_silu, sum_at
+from .fast_grad import scaled_silu
+from .layers import full, sum_at
 
 SCALAR, SPATIAL_EXTENT, ENERGY = "scalar", "spatial_extent", "energy"
 GRADIENT_FORCES, DIRECT_FORCES = "gradient_forces", "direct_forces"
@@ -49,23 +51,17 @@ def head_mlp(width: int, bias: bool = True, num_mlps: int = 5, out_features: int
 
 
 def reduce_atoms(x: Tensor, batch: Tensor, num_structures: int, reduction: str) -> Tensor:
-    """(N,) per atom -> (B,) per structure."""
-    if reduction == "max":
-        x = full(x)
-        return x.new_full((num_structures,), -torch.inf).scatter_reduce(0, batch, x, "amax")
-    total = sum_at(batch, x, num_structures)
-    if reduction == "mean":
-        total = total / torch.bincount(batch, minlength=num_structures)
-    return total
+    """(N,) per atom -> (B,) per structure: sum, mean or max."""
+    return scatter(full(x), batch, 0, num_structures, reduction)
 
 
 class ScalarHead(nn.Module):
     """Atom MLP, then sum, mean or max over the atoms of a structure."""
 
-    def __init__(self, width: int, reduction: str, out_features: int = 1):
+    def __init__(self, width: int, reduction: str):
         super().__init__()
         self.reduction = reduction
-        self.out_mlp = head_mlp(width, out_features=out_features)
+        self.out_mlp = head_mlp(width)
 
     def forward(self, h: Tensor, batch: dict) -> Tensor:
         return reduce_atoms(self.out_mlp(h).squeeze(-1), batch["batch"], len(batch["natoms"]), self.reduction)
@@ -79,10 +75,7 @@ class SpatialExtentHead(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(5):
-            layers += [nn.Linear(width, width, bias=False), ScaledSiLU()]
-        self.scalar_mlp = nn.Sequential(*layers, nn.Linear(width, 1, bias=False))
+        self.scalar_mlp = head_mlp(width, bias=False, num_mlps=6)
         self.register_buffer("masses", torch.tensor(atomic_masses, dtype=torch.float32), persistent=False)
 
     def forward(self, h: Tensor, batch: dict) -> Tensor:

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from .bases import Kernels
 from .config import BackboneConfig
+from .fast_grad import INV_SQRT_2, SILU, formed_again, scaled_silu
 from .geometry import pad
-from .layers import INV_SQRT_2, SILU, Dense, Scale, scaled_silu
-from .recompute import formed_again
+from .layers import Dense, Scale
 
 
 class Bilinear(nn.Module):

@@ -1,74 +1,16 @@
-"""Dense layers, fitted scale factors and initialisation (section 5 of the specification)."""
+"""Dense and residual layers, sums, fitted scale factors and initialisation (section 5 of the specification)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-INV_SQRT_2 = 1 / math.sqrt(2)
+from .fast_grad import chain_of_residuals, scaled_silu
+
 INV_SQRT_3 = 1 / math.sqrt(3)
-SILU = 1 / 0.6  # keeps the variance of a standard normal input near one
-
-
-def scaled_silu(x: Tensor, scale: float = SILU) -> Tensor:
-    """σ(x) = SiLU(x) / 0.6, or another multiple where the rest goes into the weights that follow."""
-    return _ScaledSiLU.apply(x, scale)
-
-
-class _ScaledSiLU(torch.autograd.Function):
-    """Keeps x alone; with s the logistic function, silu' = s(1 + x(1 − s)) in one kernel.
-
-    The linear map before is a node of its own: joined with it, the second derivative of a layer would take two
-    more matrix products.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.scale = scale
-        return _times(F.silu(x), scale)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return _ScaledSiLUGradient.apply(ctx.saved_tensors[0], gradient, ctx.scale), None
-
-
-class _ScaledSiLUGradient(torch.autograd.Function):
-    """g σ'(x), whose derivatives are σ' for g and g σ'' for x.
-
-    The framework's own second derivative of SiLU is a chain of a dozen operators that keep their arrays.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, gradient: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, gradient)
-        ctx.scale = scale
-        return _times(silu_backward(gradient, x), scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, gradient = ctx.saved_tensors
-        return _times(silu_curvature(x, gradient, outer), ctx.scale), _times(silu_backward(outer, x), ctx.scale), None
-
-
-silu_backward = torch.ops.aten.silu_backward  # (gradient, x) -> gradient · silu'(x)
-
-
-def _times(x: Tensor, factor: float) -> Tensor:
-    return x if factor == 1 else x.mul_(factor)
-
-
-def silu_curvature(x: Tensor, gradient: Tensor, outer: Tensor) -> Tensor:
-    """gradient · outer · silu''(x), with s the logistic function silu'' = s(1 − s)(2 + x(1 − 2s))."""
-    s = torch.sigmoid(x)
-    curve = torch.addcmul(x, x, s, value=-2).add_(2)
-    return curve.mul_(torch.addcmul(s, s, s, value=-1)).mul_(gradient).mul_(outer)
 
 
 def full(x: Tensor) -> Tensor:
@@ -94,6 +36,32 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
         return scaled_silu(x) if self.activation else x
+
+
+class Residual(nn.Module):
+    """x -> (x + σ(W₁ σ(W₀ x))) / √2."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.dense_mlp = nn.Sequential(Dense(features, features, True), Dense(features, features, True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_all([self], x)
+
+
+def residuals(count: int, features: int) -> nn.ModuleList:
+    return nn.ModuleList(Residual(features) for _ in range(count))
+
+
+def apply_all(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The layers one after the other; the residuals at their end are one node."""
+    weights = []
+    for layer in layers:
+        if isinstance(layer, Residual):
+            weights += [dense.linear.weight for dense in layer.dense_mlp]
+        else:
+            x = layer(x)
+    return chain_of_residuals(x, *weights) if weights else x
 
 
 class Scale(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .backbone import Backbone
 from .bases import shared_gradient_divisors
+from .blocks import Backbone
 from .config import BackboneConfig
+from .fast_grad import only_positions
 from .heads import (
     DIRECT_FORCES,
     ENERGY,
@@ -20,22 +21,27 @@ from .heads import (
     reduce_atoms,
     sum_edge_forces,
 )
-from .recompute import only_positions
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
 
 
-def embed_atoms(table: nn.Embedding, atomic_numbers: Tensor) -> Tensor:
-    """Row Z − 1 of the embedding table for every atom."""
-    if int(atomic_numbers.min()) < 1 or int(atomic_numbers.max()) > table.num_embeddings:
-        raise ValueError(f"atomic numbers must lie between 1 and {table.num_embeddings}")
-    return table(atomic_numbers - 1)
+class Network(nn.Module):
+    """What both models share: an embedding of elements and a backbone. The names of all weights are the published ones."""
 
+    def run_backbone(self, batch: dict, pos: Tensor | None = None) -> dict:
+        """What ``Backbone`` gives, starting from row Z − 1 of the embedding for every atom."""
+        z, table = batch["atomic_numbers"], getattr(self.embedding, "atom_embedding", self.embedding)
+        if int(z.min()) < 1 or int(z.max()) > table.num_embeddings:
+            raise ValueError(f"atomic numbers must lie between 1 and {table.num_embeddings}")
+        return self.backbone(table(z - 1), batch, pos)
 
-class AtomEmbedding(nn.Module):
-    def __init__(self, num_elements: int, width: int):
-        super().__init__()
-        self.atom_embedding = nn.Embedding(num_elements, width)
+    def embed(self, batch: dict) -> Tensor:
+        """(N, A) final node embeddings."""
+        return self.run_backbone(batch)["h"]
+
+    def gradient_divisors(self) -> dict[str, int]:
+        """Of ``shared_gradient_divisors``."""
+        return shared_gradient_divisors(self.config.num_blocks)
 
 
 def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor:
@@ -65,17 +71,8 @@ def rows_of(task: int, mlp: nn.Module, x: Tensor, owner: Tensor | None) -> Tenso
     return values.new_zeros(len(x)).index_copy(0, rows, values)
 
 
-class PretrainHeads(nn.Module):
-    """One energy and one direct-force head per pre-training data set."""
-
-    def __init__(self, c: BackboneConfig, num_tasks: int):
-        super().__init__()
-        self.out_energy = nn.ModuleList(head_mlp(c.emb_size_atom) for _ in range(num_tasks))
-        self.out_forces = nn.ModuleList(head_mlp(c.emb_size_edge) for _ in range(num_tasks))
-
-
-class PretrainModel(nn.Module):
-    """Joint pre-training: every head is evaluated on every structure, the loss picks its own.
+class PretrainModel(Network):
+    """Joint pre-training: an energy and a direct-force head per data set; the loss picks those of each structure.
 
     Outputs are in normalised units (per data set, ``jmp_lib.train.normalise``).
     """
@@ -83,9 +80,11 @@ class PretrainModel(nn.Module):
     def __init__(self, config: BackboneConfig, num_tasks: int = 4, edge_dropout: float = 0.1):
         super().__init__()
         self.config = config
-        self.embedding = AtomEmbedding(config.num_elements, config.emb_size_atom)
+        self.embedding = nn.ModuleDict({"atom_embedding": nn.Embedding(config.num_elements, config.emb_size_atom)})
         self.backbone = Backbone(config, edge_dropout)
-        self.output = PretrainHeads(config, num_tasks)
+        widths = {"out_energy": config.emb_size_atom, "out_forces": config.emb_size_edge}
+        self.output = nn.ModuleDict({name: nn.ModuleList(head_mlp(width) for _ in range(num_tasks))
+                                     for name, width in widths.items()})  # fmt: skip
 
     def forward(self, batch: dict, pos: Tensor | None = None) -> dict[str, Tensor]:
         """-> energy (B, tasks), forces (N, 3, tasks), and the embeddings h (N, A), x_f (E, M).
@@ -93,7 +92,7 @@ class PretrainModel(nn.Module):
         Where the batch says which data set a structure is from (``dataset_index`` (B,)), each head is
         evaluated on its own structures only and is zero elsewhere: the loss reads nothing else.
         """
-        out = self.backbone(embed_atoms(self.embedding.atom_embedding, batch["atomic_numbers"]), batch, pos)
+        out = self.run_backbone(batch, pos)
         h, x_f, index, count = out["h"], out["x_f"], batch["batch"], len(batch["natoms"])
         own_atoms = batch["dataset_index"][index] if "dataset_index" in batch else None
         energy = [reduce_atoms(rows_of(t, mlp, h, own_atoms), index, count, "sum")
@@ -106,29 +105,8 @@ class PretrainModel(nn.Module):
             result["forces"] = torch.stack(forces, -1)
         return result
 
-    def embed(self, batch: dict) -> Tensor:
-        """(N, A) final node embeddings."""
-        return self.backbone(embed_atoms(self.embedding.atom_embedding, batch["atomic_numbers"]), batch)["h"]
 
-    def gradient_divisors(self) -> dict[str, int]:
-        return shared_gradient_divisors(self.config.num_blocks)
-
-
-class NamedHeads(nn.Module):
-    """Heads under the published names ``<group>._module_dict.ft_mlp_<target>``."""
-
-    def __init__(self):
-        super().__init__()
-        self._module_dict = nn.ModuleDict()
-
-    def add(self, target: str, head: nn.Module) -> None:
-        self._module_dict[f"ft_mlp_{target}"] = head
-
-    def __getitem__(self, target: str) -> nn.Module:
-        return self._module_dict[f"ft_mlp_{target}"]
-
-
-class FinetuneModel(nn.Module):
+class FinetuneModel(Network):
     """Backbone with new heads. The force branch exists only if a head uses it."""
 
     def __init__(self, config: BackboneConfig, heads: list[HeadSpec]):
@@ -143,16 +121,17 @@ class FinetuneModel(nn.Module):
         self.gradient_forces = GRADIENT_FORCES in kinds
         self.embedding = nn.Embedding(config.num_elements, config.emb_size_atom)
         self.backbone = Backbone(self.config)
-        self.graph_outputs = NamedHeads()
+        named = nn.ModuleDict()
+        self.graph_outputs = nn.ModuleDict({"_module_dict": named})
         for spec in heads:
             if spec.kind == ENERGY:
                 self.out_energy = head_mlp(config.emb_size_atom, bias=False)
             elif spec.kind == DIRECT_FORCES:
                 self.out_forces = head_mlp(config.emb_size_edge)
             elif spec.kind == SPATIAL_EXTENT:
-                self.graph_outputs.add(spec.name, SpatialExtentHead(config.emb_size_atom))
+                named[f"ft_mlp_{spec.name}"] = SpatialExtentHead(config.emb_size_atom)
             elif spec.kind != GRADIENT_FORCES:
-                self.graph_outputs.add(spec.name, ScalarHead(config.emb_size_atom, spec.reduction))
+                named[f"ft_mlp_{spec.name}"] = ScalarHead(config.emb_size_atom, spec.reduction)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """-> one (B,) tensor per scalar target, forces (N, 3); normalised units."""
@@ -167,7 +146,7 @@ class FinetuneModel(nn.Module):
         return {**result, "forces": -gradient}
 
     def _outputs(self, batch: dict, pos: Tensor) -> dict[str, Tensor]:
-        out = self.backbone(embed_atoms(self.embedding, batch["atomic_numbers"]), batch, pos)
+        out = self.run_backbone(batch, pos)
         result = {}
         for spec in self.specs:
             if spec.kind == ENERGY:
@@ -176,15 +155,8 @@ class FinetuneModel(nn.Module):
             elif spec.kind == DIRECT_FORCES:
                 result["forces"] = sum_edge_forces(self.out_forces(out["x_f"]).squeeze(-1), out["u_main"], batch)
             elif spec.kind != GRADIENT_FORCES:
-                result[spec.name] = self.graph_outputs[spec.name](out["h"], batch)
+                result[spec.name] = self.graph_outputs["_module_dict"][f"ft_mlp_{spec.name}"](out["h"], batch)
         return result
-
-    def embed(self, batch: dict) -> Tensor:
-        """(N, A) final node embeddings."""
-        return self.backbone(embed_atoms(self.embedding, batch["atomic_numbers"]), batch)["h"]
-
-    def gradient_divisors(self) -> dict[str, int]:
-        return shared_gradient_divisors(self.config.num_blocks)
 
 
 def load_backbone(model: FinetuneModel, state: dict[str, Tensor]) -> None:

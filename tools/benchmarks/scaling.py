@@ -15,7 +15,7 @@ import numpy as np
 from ase.build import bulk, molecule
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
-from jmp_lib.graphs.build import a2a_edges, derive_graphs
+from jmp_lib.graphs.build import a2a_edges, cut_graphs
 from tools.benchmarks.graphs import structure_of
 
 HELP = "neighbour search, graphs and index sets from 50 to 20,000 atoms; batching per structure"
@@ -75,10 +75,10 @@ def one_size(structure: dict, config: GraphConfig) -> dict:
     natoms = len(structure["pos"])
     turns = max(5, 5000 // natoms)
     edges, search = best(lambda: a2a_edges(structure, config), turns)
-    graphs, cut = best(lambda: derive_graphs(structure, edges, config), turns)
+    graphs, cut = best(lambda: cut_graphs([structure], [edges], [config]), turns)
     _, batch = best(lambda: collate([{**structure, "graphs": graphs}]), turns)
     tracemalloc.start()
-    derive_graphs(structure, a2a_edges(structure, config), config)
+    cut_graphs([structure], [a2a_edges(structure, config)], [config])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return {"atoms": natoms, "search": search, "graphs": cut, "collate": batch, "total": search + cut + batch,

@@ -1,0 +1,271 @@
+"""Hand-written derivatives: of the activation, of a chain of residuals, and of cheap parts that are formed again.
+
+A step of a published network keeps several hundred arrays with a row for every edge (7 MB each for 8 molecules, 17 MB for
+4 slabs). Here a node keeps what a derivative needs and no more, and second derivatives (training on gradient forces) are
+formulas of their own instead of the framework's chains of operators.
+
+A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> (x + σ(p₁))/√2. Let g be the gradient at its output. Then
+
+    gradient       g₁ = g σ'(p₁)/√2    h = W₁ᵀ g₁    g₀ = h σ'(p₀)     at x:  W₀ᵀ g₀ + g/√2
+    second, for an outer γ at that:  q₀ = W₀ γ       r₀ = q₀ σ'(p₀)    q₁ = W₁ r₀
+               at g:  (γ + q₁ σ'(p₁))/√2        at p₀:  h q₀ σ''(p₀)        at p₁:  g q₁ σ''(p₁)/√2
+
+Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go into the
+weights, which are fewer than the rows. Under autocast, which chooses the precision operator by operator, chains and formed-again
+parts are computed by ordinary operators.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LARGE = 1 << 19  # elements; below, the extra operator calls cost more than the memory is worth
+SILU = 1 / 0.6  # keeps the variance of a standard normal input near one
+INV_SQRT_2 = 1 / math.sqrt(2)
+SKIP = INV_SQRT_2 * SILU
+
+silu_backward = torch.ops.aten.silu_backward  # (gradient, x) -> gradient · silu'(x)
+
+
+def scaled_silu(x: Tensor, scale: float = SILU) -> Tensor:
+    """σ(x) = SiLU(x) / 0.6, or another multiple where the rest goes into the weights that follow."""
+    return _ScaledSiLU.apply(x, scale)
+
+
+class _ScaledSiLU(torch.autograd.Function):
+    """Keeps x alone; with s the logistic function, silu' = s(1 + x(1 − s)) in one kernel.
+
+    The linear map before is a node of its own: joined with it, the second derivative of a layer would take two
+    more matrix products.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.scale = scale
+        return _times(F.silu(x), scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _ScaledSiLUGradient.apply(ctx.saved_tensors[0], gradient, ctx.scale), None
+
+
+class _ScaledSiLUGradient(torch.autograd.Function):
+    """g σ'(x), whose derivatives are σ' for g and g σ'' for x.
+
+    The framework's own second derivative of SiLU is a chain of a dozen operators that keep their arrays.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gradient: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x, gradient)
+        ctx.scale = scale
+        return _times(silu_backward(gradient, x), scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, gradient = ctx.saved_tensors
+        return _times(silu_curvature(x, gradient, outer), ctx.scale), _times(silu_backward(outer, x), ctx.scale), None
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else x.mul_(factor)
+
+
+def silu_curvature(x: Tensor, gradient: Tensor, outer: Tensor) -> Tensor:
+    """gradient · outer · silu''(x), with s the logistic function silu'' = s(1 − s)(2 + x(1 − 2s))."""
+    s = torch.sigmoid(x)
+    curve = torch.addcmul(x, x, s, value=-2).add_(2)
+    return curve.mul_(torch.addcmul(s, s, s, value=-1)).mul_(gradient).mul_(outer)
+
+
+class _OnlyPositions:
+    """Active while energies are differentiated with respect to positions, when no weight needs a gradient.
+
+    PyTorch's own operators are told so; a hand-written node is asked for the gradients of all its inputs.
+    """
+
+    active = False
+
+    @contextmanager
+    def __call__(self):
+        before, self.active = self.active, True
+        try:
+            yield
+        finally:
+            self.active = before
+
+
+only_positions = _OnlyPositions()
+
+
+def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor) -> Tensor:
+    """``function(*inputs)``, of which only the inputs are kept where its arrays have many ``elements``.
+
+    All tensors that need a gradient must be among ``inputs``; weights are leaves.
+    """
+    plain = elements < LARGE or not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs[0].device.type)
+    return function(*inputs) if plain else _FormedAgain.apply(function, *inputs)
+
+
+class _FormedAgain(torch.autograd.Function):
+    """Keeps the inputs; the backward pass runs the function once more and differentiates that."""
+
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        return function(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = [need and not (only_positions.active and x.is_leaf)
+                  for need, x in zip(ctx.needs_input_grad[1:], ctx.saved_tensors)]  # fmt: skip
+        if torch.is_grad_enabled():
+            found = iter(_FormedAgainGradient.apply(ctx.function, needed, gradient, *ctx.saved_tensors))
+        else:
+            found = iter(_gradients(ctx.function, needed, gradient, ctx.saved_tensors))
+        return None, *(next(found) if need else None for need in needed)
+
+
+class _FormedAgainGradient(torch.autograd.Function):
+    """The gradients of a function (for gradient forces); keeps its inputs and the gradient at its result."""
+
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], needed: list[bool], gradient: Tensor, *inputs: Tensor):
+        ctx.function, ctx.needed = function, needed
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, *inputs)
+        return tuple(_gradients(function, needed, gradient, inputs))
+
+    @staticmethod
+    def backward(ctx, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted, third = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+        given = list(ctx.saved_tensors)
+        if not third:
+            given = [t.detach().requires_grad_(want) if want else t for t, want in zip(given, wanted)]
+        with torch.enable_grad():
+            found = _gradients(ctx.function, ctx.needed, given[0], given[1:], differentiable=True)
+            pairs = [(f, o) for f, o in zip(found, outer) if o is not None and f.requires_grad]
+            if not pairs:
+                return None, None, *[None] * len(given)
+            results, gradients = zip(*pairs)
+            sources = [t for t, want in zip(given, wanted) if want]
+            second = iter(torch.autograd.grad(results, sources, gradients, create_graph=third, allow_unused=True))
+        return None, None, *(next(second) if want else None for want in wanted)
+
+
+def _gradients(function, needed, gradient, inputs, differentiable: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of ``function`` at the ``needed`` inputs, the function being run again."""
+    if not differentiable:
+        inputs = [t.detach().requires_grad_(need) if need else t.detach() for t, need in zip(inputs, needed)]
+    with torch.enable_grad():
+        result = function(*inputs)
+        sources = [t for t, need in zip(inputs, needed) if need]
+        return torch.autograd.grad(result, sources, gradient, create_graph=differentiable)
+
+
+def chain_of_residuals(x: Tensor, *weights: Tensor) -> Tensor:
+    """Residuals with the weights W₀, W₁, W₀, W₁ … one after the other, as one node."""
+    form = plain_residuals if torch.is_autocast_enabled(x.device.type) else _Residuals.apply
+    return form(x, *weights)[0]
+
+
+def plain_residuals(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """(x, W₀, W₁, W₀, W₁ …) -> (y, p₀, p₁, p₀, p₁ …) by ordinary operators."""
+    inner = []
+    for w0, w1 in zip(weights[::2], weights[1::2]):
+        inner.append(F.linear(x, w0))
+        inner.append(F.linear(scaled_silu(inner[-1]), w1))
+        x = (x + scaled_silu(inner[-1])) * INV_SQRT_2
+    return x, *inner
+
+
+class _Residuals(torch.autograd.Function):
+    """As ``plain_residuals``; the p are results only so that second derivatives can reach them."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        y, inner = x, []
+        for w0, w1 in zip(weights[::2], weights[1::2]):
+            p0 = y.mm(w0.t())
+            p1 = F.silu(p0).mm((w1 * SILU).t())
+            y = _after(y, p1)
+            inner += [p0, p1]
+        ctx.save_for_backward(x, *weights, *inner)
+        return y, *inner
+
+    @staticmethod
+    def backward(ctx, g: Tensor | None, *onto: Tensor | None) -> tuple[Tensor | None, ...]:
+        half = len(onto)
+        x, weights, inner = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + half], ctx.saved_tensors[1 + half :]
+        if torch.is_grad_enabled():
+            if only_positions.active and not any(o is not None for o in onto):
+                return _ResidualsGradient.apply(g, *weights, *inner), *[None] * half
+            pairs = [(r, o) for r, o in zip(plain_residuals(x, *weights), (g, *onto)) if o is not None]
+            results, gradients = zip(*pairs)  # derivatives of something else: correct, but not fast
+            return torch.autograd.grad(results, (x, *weights), gradients, create_graph=True, allow_unused=True)
+        inputs = [x]
+        for p1 in inner[1:-1:2]:
+            inputs.append(_after(inputs[-1], p1))
+        g = torch.zeros_like(x) if g is None else g
+        found, own = [], False
+        for k in reversed(range(0, half, 2)):
+            (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
+            g1 = _plus(silu_backward(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
+            g0 = _plus(silu_backward(g1.mm(w1 * (SKIP * SILU)), p0), onto0)
+            if not only_positions.active:
+                found[:0] = [g0.t().mm(x), g1.t().mm(F.silu(p0)).mul_(SKIP * SILU)]
+            g = g.addmm_(g0, w0, beta=INV_SQRT_2) if own else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
+            own = True
+        return g, *(found or [None] * half)
+
+
+class _ResidualsGradient(torch.autograd.Function):
+    """(g, weights, p) -> gradient at x; its derivatives by the formulas above, those at the p flow on to ``_Residuals``."""
+
+    @staticmethod
+    def forward(ctx, g: Tensor, *tensors: Tensor) -> Tensor:
+        half = len(tensors) // 2
+        weights, inner, kept = tensors[:half], tensors[half:], []
+        for k in reversed(range(0, half, 2)):
+            h = silu_backward(g, inner[k + 1]).mm(weights[k + 1] * (SKIP * SILU))  # with the 1/0.6 of σ'(p₀)
+            kept[:0] = [g, h]
+            g = torch.addmm(g, silu_backward(h, inner[k]), weights[k], beta=INV_SQRT_2)
+        ctx.save_for_backward(*tensors, *kept)
+        return g
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, ...]:
+        half = len(ctx.saved_tensors) // 3
+        weights, inner, kept = (ctx.saved_tensors[i * half : (i + 1) * half] for i in range(3))
+        at_weights, at_inner = [], []
+        for k in range(0, half, 2):
+            (w0, w1), (p0, p1), (g, h) = weights[k : k + 2], inner[k : k + 2], kept[k : k + 2]
+            q0 = outer.mm(w0.t())
+            r0 = silu_backward(q0, p0)
+            q1 = r0.mm((w1 * SILU).t())
+            at_weights += [silu_backward(h, p0).t().mm(outer), silu_backward(g, p1).t().mm(r0).mul_(SKIP * SILU)]
+            at_inner += [silu_curvature(p0, h, q0), silu_curvature(p1, g, q1).mul_(SKIP)]
+            outer = silu_backward(q1, p1).mul_(SKIP).add_(outer, alpha=INV_SQRT_2)
+        return outer, *at_weights, *at_inner
+
+
+def _after(x: Tensor, p1: Tensor) -> Tensor:
+    """(x + σ(p₁)) / √2"""
+    return F.silu(p1).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
+
+
+def _plus(x: Tensor, other: Tensor | None, factor: float = 1.0) -> Tensor:
+    """x + factor · other, in place; x alone without an other."""
+    return x if other is None else x.add_(other, alpha=factor)
