@@ -18,7 +18,7 @@ def _reproduce(args) -> int:
 
 
 def _check_reference(args) -> int:
-    from jmp_lib.check_reference import main
+    from jmp_lib.reference_check import main
 
     return main(args.directory)
 

@@ -11,11 +11,11 @@ import torch
 from structures import methanol, random_molecule, skewed_crystal, slab
 from test_model import NARROW
 
-from jmp_lib.check_reference import check_width, main
+from jmp_lib.reference_check import check_width, recipe_weights
+from jmp_lib.__main__ import main
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.reference import recipe_weights
 
 FROZEN = Path(__file__).parent / "frozen_outputs.json"
 
@@ -51,13 +51,13 @@ def test_a_wrong_number_is_noticed(reference, tmp_path, capsys):
     data = dict(np.load(tmp_path / "golden_tiny_quartz.npz"))
     data["f64_energy"] = data["f64_energy"] * (1 + 1e-6)
     np.savez(tmp_path / "golden_tiny_quartz.npz", **data)
-    assert main(str(tmp_path)) == 1
+    assert main(["check-reference", str(tmp_path)]) == 1
     assert "PAST THE LIMIT: energy" in capsys.readouterr().out
 
 
 def test_a_folder_without_results_is_an_error(tmp_path, capsys):
-    assert main(str(tmp_path)) == 2
-    assert main(str(tmp_path / "absent")) == 2
+    for folder, words in ((tmp_path, "holds no golden"), (tmp_path / "absent", "is not a folder")):
+        assert main(["check-reference", str(folder)]) == 2 and words in capsys.readouterr().err
 
 
 def frozen_cases() -> dict:
