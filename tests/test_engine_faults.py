@@ -206,7 +206,7 @@ def test_bad_engine_settings(engine, message):
 
 def test_options_of_the_command_line(tmp_path):
     from jmp_lib.__main__ import parser
-    from jmp_lib.train.options import with_engine as with_options
+    from jmp_lib.__main__ import with_engine as with_options
     from jmp_lib.workbook import Run
 
     run = Run(load_profile("smoke"), tmp_path, {}, None, (), (), ())

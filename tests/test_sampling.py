@@ -80,4 +80,3 @@ def test_batches_depend_on_seed_and_step_only():
 def test_last_batch_of_an_epoch_is_smaller():
     sampler = Sampler.single(10, 4, seed=0)
     assert [len(sampler.batch(step)) for step in range(4)] == [4, 4, 2, 4]
-    assert [sampler.epoch_of(step) for step in range(4)] == [0, 0, 0, 1]

@@ -81,10 +81,6 @@ class Sampler:
         """Number of updates per epoch; the last batch of an epoch may be smaller."""
         return math.ceil(sum(self.draws) / self.batch_size)
 
-    def epoch_of(self, step: int) -> int:
-        """Epoch (from 0) that update number ``step`` (from 0) belongs to."""
-        return step // self.batches_per_epoch
-
     def batch(self, step: int) -> list[tuple[int, int]]:
         """The (set index, structure index) pairs of update number ``step``, from 0."""
         epoch, position = divmod(step, self.batches_per_epoch)

@@ -73,11 +73,6 @@ class Group:
     patterns: tuple[str, ...]
     multiplier: float
 
-    @property
-    def min_factor_scale(self) -> float:
-        """1 / multiplier: raises the group's minimum factor so that all groups end at the same rate."""
-        return 1.0 / self.multiplier
-
 
 def layerwise_groups(embedding: float, blocks: tuple[float, ...]) -> list[Group]:
     """Groups of a fine-tuning model with ``len(blocks)`` interaction blocks.
