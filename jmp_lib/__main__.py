@@ -87,9 +87,14 @@ def _tables(args) -> int:
 
 
 def _report(args) -> int:
-    from jmp_lib.results.report import main
+    from jmp_lib.results.report import write_report
+    from jmp_lib.settings import load_profile
+    from jmp_lib.workbook import results_folder
 
-    return main(args.profile, args.results_dir)
+    profile = load_profile(args.profile)
+    path = write_report(results_folder(args.results_dir, profile), profile.name)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
 
 
 def _predict(args) -> int:

@@ -96,7 +96,7 @@ def test_all_tasks_table_has_one_row_per_task_and_arm_in_printed_units(tmp_path)
     write_record(tmp_path, "qm9_mu", "GN-OC-S", 0.4, "D")
     write_record(tmp_path, "qm9_u0", "GN-OC-S", 250.0, "meV")  # already in the printed unit
     table = all_tasks_table(tmp_path / "records")
-    assert list(table.columns) == ALL_TASKS_COLUMNS
+    assert list(table.columns) == [*ALL_TASKS_COLUMNS, "comparable"]
     assert list(zip(table["task"], table["arm"])) == [
         ("qm9_mu", "GN-OC-S"), ("qm9_u0", "GN-OC-S"), ("rmd17_ethanol", "GN-OC-S"), ("rmd17_ethanol", "JMP-S")]
     assert list(table["value"]) == pytest.approx([0.4, 250.0, 50.0, 12.3])
@@ -147,9 +147,10 @@ def test_paper_tables_keep_published_and_own_apart_and_leave_blanks(tmp_path, nu
     assert len(lines) == rows + 2 and "nan" not in "".join(lines).lower().replace("double-walled", "").replace("nanotube", "")
 
 
-def test_smoke_numbers_never_stand_beside_others(tmp_path):
+@pytest.mark.parametrize("profile", [{"profile": "smoke"}, {"profile": "mine", "comparable": False}])
+def test_numbers_that_mean_nothing_never_stand_beside_others(profile, tmp_path):
     for arm in facts.ARMS:
-        write_record(tmp_path, "rmd17_ethanol", arm, 0.1, "eV/A", profile="smoke")
+        write_record(tmp_path, "rmd17_ethanol", arm, 0.1, "eV/A", **profile)
     own = all_tasks_table(tmp_path / "records")
     assert len(own) == 4  # still listed, each with its profile
     for table in (paper_table(3, own), gains_table(own)):

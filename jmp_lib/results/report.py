@@ -18,7 +18,7 @@ from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.templates import render
-from jmp_lib.results.values import PAPER, finetune_records, in_printed_unit
+from jmp_lib.results.values import PAPER, finetune_records, in_printed_unit, is_comparable
 
 CHAPTERS = {"01": "Data", "02": "Pre-training", "03": "QM9", "04": "rMD17", "05": "MD22", "06": "SPICE",
             "07": "MatBench", "08": "QMOF", "09": "Small against large", "10": "Speed-up", "11": "Embeddings",
@@ -73,23 +73,12 @@ def report(results_dir: Path, name: str) -> str:
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
     return render(
         "report", {"number": number}, title=f"JMP workbook: results of the profile {name}", kinds={str(r.get("data_kind")) for r in records},
-        smoke=name == "smoke" or any(r.get("profile") == "smoke" for r in records), means=means, families=families,
+        smoke=not all(is_comparable(r) for r in every), means=means, families=families,
         speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
         claims=_claims(results_dir), chapters=_figures(results_dir),
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every) / 3600, made=_made(every),
         pretrained=_pretrained(results_dir, pretraining), finetuned=_finetuned(results_dir, records))
-
-
-def main(profile: str = "mini", results: str | None = None) -> int:
-    """Writes the report of a profile and prints where it is."""
-    from jmp_lib.settings import load_profile
-    from jmp_lib.workbook import results_folder
-
-    loaded = load_profile(profile)
-    path = write_report(results_folder(results, loaded), loaded.name)
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return 0
 
 
 def table(frame: pd.DataFrame, words: bool = False) -> dict:

@@ -103,7 +103,7 @@ def write_tables(results_dir: str | Path) -> list[Path]:
              "scaling": ("Mean relative improvement", scaling_table(all_tasks), ""),
              "speedup": ("Time to the best validation error of the from-scratch arm", speedup, "-"),
              "speedup_totals": ("Speed-up in total", speedup_totals(speedup), "")}
-    written = [save_table(all_tasks, folder / "all_tasks.csv")]
+    written = [save_table(all_tasks[ALL_TASKS_COLUMNS], folder / "all_tasks.csv")]
     for name, (title, table, blank) in made.items():
         written += [save_table(table, folder / f"{name}.csv", blank),
                     _write(folder / f"{name}.md", f"# {title}\n\n{markdown(table, blank)}\n")]

@@ -18,7 +18,7 @@ from jmp_lib.units import print_factor
 NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")  # fields of every record
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
-                     "wall_time_s", "trivial"]
+                     "wall_time_s", "trivial"]  # what is written of the table; ``comparable`` comes besides
 
 PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
@@ -72,8 +72,8 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``).
 
     ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them); ``trivial`` is the error
-    of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS``. Empty when
-    nothing was run.
+    of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS`` and
+    ``comparable``. Empty when nothing was run.
     """
     rows = []
     for _, same in groupby(finetune_records(records_dir), key=lambda r: (r["task"], r["arm"])):
@@ -85,13 +85,18 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
                      "unit": task["unit_printed"], "folds": len(folds),
                      "mean_over_folds": sum(values) / 5 if whole else float("nan"),
                      "n_parameters": (first.get("model") or {}).get("n_parameters"),
-                     "trivial": in_printed_unit(first, first.get("baseline"))})
-    return pd.DataFrame(rows, columns=ALL_TASKS_COLUMNS)
+                     "trivial": in_printed_unit(first, first.get("baseline")), "comparable": is_comparable(first)})
+    return pd.DataFrame(rows, columns=[*ALL_TASKS_COLUMNS, "comparable"])
+
+
+def is_comparable(record: dict) -> bool:
+    """Whether the numbers of a record may stand beside others, as its profile says; older records do not say it."""
+    return record.get("comparable", record.get("profile") != "smoke")
 
 
 def comparable(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """``all_tasks_table`` without the rows of the ``smoke`` profile, whose numbers never stand beside others."""
-    return all_tasks[all_tasks["profile"] != "smoke"]
+    """``all_tasks_table`` without the rows of profiles whose numbers never stand beside others (smoke)."""
+    return all_tasks[all_tasks["comparable"].astype(bool)]
 
 
 def reduced(all_tasks: pd.DataFrame) -> str:

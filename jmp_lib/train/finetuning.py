@@ -243,7 +243,7 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
                         ids=data.test.ids, natoms=data.test.natoms)
     trivial = trivial_predictions(data, what.normalisers[label])
     return done, {
-        "kind": "finetune", "profile": profile.name, "task": task.id, "family": task.family,
+        "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id, "family": task.family,
         "arm": arm, "fold": data.fold, "metric": task.metric, "value": factor * mae(found[label], true[label]),
         "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
         "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "best_val": done.best_value,

@@ -128,7 +128,7 @@ def _pretrain(profile: Profile, size: str, job: Job):
     write_curves(job.work / "curves.csv", done.history)
     kinds = {"mini": "generated", "published": "published"}
     return done, {
-        "kind": "pretrain", "profile": profile.name, "size": size, "seed": profile.seed,
+        "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
         "data": [s.name for s in sets], "data_kind": kinds.get(settings.data, "generated and published"),
         "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
         "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
