@@ -25,7 +25,8 @@ import torch
 
 from jmp_lib import facts, plan_cost, records
 from jmp_lib.data import mini
-from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_pretraining_data, load_task_data
+from jmp_lib.data.pretraining import load_pretraining_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
 from jmp_lib.files import write_json
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.plan_cost import Cost, Size, measure

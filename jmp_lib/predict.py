@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from tqdm.auto import tqdm
 
 from jmp_lib import records
-from jmp_lib.data.check_structure import check_structure
+from jmp_lib.data.collect import check_structure
 from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
 from jmp_lib.files import write_atomically
 from jmp_lib.graphs import GraphConfig, build_graphs, collate

@@ -41,7 +41,6 @@ RECORDS = {
            "../variants/*/records/finetune/*/*.json"),
 }
 RECORDS_ONLY = ("00", "09", "10", "12", "13")  # notebooks that read no data files of the profile
-FAMILY_OF = {"03": "qm9", "04": "rmd17", "05": "md22", "06": "spice", "07": "matbench", "08": "qmof"}
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
 
@@ -140,10 +139,11 @@ def keep_weights(results_dir: Path) -> None:
 
 def no_data(notebook: Path, profile) -> str | None:
     """Why a notebook of a task family has nothing to run on (published files that are not at hand), else None."""
-    family = FAMILY_OF.get(notebook.stem[:2])
+    from jmp_lib.data.families import FAMILIES, why_not
+
+    family = next((family.name for family in FAMILIES.values() if family.notebook == notebook.stem), None)
     if profile.data != "published" or family is None:
         return None
-    from jmp_lib.data.published import why_not
     from jmp_lib.data.tasks import get_task
     from jmp_lib.workbook import choose_tasks
 

@@ -23,8 +23,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from jmp_lib.data.tasks import FAMILIES, TASKS
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
+from jmp_lib.data.tasks import TASKS
 from jmp_lib.facts import ARMS
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model.config import BackboneConfig
@@ -269,9 +270,12 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
 
 def profile_from_dict(values: dict, where: str = "profile") -> Profile:
     """Build and check a Profile from nested plain values (the inverse of ``model_dump``)."""
+    if isinstance(values.get("graphs"), dict):  # families registered from outside bring their own
+        given = {family.name: dict(family.graph) for family in FAMILIES.values() if family.graph}
+        values = {**values, "graphs": given | values["graphs"]}
     profile = build(Profile, values, where)
     for got, wanted, place in ((profile.models, SIZES, "models"),
-                               (profile.graphs, PRETRAINING_SETS + FAMILIES, "graphs"),
+                               (profile.graphs, (*PRETRAINING_SETS, *FAMILIES), "graphs"),
                                (profile.pretraining.datasets, PRETRAINING_SETS, "pretraining.datasets")):
         check_keys(got, wanted, f"{where}.{place}")
         for key in wanted:

@@ -145,7 +145,7 @@ def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
     """Task -> why its published data cannot be read; empty for mini data and where no ``data_root`` is given."""
     if profile.data != "published" or not profile.data_root:
         return {}
-    from jmp_lib.data.published import why_not
+    from jmp_lib.data.families import why_not
 
     reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0]) for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}

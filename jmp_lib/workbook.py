@@ -23,7 +23,7 @@ import torch
 
 from jmp_lib import parameters as strict
 from jmp_lib import paths
-from jmp_lib.data.tasks import FAMILIES
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import replacing, write_atomically
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path, read_record
@@ -32,7 +32,7 @@ from jmp_lib.settings import ARMS, SIZES, Profile, load_profile
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
 VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
-SUBSET_NAMES = ("targets", "molecules", "tasks")  # what a family calls its tasks in the parameters cell
+SUBSET_NAMES = tuple(dict.fromkeys(family.subset for family in FAMILIES.values()))  # of the parameters cells
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _with_data(tasks: list[str], profile: Profile) -> list[str]:
 
 def _why_not(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str | None]:
     """{task: why its data cannot be read, None where they can}; mini data always can."""
-    from jmp_lib.data.published import why_not
+    from jmp_lib.data.families import why_not
     from jmp_lib.data.tasks import get_task
 
     return {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough)

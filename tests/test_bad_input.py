@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jmp_lib.__main__ import main
-from jmp_lib.data.store import Store
+from jmp_lib.data.store import open_store, verify
 from tests.test_molecule_readers import write_ani, write_t1x
 
 NAME = "transition1x"
@@ -36,7 +36,7 @@ def empty(path):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(cut, "cut short|damaged"), (page, "web page"), (other_set, "has no group 'train'"), (header, "is not an HDF5"), (empty, "is empty")],
+    [(cut, "cut short|damaged|truncated"), (page, "web page"), (other_set, "has no group 'train'"), (header, "is not an HDF5"), (empty, "is empty")],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_bad_file_leaves_no_store(tmp_path, capsys, spoil, words):
@@ -50,7 +50,7 @@ def test_a_bad_file_leaves_no_store(tmp_path, capsys, spoil, words):
     assert len(said) == 1 and re.search(words, said[0]), said
     assert not (tmp_path / "stores" / NAME).exists()
     with pytest.raises(FileNotFoundError, match="prepare"):
-        Store(tmp_path / "stores" / NAME)
+        open_store(tmp_path / "stores" / NAME)
     assert main(["data", "inspect", str(path), "--dataset", "transition1x", "--option", "part=train"]) == 2
     assert re.search(words, capsys.readouterr().err)
 
@@ -59,4 +59,4 @@ def test_the_good_file_makes_one(tmp_path):
     (tmp_path / "transition1x").mkdir()
     write_t1x(tmp_path / "transition1x" / "Transition1x.h5")
     assert main(["data", "prepare", NAME, "--data-root", str(tmp_path)]) == 0
-    Store(tmp_path / "stores" / NAME).verify()
+    verify(open_store(tmp_path / "stores" / NAME))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jmp_lib import facts
-from jmp_lib.data.published import why_not
-from jmp_lib.data.tasks import get_task, load_pretraining_data, load_task_data
+from jmp_lib.data.families import why_not
+from jmp_lib.data.pretraining import load_pretraining_data
+from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import fit
 from jmp_lib.train.sampling import Sampler
@@ -16,8 +17,12 @@ from jmp_lib.train.sampling import Sampler
 DATA = os.environ.get("JMP_DATA", "")
 
 
+def references(train):
+    return fit(iter(train)).energy().offset
+
+
 def test_without_published_files_the_generated_ones_remain(tmp_path):
-    both = load_pretraining_data("mini+published", data_root=tmp_path)
+    both = load_pretraining_data("mini+published", data_root=tmp_path, fit=references)
     mini = load_pretraining_data("mini")
     for a, b in zip(both, mini):
         assert a.train.name == b.train.name and len(a.train) == len(b.train) and len(a.val) == len(b.val)
@@ -31,7 +36,7 @@ def test_without_published_files_the_generated_ones_remain(tmp_path):
 
 @pytest.mark.skipif(not Path(DATA, "oc20").is_dir(), reason="JMP_DATA with published samples is not set")
 def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
-    both = {s.name: s for s in load_pretraining_data("mini+published", data_root=DATA)}
+    both = {s.name: s for s in load_pretraining_data("mini+published", data_root=DATA, fit=references)}
     mini = {s.name: s for s in load_pretraining_data("mini")}
     for name, s in both.items():
         assert len(s.train) > len(mini[name].train) and "+" in s.train.name

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jmp_lib.data import ani1x, commands, pretraining_files, splits
-from jmp_lib.data.pretraining_files import find, groups, load, split, why_not
-from jmp_lib.data.store_view import StoreView
-from jmp_lib.data.store_writer import Part, write_store
-from jmp_lib.data.tasks import PRETRAINING_SETS, load_pretraining_data
+from jmp_lib.data import ani1x, cli, pretraining, splits
+from jmp_lib.data.pretraining import find, groups, load, load_pretraining_data, split, why_not
+from jmp_lib.data.store import Part, write_store
+from jmp_lib.data.structures import Columns
+from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.settings import PretrainingSet, load_profile
 from jmp_lib.train import joint_sets as joint_sets_module
 from jmp_lib.train.normalise import fit
@@ -30,7 +30,7 @@ def molecule(row: int, formula: str, heavy: int) -> dict:
 
 def make_store(root: Path, name: str, count: int = 60, more: str = ""):
     structures = [molecule(row, f"F{row // 6}{more}", 7 + row // 6 % 2) for row in range(count)]
-    return write_store(root / "stores" / name, [Part("p", structures.__iter__)], name=name, shard_bytes=3000)
+    return write_store(root / "stores" / name, [Part("p", structures.__iter__)], name=name, chunk_bytes=3000)
 
 
 def make_all(root: Path) -> None:
@@ -43,34 +43,29 @@ def test_official_parts_stay_on_disk_and_caps_draw_from_all_over(tmp_path):
     sets = load_pretraining_data("published", {"oc22": {"train": 10}}, tmp_path)
     assert [(s.name, s.train.name) for s in sets] == list(zip(PRETRAINING_SETS, ("oc20-2m", "oc22", "ani1x", "transition1x"), strict=True))
     oc20, oc22, ani, _ = sets
-    assert all(isinstance(part, StoreView) for s in sets for part in (s.train, s.val))
-    assert isinstance(oc20.train.rows, range) and (len(oc20.train), len(oc20.val)) == (60, 12)
+    assert all(part.path for s in sets for part in (s.train, s.val))
+    assert isinstance(oc20.train.indices(), range) and (len(oc20.train), len(oc20.val)) == (60, 12)
     assert [s["id"] for s in oc22.train] == splits.shuffled(60)[:10].tolist()
     assert oc22.train.natoms.tolist() == [4] * 10 and oc20.train.natoms.shape == (60,)
-    assert not {s["group"] for s in ani.train} & {s["group"] for s in ani.val}
-    assert oc20.train.sha256 == StoreView(oc20.train.store, range(60)).sha256 != oc20.train.subset(range(59)).sha256
+    assert not set(ani.train.group) & set(ani.val.group)
+    assert oc20.train.sha256 == oc20.train.contents_sha256() != oc20.train.subset(range(59)).sha256
     assert oc22.train.subset([3, 1])[1]["id"] == oc22.train[1]["id"]
     with pytest.raises(IndexError, match="rows 0 to 60"):
-        StoreView(oc20.train.store, range(61))
+        oc20.train.subset(range(61))
 
 
 def test_groups_of_a_store_and_of_the_same_set_in_memory_are_split_alike(tmp_path):
     store = make_store(tmp_path, "transition1x")
-    memory = store.load()
+    memory = store.compact()
+    memory.columns.sha256 = None
+    assert memory.path is None and memory.sha256 == store.sha256
     numbers, names = groups(store)
-    assert [names[number] for number in numbers] == [s["group"] for s in store] and names == sorted(names)
+    assert [names[number] for number in numbers] == [s["sid"].split("/")[0] for s in store] and names == sorted(names)
     train, val = split("transition1x", store)
     assert len(train) + len(val) == 60 and len(val) == 6
-    assert {int(s["atomic_numbers"].max()) for s in StoreView(store, train)} == {7, 8}
-    again = split("transition1x", commands_set(memory))
+    assert {int(s.z.max()) for s in store[train]} == {7, 8}
+    again = split("transition1x", memory)
     assert all(np.array_equal(a, b) for a, b in zip((train, val), again, strict=True))
-
-
-def commands_set(memory):
-    """The set with its group names sorted, as a set read from files has them."""
-    from jmp_lib.data.collect import to_set
-
-    return to_set("t1x", ({**s, "group": memory.group_names[g]} for s, g in zip(memory, memory.group, strict=True)))
 
 
 def test_an_element_that_only_one_group_has_stays_in_training(tmp_path):
@@ -79,7 +74,7 @@ def test_an_element_that_only_one_group_has_stays_in_training(tmp_path):
     structures = [molecule(row, f"F{row}", 9 if f"F{row}" == first else 7) for row in range(20)]
     store = write_store(tmp_path / "s", [Part("p", structures.__iter__)], name="s")
     train, val = split("oc22", store)
-    held = {store[int(row)]["group"] for row in val}
+    held = {store.group_names[store.group[row]] for row in val}
     assert len(train) == 18 and second in held and first not in held
     lonely = write_store(tmp_path / "t", [Part("p", structures[:1].__iter__)], name="t")
     with pytest.raises(ValueError, match=r"oc22, t: 1 group\(s\) cannot be split"):
@@ -91,9 +86,9 @@ def test_whole_ani1x_is_split_by_formulas(tmp_path, monkeypatch):
     monkeypatch.setattr(ani1x.split_formulas, "__kwdefaults__", {"seed": 42, "n_held_out": 12})
     store = make_store(tmp_path, "ani1x")
     train, val = split("ani1x", store)
-    sizes = {name: (6, 4) for name in {s["group"] for s in store}}
+    sizes = {name: (6, 4) for name in store.group_names}
     wanted = ani1x.split_formulas(sizes)
-    assert {store[int(r)]["group"] for r in train} == set(wanted[0]) and {store[int(r)]["group"] for r in val} == set(wanted[1])
+    assert {store.group_names[store.group[r]] for r in train} == set(wanted[0]) and {store.group_names[store.group[r]] for r in val} == set(wanted[1])
     assert (len(train), len(val)) == (36, 12)
 
 
@@ -110,7 +105,7 @@ def test_what_is_missing_is_named_with_folder_and_command(tmp_path):
 def test_large_files_are_to_be_prepared_first(tmp_path, monkeypatch):
     (tmp_path / "ani1x").mkdir()
     (tmp_path / "ani1x" / "ani1x-release.h5").write_bytes(b"x" * 100)
-    monkeypatch.setattr(pretraining_files, "DIRECT_BYTES", 50)
+    monkeypatch.setattr(pretraining, "DIRECT_BYTES", 50)
     with pytest.raises(FileNotFoundError, match="ani1x is in .*ani1x but not prepared .* `python -m jmp_lib data prepare ani1x`"):
         find("ani1x", tmp_path)
 
@@ -143,7 +138,7 @@ def test_one_pass_in_blocks_gives_the_fit_of_all_rows(reference):
 def test_settings_that_give_everything_read_no_structure(tmp_path, monkeypatch):
     make_all(tmp_path)
     given = PretrainingSet(linear_reference=False, energy_mean=0.0, energy_std=2.0, force_std=0.5)
-    monkeypatch.setattr(StoreView, "__iter__", lambda self: pytest.fail("structures were read"))
+    monkeypatch.setattr(Columns, "structure", lambda self, row: pytest.fail("structures were read"))
     sets = joint_sets_module.joint_sets("published", tuple((key, given) for key in PRETRAINING_SETS), str(tmp_path))
     assert [s.force_scale for s in sets] == [4.0] * 4 and sets[0].energy.std == 2.0
     joint_sets_module.joint_sets.cache_clear()
@@ -170,7 +165,7 @@ def test_published_samples_directly_and_through_stores_give_the_same_pretraining
     stores = {"oc20-200k": "oc20/*.traj", "oc22": "oc22/*train*", "oc22-val": "oc22/*val*", "ani1x": "ani1x/*", "transition1x": "transition1x/*"}
     for name, pattern in stores.items():
         options = {"energy": "total"} if name.startswith("oc20") else {"part": "data"} if name == "transition1x" else {}
-        commands.prepare(name, tmp_path / "prepared", sources=sorted(place.glob(pattern)), progress=False, **options)
+        cli.prepare(name, tmp_path / "prepared", sources=sorted(place.glob(pattern)), progress=False, **options)
     records = []
     for root in (place, tmp_path / "prepared"):
         joint_sets_module.joint_sets.cache_clear()

@@ -9,9 +9,25 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import splits
+from jmp_lib.data.families import FAMILIES, get_family
 from jmp_lib.data.tasks import TASKS
 
 FOLDS_FILE = "matbench/matbench_v0.1_validation.structure_tasks.json.gz"
+
+
+# the official rule of each family: what its file applies to the whole set
+OFFICIAL = {
+    "qm9": lambda task, fold: splits.qm9(task.n_total),
+    "rmd17": lambda task, fold: splits.rmd17(task.n_total, task.n_train, task.n_val),
+    "md22": lambda task, fold: splits.md22(task.n_total, pool=task.n_train + task.n_val),
+    "spice": lambda task, fold: splits.eighty_ten_ten(task.n_total),
+    "qmof": lambda task, fold: splits.eighty_ten_ten(task.n_total),
+    "matbench": lambda task, fold: splits.matbench(task.n_total, fold),
+}
+
+
+def official(task, fold=0):
+    return OFFICIAL[task.family](task, fold)
 
 
 def parts_of(split):
@@ -20,7 +36,7 @@ def parts_of(split):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.id)
 def test_official_counts_of_every_task(task):
-    split = task.official_split()
+    split = official(task)
     assert split.counts == (task.n_train, task.n_val, task.n_test)
     assert sum(split.counts) == task.n_total
     rows = parts_of(split)
@@ -30,9 +46,9 @@ def test_official_counts_of_every_task(task):
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.family == "matbench"], ids=lambda task: task.id)
 def test_official_counts_of_every_fold(task):
     assert task.n_folds == 5
-    counts = tuple(task.official_split(fold=fold).counts for fold in range(5))
+    counts = tuple(official(task, fold).counts for fold in range(5))
     assert counts == task.fold_counts
-    tests = np.concatenate([task.official_split(fold=fold).test for fold in range(5)])
+    tests = np.concatenate([official(task, fold).test for fold in range(5)])
     assert np.array_equal(np.sort(tests), np.arange(task.n_total))
 
 
@@ -115,7 +131,7 @@ def test_group_split_shares_no_group():
     ],
 )
 def test_mini_splits(family, n, counts):
-    split = splits.mini(family, n)
+    split = FAMILIES[family].mini_split(n, 0)
     assert split.counts == counts
     assert len(np.unique(parts_of(split))) == sum(counts) == n
     capped = split.capped(train=10, test=5)
@@ -125,8 +141,8 @@ def test_mini_splits(family, n, counts):
 
 
 def test_mini_spice_qmof_and_matbench_use_the_official_rule_itself():
-    assert splits.mini("spice", 300).sha256 == splits.eighty_ten_ten(300).sha256
-    assert splits.mini("matbench", 300, fold=2).sha256 == splits.matbench(300, 2).sha256
+    assert FAMILIES["spice"].mini_split(300, 0).sha256 == splits.eighty_ten_ten(300).sha256
+    assert FAMILIES["matbench"].mini_split(300, 2).sha256 == splits.matbench(300, 2).sha256
 
 
 @pytest.mark.parametrize(
@@ -138,8 +154,8 @@ def test_mini_spice_qmof_and_matbench_use_the_official_rule_itself():
         (lambda: splits.eighty_ten_ten(5), "too few"),
         (lambda: splits.matbench(4), "too few"),
         (lambda: splits.matbench(300, 5), "no fold 5"),
-        (lambda: splits.mini("qm9", 800, fold=1), "only MatBench tasks have folds"),
-        (lambda: splits.mini("qm8", 800), "no family 'qm8'"),
+        (lambda: FAMILIES["qm9"].check_fold(1), "only MatBench tasks have folds"),
+        (lambda: get_family("qm8"), "no family 'qm8'"),
     ],
 )
 def test_impossible_splits_get_one_sentence(call, words):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jmp_lib.data import published, qm9, statistics
+from jmp_lib.data import families, qm9, statistics
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS, get_task, load_task_data
 from jmp_lib.train.normalise import fit_linear_reference
@@ -46,7 +46,7 @@ def test_every_task_says_what_is_missing(tmp_path):
     assert set(table["task"]) == set(TASKS) and len(table) == 32 + 8 * 5
     assert table["verdict"].str.startswith("no data: ").all()
     for task in TASKS.values():
-        reason = published.why_not(task, tmp_path)
+        reason = families.why_not(task, tmp_path)
         assert str(tmp_path) in reason and "put " in reason or "into " in reason
         with pytest.raises(ValueError, match="data='published' needs data_root"):
             load_task_data(task.id, "published")
@@ -105,8 +105,8 @@ def test_published_qm9_means_are_those_of_unrounded_references():
 
 @real
 def test_which_tasks_can_run():
-    can = {task.id for task in TASKS.values() if published.why_not(task, DATA) is None}
+    can = {task.id for task in TASKS.values() if families.why_not(task, DATA) is None}
     assert {f"rmd17_{m}" for m in ("aspirin", "uracil")} | {"qm9_mu", "qmof_bandgap", "matbench_phonons"} <= can
     assert "matbench_jdft2d" not in can and "spice_dipeptides" not in can and "md22_dha" not in can
-    thorough = published.why_not(get_task("md22_ac-ala3-nhme"), DATA, thorough=True)
+    thorough = families.why_not(get_task("md22_ac-ala3-nhme"), DATA, thorough=True)
     assert "5 structures are too few" in thorough

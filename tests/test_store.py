@@ -1,16 +1,13 @@
-"""The store: what is written is read back, hashes, damage, labels, the number of files open."""
+"""Prepared sets: what is written is read back, hashes, damage, subsets, other processes, other sources of the same set."""
 
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from jmp_lib.data import store as store_module
-from jmp_lib.data.store import Store
-from jmp_lib.data.store_writer import Part, set_part, write_store
+from jmp_lib.data.collect import to_set
+from jmp_lib.data.store import Part, extra, mapped, open_store, set_part, verify, write_store
 from jmp_lib.data.structures import StructureSet
 from tests.structures import random_molecule, skewed_crystal, slab
 
@@ -31,42 +28,53 @@ def mixed() -> list[dict]:
     return made
 
 
-def make(path, structures, **options) -> Store:
+def make(path, structures, **options) -> StructureSet:
     return write_store(path, [Part("source", structures.__iter__)], name="test", **options)
 
 
-def assert_same(found: dict, expected: dict) -> None:
-    assert set(found) == set(expected)
+def assert_same(found, expected: dict) -> None:
+    assert set(found.keys()) == set(expected)
     for key, value in expected.items():
         assert np.array_equal(found[key], value), key
-        if isinstance(value, np.ndarray):
-            assert found[key].dtype == value.dtype or key in ("atomic_numbers", "tags"), key
-    assert found["atomic_numbers"].dtype == found["tags"].dtype == np.int64
+    assert found.pos.numpy().dtype == np.float32 and found.z.numpy().dtype == found.tags.numpy().dtype == np.int64
 
 
-@pytest.mark.parametrize("shard_bytes", [1, 5000, 1 << 20])
-def test_every_field_comes_back(tmp_path, shard_bytes):
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 1 << 20])
+def test_every_field_comes_back(tmp_path, chunk_bytes):
     structures = mixed()
-    store = make(tmp_path / "s", structures, shard_bytes=shard_bytes, description="words", card={"licence": "x"})
-    assert len(store) == 30 and (len(store.shards) == 30) == (shard_bytes == 1)
+    store = make(tmp_path / "s", structures, chunk_bytes=chunk_bytes, description="words", card={"licence": "x"})
+    assert len(store) == 30 and store.path == tmp_path / "s"
     for i in (0, 1, 2, 29, -1, 17):
         assert_same(store[i], structures[i])
     for found, expected in zip(store, structures, strict=True):
         assert_same(found, expected)
+    assert [store.group_names[g] for g in store.group] == [s["group"] for s in structures]
     assert store.natoms.tolist() == [len(s["pos"]) for s in structures]
     assert store.elements == sorted({int(z) for s in structures for z in s["atomic_numbers"]})
-    assert (store.description, store.card) == ("words", {"licence": "x"})
+    assert (store.description, store.card, store.rejected) == ("words", {"licence": "x"}, {})
     with pytest.raises(IndexError, match="no row 30"):
         store[30]
-    store.verify()
+    verify(store)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.lock"]
-    assert {p.suffix for p in (tmp_path / "s").iterdir()} == {".safetensors", ".json", ".npy"}
+    assert {p.suffix for p in (tmp_path / "s").iterdir()} == {".json", ".npy"}
+
+
+def test_a_set_on_disk_and_the_same_in_memory_are_one(tmp_path):
+    structures = mixed()
+    store, memory = make(tmp_path / "s", structures), to_set("test", structures)
+    assert store.sha256 == store.contents_sha256() == memory.sha256 == store[:].sha256
+    assert list(store.group_names) == list(memory.group_names) and store.labels == memory.labels
+    rows = np.array([7, 3, 29, 3])
+    for key in ("pos", "forces", "cell", "pbc", "tags", "fixed", "atomic_numbers", "group", "natoms"):
+        assert np.array_equal(getattr(store[rows[:3]], key), getattr(memory[rows[:3]], key)), key
+    assert store[rows][1].sid == memory[3].sid == "random3ä"
+    assert store[4:9].compact().sha256 == memory[4:9].sha256 and store[4:9].path and store[4:9].compact().sha256 != store[4:9].sha256
 
 
 def test_a_row_is_a_copy_of_its_own(tmp_path):
     store = make(tmp_path / "s", mixed())
-    store[0]["pos"][:] = 0
-    assert store[0]["pos"].any()
+    store[0].pos[:] = 0
+    assert store[0].pos.any()
 
 
 def test_a_set_and_back(tmp_path):
@@ -75,71 +83,46 @@ def test_a_set_and_back(tmp_path):
         "set", [3, 2, 4], rng.normal(size=(9, 3)), rng.integers(1, 20, 9), scalars={"energy": rng.normal(size=3)},
         forces=rng.normal(size=(9, 3)), group=[0, 1, 0], group_names=["a", "b"], ids=[7, 5, 9],
     )  # fmt: skip
-    store = write_store(tmp_path / "s", [set_part(data)], name="set")
-    assert store.load().sha256 == data.sha256
-    assert store.load([2, 0]).sha256 == data.subset([2, 0]).sha256
+    store = write_store(tmp_path / "s", [set_part(data)], name="set", extras={"split 0 train": np.array([2, 0])})
+    assert store.sha256 == data.sha256 and extra(store, "split 0 train").tolist() == [2, 0] and extra(store, "split 1 train") is None
+    assert store.subset([2, 0]).compact().sha256 == data.subset([2, 0]).sha256
 
 
-def test_any_safetensors_library_reads_a_shard(tmp_path):
-    from safetensors.numpy import load_file
-
-    structures = mixed()
-    store = make(tmp_path / "s", structures)
-    arrays = load_file(store.path / store.shards[0]["file"])
-    assert np.array_equal(arrays["pos"], np.concatenate([s["pos"] for s in structures]))
-    assert arrays["scalar/energy"].tolist() == [s["energy"] for s in structures]
-
-
-def test_molecules_store_no_cells_tags_or_ids(tmp_path):
-    from safetensors.numpy import load_file
-
+def test_numpy_opens_a_column_and_columns_of_defaults_are_left_out(tmp_path):
     structures = [labelled(random_molecule(seed=i), i) for i in range(4)]
     store = write_store(tmp_path / "s", [Part("a", structures[:2].__iter__), Part("b", structures[2:].__iter__)], name="m")
-    assert set(load_file(store.path / store.shards[0]["file"])) == {
-        "offsets", "pos", "atomic_numbers", "forces", "scalar/energy"}  # fmt: skip
-    assert [s["id"] for s in store] == [0, 1, 2, 3]
-    assert store[3]["tags"].tolist() == [2] * 9 and not store[3]["cell"].any()
+    assert np.array_equal(np.load(store.path / "pos.npy"), np.concatenate([s["pos"] for s in structures]))
+    assert np.load(store.path / "scalar.energy.npy").tolist() == [s["energy"] for s in structures]
+    assert {p.stem for p in store.path.glob("*.npy")} == {"natoms", "offsets", "pos", "atomic_numbers", "forces", "scalar.energy"}
+    assert [s.id for s in store] == [0, 1, 2, 3]
+    assert store[3].tags.tolist() == [2] * 9 and not store[3].cell.any()
 
 
-def test_pickled_and_bounded_number_of_open_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_shards_at_once", lambda: 3)
-    structures = mixed()
-    store = make(tmp_path / "s", structures, shard_bytes=1)
-    for i in np.random.default_rng(0).permutation(30):
-        assert_same(store[i], structures[i])
-        assert len(store._open) <= 3
-    again = pickle.loads(pickle.dumps(store))
-    assert again._open == {} and again[4]["id"] == 12
-
-
-def test_file_descriptors_of_a_store_of_many_shards(tmp_path):
-    """A store with more shards than the usual limit of open files of a process."""
-    code = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (24, 40))
-from jmp_lib.data.store import Store
-store = Store(sys.argv[1])
-assert len(store.shards) == 60 and store._max_open == 20, store._max_open
-assert [structure["id"] for structure in store] == list(range(60))
-"""
-    structures = [labelled(random_molecule(3, seed=i), i, id=i) for i in range(60)]
-    store = make(tmp_path / "s", structures, shard_bytes=1)
-    subprocess.run([sys.executable, "-c", code, store.path], check=True, timeout=60)
-
-
-def test_worker_processes_read_at_once(tmp_path):
+def test_other_processes_get_rows_and_open_the_files_themselves(tmp_path):
     import torch
 
     structures = mixed()
-    store = make(tmp_path / "s", structures, shard_bytes=1)
-    list(store)  # shards open before the fork, too
-    loader = torch.utils.data.DataLoader(store, batch_size=None, num_workers=2)
-    for found, expected in zip(loader, structures, strict=True):
-        assert found["id"] == expected["id"] and np.array_equal(found["forces"], expected["forces"])
+    store = make(tmp_path / "s", structures)
+    part = store[10:20]
+    assert len(pickle.dumps(part)) < 3000
+    again = pickle.loads(pickle.dumps(part))
+    assert again[4].id == 42 and again.sha256 == part.sha256
+    loader = torch.utils.data.DataLoader(part, batch_size=None, num_workers=2)
+    for found, expected in zip(loader, structures[10:20], strict=True):
+        assert found.id == expected["id"] and np.array_equal(found.forces, expected["forces"])
+
+
+def test_batches_of_a_stranger(tmp_path):
+    from torch_geometric.loader import DataLoader
+
+    structures = mixed()
+    batch = next(iter(DataLoader(make(tmp_path / "s", structures), batch_size=8)))
+    assert batch.num_graphs == 8 and batch.cell.shape == (8, 3, 3) and batch.pbc.shape == (8, 3) and batch.energy.dtype.itemsize == 8
+    assert np.array_equal(batch.pos, np.concatenate([s["pos"] for s in structures[:8]])) and batch.z is batch.atomic_numbers
 
 
 def damage(store, how):
-    path = store.path / store.shards[0]["file"]
+    path = store.path / "pos.npy"
     contents = bytearray(path.read_bytes())
     if how == "flipped":
         contents[-100] ^= 1
@@ -149,28 +132,20 @@ def damage(store, how):
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
-def test_damage_is_found_by_verify(tmp_path, how):
-    store = make(tmp_path / "s", mixed())
-    damage(store, how)
-    with pytest.raises((ValueError, FileNotFoundError), match="p000000-000000.safetensors is (damaged|missing)"):
-        store.verify()
-
-
-@pytest.mark.parametrize("how", ["cut", "empty", "gone"])
-def test_a_cut_shard_is_refused_when_read(tmp_path, how):
+def test_damage_gets_one_sentence(tmp_path, how):
     make(tmp_path / "s", mixed())
-    store = Store(tmp_path / "s")
-    damage(store, how)
-    with pytest.raises((ValueError, FileNotFoundError), match="(damaged|empty|missing).*; make the store again"):
-        store[0]
+    damage(open_store(tmp_path / "s"), how)
+    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.npy)? is (damaged|missing).*; make it again with"):
+        verify(open_store(tmp_path / "s"))
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda m: m.update(version=9), "version 9, this code reads version 1"),
-        (lambda m: m.pop("layout"), "has no 'layout'"),
-        (lambda m: m.update(structures=31), "counts do not add up"),
+        (lambda m: m.update(version=1), "version 1, this code reads version 2; make it again"),
+        (lambda m: m.pop("labels"), "has no 'labels'"),
+        (lambda m: m.update(structures=31), "counts and files do not add up"),
+        (lambda m: m["files"].pop("pos"), "counts and files do not add up"),
         (None, "is not the list of a store"),
     ],
 )
@@ -181,9 +156,9 @@ def test_altered_lists_are_refused(tmp_path, change, words):
         change(manifest)
     path.write_text(json.dumps(manifest) if change else "<html>")
     with pytest.raises(ValueError, match=words):
-        Store(tmp_path / "s")
+        mapped(tmp_path / "s")
 
 
 def test_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no store in .*: prepare it"):
-        Store(tmp_path / "nothing")
+        open_store(tmp_path / "nothing")

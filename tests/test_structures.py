@@ -221,8 +221,8 @@ def spoil_swap(path):
     "spoil, words",
     [
         (spoil_html, "is a web page"),
-        (spoil_cut, "is damaged"),
-        (spoil_flip, "is damaged"),
+        (spoil_cut, "cannot be read"),
+        (spoil_flip, "cannot be read .Bad CRC"),
         (spoil_pickle, "pickled"),
         (spoil_swap, "sha256 differs"),
         (lambda path: path.write_bytes(b""), "is empty"),

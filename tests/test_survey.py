@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jmp_lib.data import survey
+from jmp_lib.data import statistics as survey
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS
+from jmp_lib.settings import load_profile
 
 
 def test_mini_data_serve_every_task():
@@ -38,5 +39,5 @@ def test_neighbours_of_a_cubic_lattice_count_images(edge, wanted):
     assert survey._neighbours(atom, 7.5).tolist() == [wanted]
     pair = {"pos": np.array([[0.0, 0, 0], [7.4, 0, 0], [20, 0, 0]]), "cell": np.zeros((3, 3)), "pbc": np.zeros(3, bool)}
     assert survey._neighbours(pair, 7.5).tolist() == [1, 1, 0]
-    table = survey.neighbour_counts({"rmd17": [pair] * 30}, structures=4)
+    table = survey.neighbour_counts({"rmd17": [pair] * 30}, load_profile("paper").graphs, structures=4)
     assert table.loc[0, ["cutoff / Å", "limit", "structures", "atoms"]].tolist() == [7.0, 100, 4, 12]

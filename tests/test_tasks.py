@@ -6,16 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from jmp_lib.data import mini, tasks
+from jmp_lib.data import mini, splits, tasks
+from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.files import file_sha256
-from jmp_lib.data.tasks import TASKS, get_task, load_pretraining_data, load_task_data
+from jmp_lib.data.tasks import TASKS, get_task, load_task_data
 from jmp_lib.paths import FACTS_DIR
 
 
 def test_the_forty_tasks():
     assert len(TASKS) == 40
     families = [task.family for task in TASKS.values()]
-    assert {family: families.count(family) for family in tasks.FAMILIES} == {
+    assert {family: families.count(family) for family in FAMILIES} == {
         "qm9": 12,
         "rmd17": 10,
         "md22": 7,
@@ -102,7 +104,7 @@ def test_task_data(toy_mini, task_id, fold, counts):
     ids = np.concatenate([data.train.ids, data.val.ids, data.test.ids])
     assert len(np.unique(ids)) == sum(counts)
     assert data.train.periodic == data.task.periodic
-    assert data.split_sha256 == tasks.split_sha256(data.train, data.val, data.test)
+    assert data.split_sha256 == splits.rows_sha256(data.train.ids, data.val.ids, data.test.ids)
     assert data.data_sha256 == mini.load_mini(data.task.mini_name).sha256
     again = load_task_data(task_id, fold=fold)
     assert (again.data_sha256, again.split_sha256) == (data.data_sha256, data.split_sha256)
@@ -165,7 +167,7 @@ def test_shipped_mini_data_serves_the_task(task):
 
 
 def test_pretraining_validation_has_no_element_that_training_lacks():
-    for name, train, val in tasks.load_pretraining_data("mini"):
+    for name, train, val in load_pretraining_data("mini"):
         seen = set(train.atomic_numbers.tolist())
         assert seen.issuperset(val.atomic_numbers.tolist()), name
         assert not set(train.group[: len(train)].tolist()) & set(val.group.tolist()), name

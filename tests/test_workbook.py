@@ -89,7 +89,7 @@ def test_smoke_takes_the_first_tasks_and_ids_are_accepted(tmp_path):
 
 
 def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("jmp_lib.data.published.why_not", lambda *_, **__: None)
+    monkeypatch.setattr("jmp_lib.data.families.why_not", lambda *_, **__: None)
     run = start(tmp_path, "rmd17", data="published", data_root=str(tmp_path))
     assert run.tasks == ("rmd17_aspirin", "rmd17_ethanol") and run.profile.data == "published"
     assert workbook.results_folder(None, run.profile).name == "smoke-published"
@@ -139,7 +139,7 @@ def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_pat
 
 
 def test_published_data_reuse_the_pretraining_that_is_done_and_say_when_it_is_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jmp_lib.data.published.why_not", lambda *_, **__: None)
+    monkeypatch.setattr("jmp_lib.data.families.why_not", lambda *_, **__: None)
     monkeypatch.setattr(workbook.paths, "results_dir", lambda override=None: Path(override or tmp_path))
     values = {"profile": "smoke", "sizes": "small", "max_steps": 2}
     workbook.start(values, tuple(values)).pretrain_all()

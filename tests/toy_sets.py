@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.data.tasks import PRETRAINING_SETS, PretrainingData, TaskData, get_task
+from jmp_lib.data.pretraining import PretrainingData
+from jmp_lib.data.tasks import PRETRAINING_SETS, TaskData, get_task
 
 
 def toy_set(name: str, count: int, seed: int, periodic: bool = False, **labels) -> StructureSet:
@@ -30,7 +31,7 @@ def toy_set(name: str, count: int, seed: int, periodic: bool = False, **labels) 
                                     forces=np.concatenate(forces), scalars=scalars)
 
 
-def toy_pretraining(data="mini", caps=None, data_root=None) -> list[PretrainingData]:
+def toy_pretraining(data="mini", caps=None, data_root=None, fit=None) -> list[PretrainingData]:
     """Stand-in of ``load_pretraining_data``: two periodic and two molecular sets of unequal size."""
     sizes = {"oc20": 14, "oc22": 6, "ani1x": 10, "transition1x": 8}
     return [PretrainingData(key, toy_set(f"{key}-toy", n, seed, key.startswith("oc")),

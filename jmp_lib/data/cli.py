@@ -1,6 +1,26 @@
-"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``; imports wait until one is run."""
+"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``, and the functions behind
+them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jmp_lib.files import write_atomically
+from jmp_lib.paths import data_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jmp_lib.data.catalog import Entry
+    from jmp_lib.data.store import LeftOut, Part
+    from jmp_lib.data.structures import StructureSet
+
+FORMULAS = 100  # of ANI-1x in one part
 
 
 def add_actions(actions) -> None:
@@ -28,14 +48,11 @@ def add_actions(actions) -> None:
 
 
 def _list(args) -> int:
-    from jmp_lib.data.commands import table
-
     found = table(args.data_root)
     if args.json:
         print(found.to_json(orient="records", indent=1, force_ascii=False))
         return 0
     from jmp_lib.data.mini import card, list_mini
-    from jmp_lib.paths import data_dir
 
     for name in list_mini():
         about = card(name)
@@ -49,30 +66,26 @@ def _list(args) -> int:
 
 
 def _download(args) -> int:
-    from jmp_lib.data.commands import download
-
     for path in download(args.name, args.data_root):
         print(path)
     return 0
 
 
 def _prepare(args) -> int:
-    from jmp_lib.data.commands import prepare
-
     pairs = dict(option.partition("=")[::2] for option in args.option)
     if bare := [option for option in args.option if "=" not in option]:
         raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
-    store = prepare(args.name, args.data_root, sources=args.source, processes=args.processes,
-                    skip_bad=not args.refuse_bad, **pairs)  # fmt: skip
-    print(f"{store.path}: {len(store)} structures, {store.bytes / 1e6:.1f} MB, sha256 {store.sha256}")
-    for reason, count in store.rejected.items():
-        print(f"left out {count}: {reason}")
+    for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes,
+                         skip_bad=not args.refuse_bad, **pairs):  # fmt: skip
+        size = sum(store.columns.about["files"].values())
+        print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
+        for reason, count in store.rejected.items():
+            print(f"left out {count}: {reason}")
     return 0
 
 
 def _statistics(args) -> int:
     from jmp_lib.data.statistics import compare
-    from jmp_lib.paths import data_dir
 
     found = compare(data_dir(args.data_root), args.tasks.split(",") if args.tasks else None)
     if args.json:
@@ -83,3 +96,194 @@ def _statistics(args) -> int:
             f"{row.quantity}: published {row.published:.6g}, here {row.measured:.6g} {row.unit} of {row.n_train:.0f}: ")
         print(f"{row.task} fold {row.fold}: {numbers}{row.verdict}")
     return 0
+
+
+def table(data_root: str | Path | None = None) -> pd.DataFrame:
+    """One row for each published data set: what it is, size, licence, citation, and what of it is there."""
+    import pandas as pd
+
+    from jmp_lib.data.catalog import entries
+    from jmp_lib.data.store import is_store, open_store
+
+    root = data_dir(data_root)
+    rows = []
+    for one in entries().values():
+        originals = one.find(root)
+        present = [f"{len(originals)} file{'s' * (len(originals) != 1)}"] if originals else []
+        stores, counts = [path for path in _store_paths(one, root) if is_store(path)], []
+        for path in stores:
+            try:
+                counts.append(len(open_store(path)))
+            except (ValueError, FileNotFoundError):
+                present.append("a store that is damaged or of another version")
+        if counts:
+            number = "store" if len(counts) == 1 else f"{len(counts)} stores"
+            present.append(f"{number} of {sum(counts)} structures")
+        rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence,
+                     "citation": one.citation, "present": ", ".join(present) or "no"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _tasks_of(one: Entry) -> list:
+    """A task for each set of a fine-tuning family that a data set of the catalogue holds; none for pre-training sets."""
+    from jmp_lib.data.families import FAMILIES, store_path
+    from jmp_lib.data.tasks import TASKS
+
+    if one.reader not in FAMILIES:
+        return []
+    sets = {store_path(task, "").name.replace("_", "-"): task for task in TASKS.values() if task.family == one.reader}
+    return [sets[name]] if (name := one.name.replace("_", "-")) in sets else list(sets.values())
+
+
+def _store_paths(one: Entry, root: Path) -> list[Path]:
+    from jmp_lib.data.families import store_path
+
+    return [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
+
+
+def download(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[Path]:
+    """Fetch, check and unpack the files of data set ``name``; returns what its reader takes. Done steps are skipped.
+
+    SPICE's upstream file is cut to the part that is needed; the large file stays and may be removed. Raises as
+    :func:`jmp_lib.data.download.fetch` and :func:`jmp_lib.data.extract.extract`.
+    """
+    from jmp_lib.data.catalog import entry
+    from jmp_lib.data.extract import is_archive
+
+    one, root = entry(name), data_dir(data_root)
+    folder = root / one.folder
+    for alternatives in one.files:
+        path = _first_that_works(one, alternatives, folder, progress)
+        if is_archive(path):
+            _unpack(path, one, root)
+    if one.cut_to:
+        from jmp_lib.data.spice import cut
+
+        target = folder / f"{one.cut_to}.h5"
+        if not target.is_file():
+            cut(folder / one.files[0][0], one.cut_to, target)
+    found = one.find(root)
+    if not found:
+        raise ValueError(f"{name}: the archive was unpacked, but {folder} has no {' or '.join(one.originals)}")
+    return found
+
+
+def prepare(
+    name: str,
+    data_root: str | Path | None = None,
+    *,
+    sources: list[str | Path] | None = None,
+    processes: int = 1,
+    skip_bad: bool = True,
+    progress: bool = True,
+    **options,
+) -> list[StructureSet]:
+    """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
+
+    They are made of the original files (``sources``, else those under the data root). What the reader of a pre-training
+    set or the checks leave out is counted in ``rejected``; skip_bad=False makes it an error. options go to its reader.
+    Raises ``FileNotFoundError`` when no original file is there, else as the readers and
+    :func:`jmp_lib.data.store.write_store`.
+    """
+    from tqdm import tqdm
+
+    from jmp_lib.data import families
+    from jmp_lib.data.catalog import entry
+    from jmp_lib.data.store import write_store
+
+    one, root = entry(name), data_dir(data_root)
+    options = dict(one.options) | options
+    card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
+            "options": options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
+    with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
+        if tasks := _tasks_of(one):
+            if sources:
+                raise ValueError(f"{name} has a place for its files under the data root: {families.mend(tasks[0], root)}")
+            reasons = {task.id: families.why_not(task, root) for task in tasks}
+            able = [task for task in tasks if reasons[task.id] is None]
+            if not able:
+                raise FileNotFoundError(f"{reasons[tasks[0].id]}; or run `python -m jmp_lib data download {name}`")
+            return [families.prepare(task, root, card, bar.update) for task in able]
+        files = [Path(source) for source in sources] if sources else one.find(root)
+        if not files:
+            raise FileNotFoundError(
+                f"no file of {name} in {root / one.folder} (looked for {' or '.join(one.originals)}); "
+                f"run `python -m jmp_lib data download {name}` or name the files with --source"
+            )
+        parts = [part for file in files for part in _parts(one, file, options, skip_bad)]
+        return [write_store(
+            one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
+            processes=processes, skip_bad=skip_bad, progress=bar.update,
+        )]  # fmt: skip
+
+
+def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, progress: bool) -> Path:
+    from jmp_lib.data.download import fetch
+
+    failures = []
+    for file in alternatives:
+        try:
+            return fetch(folder / file, one.sources(file), progress=progress)
+        except RuntimeError as error:
+            failures.append(str(error))
+    raise RuntimeError("; ".join(failures))
+
+
+def _unpack(archive: Path, one: Entry, root: Path) -> None:
+    """Unpack once: a mark beside the archive says that it was done, and of which file."""
+    from jmp_lib.data.extract import extract
+
+    mark = archive.with_name(archive.name + ".unpacked")
+    about = _version(archive)
+    if mark.is_file() and mark.read_text() == about:
+        return
+    for path in extract(archive, root if archive.name in one.unpack_at_root else root / one.folder):
+        if path.name in one.unpack:
+            extract(path, root if path.name in one.unpack_at_root else path.parent)
+    with write_atomically(mark) as stream:
+        stream.write(about)
+
+
+def _parts(one: Entry, file: Path, options: dict, skip_bad: bool) -> list[Part]:
+    """One part for each file; the single large file of ANI-1x by blocks of formulas, so that processes can share it."""
+    from jmp_lib.data.store import file_part
+
+    fixed = {"dataset": one.reader, "skip_bad": skip_bad, **options}
+    if one.reader != "ani1x" or file.suffix not in (".h5", ".hdf5") or "formulas" in options or not file.is_file():
+        return [file_part(read_part, file, **fixed)]
+    from jmp_lib.data.ani1x import formula_sizes
+
+    formulas = list(formula_sizes(file))
+    blocks = [formulas[start : start + FORMULAS] for start in range(0, len(formulas), FORMULAS)]
+    return [
+        replace(file_part(read_part, file, formulas=frozenset(block), **fixed),
+                name=f"{file.name}, formulas {block[0]} to {block[-1]}", version=_version(file))
+        for block in blocks
+    ]  # fmt: skip
+
+
+def _version(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+
+
+def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[dict | LeftOut]:
+    """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out."""
+    module = importlib.import_module(f"jmp_lib.data.{dataset}")
+    known = inspect.signature(module.read).parameters
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise ValueError(f"the reader of {dataset} has no option {unknown[0]!r}; it has {', '.join(list(known)[1:])}")
+    rejected: list = []
+    noted = {"rejected": rejected} if skip_bad and "rejected" in known else {}
+    for structure in module.read(path, **options, **noted):
+        yield from map(_left_out, rejected)
+        rejected.clear()
+        yield structure
+    yield from map(_left_out, rejected)
+
+
+def _left_out(item: str) -> LeftOut:
+    """The reason without the place (file and frame) before it, so that equal reasons are counted together."""
+    from jmp_lib.data.store import LeftOut
+
+    return LeftOut(str(item).rpartition(": ")[2])

@@ -1,17 +1,47 @@
-"""From what a file holds to structures and sets: one structure dict, what is wrong with it, many into a set."""
+"""From what a file holds to structures and sets: one structure, what is wrong with it, many into columns.
+
+Readers and writers pass structures on as dicts of numpy arrays with the fields of
+:class:`~jmp_lib.data.structures.Structure`; cell, pbc, tags and fixed may be missing where they are the default.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
 
-from jmp_lib.data.check_structure import keep, refuse
-from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.structures import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, SMALLEST_CELL, StructureSet
 
-# fields of a structure that are not scalar labels
-_FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces", "id", "sid", "fid", "group", "name")
+_NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
+
+
+class Labels(NamedTuple):
+    """What every structure of a set has beside its geometry: forces or not, names of numbers and of texts."""
+
+    forces: bool
+    scalars: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, structure: Mapping) -> Labels:
+        """The labels of one structure; raises ``ValueError`` for a field that no column can hold."""
+        scalars, texts = [], []
+        for key in structure.keys():
+            value = structure[key]
+            if isinstance(value, str):
+                texts.append(key)
+            elif key in _NO_SCALARS:
+                continue
+            elif np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iufb":
+                scalars.append(key)
+            else:
+                raise ValueError(f"field {key!r} is neither a number nor a text")
+        return cls("forces" in structure, tuple(sorted(scalars)), tuple(sorted(texts)))
+
+    def __str__(self) -> str:
+        return ", ".join([*self.scalars, *self.texts, *(["forces"] if self.forces else [])]) or "none"
 
 
 def numbers_of(symbols: Iterable[str]) -> np.ndarray:
@@ -45,12 +75,65 @@ def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None,
     return made
 
 
+def check_structure(structure: Mapping, where: str) -> None:
+    """Raise ``ValueError`` (one sentence: where, field, what is wrong) for a structure no training may see.
+
+    Refused: no atoms, unknown elements, arrays that do not fit the number of atoms, NaN or infinite positions, cells or
+    labels, a periodic cell without volume.
+    """
+    missing = [key for key in ("pos", "atomic_numbers") if key not in structure]
+    if missing:
+        raise ValueError(f"{where}: field {missing[0]!r} is missing")
+    numbers = np.asarray(structure["atomic_numbers"])
+    n = numbers.size
+    if n == 0 or numbers.ndim != 1:
+        raise ValueError(f"{where}: field 'atomic_numbers': a structure with {n} atoms (shape {numbers.shape})")
+    unknown = ~((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER))
+    if unknown.any():
+        raise ValueError(
+            f"{where}: field 'atomic_numbers': {numbers[unknown][0]} is not an element (1 to {MAX_ATOMIC_NUMBER})"
+        )
+    shapes = {key: (n, *shape) for key, shape in PER_ATOM.items()} | {"cell": (3, 3), "pbc": (3,)}
+    for key in structure.keys():
+        value = structure[key]
+        if key in ("id", "sid", "group") or isinstance(value, str):
+            continue
+        value, needed = np.asarray(value), shapes.get(key, ())
+        if value.shape != needed:
+            raise ValueError(f"{where}: field {key!r} has shape {value.shape} where {n} atoms need {needed}")
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{where}: field {key!r} holds NaN or infinity; leave this structure out or mend the label"
+            )
+    if "cell" in structure and np.any(np.asarray(structure.get("pbc", structure["cell"]))):
+        cell = np.asarray(structure["cell"])
+        if abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=1)):
+            raise ValueError(f"{where}: field 'cell': periodic, but its lattice vectors span no volume")
+
+
+def keep(structure: Mapping, where: str, rejected: list[str] | None) -> bool:
+    """Whether ``structure`` is sound; when not, the reason goes into ``rejected``, or is raised without one."""
+    try:
+        check_structure(structure, where)
+    except ValueError as error:
+        refuse(str(error), rejected)
+        return False
+    return True
+
+
+def refuse(reason: str, rejected: list[str] | None) -> None:
+    """Note ``reason`` (with where it is from) in ``rejected``; without a list raise it as ``ValueError``."""
+    if rejected is None:
+        raise ValueError(reason) from None
+    rejected.append(reason)
+
+
 def screened(
     items: Iterable[tuple[str, Callable[[], dict]]], where: str, rejected: list[str] | None = None
 ) -> Iterator[dict]:
     """The sound structures among those that ``items``, pairs (name, function that makes the structure), give.
 
-    The reason why one cannot be made or fails :func:`~jmp_lib.data.check_structure.check_structure` goes to
+    The reason why one cannot be made or fails :func:`check_structure` goes to
     ``rejected``; without such a list it is a ``ValueError``. It names ``where`` and the structure.
     """
     for name, make in items:
@@ -66,44 +149,52 @@ def screened(
                 yield structure
 
 
-def to_set(name: str, structures: Iterable[dict], description: str = "", where: str = "") -> StructureSet:
-    """A set of the structures, all with the same labels; periodic when the first is.
+def pack(structures: Sequence[Mapping], labels: Labels) -> dict[str, np.ndarray | list[str]]:
+    """Columns of structures that passed :func:`check_structure` and all have ``labels``.
+
+    Keys as of :class:`~jmp_lib.data.structures.Columns` (group and ids excepted), ``scalar NAME`` and ``text NAME``.
+    """
+    natoms = np.array([len(s["atomic_numbers"]) for s in structures])
+
+    def column(key: str) -> np.ndarray:
+        shape = PER_ATOM.get(key, (3, 3) if key == "cell" else (3,))
+        values = [np.asarray(s[key]) if key in s else _default(key, s, n, shape) for s, n in zip(structures, natoms)]
+        return (np.concatenate if key in PER_ATOM else np.stack)(values).astype(DTYPES[key], copy=False)
+
+    keys = ["pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *(["forces"] if labels.forces else [])]
+    made = {"natoms": natoms, **{key: column(key) for key in keys}}
+    made |= {f"scalar {key}": np.array([float(s[key]) for s in structures], np.float64) for key in labels.scalars}
+    return made | {f"text {key}": [str(s[key]) for s in structures] for key in labels.texts}
+
+
+def _default(key: str, structure: Mapping, natoms: int, shape: tuple[int, ...]) -> np.ndarray:
+    value = bool(np.asarray(structure["cell"]).any()) if key == "pbc" and "cell" in structure else DEFAULTS[key]
+    return np.full((natoms, *shape) if key in PER_ATOM else shape, value)
+
+
+def to_set(name: str, structures: Iterable[Mapping], description: str = "", where: str = "") -> StructureSet:
+    """A set in memory of the structures, all with the same labels; text ``group`` becomes the group.
 
     Raises ``ValueError`` when there are none, when labels differ, and as
     :meth:`~jmp_lib.data.structures.StructureSet.validate`.
     """
-    columns: dict[str, list] = {}
-    n_structures = 0
-    for structure in structures:
-        if n_structures and structure.keys() != columns.keys():
-            differing = sorted(structure.keys() ^ columns.keys())
-            raise ValueError(f"{where or name}: structure {structure['id']} differs in {', '.join(differing)}")
-        for key, value in structure.items():
-            columns.setdefault(key, []).append(value if isinstance(value, str) else np.asarray(value))
-        n_structures += 1
-    if not n_structures:
+    found = list(structures)
+    if not found:
         raise ValueError(f"{where or name}: there is no structure in it")
-    group, group_names = None, None
-    if "group" in columns:
-        group_names, group = np.unique(columns["group"], return_inverse=True)
-    periodic = any(pbc.any() for pbc in columns["pbc"])
+    for structure in found:
+        if differing := sorted(set(structure.keys()) ^ set(found[0].keys())):
+            raise ValueError(f"{where or name}: structure {structure['id']} differs in {', '.join(differing)}")
+    columns = pack(found, Labels.of(found[0]))
+    texts = {key.removeprefix("text "): columns.pop(key) for key in list(columns) if key.startswith("text ")}
+    scalars = {key.removeprefix("scalar "): columns.pop(key) for key in list(columns) if key.startswith("scalar ")}
+    if not columns["pbc"].any():
+        del columns["cell"]
+    group_names, group = np.unique(texts.pop("group"), return_inverse=True) if "group" in texts else (None, None)
+    ids = np.array([int(s["id"]) for s in found])
     return StructureSet.from_arrays(
-        name,
-        [len(numbers) for numbers in columns["atomic_numbers"]],
-        np.concatenate(columns["pos"]),
-        np.concatenate(columns["atomic_numbers"]),
-        description=description,
-        cell=np.stack(columns["cell"]) if periodic else None,
-        pbc=np.stack(columns["pbc"]),
-        tags=np.concatenate(columns["tags"]),
-        fixed=np.concatenate(columns["fixed"]),
-        forces=np.concatenate(columns["forces"]) if "forces" in columns else None,
-        scalars={key: np.array(values) for key, values in columns.items() if key not in _FIELDS},
-        group=group,
-        group_names=group_names,
-        ids=np.array(columns["id"]),
-        where=where,
-    )
+        name, **columns, description=description, scalars=scalars, group=group, group_names=group_names, ids=ids,
+        texts=texts, where=where,
+    )  # fmt: skip
 
 
 def part_name(name: str, n: int, n_total: int) -> str:

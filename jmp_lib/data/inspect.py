@@ -119,7 +119,7 @@ def _summed(structures, rejected: Rejected) -> dict:
         numbers = structure["atomic_numbers"]
         atoms += np.bincount(numbers, minlength=len(atoms))[: len(atoms)]
         sizes.add(len(numbers))
-        periodic += bool(np.any(structure["pbc"]))
+        periodic += bool(np.any(np.asarray(structure["pbc"])))
         if "group" in structure:
             groups.add(hash(structure["group"]))
         if "energy" in structure:

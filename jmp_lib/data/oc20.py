@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.check_structure import refuse
-from jmp_lib.data.collect import screened
+from jmp_lib.data.collect import refuse, screened
 from jmp_lib.data.exchange import from_ase, read_frames, read_lines
 from jmp_lib.data.formats import opened, source_url
 from jmp_lib.data.graph_records import read_graphs

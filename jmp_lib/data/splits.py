@@ -3,14 +3,12 @@
 Every random order is numpy's legacy in-place shuffle, ``RandomState(42).shuffle(arange(n))``: another generator
 gives another split. Sources: data set scripts of the official code; folds: MatBench v0.1 (``KFold(5,
 shuffle=True, random_state=18012019)``, the same as its validation file). Counts of all tasks: facts/tasks.csv.
-
-A mini set follows the rule of the set it stands for, with counts that fit its size (:data:`MINI_RULES`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,35 +140,3 @@ def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED)
             f"{', '.join(f'{fraction:.0%}' for fraction in fractions)} and the rest without a group in two parts"
         )
     return parts
-
-
-def _by_parts(train: float, val: float) -> Callable[[int, int], Split]:
-    return lambda n, fold: consecutive(n, int(train * n), int(val * n))
-
-
-# family -> rule(n, fold): what the official rule becomes at the size of a mini set (counts at the shipped size)
-MINI_RULES: dict[str, Callable[[int, int], Split]] = {
-    "qm9": _by_parts(0.75, 0.125),  # 800 molecules: 600 train, 100 validation, 100 test
-    "rmd17": _by_parts(0.5, 0.125),  # 400 frames: 200 train, 50 validation, 150 test
-    "md22": _by_parts(0.6, 0.1),  # 80 frames: 48 train, 8 validation, 24 test
-    "spice": lambda n, fold: eighty_ten_ten(n),  # 300 conformers: 240, 30, 30
-    "matbench": matbench,  # 300 crystals: 216, 24, 60 (fold 0 of the five by the official fold rule)
-    "qmof": lambda n, fold: eighty_ten_ten(n),  # 200 frameworks: 160, 20, 20
-}
-
-
-def mini(family: str, n: int, fold: int = 0) -> Split:
-    """Split of a mini set of ``n`` structures of ``family``; fold matters to MatBench alone.
-
-    Raises ``ValueError`` for an unknown family, and for a fold other than 0 where there are no folds.
-    """
-    if family not in MINI_RULES:
-        raise ValueError(f"there is no family {family!r} (known: {', '.join(MINI_RULES)})")
-    check_fold(family, fold)
-    return MINI_RULES[family](n, fold)
-
-
-def check_fold(family: str, fold: int) -> None:
-    """Raise ``ValueError`` unless ``family`` has fold ``fold``."""
-    if fold and family != "matbench":
-        raise ValueError(f"fold {fold} asked of a {family} task: only MatBench tasks have folds")

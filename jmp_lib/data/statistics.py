@@ -1,4 +1,5 @@
-"""Means and deviations of the train parts, beside those the official release trains with.
+"""What the data at hand are: means and deviations of train parts beside the published ones, and what notebook 01 shows
+of all sets at once (counts by split, a sample of structures, targets, neighbours).
 
 The train part's own statistics are what this package normalises with; the published ones (facts/tasks.csv, and per
 MatBench fold facts/hyperparameters.yaml) say whether data, units, signs and splits are those of the release. Where they
@@ -7,22 +8,26 @@ differ, :data:`EXPLANATIONS` says why, as far as it is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from vesin import NeighborList
 
 from jmp_lib import facts, units
-from jmp_lib.data import qm9
-from jmp_lib.data.structures import StructureSet
-from jmp_lib.data.tasks import TASKS, Task, get_task, load_task_data
+from jmp_lib.data import families, mini, pretraining, qm9
+from jmp_lib.data.splits import Split
+from jmp_lib.data.structures import Structure, StructureSet
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, get_task, load_task_data
 
 # measured and published are the same number when they differ by less than this part of the deviation
 SAME = 1e-5
 # and agree within sampling when they differ by less than so many standard errors
 SAMPLING = 4.0
 
+NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
 # cause -> why published statistics differ from those of the train part
 EXPLANATIONS = {
     "spice": "the published force deviation is that of the gradient times the energy factor alone, in eV/bohr; forces "
@@ -142,3 +147,153 @@ def _verdict(task: Task, quantity: str, published: float, measured: float, sigma
     if not whole:
         return EXPLANATIONS["part"]
     return EXPLANATIONS["matbench"] if task.family == "matbench" else "not explained"
+
+
+# --- all sets at once ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Survey:
+    """sets: collection -> sampled structures; counts: a row for each pre-training set and task; targets: task ->
+    labels in the printed unit (with ``units``), of train, validation and test together."""
+
+    sets: dict[str, list[Structure]] = field(default_factory=dict)
+    rows: list[dict] = field(default_factory=list)
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """Structures of each set and task: official and here, and why there are none."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """{set or task: why it cannot run with the data at hand, in words}."""
+        return {row["set or task"]: row["why not"] for row in self.rows if row["why not"]}
+
+
+def survey(data: str = "mini", data_root: str | Path | None = None, limit: int = 400, seed: int = 0) -> Survey:
+    """Everything that is there of ``data`` (mini or published, under ``data_root``). Missing sets are rows with a reason.
+
+    Each file is read once; at most ``limit`` structures of each set are kept, drawn at random. Prepared sets are never
+    read whole.
+    """
+    found, rng = Survey(), np.random.default_rng(seed)
+    for key in PRETRAINING_SETS:
+        _pretraining_set(found, key, data, data_root, limit, rng)
+    samples: dict[str, list[list[Structure]]] = {}
+    opened: tuple = ("", None)
+    for task in TASKS.values():
+        name = task.mini_name if data == "mini" else families.store_path(task, "").name
+        try:
+            if opened[0] != name:  # the tasks of QM9 share one file
+                opened = (name, _open(task, data, data_root))
+                samples.setdefault(_collection(task.family, data), []).append(_drawn(opened[1][0], limit, rng))
+        except (FileNotFoundError, ValueError) as error:
+            opened = (name, error)
+        _task(found, task, opened[1])
+    for collection, files in samples.items():  # the files of a family in equal parts
+        share = -(-limit // len(files))
+        found.sets[collection] = [structure for file in files for structure in file[:share]][:limit]
+    return found
+
+
+def _pretraining_set(found: Survey, key: str, data: str, data_root, limit: int, rng) -> None:
+    facts_ = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name").loc[key]
+    row = {"set or task": key, "official train / val / test": f"{int(facts_['n_train_paper'])} / - / -",
+           "here train / val / test": "", "why not": ""}  # fmt: skip
+    try:
+        if data == "mini":
+            _, train, val = next(s for s in pretraining.load_pretraining_data("mini") if s.name == key)
+        else:
+            train, val = pretraining.load(key, data_root)
+        row["here train / val / test"] = f"{len(train)} / {len(val)} / -"
+        found.sets[PRETRAINING_SETS[key] if data == "mini" else key] = _drawn(train, limit, rng)
+    except (FileNotFoundError, ValueError) as error:
+        row["why not"] = str(error)
+    found.rows.append(row)
+
+
+def _open(task: Task, data: str, data_root) -> tuple[StructureSet, Split]:
+    if data == "mini":
+        whole = mini.load_mini(task.mini_name)
+        return whole, families.get_family(task.family).mini_split(len(whole), 0)
+    return families.load(task, data_root)
+
+
+def _task(found: Survey, task: Task, opened) -> None:
+    row = {"set or task": task.id, "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
+           "here train / val / test": "", "why not": ""}  # fmt: skip
+    found.rows.append(row)
+    if isinstance(opened, Exception):
+        row["why not"] = str(opened)
+        return
+    whole, split = opened
+    if task.label not in whole.labels:
+        row["why not"] = f"{whole.name} has no label {task.label!r} (it has {', '.join(whole.labels) or 'none'})"
+        return
+    row["here train / val / test"] = " / ".join(map(str, split.counts))
+    if not task.is_force_task:
+        found.targets[task.id] = task.print_factor * whole.scalars[task.label]
+        found.units[task.id] = task.printed_unit
+
+
+def _collection(family: str, data: str) -> str:
+    return f"{family}-mini" if data == "mini" else family
+
+
+def _drawn(structures, limit: int, rng) -> list[Structure]:
+    """At most ``limit`` structures, without replacement."""
+    rows = rng.choice(len(structures), min(limit, len(structures)), replace=False)
+    return [structures[int(row)] for row in rows]
+
+
+def family_of(collection: str) -> str:
+    """The key of the graph settings of a collection: ``anix-mini`` -> ``ani1x``, ``qm9-mini`` -> ``qm9``."""
+    return {name: key for key, name in PRETRAINING_SETS.items()}.get(collection, collection.removesuffix("-mini"))
+
+
+def neighbour_counts(sets: dict[str, list], graphs: Mapping, structures: int = NEIGHBOUR_STRUCTURES) -> pd.DataFrame:
+    """Neighbours of each atom within the cutoff of its graph settings (periodic images counted), before any limit.
+
+    graphs: settings by family (``load_profile("paper").graphs`` are the official ones). One row for each collection:
+    cutoff Å, official limit of the main graph, structures and atoms counted, mean, least,
+    most, share of atoms beyond the limit in %, and ``counts`` (an array, one number for each atom).
+    """
+    rows = []
+    for name, sampled in sets.items():
+        config, chosen = graphs[family_of(name)], sampled[:: max(1, len(sampled) // structures)][:structures]
+        counts = np.concatenate([_neighbours(structure, config.cutoff) for structure in chosen])
+        rows.append({"set": name, "cutoff / Å": config.cutoff, "limit": config.max_neighbors, "structures": len(chosen),
+                     "atoms": len(counts), "mean": round(float(counts.mean()), 1), "least": int(counts.min()),
+                     "most": int(counts.max()), "beyond the limit / %": round(100 * float((counts > config.max_neighbors).mean()), 1),
+                     "counts": counts})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _neighbours(structure: dict, cutoff: float) -> np.ndarray:
+    periodic = bool(np.any(np.asarray(structure["pbc"])))
+    (atoms,) = NeighborList(cutoff=float(cutoff), full_list=True).compute(
+        points=np.asarray(structure["pos"], np.float64),
+        box=np.asarray(structure["cell"], np.float64) if periodic else np.zeros((3, 3)),
+        periodic=np.asarray(structure["pbc"], bool) if periodic else False,
+        quantities="i",
+    )
+    return np.bincount(atoms.astype(np.int64), minlength=len(structure["pos"]))
+
+
+def words(found: Survey) -> str:
+    """How many of the 40 tasks can run with the data at hand, and a sentence for each set or task that cannot."""
+    able = [task for task in TASKS if task not in found.missing]
+    lines = [f"{len(able)} of the {len(TASKS)} tasks and {len(PRETRAINING_SETS) - sum(k in found.missing for k in PRETRAINING_SETS)} "
+             f"of the {len(PRETRAINING_SETS)} pre-training sets can run with the data at hand."]  # fmt: skip
+    lines += [f"{name} cannot run: {reason}" for name, reason in found.missing.items()]
+    return "\n".join(lines)
+
+
+def of_train_parts(found: Survey, data: str, data_root: str | Path | None) -> pd.DataFrame:
+    """Statistics of the train parts beside the published ones, of the tasks that are there (published data only)."""
+    if data == "mini":
+        return pd.DataFrame()
+    return compare(data_root, [task for task in TASKS if task not in found.missing])

@@ -11,12 +11,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
-
-from jmp_lib.data.validate import check_contents, check_shapes
 
 # dtype of every column of a set in memory; scalar columns are float64
 DTYPES = {
@@ -27,12 +26,15 @@ PER_ATOM = {"pos": (3,), "atomic_numbers": (), "tags": (), "fixed": (), "forces"
 PER_STRUCTURE = {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}
 DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns that a set may leave out
 _CACHED = ("natoms", "sha256")
+_BLOCK = 1 << 16  # structures whose arrays are in memory at a time where a column is read as a whole
+MAX_ATOMIC_NUMBER = 120
+SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
 
 
 class Structure(Data):
     """One structure: a ``torch_geometric`` ``Data`` with tensors pos float32 (N,3) Å, atomic_numbers int64 (N,), cell
     float64 (3,3) Å in rows (zeros: none), pbc bool (3,), tags int64 (N,), fixed bool (N,), where there are labels forces
-    float32 (N,3) eV/Å and scalars as float64 of no dimension, ``id`` int, ``sid`` text. ``z`` is atomic_numbers.
+    float32 (N,3) eV/Å and scalars as float64 of no dimension, ``id`` int, texts ``sid`` and ``group``. ``z`` is atomic_numbers.
     """
 
     @classmethod
@@ -64,12 +66,32 @@ class Structure(Data):
         return None if key in ("cell", "pbc") else super().__cat_dim__(key, value, *args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Texts(Sequence):
+    """Texts one after the other: bytes uint8, and where each begins and ends, offsets int64 (S+1,)."""
+
+    offsets: np.ndarray
+    bytes: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        encoded = [text.encode() for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return cls(np.concatenate([[0], ends]).astype(np.int64), np.frombuffer(b"".join(encoded), dtype=np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.bytes[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+
 @dataclass(eq=False)
 class Columns:
     """The arrays of S structures with ΣN atoms that a set and its subsets share, in memory or mapped from files.
 
     Dtypes and shapes as of :class:`StructureSet`; cell, pbc, tags and fixed may be left out where every structure has
-    the default. texts: name -> (offsets int64 (S+1,), bytes uint8 of all texts one after the other).
+    the default. texts: name -> a text for each structure.
     """
 
     natoms: np.ndarray
@@ -83,12 +105,29 @@ class Columns:
     group: np.ndarray | None = None
     ids: np.ndarray | None = None
     scalars: dict[str, np.ndarray] = field(default_factory=dict)
-    texts: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    texts: dict[str, Texts] = field(default_factory=dict)
+    group_names: Sequence[str] = ()
     offsets: np.ndarray | None = None
+    sha256: str | None = None  # of the contents, where it is known
+    about: dict = field(default_factory=dict)  # of a prepared set on disk: its list, with card, rejected, ...
+    path: Path | None = None  # of the folder that the arrays are mapped from
+
+    @property
+    def travels(self) -> bool:
+        """Whether another process gets a part of these columns as rows alone, and opens the rest for itself."""
+        return self.path is not None
 
     def __post_init__(self) -> None:
         if self.offsets is None:
             self.offsets = np.concatenate([[0], np.cumsum(self.natoms)]).astype(np.int64)
+
+    def __reduce_ex__(self, protocol):
+        """Another process maps the files anew."""
+        if self.path is None:
+            return super().__reduce_ex__(protocol)
+        from jmp_lib.data.store import mapped
+
+        return mapped, (self.path,)
 
     def structure(self, row: int) -> Structure:
         """Structure ``row`` with tensors of its own."""
@@ -107,8 +146,10 @@ class Columns:
             fields["forces"] = self.forces[atoms].copy()
         for key, values in self.scalars.items():
             fields[key] = float(values[row])
-        for key, (offsets, text) in self.texts.items():
-            fields[key] = text[offsets[row] : offsets[row + 1]].tobytes().decode()
+        for key, texts in self.texts.items():
+            fields[key] = texts[row]
+        if len(self.group_names):
+            fields["group"] = self.group_names[self.group[row]]
         return Structure.of(fields)
 
     def take(self, key: str, rows: range | np.ndarray) -> np.ndarray | None:
@@ -148,7 +189,8 @@ class StructureSet(Dataset):
     Units eV, Å, eV/Å; scalar targets in their task's label unit. Make one with :meth:`from_arrays`, or open a prepared
     one with :func:`jmp_lib.data.store.open_store`.
 
-    Any network of torch_geometric trains on it, for instance SchNet on the dipole moments of QM9:
+    Any network of torch_geometric trains on it, for instance SchNet on the dipole moments of QM9 (SchNet's own search
+    for pairs needs torch-cluster; docs/examples.md gives it ours):
 
         network = torch_geometric.nn.SchNet(cutoff=6.0)
         optimizer = torch.optim.Adam(network.parameters(), 1e-4)
@@ -160,10 +202,9 @@ class StructureSet(Dataset):
     pos, atomic_numbers, cell, pbc = map(_column, ("pos", "atomic_numbers", "cell", "pbc"))
     tags, fixed, forces, group, ids = map(_column, ("tags", "fixed", "forces", "group", "ids"))
 
-    def __init__(self, name: str, description: str, columns: Columns, group_names: Sequence[str] = (), transform=None):
+    def __init__(self, name: str, description: str, columns: Columns, transform=None):
         super().__init__(transform=transform)
         self.name, self.description, self.columns = name, description, columns
-        self.group_names = tuple(map(str, group_names))
 
     @classmethod
     def from_arrays(
@@ -183,13 +224,15 @@ class StructureSet(Dataset):
         group=None,
         group_names=None,
         ids=None,
+        texts=None,
         where="",
         transform=None,
     ) -> StructureSet:
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
 
         Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every
-        structure a group of its own; ids 0, 1, ... ``where`` (a file's path) goes into error messages.
+        structure a group of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a
+        file's path) goes into error messages.
         Raises ``ValueError`` as :meth:`validate`.
         """
         natoms = np.asarray(natoms)
@@ -207,8 +250,9 @@ class StructureSet(Dataset):
             Columns(
                 **{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
                 scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
+                texts={key: Texts.of(column) for key, column in (texts or {}).items()},
+                group_names=tuple(map(str, group_names if group_names is not None else ())),
             ),
-            group_names if group_names is not None else (),
             transform,
         )
         made.validate(where)
@@ -241,8 +285,8 @@ class StructureSet(Dataset):
         return made
 
     def __getstate__(self) -> dict:
-        """Of a part of a set in memory only its own structures travel to another process."""
-        own = self if self._indices is None else self.compact()
+        """Of a part of a set in memory its own structures travel to another process, of one on disk only the rows."""
+        own = self if self._indices is None or self.columns.travels else self.compact()
         return {key: value for key, value in own.__dict__.items() if key not in _CACHED}
 
     def __repr__(self) -> str:
@@ -286,16 +330,37 @@ class StructureSet(Dataset):
         """The same set with arrays in memory of its own structures alone."""
         rows, c = self.indices(), self.columns
         keys = [key for key in DTYPES if getattr(c, key) is not None or key in ("group", "ids")]
-        texts = {key: _take_texts(*table, rows) for key, table in c.texts.items()}
+        texts = {key: Texts.of([column[row] for row in rows]) for key, column in c.texts.items()}
         made = self.__copy__()
-        made.columns = Columns(**{key: np.array(c.take(key, rows)) for key in keys}, scalars=self.scalars, texts=texts)
+        arrays = {key: np.array(c.take(key, rows)) for key in keys}
+        made.columns = Columns(**arrays, scalars=self.scalars, texts=texts, group_names=c.group_names)
         made._indices = None
         return made
 
     @cached_property
     def natoms(self) -> np.ndarray:
-        """Atoms of every structure, int64 (S,)."""
+        """Atoms of every structure, int64 (S,); int32 and mapped from a file for a set on disk."""
         return self.columns.take("natoms", self.indices())
+
+    @property
+    def group_names(self) -> Sequence[str]:
+        """Names of the groups that ``group`` numbers; empty where every structure is a group of its own."""
+        return self.columns.group_names
+
+    @property
+    def path(self) -> Path | None:
+        """Folder of a prepared set on disk."""
+        return self.columns.path
+
+    @property
+    def card(self) -> dict:
+        """Facts about the source of a prepared set."""
+        return self.columns.about.get("card", {})
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Why structures were left out when the set was prepared: reason -> how many."""
+        return self.columns.about.get("rejected", {})
 
     @property
     def offsets(self) -> np.ndarray:
@@ -315,22 +380,42 @@ class StructureSet(Dataset):
     @property
     def elements(self) -> list[int]:
         """Atomic numbers that occur, sorted."""
+        if self._indices is None and "elements" in self.columns.about:
+            return self.columns.about["elements"]
         return np.unique(self.atomic_numbers).tolist()
 
     @property
     def periodic(self) -> bool:
         """Whether any structure repeats in any direction."""
-        return bool(self.pbc.any())
+        return self.columns.pbc is not None and bool(self.pbc.any())
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the contents (all arrays with their names, types and shapes; not the set's name)."""
+        """Hash of the contents (all arrays with their names, types and shapes; not the set's name).
+
+        A part of a prepared set on disk is not read for it: its hash is that of the whole set's hash and of the rows.
+        """
+        rows, known = self.indices(), self.columns.sha256
+        if known is None:
+            return self.contents_sha256()
+        if isinstance(rows, range) and rows == range(self.len()):
+            return known
+        digest = hashlib.sha256(known.encode())
+        digest.update(repr(rows).encode() if isinstance(rows, range) else np.ascontiguousarray(rows, "<i8").data)
+        return digest.hexdigest()
+
+    def contents_sha256(self) -> str:
+        """Hash of the contents, read block by block."""
         digest = hashlib.sha256()
         for key in sorted([*DTYPES, *(f"scalar {name}" for name in self.columns.scalars)]):
-            array = self.columns.take(key, self.indices())
-            if array is not None:
-                digest.update(f"{key} {array.dtype.str} {array.shape};".encode())
-                digest.update(np.ascontiguousarray(array).data)
+            if key == "forces" and self.columns.forces is None:
+                continue
+            dtype = np.dtype(DTYPES.get(key, np.float64))
+            count = int(self.natoms.sum()) if key in PER_ATOM else len(self)
+            digest.update(f"{key} {dtype.str} {(count, *(PER_ATOM | PER_STRUCTURE).get(key, ()))};".encode())
+            for start in range(0, len(self), _BLOCK):
+                block = self.columns.take(key, self.indices()[start : start + _BLOCK])
+                digest.update(np.ascontiguousarray(block, dtype).data)
         return digest.hexdigest()
 
     def validate(self, where: str = "") -> None:
@@ -342,8 +427,70 @@ class StructureSet(Dataset):
         check_contents(where or self.name, self)
 
 
-def _take_texts(offsets: np.ndarray, text: np.ndarray, rows) -> tuple[np.ndarray, np.ndarray]:
-    """The table of texts of ``rows``."""
-    rows = np.asarray(rows, dtype=np.int64)
-    parts = [text[a:b] for a, b in zip(offsets[rows], offsets[rows + 1], strict=True)]
-    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64), np.concatenate([*parts, text[:0]])
+def check_shapes(where: str, arrays: dict[str, np.ndarray], scalars: dict[str, np.ndarray]) -> None:
+    """Check that every array has numbers in it and one row for each structure or for each atom; scalars (S,) each."""
+    natoms = arrays["natoms"]
+    if natoms.ndim != 1 or natoms.dtype.kind not in "iu":
+        raise ValueError(
+            f"{where}: field 'natoms' must be whole numbers in one row, not {natoms.dtype} of shape {natoms.shape}"
+        )
+    if len(natoms) == 0:
+        raise ValueError(f"{where}: there is no structure in it")
+    empty = np.flatnonzero(natoms < 1)
+    if empty.size:
+        raise ValueError(f"{where}: row {empty[0]}, field 'natoms': a structure with {natoms[empty[0]]} atoms")
+    expected = {key: (len(natoms), *shape) for key, shape in PER_STRUCTURE.items()}
+    expected |= {key: (int(natoms.sum()), *shape) for key, shape in PER_ATOM.items()}
+    expected |= {key: (len(natoms),) for key in scalars}
+    for key, array in {**arrays, **scalars}.items():
+        if key == "natoms":
+            continue
+        if array.dtype.kind not in "iufb":
+            raise ValueError(f"{where}: field {key!r} holds {array.dtype}, not numbers")
+        if array.shape != expected[key]:
+            raise ValueError(
+                f"{where}: field {key!r} has shape {array.shape} where the {len(natoms)} structures with "
+                f"{int(natoms.sum())} atoms need {expected[key]}"
+            )
+    numbers = arrays["atomic_numbers"]
+    unknown = np.flatnonzero(~((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)))
+    if unknown.size:
+        raise ValueError(
+            f"{where}: row {_row(natoms, unknown[0])}, field 'atomic_numbers': {numbers[unknown[0]]} is not an "
+            f"element (1 to {MAX_ATOMIC_NUMBER})"
+        )
+
+
+def check_contents(where: str, data: StructureSet) -> None:
+    """Check the values of a set: finite, with a proper cell, unique ids."""
+    fields = {"pos": data.pos, "forces": data.forces, "cell": data.cell, **data.scalars}
+    for key, array in fields.items():
+        if array is None or np.isfinite(array).all():
+            continue
+        bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0]
+        row = _row(data.natoms, bad) if key in PER_ATOM else bad
+        raise ValueError(
+            f"{where}: row {row}, field {key!r} holds NaN or infinity; leave this structure out or mend the label"
+        )
+    edges = np.linalg.norm(data.cell, axis=2)
+    flat = np.abs(np.linalg.det(data.cell)) <= SMALLEST_CELL * np.prod(edges, axis=1)
+    singular = np.flatnonzero(flat & data.pbc.any(axis=1))
+    if singular.size:
+        raise ValueError(f"{where}: row {singular[0]}, field 'cell': periodic, but its lattice vectors span no volume")
+    names = len(data.group_names)
+    stray = np.flatnonzero((data.group < 0) | (data.group >= names)) if names else np.empty(0, int)
+    if stray.size:
+        raise ValueError(
+            f"{where}: row {stray[0]}, field 'group': {data.group[stray[0]]} has no name among the {names}"
+        )
+    unique, first, counts = np.unique(data.ids, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        twice = unique[counts > 1][0]
+        raise ValueError(
+            f"{where}: row {first[counts > 1][0]}, field 'ids': id {twice} occurs {counts[counts > 1][0]} times"
+        )
+
+
+def _row(natoms: np.ndarray, atom: int) -> int:
+    """Row of the structure that atom ``atom`` of the flat arrays belongs to."""
+    return int(np.searchsorted(np.cumsum(natoms), atom, side="right"))

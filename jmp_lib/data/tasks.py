@@ -1,4 +1,4 @@
-"""The 40 fine-tuning tasks and the data of each; the four pre-training sets.
+"""The 40 fine-tuning tasks and the data of each.
 
 >>> task = get_task("qm9_eps_homo")
 >>> task.label, task.label_unit, task.printed_unit, task.print_factor
@@ -14,22 +14,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jmp_lib.data import mini, published, splits
-from jmp_lib.data.store_view import StoreView
-from jmp_lib.data.structures import StructureSet
+from jmp_lib.data import families
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.paths import FACTS_DIR
 from jmp_lib.strict import nearest
 from jmp_lib.units import print_factor
 
-FAMILIES = ("qm9", "rmd17", "md22", "spice", "matbench", "qmof")
+if TYPE_CHECKING:
+    from jmp_lib.data.structures import StructureSet
+
 # pre-training sets in the order of the pre-training heads -> the mini set of each
 PRETRAINING_SETS = {"oc20": "oc20-mini", "oc22": "oc22-mini", "ani1x": "anix-mini", "transition1x": "t1x-mini"}
-# share of the structures of a mini pre-training set that is validation, in whole groups
-PRETRAINING_VAL_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,24 +90,7 @@ class Task:
     @property
     def mini_name(self) -> str:
         """Name of the mini set that stands in."""
-        return f"{self.family}-mini" if self.family in ("qm9", "qmof") else f"{self.family}-mini-{self.suffix}"
-
-    def official_split(self, n: int | None = None, fold: int = 0) -> splits.Split:
-        """The official split of ``n`` structures (None: the published number), by rule on the size alone.
-
-        Raises ``ValueError`` for a fold there is not and when ``n`` is too small for the rule.
-        """
-        n = self.n_total if n is None else n
-        splits.check_fold(self.family, fold)
-        rules = {
-            "qm9": lambda: splits.qm9(n),
-            "rmd17": lambda: splits.rmd17(n, self.n_train, self.n_val),
-            "md22": lambda: splits.md22(n, pool=self.n_train + self.n_val),
-            "spice": lambda: splits.eighty_ten_ten(n),
-            "qmof": lambda: splits.eighty_ten_ten(n),
-            "matbench": lambda: splits.matbench(n, fold),
-        }
-        return rules[self.family]()
+        return f"{self.family}-mini" if FAMILIES[self.family].one_set else f"{self.family}-mini-{self.suffix}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,15 +118,7 @@ class TaskData:
         return self.task.label
 
 
-class PretrainingData(NamedTuple):
-    """One pre-training set: its name (``oc20``, ...), train and validation structures with energy and forces."""
-
-    name: str
-    train: StructureSet | StoreView
-    val: StructureSet | StoreView
-
-
-def _read_tasks() -> dict[str, Task]:
+def _read_tasks(path: Path) -> dict[str, Task]:
     def task(row: dict[str, str]) -> Task:
         return Task(
             **{key: row[key] for key in ("id", "family", "target", "label", "metric", "split_rule")},
@@ -164,11 +136,27 @@ def _read_tasks() -> dict[str, Task]:
             periodic=row["periodic"] == "true",
         )
 
-    with open(FACTS_DIR / "tasks.csv", newline="", encoding="utf-8") as stream:
+    with open(path, newline="", encoding="utf-8") as stream:
         return {row["id"]: task(row) for row in csv.DictReader(stream)}
 
 
-TASKS: dict[str, Task] = _read_tasks()
+TASKS: dict[str, Task] = _read_tasks(FACTS_DIR / "tasks.csv")
+
+
+def add_tasks(path: str | Path) -> None:
+    """Add the tasks of a family that was registered from outside; path: a table with the columns of facts/tasks.csv.
+
+    Raises ``ValueError`` for a task of an unknown family or with an id that is taken.
+    """
+    from jmp_lib import facts
+
+    found = _read_tasks(Path(path))
+    for task in found.values():
+        families.get_family(task.family)
+        if task.id in TASKS:
+            raise ValueError(f"{path}: there is a task {task.id!r} already; choose another id")
+    facts.add_tasks(path)
+    TASKS.update(found)
 
 
 def get_task(task_id: str) -> Task:
@@ -192,14 +180,17 @@ def load_task_data(
     MatBench folds. Raises ``ValueError`` or ``FileNotFoundError``, one sentence, when there is nothing to load.
     """
     task = get_task(task_id)
-    caps = _checked_caps(caps, ("train", "val", "test"))
-    splits.check_fold(task.family, fold)
+    family = families.get_family(task.family)
+    caps = checked_caps(caps, ("train", "val", "test"))
+    family.check_fold(fold)
     if data == "mini":
+        from jmp_lib.data import mini
+
         whole = mini.load_mini(task.mini_name)
-        split = splits.mini(task.family, len(whole), fold)
+        split = family.mini_split(len(whole), fold)
         name, kind = mini_data_name(mini.card(task.mini_name)), "generated"
     elif data == "published":
-        whole, split = published.load(task, data_root, fold)
+        whole, split = families.load(task, data_root, fold)
         name, kind = f"{whole.name} (published)", "published"
     else:
         raise ValueError(f"data is {data!r}; it can be 'mini' or 'published'")
@@ -223,72 +214,13 @@ def load_task_data(
     )
 
 
-def load_pretraining_data(
-    data: str = "mini",
-    caps: Mapping[str, Mapping[str, int | None]] | None = None,
-    data_root: str | Path | None = None,
-) -> list[PretrainingData]:
-    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x.
-
-    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
-    ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/) by :mod:`~.pretraining_files`, which
-    stay on disk where they are stores; or ``mini+published``, both together (:mod:`~.pretraining_both`). caps:
-    {set: {"train": n, "val": n}}, at most so many structures, drawn from all groups. Raises ``ValueError`` for another
-    source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
-    """
-    caps = _checked_caps(caps, tuple(PRETRAINING_SETS))
-    limits = {name: _checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
-    if data == "published":
-        from jmp_lib.data import pretraining_files
-
-        for name in PRETRAINING_SETS:  # a missing set is told before the others are read
-            pretraining_files.find(name, data_root)
-        return [PretrainingData(name, *pretraining_files.load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
-    if data not in ("mini", "mini+published"):
-        raise ValueError(f"data is {data!r}; pre-training data can be 'mini', 'published' or 'mini+published'")
-    found = [PretrainingData(name, *_mini_pretraining(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
-    if data == "mini":
-        return found
-    from jmp_lib.data.pretraining_both import join
-
-    return [PretrainingData(s.name, *join(s.name, (s.train, s.val), data_root, limits[s.name])) for s in found]
-
-
-def _mini_pretraining(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
-    """Training and validation part of a mini pre-training set."""
-    whole = mini.load_mini(name)
-    missing = [key for key in ("energy", "forces") if key not in whole.labels]
-    if missing:
-        raise ValueError(f"{name} has no {' and no '.join(missing)}, which pre-training needs")
-    train, val = splits.by_group(whole.group, PRETRAINING_VAL_FRACTION)
-    train, val = keep_elements_in_train(whole, train, val)
-    return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
-
-
-def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moves to train the validation groups with an element that no training structure has.
-
-    Reference energies of such an element cannot be fitted, and its embedding would be random.
-    """
-    known = whole.subset(train).elements
-    group = whole.group
-    unseen = {group[i] for i in val if not np.isin(whole[int(i)].atomic_numbers, known).all()}
-    moved = np.isin(group[val], list(unseen))
-    return np.concatenate([train, val[moved]]), val[~moved]
-
-
 def mini_data_name(card: Mapping) -> str:
     """Name of a mini set with its level of theory, as it stands in records and tables: ``qm9-mini (GFN2-xTB)``."""
     level = re.sub(r"\s*\([^()]*\)", "", card["level_of_theory"])
     return f"{card['name']} ({level})"
 
 
-def split_sha256(*parts: StructureSet) -> str:
-    """Hash of which rows of a set each of ``parts`` holds (ids), the same as of a split of the whole set."""
-    return splits.rows_sha256(*(part.ids for part in parts))
-
-
-def _checked_caps(caps: Mapping | None, known: tuple[str, ...]) -> dict:
+def checked_caps(caps: Mapping | None, known: tuple[str, ...]) -> dict:
     """``caps`` with a value (None: no limit) for every name of ``known``; raises ``ValueError`` for any other name."""
     caps = dict(caps or {})
     for key, value in caps.items():

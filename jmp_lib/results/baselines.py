@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from jmp_lib import records
-from jmp_lib.data.published import why_not
+from jmp_lib.data.families import why_not
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
 from jmp_lib.pool import Outcome, report, run_jobs

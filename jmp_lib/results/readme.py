@@ -13,11 +13,12 @@ import textwrap
 from pathlib import Path
 
 from jmp_lib import paths
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, load_records
 from jmp_lib.results.summary import baseline_summary, computing_summary, markdown_table, summary, variant_summary
 
-CHAPTER_OF = {"pretrain": "02", "qm9": "03", "rmd17": "04", "md22": "05", "spice": "06", "matbench": "07", "qmof": "08"}
+CHAPTER_OF = {"pretrain": "02", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
 WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 CASES = {"molecules": "8 aspirin, direct forces", "molecules-gradient": "8 aspirin, gradient forces",

@@ -13,7 +13,8 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
-from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_pretraining_data, load_task_data
+from jmp_lib.data.pretraining import load_pretraining_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
 from jmp_lib.results.values import (
     PAPER,
     all_tasks_table,

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from jmp_lib.data.tasks import load_pretraining_data
+from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.settings import PRETRAINING_SETS, PretrainingSet, Profile
 from jmp_lib.train.normalise import JointFit, Normaliser, fit
 
@@ -81,7 +81,7 @@ def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data
                fit_structures: int | None = FIT_STRUCTURES) -> list[JointSet]:
     """The four sets in the order of the heads.  Raises as ``load_pretraining_data``."""
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
-    loaded = load_pretraining_data(data, caps, data_root)
+    loaded = load_pretraining_data(data, caps, data_root, lambda train: fit(iter(train)).energy().offset)
     return [JointSet(key, train, val, s, fit_structures) for (key, s), (_, train, val) in zip(settings, loaded)]
 
 

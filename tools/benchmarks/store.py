@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.exchange import write_extxyz
-from jmp_lib.data.store import Store
-from jmp_lib.data.store_writer import Part, write_store
+from jmp_lib.data.store import Part, write_store
+from jmp_lib.data.structures import StructureSet
 
 ROUNDS = 5
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -107,7 +107,7 @@ def reading(folder: Path, count: int, reads: int) -> dict:
             if turn:  # the first turn only warms the caches
                 times[name].append((time.perf_counter() - start) / reads)
     sizes = {
-        "store": store.bytes,
+        "store": sum(store.columns.about["files"].values()),
         "LMDB of pickled graphs": (folder / "graphs.lmdb").stat().st_blocks * 512,  # LMDB files have holes
         "extended XYZ": (folder / "all.extxyz").stat().st_size,
     }
@@ -120,20 +120,17 @@ def reading(folder: Path, count: int, reads: int) -> dict:
     }  # fmt: skip
 
 
-def _write_lmdb(path: Path, store: Store):
+def _write_lmdb(path: Path, store: StructureSet):
     """An LMDB of pickled torch_geometric graphs with the fields of the Open Catalyst records."""
     import lmdb
-    import torch
     from torch_geometric.data import Data
 
     database = lmdb.open(str(path), map_size=1 << 40, subdir=False, meminit=False, map_async=True)
     with database.begin(write=True) as transaction:
         for row, s in enumerate(store):
             graph = Data(
-                pos=torch.from_numpy(s["pos"]), atomic_numbers=torch.from_numpy(s["atomic_numbers"]).float(),
-                cell=torch.from_numpy(s["cell"]).float()[None], natoms=len(s["pos"]), tags=torch.from_numpy(s["tags"]),
-                fixed=torch.from_numpy(s["fixed"]).float(), force=torch.from_numpy(s["forces"]), y=float(s["energy"]),
-                sid=s["sid"], fid=row,
+                pos=s.pos, atomic_numbers=s.z.float(), cell=s.cell.float()[None], natoms=len(s.pos), tags=s.tags,
+                fixed=s.fixed.float(), force=s.forces, y=float(s.energy), sid=s.sid, fid=row,
             )  # fmt: skip
             transaction.put(str(row).encode(), pickle.dumps(graph, protocol=-1))
     database.sync()
@@ -144,7 +141,7 @@ _CONVERSION = """
 import json, re, resource, sys, time
 from functools import partial
 from tools.benchmarks.store import molecules
-from jmp_lib.data.store_writer import Part, write_store
+from jmp_lib.data.store import Part, write_store
 
 def peak():  # of this process alone, which getrusage is not after a start by another one
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
@@ -163,7 +160,7 @@ def main():
     edges = [count * k // PARTS for k in range(PARTS + 1)] if processes > 1 else [0, count]
     parts = [Part(f"molecules from {a}", partial(molecules, b - a, a)) for a, b in zip(edges, edges[1:]) if b > a]
     store, clock, processor = timed(
-        lambda: write_store(target, parts, name="molecules", shard_bytes=32 << 20, processes=processes))
+        lambda: write_store(target, parts, name="molecules", chunk_bytes=32 << 20, processes=processes))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor += used.ru_utime + used.ru_stime
     print(json.dumps({
@@ -172,7 +169,7 @@ def main():
         "clock_seconds_per_structure": (clock - making_clock / processes) / count, "clock_seconds": clock,
         "memory_mb_before": before, "memory_mb_peak": peak(),
         "memory_mb_largest_worker": used.ru_maxrss / 1024 if processes > 1 else None,
-        "shards": len(store.shards), "bytes_per_structure": store.bytes / count,
+        "bytes_per_structure": sum(store.columns.about["files"].values()) / count,
     }))
 
 if __name__ == "__main__":
@@ -213,4 +210,4 @@ def _print(found: dict) -> None:
               f"of the processor each ({row['clock_seconds_per_structure'] * 1e6:.1f} by the clock), peak memory "
               f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before"
               + (f", largest of {row['processes']} workers {row['memory_mb_largest_worker']:.0f} MB" if row["processes"] > 1 else "")
-              + f"), {row['shards']} shards")  # fmt: skip
+              + ")")  # fmt: skip

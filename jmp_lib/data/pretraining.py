@@ -1,0 +1,358 @@
+"""The four pre-training sets: which store or files serve each, how they are split, and two sources of a set as one.
+
+For each published set the first of these that is there is taken: a prepared store (the largest part of OC20 first),
+original files small enough to be read at once, samples of them. Train and validation are the official parts where both
+are there. Else ANI-1x, when it is whole, is split by formulas as its official script does, and any other set by whole
+groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle, a tenth of the structures goes to
+validation, and groups with an element that no training structure has come back to the training part.
+
+``mini+published`` is each set from both sources. Their energies are on different scales (GFN2-xTB totals against wB97X
+totals, say), so the energies of each are taken relative to per-element reference energies fitted on its own training
+part: what is learnt is the energy of bonding, which the levels of theory agree on far better. Forces stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jmp_lib.data import ani1x, mini, splits
+from jmp_lib.data.catalog import entry
+from jmp_lib.data.cli import read_part
+from jmp_lib.data.collect import to_set
+from jmp_lib.data.store import LeftOut, is_store, open_store
+from jmp_lib.data.structures import Columns, Structure, StructureSet
+from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
+from jmp_lib.paths import data_dir
+
+VAL_FRACTION = 0.1  # of the structures, where there is no official validation part
+DIRECT_BYTES = 256 << 20  # more than this is not read into memory but prepared as a store first
+
+# set -> (catalogue name of the training part, of the official validation part), best first
+PARTS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "oc20": tuple((f"oc20-{size}", "oc20-val") for size in ("all", "20m", "2m", "200k")),
+    "oc22": (("oc22", "oc22-val"),),
+    "ani1x": (("ani1x", None),),
+    "transition1x": (("transition1x", "transition1x-val"),),
+}
+# set -> samples in the folder of its name: (pattern of training files, of validation files, options of the reader).
+# A trajectory holds total energies; its adsorption reference is in no file of a sample.
+SAMPLES: dict[str, tuple[tuple[str, str | None, dict], ...]] = {
+    "oc20": (("*.traj", None, {"energy": "total"}),),
+    "oc22": (("*train*.pkl", "*val*.pkl", {}),),
+    "ani1x": (("*train*.pkl", "*val*.pkl", {}), ("ani1x*.h*5", None, {})),
+    "transition1x": (("*train*.pkl", "*val*.pkl", {}), ("*.lmdb", None, {})),
+}
+
+
+class PretrainingData(NamedTuple):
+    """One pre-training set: its name (``oc20``, ...), train and validation structures with energy and forces."""
+
+    name: str
+    train: StructureSet
+    val: StructureSet
+
+
+# from a training part: a function that gives the reference energy (eV) of the atomic numbers of a structure
+Fit = Callable[[StructureSet], Callable[[np.ndarray], float]]
+
+
+def load_pretraining_data(
+    data: str = "mini",
+    caps: Mapping[str, Mapping[str, int | None]] | None = None,
+    data_root: str | Path | None = None,
+    fit: Fit | None = None,
+) -> list[PretrainingData]:
+    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x.
+
+    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
+    ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/), which stay on disk where they are
+    stores; or ``mini+published``, both together, with references by ``fit``. caps: {set: {"train": n, "val": n}}, at
+    most so many structures of each source, drawn from all groups. Raises ``ValueError`` for another source, an unknown
+    set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
+    """
+    caps = checked_caps(caps, tuple(PRETRAINING_SETS))
+    limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
+    if data not in ("mini", "published", "mini+published"):
+        raise ValueError(f"data is {data!r}; pre-training data can be 'mini', 'published' or 'mini+published'")
+    if data == "published":
+        for name in PRETRAINING_SETS:  # a missing set is told before the others are read
+            find(name, data_root)
+        return [PretrainingData(name, *load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
+    found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+    if data == "mini":
+        return found
+    return [PretrainingData(s.name, *_both(s, data_root, limits[s.name], fit)) for s in found]
+
+
+def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
+    """Training and validation part of a mini pre-training set."""
+    whole = mini.load_mini(name)
+    _check_labels(whole)
+    train, val = splits.by_group(whole.group, VAL_FRACTION)
+    train, val = keep_elements_in_train(whole, train, val)
+    return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
+
+
+def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Moves to train the validation groups with an element that no training structure has.
+
+    Reference energies of such an element cannot be fitted, and its embedding would be random.
+    """
+    known, group = whole.subset(train).elements, whole.group
+    unseen = {group[i] for i in val if not np.isin(whole[int(i)].atomic_numbers, known).all()}
+    moved = np.isin(group[val], list(unseen))
+    return np.concatenate([train, val[moved]]), val[~moved]
+
+
+def _check_labels(whole: StructureSet) -> None:
+    missing = [key for key in ("energy", "forces") if key not in whole.labels]
+    if missing:
+        raise ValueError(f"{whole.name} has no {' and no '.join(missing)}, which pre-training needs")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What serves a set: name and kind in words, and functions that open the training and the validation part."""
+
+    key: str
+    words: str
+    train: Callable[[], StructureSet]
+    val: Callable[[], StructureSet] | None
+
+
+def find(key: str, data_root: str | Path | None = None) -> Found:
+    """What serves pre-training set ``key``; nothing is read. ``FileNotFoundError`` names set, folder and command."""
+    root = data_dir(data_root)
+    return next(chain(_stores(key, root), _originals(key, root), _samples(key, root)), None) or _missing(key, root)
+
+
+def why_not(key: str, data_root: str | Path | None = None) -> str | None:
+    """Why there are no published data of ``key``, in one sentence, or None when there are."""
+    try:
+        find(key, data_root)
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
+def load(key: str, data_root: str | Path | None = None, caps: Mapping[str, int | None] | None = None):
+    """Training and validation part of set ``key``, on disk where it is prepared, in memory where files are read directly.
+
+    caps: {"train": n, "val": n}, at most so many structures, the first of the seed-42 shuffle. Raises
+    ``FileNotFoundError`` (see :func:`find`), and ``ValueError`` for damaged data or a set without energy or forces.
+    """
+    found = find(key, data_root)
+    train = found.train()
+    _check_labels(train)
+    if found.val is not None:
+        parts = [(whole, range(len(whole))) for whole in (train, found.val())]
+    else:
+        parts = [(train, rows) for rows in split(key, train)]
+    limits = [(caps or {}).get(part) for part in ("train", "val")]
+    return tuple(whole.subset(_capped(rows, limit)) for (whole, rows), limit in zip(parts, limits, strict=True))
+
+
+def split(key: str, whole: StructureSet) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of training and validation where there is no official validation part (see the module)."""
+    group, names = groups(whole)
+    if key == "ani1x":
+        frames = np.bincount(group, minlength=len(names))
+        atoms = np.zeros(len(names), np.int64)
+        atoms[group] = whole.natoms
+        sizes = {name: (int(n), int(size)) for name, n, size in zip(names, frames, atoms, strict=True)}
+        if frames[atoms >= ani1x.MIN_ATOMS].sum() > 3 * ani1x.N_HELD_OUT:  # whole; a part of it goes by groups
+            train, val, _ = ani1x.split_formulas(sizes)
+            return tuple(np.flatnonzero(np.isin(group, [names.index(name) for name in part])) for part in (train, val))
+    held = _held_out(group, group_elements(whole, group), f"{key}, {whole.name}")
+    rows = splits.shuffled(len(whole))
+    in_val = held[group[rows]]
+    return rows[~in_val], rows[in_val]
+
+
+def _held_out(group: np.ndarray, has: np.ndarray, where: str) -> np.ndarray:
+    """Which groups are validation, bool (G,): the first of the seed-42 shuffle whose elements others have as well."""
+    sizes = np.bincount(group, minlength=len(has))
+    holders = has.sum(axis=0)  # groups of the training part that have each element
+    held, count = np.zeros(len(has), bool), 0
+    for number in splits.shuffled(len(has)):
+        if count >= VAL_FRACTION * len(group):
+            break
+        if (holders[has[number]] > 1).all():
+            held[number] = True
+            holders -= has[number]
+            count += sizes[number]
+    if not count:
+        raise ValueError(
+            f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or an element of "
+            "validation that training lacks; give it more structures"
+        )
+    return held
+
+
+def groups(whole: StructureSet) -> tuple[np.ndarray, list[str]]:
+    """Group of each structure int64 (S,), numbered in the order of the sorted names, and the names.
+
+    Structures without named groups are each a group of their own.
+    """
+    if not len(whole.group_names):
+        return np.arange(len(whole)), [str(row) for row in range(len(whole))]
+    return np.asarray(whole.group), list(whole.group_names)
+
+
+def group_elements(whole: StructureSet, group: np.ndarray, block: int = 1 << 16) -> np.ndarray:
+    """Which elements each group has, bool (G, 121) by atomic number; read block by block."""
+    has = np.zeros((group.max() + 1, 121), bool)
+    for start in range(0, len(whole), block):
+        part = whole[start : start + block]
+        has[np.repeat(group[start : start + block], part.natoms), part.atomic_numbers] = True
+    return has
+
+
+def _stores(key: str, root: Path) -> Iterator[Found]:
+    for train, val in PARTS[key]:
+        path, other = entry(train).store(root), entry(val).store(root) if val else None
+        if is_store(path):
+            official = other is not None and is_store(other)
+            yield Found(key, f"store {train}" + (f" and store {val}" if official else ""),
+                        lambda p=path: open_store(p), (lambda p=other: open_store(p)) if official else None)  # fmt: skip
+
+
+def _originals(key: str, root: Path) -> Iterator[Found]:
+    for train, val in PARTS[key]:
+        one = entry(train)
+        files, others = one.find(root), entry(val).find(root) if val else []
+        if not files:
+            continue
+        if sum(file.stat().st_size for file in {*files, *others}) > DIRECT_BYTES:
+            raise FileNotFoundError(
+                f"{train} is in {root / one.folder} but not prepared for pre-training: run "
+                f"`python -m jmp_lib data prepare {train}`" + (f" and `python -m jmp_lib data prepare {val}`" if val else "")
+            )
+        yield Found(key, f"{len(files)} original file(s) of {train}", _reading(train, one.reader, files, dict(one.options)),
+                    _reading(val, one.reader, others, dict(entry(val).options)) if others else None)  # fmt: skip
+
+
+def _samples(key: str, root: Path) -> Iterator[Found]:
+    for pattern, val_pattern, options in SAMPLES[key]:
+        files = sorted((root / key).glob(pattern))
+        others = sorted((root / key).glob(val_pattern)) if val_pattern else []
+        if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
+            words = f"{len(files)} sample file(s) {pattern} of {root / key}"
+            words += "".join(f", {name} {value}" for name, value in options.items())
+            yield Found(key, words, _reading(f"{key}-sample", key, files, options),
+                        _reading(f"{key}-sample", key, others, options) if others else None)  # fmt: skip
+
+
+def _reading(name: str, reader: str, files: list[Path], options: dict) -> Callable[[], StructureSet]:
+    """A function that reads ``files`` into one set whose ids are its rows; unsound structures are left out."""
+
+    def read() -> StructureSet:
+        found = chain.from_iterable(read_part(file, dataset=reader, skip_bad=True, **options) for file in files)
+        sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
+        return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
+
+    return read
+
+
+def _missing(key: str, root: Path):
+    name, val = PARTS[key][-1]
+    one = entry(name)
+    parts = [name, val] if val else [name]
+    names = " or ".join(train for train, _ in PARTS[key])
+    actions = [(action, part) for part in parts for action in ("download", "prepare")]
+    commands = ", ".join(f"`python -m jmp_lib data {action} {part}`" for action, part in actions)
+    raise FileNotFoundError(
+        f"there are no published data of {key} for pre-training: no store {names} in {root / 'stores'} and no "
+        f"original files in {root / one.folder}; run {commands}"
+    )
+
+
+def _capped(rows, limit: int | None):
+    """At most ``limit`` rows; of a part in its own order the first of the seed-42 shuffle, which are from all over."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return splits.shuffled(len(rows))[:limit] if isinstance(rows, range) else rows[:limit]
+
+
+# --- two sources of a set as one -----------------------------------------------------------------------------
+
+
+def _both(generated: PretrainingData, data_root, caps, fit: Fit | None) -> tuple[StructureSet, StructureSet]:
+    """Training and validation part of a set: the generated parts, then those of the published files at hand."""
+    sources = [(generated.train, generated.val)]
+    if why_not(generated.name, data_root) is None:
+        sources.append(load(generated.name, data_root, caps))
+    name = "+".join(dict.fromkeys(train.name for train, _ in sources))
+    references = [Reference(fit, train) for train, _ in sources]
+    words = "energies relative to the references of each source"
+    return tuple(StructureSet(name, f"{part}: {words}", Joined([source[which] for source in sources], references))
+                 for which, part in enumerate(("train", "val")))  # fmt: skip
+
+
+class Reference:
+    """Reference energies (eV) of one source, fitted once, on its training part, when first asked for."""
+
+    def __init__(self, fit: Fit | None, train: StructureSet):
+        self._fit, self._train = fit, train
+
+    @cached_property
+    def energy(self) -> Callable[[np.ndarray], float]:
+        """From atomic numbers (N,) to eV."""
+        if self._fit is None:
+            raise ValueError(f"energies of {self._train.name} beside those of another source need references: give a function fit")
+        return self._fit(self._train)
+
+    def __getstate__(self) -> dict:
+        return {"energy": self.energy}  # another process need not fit again
+
+
+class Joined(Columns):
+    """Columns of several sets one behind the other, read from them when asked for; energies relative to references."""
+
+    travels = True
+
+    def __init__(self, parts: list[StructureSet], references: list[Reference]):
+        self.parts, self.references = parts, references
+        self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).tolist()
+        on_disk = any(part.columns.travels for part in parts)
+        super().__init__(np.concatenate([part.natoms for part in parts]).astype(np.int64), None, None, scalars={"energy": None})
+        self.forces = self.pbc = parts  # they are there
+        self.sha256 = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest() if on_disk else None
+
+    def __reduce_ex__(self, protocol):
+        return Joined, (self.parts, self.references)
+
+    def structure(self, row: int) -> Structure:
+        """Structure ``row``, its ``id`` the row."""
+        which = int(np.searchsorted(self.starts, row, side="right")) - 1
+        found = self.parts[which][row - self.starts[which]]
+        kept = {key: found[key] for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")}
+        energy = float(found["energy"]) - self.references[which].energy(found["atomic_numbers"].numpy())
+        return Structure.of({**kept, "id": row, "forces": found["forces"], "energy": energy})
+
+    def take(self, key: str, rows: range | np.ndarray) -> np.ndarray | None:
+        """Column ``key`` of the structures ``rows``, part by part."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if key in ("group", "ids"):
+            return rows
+        if key == "natoms":
+            return self.natoms[rows]
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        ends = np.flatnonzero(np.diff(which)) + 1  # rows of one part at a time, in the order asked for
+        pieces = [(part[0], found) for part, found in zip(np.split(which, ends), np.split(rows, ends)) if len(found)]
+        return np.concatenate([self._of_part(key, part, found - self.starts[part]) for part, found in pieces])
+
+    def _of_part(self, key: str, which: int, rows: np.ndarray) -> np.ndarray:
+        part = self.parts[which].subset(rows)
+        if key != "scalar energy":
+            return getattr(part, key)
+        numbers = np.split(part.atomic_numbers, np.cumsum(part.natoms)[:-1])
+        return part.scalars["energy"] - np.array([self.references[which].energy(z) for z in numbers])
