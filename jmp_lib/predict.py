@@ -28,7 +28,7 @@ from jmp_lib.train.batches import choose_device
 from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
-from jmp_lib.train.weights import load_weights, seen_elements
+from jmp_lib.train.weights import seen_elements
 
 PREFIX = "jmp_"
 
@@ -41,6 +41,7 @@ class Predictor:
     Raises ``ValueError`` (one sentence) for a pre-trained network without ``dataset`` or with an unknown one.
 
     names: what is predicted; units: of each.  note: a sentence about the energy where training saw forces alone, else "".
+    foreign: atomic numbers among the structures so far that pre-training saw, but not the data that the heads were trained on.
     """
 
     def __init__(self, checkpoint, dataset: str | None = None, check_elements: bool = True, device: str = "cpu"):
@@ -65,6 +66,8 @@ class Predictor:
         else:
             graph, normalisers = self.info["graph"], self.info["normalisers"]
             names = tuple(spec.name for spec in self.model.specs)
+        own = (self.info["datasets"][dataset] if self.pretrained else self.info).get("elements")
+        self.own_elements, self.foreign = set(own or range(1, 121)), set()
         self.graph = graph_config(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         self.note = self._about_energy(names)
@@ -97,7 +100,9 @@ class Predictor:
                 "tags": structure["tags"] if "tags" in structure else np.full(len(structure["pos"]), 2)}
         item = {key: np.asarray(value) for key, value in item.items()}
         check_structure(item, where)
-        strange = sorted(set(np.asarray(item["atomic_numbers"]).tolist()) - set(self.elements or range(1, 121)))
+        numbers = set(item["atomic_numbers"].tolist())
+        self.foreign |= numbers - self.own_elements
+        strange = sorted(numbers - set(self.elements or range(1, 121)))
         if strange:
             raise ValueError(f"{where}: element {_symbols(strange)} was neither in the fine-tuning nor in the pre-training data "
                              f"of this network ({_symbols(self.elements)}); fine-tune with structures that hold it, or switch "
@@ -207,6 +212,9 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     print(f"{len(frames)} structures, {target}: {units}")
     if predictor.note:
         print(f"note: {predictor.note}")
+    if predictor.foreign:
+        print(f"note: {_symbols(sorted(predictor.foreign))} {'was' if len(predictor.foreign) == 1 else 'were'} not in the data that "
+              "the heads of this network were trained on: expect larger errors there")
     return 0
 
 
@@ -215,12 +223,10 @@ def pretrained_model(run, size: str):
 
     The weights are those of notebook 02 when they are there, else random ones of the profile's seed.
     """
-    model = new_model(run.profile, size)
-    words = f"{size} network with random weights (run notebook 02 to pre-train it): its numbers mean nothing"
     try:
         record = records.read_record(records.pretrain_record_path(run.results_dir, size))
-        model.load_state_dict(load_weights(run.results_dir / record["files"]["weights"]["file"]))
-        words = f"{size} network with the weights of notebook 02 ({record['updates']} updates on {', '.join(record['data'])})"
     except FileNotFoundError:
-        pass
-    return model.eval(), words
+        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 02 to pre-train it): its "
+                                                     "numbers mean nothing")
+    return load(run.results_dir / record["files"]["weights"]["file"]).model, (
+        f"{size} network with the weights of notebook 02 ({record['updates']} updates on {', '.join(record['data'])})")
