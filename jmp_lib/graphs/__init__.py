@@ -1,15 +1,15 @@
-"""Structures -> graphs -> batches."""
+"""Structures -> graphs -> batches. What needs torch is imported when first asked for, since that takes seconds."""
 
 import importlib
 
-from .build import GraphConfig, build_graphs, graphs_to_arrays
+from .config import GraphConfig
 
 __all__ = ["AddGraphs", "GraphCache", "GraphConfig", "build_graphs", "collate", "graphs_to_arrays"]
-_WITH_TORCH = {"AddGraphs": ".transform", "GraphCache": ".transform", "collate": ".batch"}
+_MODULE_OF = {"AddGraphs": "transform", "GraphCache": "transform", "build_graphs": "build", "collate": "batch",
+              "graphs_to_arrays": "build"}  # fmt: skip
 
 
 def __getattr__(name: str):
-    """What needs torch is imported when first asked for: that takes seconds, and settings need GraphConfig alone."""
-    if name not in _WITH_TORCH:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WITH_TORCH[name], __name__), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -12,38 +12,14 @@ the model from the positions, so the same graphs serve direct and gradient force
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from .config import GraphConfig
 from .indices import index_sets
 from .neighbors import find_neighbors, nearest_per_target
 
 GRAPHS = ("main", "a2ee2a", "qint", "a2a")
-
-
-@dataclass(frozen=True)
-class GraphConfig:
-    """How graphs are cut.
-
-    cutoff: Å, the same for all four graphs. max_neighbors: n; the limits per target atom are
-    main n, a2ee2a ⌊20n/30⌋, qint ⌊8n/30⌋, a2a ⌊1000n/30⌋. periodic: search images of the cell.
-    reduce_above: ((atoms, n), …) replaces n in larger structures (MatBench, QMOF).
-    """
-
-    cutoff: float = 12.0
-    max_neighbors: int = 30
-    periodic: bool = True
-    qint_tags: tuple[int, ...] = (1, 2)
-    reduce_above: tuple[tuple[int, int], ...] = ()
-
-    def limits(self, natoms: int = 0) -> dict[str, int]:
-        """Neighbour limit of each graph for a structure of ``natoms`` atoms."""
-        n = self.max_neighbors
-        for threshold, reduced in sorted(self.reduce_above):
-            if natoms > threshold:
-                n = reduced
-        return {"main": n, "a2ee2a": 20 * n // 30, "qint": 8 * n // 30, "a2a": 1000 * n // 30}
 
 
 def build_graphs(

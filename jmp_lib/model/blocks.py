@@ -38,16 +38,14 @@ class AtomUpdate(nn.Module):
         self.scale_sum = Scale()
         self.layers = atom_layers(c)
 
-    def edge_sum(self, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0) -> Tensor:
+    def forward(self, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0) -> Tensor:
+        """``compensation``: 1/(1 − edge dropout) in training mode, else 1."""
         y = sum_at(batch["main_edge_index"][1], self.weigh(m, rad, self.dense_rbf), len(batch["batch"])) * compensation
         return apply_all(self.layers, self.scale_sum(y, reference=lambda: (m, None)))
 
     def weigh(self, m: Tensor, rad: Tensor, dense: Dense) -> Tensor:
         """(E, M) edge rows ⊙ radial weights; the weights are formed again when needed."""
         return formed_again(_weigh, m.numel(), m, rad, dense.linear.weight)
-
-    def forward(self, m: Tensor, rad: Tensor, batch: dict) -> Tensor:
-        return self.edge_sum(m, rad, batch)
 
 
 class InteractionBlock(nn.Module):
@@ -102,8 +100,7 @@ class OutputBlock(AtomUpdate):
     def forward(
         self, h: Tensor, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0
     ) -> tuple[Tensor, Tensor | None]:
-        """``compensation``: 1/(1 − edge dropout) in training mode, else 1."""
-        y = self.edge_sum(m, rad, batch, compensation)
+        y = super().forward(m, rad, batch, compensation)
         if len(self.seq_energy2):
             y = apply_all(self.seq_energy2, (y + h) * INV_SQRT_2)
         if not self.direct_forces:

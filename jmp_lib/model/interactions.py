@@ -99,16 +99,25 @@ def _outer(q_out: Tensor, table: Tensor, q_same: Tensor, same: Tensor, weight: T
     return F.linear(z.flatten(1), weight)
 
 
-class TripletInteraction(Member):
+class Triplets(Member):
+    """Parts of the three interactions by triplets, from rows of ``width`` onto edges or, without ``ac``, onto atoms."""
+
+    def __init__(self, c: BackboneConfig, width: int, ac: bool = True):
+        super().__init__("dense_ba", width, c.emb_size_rbf)
+        out = c.emb_size_edge if ac else c.emb_size_atom
+        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
+        self.scale_cbf_sum = Scale()
+        self.down_projection = Dense(width, c.emb_size_trip_in, True)
+        self.up_projection_ca = Dense(c.emb_size_trip_out, out, True)
+        if ac:
+            self.up_projection_ac = Dense(c.emb_size_trip_out, out, True)
+
+
+class TripletInteraction(Triplets):
     """e2e: edges b -> a onto edges c -> a."""
 
     def __init__(self, c: BackboneConfig):
-        super().__init__("dense_ba", c.emb_size_edge, c.emb_size_rbf)
-        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
-        self.scale_cbf_sum = Scale()
-        self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in, True)
-        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
-        self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+        super().__init__(c, c.emb_size_edge)
 
     def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(m, kernels.rad_e2e)
@@ -117,16 +126,11 @@ class TripletInteraction(Member):
         return self.lift(z, batch["main_reverse"])
 
 
-class AtomEdgeInteraction(Member):
+class AtomEdgeInteraction(Triplets):
     """a2e: source atoms of the a2ee2a edges onto edges c -> a."""
 
     def __init__(self, c: BackboneConfig):
-        super().__init__("dense_ba", c.emb_size_atom, c.emb_size_rbf)
-        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
-        self.scale_cbf_sum = Scale()
-        self.down_projection = Dense(c.emb_size_atom, c.emb_size_trip_in, True)
-        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
-        self.up_projection_ac = Dense(c.emb_size_trip_out, c.emb_size_edge, True)
+        super().__init__(c, c.emb_size_atom)
 
     def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(h, kernels.rad_a2e, gather=batch["a2ee2a_edge_index"][0])
@@ -135,15 +139,11 @@ class AtomEdgeInteraction(Member):
         return self.lift(z, batch["main_reverse"])
 
 
-class EdgeAtomInteraction(Member):
+class EdgeAtomInteraction(Triplets):
     """e2a: edges b -> a onto atom a, through the directions of its a2ee2a edges."""
 
     def __init__(self, c: BackboneConfig):
-        super().__init__("dense_ba", c.emb_size_edge, c.emb_size_rbf)
-        self.mlp_cbf = Bilinear(c.emb_size_cbf, c.emb_size_trip_in, c.emb_size_trip_out)
-        self.scale_cbf_sum = Scale()
-        self.down_projection = Dense(c.emb_size_edge, c.emb_size_trip_in, True)
-        self.up_projection_ca = Dense(c.emb_size_trip_out, c.emb_size_atom, True)
+        super().__init__(c, c.emb_size_edge, ac=False)
 
     def forward(self, m: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.project(m, kernels.rad_e2a)
