@@ -12,10 +12,10 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.__main__ import main
 from jmp_lib.data import catalog, cli, rmd17
-from jmp_lib.data.download import Source
+from jmp_lib.data.fetch import Source
 from jmp_lib.data.store import open_store
 from jmp_lib.data.tasks import get_task
-from tests.test_download import server  # noqa: F401  (a fixture)
+from tests.test_fetch import server  # noqa: F401  (a fixture)
 
 DATA = os.environ.get("JMP_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder with published files")

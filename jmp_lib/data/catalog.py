@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from jmp_lib import facts
-from jmp_lib.data.download import Source
+from jmp_lib.data.fetch import Source
 from jmp_lib.strict import nearest
 
 CITATIONS = {

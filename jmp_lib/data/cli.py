@@ -145,10 +145,10 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     """Fetch, check and unpack the files of data set ``name``; returns what its reader takes. Done steps are skipped.
 
     SPICE's upstream file is cut to the part that is needed; the large file stays and may be removed. Raises as
-    :func:`jmp_lib.data.download.fetch` and :func:`jmp_lib.data.extract.extract`.
+    :func:`jmp_lib.data.fetch.fetch` and :func:`jmp_lib.data.fetch.extract`.
     """
     from jmp_lib.data.catalog import entry
-    from jmp_lib.data.extract import is_archive
+    from jmp_lib.data.fetch import is_archive
 
     one, root = entry(name), data_dir(data_root)
     folder = root / one.folder
@@ -218,7 +218,7 @@ def prepare(
 
 
 def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, progress: bool) -> Path:
-    from jmp_lib.data.download import fetch
+    from jmp_lib.data.fetch import fetch
 
     failures = []
     for file in alternatives:
@@ -231,7 +231,7 @@ def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, p
 
 def _unpack(archive: Path, one: Entry, root: Path) -> None:
     """Unpack once: a mark beside the archive says that it was done, and of which file."""
-    from jmp_lib.data.extract import extract
+    from jmp_lib.data.fetch import extract
 
     mark = archive.with_name(archive.name + ".unpacked")
     about = _version(archive)

@@ -46,7 +46,8 @@ def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
     lines = read_lines(path, mend=mend)
     for number, head in enumerate(line for line in lines if line.strip()):
         if not head.strip().isdigit():
-            raise ValueError(f"{path}: frame {number} begins with {head.strip()[:40]!r}, not with a number of atoms; {mend}")
+            said = head.strip()[:40]
+            raise ValueError(f"{path}: frame {number} begins with {said!r}, not with a number of atoms; {mend}")
         frame = [head, *islice(lines, int(head) + 1)]
         if len(frame) < int(head) + 2:
             raise ValueError(f"{path}: frame {number} ends after {max(len(frame) - 2, 0)} of {int(head)} atoms; {mend}")
@@ -201,12 +202,14 @@ def _extra(structure: dict) -> dict:
 
 
 def _frame(structure: dict) -> str:
-    """One frame of extended XYZ; float32 with 9 digits and float64 with 17 come back as they were (ASE writes 8 decimals)."""
+    """One frame of extended XYZ; float32 with 9 digits, float64 with 17 come back as they were (ASE writes 8 decimals)."""
     natoms = len(structure["pos"])
     given = {key: np.asarray(structure[key]) for key in _ARRAYS if key in structure}
     columns = [("species", "S", 1), ("pos", "R", 3), ("tags", "I", 1), ("move_mask", "L", 1)]
     columns += [("forces", "R", 3)] if "forces" in given else []
-    head = ['Lattice="' + " ".join(repr(float(x)) for x in np.ravel(given["cell"])) + '"'] if np.any(given.get("cell", 0)) else []
+    head = []
+    if np.any(given.get("cell", 0)):
+        head.append('Lattice="' + " ".join(repr(float(x)) for x in np.ravel(given["cell"])) + '"')
     head.append("Properties=" + ":".join(f"{name}:{kind}:{width}" for name, kind, width in columns))
     if "energy" in structure:
         head.append(f"energy={float(structure['energy'])!r}")

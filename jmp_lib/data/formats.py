@@ -54,7 +54,7 @@ def first_file(
 
 
 def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
-    """The set of ``structures``; its name says how many of ``total`` are at hand. ``{n}`` of the description is their number."""
+    """The set of ``structures``; its name says how many of ``total`` are at hand. ``{n}`` in ``description``: their number."""
     found = list(structures)
     return to_set(part_name(name, len(found), total), found, description.format(n=len(found)), where=str(path))
 

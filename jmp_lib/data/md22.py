@@ -94,7 +94,8 @@ def read(path: str | Path, molecule: str | None = None, rejected: list[str] | No
 
 
 def _mend(molecule: str, root: str | Path) -> str:
-    return f"get md22_{molecule}.npz from {source_url('MD22', file=f'md22_{molecule}.npz')} and put it in {folder_of('md22', root)}"
+    file = f"md22_{molecule}.npz"
+    return f"get {file} from {source_url('MD22', file=file)} and put it in {folder_of('md22', root)}"
 
 
 def _npz(path: Path, molecule: str, advice: str) -> Iterator:

@@ -121,7 +121,8 @@ def _release(file: Path, energy: str) -> Iterator:
             raise ValueError(f"{file} has {count} frames, fewer than {text.name} has lines; {MEND}")
         words = re.fullmatch(r"random(\d+),frame(\d+)(?:,(-?[\d.]+(?:[eE][-+]?\d+)?))?", line.strip())
         if not words:
-            raise ValueError(f"{text}: line {count + 1} is {line[:60].strip()!r}, not random<sid>,frame<fid>,<energy>; {MEND}")
+            said = line[:60].strip()
+            raise ValueError(f"{text}: line {count + 1} is {said!r}, not random<sid>,frame<fid>,<energy>; {MEND}")
         sid, fid, reference = words.groups()
         if energy == "adsorption" and reference is None:
             raise ValueError(f"{text}: line {count + 1} has no reference energy; read total energies")
@@ -155,7 +156,8 @@ def _trajectory(file: Path, energy: str, references: dict | None) -> Iterator:
     if energy == "adsorption":
         if references is None or name not in references:
             raise ValueError(
-                f"{file} holds total energies; read it with energy='total', or give references that have {name!r}: {REFERENCES}"
+                f"{file} holds total energies; read it with energy='total', or give references that have {name!r}: "
+                f"{REFERENCES}"
             )
         shift = references[name]
     with opened(file, "an ASE trajectory", mend=MEND), Trajectory(file) as trajectory:

@@ -147,7 +147,8 @@ class _Storage(metaclass=_Frozen):
         (count,) = struct.unpack("<q", stream.read(8))
         if not isinstance(dtype, torch.dtype) or len(keys) != 1 or not 0 <= count <= _LARGEST:
             raise ValueError("not one torch storage")
-        return torch.frombuffer(bytearray(stream.read()), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+        numbers = bytearray(stream.read())
+        return torch.frombuffer(numbers, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
 
 
 class _Dtype(metaclass=_Frozen):

@@ -62,7 +62,8 @@ def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
 
 def find(task, root: str | Path) -> list[Path]:
     """The best form of QM9 at hand; raises ``FileNotFoundError`` (one sentence with the mend) when there is none."""
-    return [formats.first_file(_FORMS, formats.folders_of("qm9", root, ("", "raw")), f"no QM9 file in {root}; {mend(task, root)}")]
+    folders = formats.folders_of("qm9", root, ("", "raw"))
+    return [formats.first_file(_FORMS, folders, f"no QM9 file in {root}; {mend(task, root)}")]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:

@@ -38,7 +38,8 @@ _FORMS = ("qmof.json", "relaxed_structures*", "qmof*.npz")
 
 def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
     """Where QMOF comes from and where to put it."""
-    return f"unpack qmof.json and qmof_structure_data.json from {formats.source_url('QMOF')} into {formats.folder_of('qmof', root)}"
+    folder = formats.folder_of("qmof", root)
+    return f"unpack qmof.json and qmof_structure_data.json from {formats.source_url('QMOF')} into {folder}"
 
 
 def find(task, root: str | Path) -> list[Path]:
@@ -54,7 +55,8 @@ def find(task, root: str | Path) -> list[Path]:
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All frameworks at hand with label ``y``, and their split. Raises as :func:`find` and :func:`read`."""
     (path,), total = find(task, root), int(task_facts("qmof_bandgap")["n_total"])
-    data = formats.whole_set("QMOF", read(path), total, f"published QMOF (PBE), {{n}} of {total} frameworks, from {path.name}", path)
+    description = f"published QMOF (PBE), {{n}} of {total} frameworks, from {path.name}"
+    data = formats.whole_set("QMOF", read(path), total, description, path)
     return data, splits.eighty_ten_ten(len(data))
 
 
@@ -91,8 +93,9 @@ def _json(gaps: Path, structures: Path, advice: str) -> Iterator:
         return make_structure(pos, numbers, row, cell=cell, sid=about["qmof_id"], y=gap)
 
     formats.check_head(structures, "a JSON list", b"[", mend=advice)
-    with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as first, open(structures, "rb") as second:
-        for row, (about, entry) in enumerate(zip_longest(formats.json_items(first, "item"), formats.json_items(second, "item"))):
+    with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as one, open(structures, "rb") as other:
+        entries = zip_longest(formats.json_items(one, "item"), formats.json_items(other, "item"))
+        for row, (about, entry) in enumerate(entries):
             if about is None or entry is None:
                 raise ValueError(f"one of the two lists ends after {row} frameworks")
             if about["qmof_id"] != entry["qmof_id"]:

@@ -79,7 +79,7 @@ def find(task, root: str | Path) -> list[Path]:
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All frames at hand of a task's molecule with labels energy (eV) and forces (eV/Å), and their split (rows of the set).
+    """All frames at hand of a task's molecule with energy (eV) and forces (eV/Å), and their split (rows of the set).
 
     Of the two parts, the frames of the test file follow those of the train file. Raises as :func:`find` and
     :func:`read_arrays`, and ``ValueError`` when the parts share frames.

@@ -1,4 +1,4 @@
-"""The official checkpoints: reading them, importing them, and the command ``import-checkpoint`` (imports wait until it is run)."""
+"""The official checkpoints, and the command ``import-checkpoint`` (imports wait until it is run)."""
 
 from __future__ import annotations
 

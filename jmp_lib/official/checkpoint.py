@@ -45,7 +45,7 @@ BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. size: small or large. raw: tensors by name, averages: those of trained names; views of the file."""
+    """A checked checkpoint. size: small or large. raw: tensors by name, averages: those of trained ones; views of the file."""
 
     path: Path
     size: str
@@ -91,7 +91,7 @@ def contents(path: Path):
         begin = stream.read(16)
         if not begin.startswith(b"PK\x03\x04"):
             if begin.startswith((b"\x80\x02", b"\x80\x04")):
-                raise ValueError(f"{path} is a pickle or a torch file of the old format (before torch 1.6), which is not read; {MEND}")
+                raise ValueError(f"{path} is a pickle or a torch file of the old format (before 1.6), never read; {MEND}")
             raise ValueError(f"{path} is not a torch checkpoint (no zip file); {MEND}")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # nobody writes; torch wants to be able to
         try:
@@ -127,7 +127,8 @@ def _entries(infos: list[zipfile.ZipInfo], mapped: mmap.mmap, path: Path) -> dic
     found, prefix = {}, pickles[0].filename.removesuffix("data.pkl")
     with memoryview(mapped) as whole:
         for info in infos:
-            start = info.header_offset + 30 + sum(struct.unpack("<HH", whole[info.header_offset + 26 : info.header_offset + 30]))
+            lengths = struct.unpack_from("<HH", whole, info.header_offset + 26)  # of the entry's name and extra field
+            start = info.header_offset + 30 + sum(lengths)
             if start + info.file_size > len(whole) or zlib.crc32(whole[start : start + info.file_size]) != info.CRC:
                 raise ValueError(f"{path} is damaged or cut short: the checksum of {info.filename} does not fit; {MEND}")
             found[info.filename.removeprefix(prefix)] = start, info.file_size

@@ -1,29 +1,39 @@
-"""Fetch files: go on where a download stopped, try mirrors, check sums, never a half file under the final name.
+"""Fetch files (go on where a download stopped, try mirrors, check sums) and unpack them; nothing half done stays.
 
 pooch checks the sum and moves the file; the transfer itself is ours, because pooch does not resume: it writes
 ``<file>.partial`` and asks the server for the rest. Where no checksum is published, that of the first download
-is noted in ``checksums.json`` beside the file, and later downloads must have it.
+is noted in ``checksums.json`` beside the file, and later downloads must have it. Of strangers' archives nothing leaves
+the target folder: tarfile's ``data`` filter and :func:`_inside`, which refuses where the filter would rename.
 """
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
+
+from jmp_lib.data.formats import opened
+from jmp_lib.files import file_sha256, locked, write_json
 
 CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk
 TRIES = 5  # in a row without any progress
 _WAIT = 1.0  # seconds before the second try; doubles
+_AGAIN = "remove it and download it again"
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,11 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
     path = Path(path).resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(f"{path}.lock", timeout=0).acquire()
-    except Timeout:
-        raise RuntimeError(f"another process is downloading {path}; wait until it is done") from None
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission")
     except OSError as error:
         raise RuntimeError(f"cannot write in {path.parent} ({error.strerror}); choose another data root") from None
-    with held:
+    with locked(f"{path}.lock", f"another process is downloading {path}; wait until it is done"):
         if path.is_file():
             return _check_present(path, sources)
         failures = []
@@ -79,16 +88,10 @@ def _notes(path: Path) -> dict:
 
 def _note(path: Path, url: str) -> None:
     """Note the checksum of a file for which none is published."""
-    with FileLock(path.parent / "checksums.json.lock"):
-        notes = _notes(path)
-        if path.name not in notes:
-            with open(path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            when = time.strftime("%Y-%m-%d", time.gmtime())
-            notes[path.name] = {"checksum": f"sha256:{digest}", "bytes": path.stat().st_size, "url": url, "first": when}
-            temporary = path.parent / "checksums.json.tmp"
-            temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
-            os.replace(temporary, path.parent / "checksums.json")
+    with locked(path.parent / "checksums.json.lock"):
+        notes, when = _notes(path), time.strftime("%Y-%m-%d", time.gmtime())
+        about = {"checksum": f"sha256:{file_sha256(path)}", "bytes": path.stat().st_size, "url": url, "first": when}
+        write_json(path.parent / "checksums.json", {path.name: about} | notes)
 
 
 def _check_present(path: Path, sources: list[Source]) -> Path:
@@ -242,3 +245,87 @@ def _short(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ConnectionError) and "bytes" not in text and "part" not in text:
         return "no connection"
     return text.splitlines()[0][:200]
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether the name is that of a tar or zip archive."""
+    return Path(path).name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
+
+
+def extract(archive: str | Path, folder: str | Path) -> list[Path]:
+    """Unpack ``archive`` (tar, plain or compressed; zip) into ``folder``; returns the files, in the archive's order.
+
+    Files are unpacked beside their place and moved when the whole archive was read, each in one step. Refused with
+    ``ValueError`` (one sentence, nothing left behind): a damaged archive, a web page, a member whose path leaves the
+    folder, a link or a device; ``RuntimeError`` when the disk has too little room.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive} is missing; download it")
+    unpacking = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(unpacking, ignore_errors=True)  # of a run that was killed
+    try:
+        unpacking.mkdir(parents=True)
+        with opened(archive, "an archive", mend=_AGAIN):
+            is_zip = archive.name.endswith(".zip") or zipfile.is_zipfile(archive)
+            names = (_unzip if is_zip else _untar)(archive, unpacking)
+            if not names:
+                raise ValueError("it holds no files")
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(unpacking / name, folder / name)
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _unzip(archive: Path, folder: Path) -> list[str]:
+    with zipfile.ZipFile(archive) as zipped:
+        files = [item for item in zipped.infolist() if not item.is_dir()]
+        for item in zipped.infolist():
+            _inside(item.filename, archive)
+            if item.external_attr >> 16 & 0o170000 == 0o120000:
+                raise ValueError(f"{item.filename!r} is a link, which is not unpacked")
+            if item.flag_bits & 1:
+                raise ValueError(f"{item.filename!r} needs a password")
+        _check_space(sum(item.file_size for item in files), archive, folder)
+        zipped.extractall(folder)  # checks the sums
+        return [item.filename for item in files]
+
+
+def _untar(archive: Path, folder: Path) -> list[str]:
+    names = []
+
+    def files_only(item: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        _inside(item.name, archive)
+        if not item.isreg() and not item.isdir():
+            raise ValueError(f"{item.name!r} is a link or a device, which is not unpacked")
+        _check_space(item.size, archive, folder)
+        if item.isreg():
+            names.append(item.name)
+        return tarfile.data_filter(item, path)
+
+    # decompressed by the standard modules, which check the sums that tarfile's own streams ignore; read once
+    with open(archive, "rb") as stream:
+        opener = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(stream.read(2), open)
+    with opener(archive, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+        tar.extractall(folder, filter=files_only)
+        while plain.read(1 << 20):  # to the end, where the sums are
+            pass
+    return names
+
+
+def _inside(name: str, archive: Path) -> None:
+    """Raise ``ValueError`` for a member that climbs out of the folder it is unpacked into."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in name.split("/")[0]:
+        raise ValueError(f"{archive}: the path {name!r} leads out of the folder, so nothing was unpacked; do not use it")
+
+
+def _check_space(needed: int, archive: Path, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RuntimeError(
+            f"{archive} needs {needed / 1e9:.1f} GB to be unpacked, {folder.parent} has {free / 1e9:.1f} GB free; make room "
+            "or choose another data root"
+        )

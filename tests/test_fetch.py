@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from jmp_lib.data import download as module
-from jmp_lib.data.download import Source, Transfer, fetch
+from jmp_lib.data import fetch as module
+from jmp_lib.data.fetch import Source, Transfer, fetch
 
 DATA = np.random.default_rng(0).bytes(300_000)
 MD5, SHA = "md5:" + hashlib.md5(DATA).hexdigest(), "sha256:" + hashlib.sha256(DATA).hexdigest()
