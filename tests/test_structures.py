@@ -268,3 +268,13 @@ def test_shipped_mini_sets_are_what_their_cards_say(name):
 
 def test_mini_data_is_small():
     assert sum(path.stat().st_size for path in mini.MINI_DIR.glob("*")) < 20e6
+
+
+def test_elements_of_a_part_are_found_block_by_block(monkeypatch):
+    from jmp_lib.data import structures
+
+    data = StructureSet.from_arrays("atoms", [1] * 50, np.zeros((50, 3)), np.arange(1, 51))
+    monkeypatch.setattr(structures, "BLOCK", 7)
+    rows = np.random.default_rng(0).permutation(50)[:20]
+    assert data.subset(rows).elements == sorted((rows + 1).tolist()) and data[10:13].elements == [11, 12, 13]
+    assert data[::-5].elements == list(range(5, 51, 5)) and data.subset([]).elements == []

@@ -28,6 +28,7 @@ DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns 
 _CACHED = ("natoms", "sha256")
 _BLOCK = 1 << 16  # structures whose arrays are in memory at a time where a column is read as a whole
 MAX_ATOMIC_NUMBER = 120
+BLOCK = 1 << 16  # structures of a large set that are looked at together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
 
 
@@ -379,10 +380,14 @@ class StructureSet(Dataset):
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted."""
+        """Atomic numbers that occur, sorted. Of millions of structures on disk some are in memory at a time, in their order."""
         if self._indices is None and "elements" in self.columns.about:
             return self.columns.about["elements"]
-        return np.unique(self.atomic_numbers).tolist()
+        rows, found = self.indices(), np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=bool)
+        rows = rows if isinstance(rows, range) else np.sort(rows)
+        for start in range(0, len(rows), BLOCK):
+            found[self.columns.take("atomic_numbers", rows[start : start + BLOCK])] = True
+        return np.flatnonzero(found).tolist()
 
     @property
     def periodic(self) -> bool:
