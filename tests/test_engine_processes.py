@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from jmp_lib.files import file_sha256
 from jmp_lib.records import read_record
 from jmp_lib.train.batches import balanced
+from jmp_lib.train.processes import in_processes
 
 PROGRAM = Path(__file__).with_name("engine_process.py")
 WEIGHTS = ("work/pretrain/small/model.safetensors", "work/finetune/rmd17_ethanol/JMP-S/model.safetensors")
@@ -111,3 +113,46 @@ def test_wait_passes_sigterm_on():
         assert _wait(child) == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def where(folder: str, most: int) -> None:
+    """Says who it is; a process of rank ``most`` or more fails."""
+    from jmp_lib.train.processes import Processes
+
+    processes = Processes("cpu")
+    Path(folder, f"{processes.rank}-of-{processes.size}").touch()
+    if processes.rank >= most:
+        raise ValueError("the data are damaged: get them again")
+
+
+def test_processes_are_started_here(tmp_path, monkeypatch):
+    """``--devices 2`` needs no torchrun: a function goes to two new programs, and an error comes back as its sentence."""
+    monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parent))
+    in_processes(2, 1, where, str(tmp_path), 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0-of-2", "1-of-2"]
+    with pytest.raises(RuntimeError, match="ValueError: the data are damaged: get them again"):
+        in_processes(2, 1, where, str(tmp_path), 0)
+
+
+def test_sigterm_reaches_processes_that_were_started_here(tmp_path):
+    """The command line with ``--devices 2``: code 143, the checkpoint of the last update, and the same numbers in the end."""
+    longer = tmp_path / "longer.yaml"
+    text = (PROGRAM.parents[1] / "jmp_lib" / "profiles" / "smoke.yaml").read_text()
+    for name in ("cosine_until", "stop_at"):
+        text = text.replace(f"{name}: 6 updates", f"{name}: 40 updates", 1)
+    longer.write_text(text)
+    command = [sys.executable, "-m", "jmp_lib", "pretrain", "--profile", str(longer), "--sizes", "small", "--devices", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = tmp_path / "work" / "pretrain" / "small" / "log.csv"
+    training = subprocess.Popen([*command, "--results-dir", str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) > 1):
+        assert time.monotonic() < end and training.poll() is None
+        time.sleep(0.02)
+    training.send_signal(signal.SIGTERM)
+    said = training.communicate(timeout=120)[1]
+    assert training.returncode == 143 and "SIGTERM after update" in said and "goes on from there" in said, said
+    assert log.with_name("checkpoint.pt").exists()
+    for folder in (tmp_path, tmp_path / "whole"):
+        assert subprocess.run([*command, "--results-dir", str(folder)], env=environment, capture_output=True).returncode == 0
+    assert file_sha256(tmp_path / WEIGHTS[0]) == file_sha256(tmp_path / "whole" / WEIGHTS[0])
