@@ -15,8 +15,7 @@ from jmp_lib.own.data import OwnData
 from jmp_lib.own.splitting import formula
 from jmp_lib.predict import check_neighbours
 from jmp_lib.results.baselines import linear_composition
-from jmp_lib.train.finetuning import true_values
-from jmp_lib.train.normalise import element_counts, fit_linear_reference
+from jmp_lib.train.normalise import element_counts, fit_linear_reference, true_values
 
 DRAWS = 2000  # of the bootstrap
 OUTLIER = 12.0  # median absolute deviations from the median

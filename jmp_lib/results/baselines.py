@@ -22,9 +22,8 @@ from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results import mace
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
-from jmp_lib.train.finetuning import true_values
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import element_counts
+from jmp_lib.train.normalise import element_counts, true_values
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets

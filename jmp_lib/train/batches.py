@@ -288,8 +288,3 @@ def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict
     every = {number: found for part in (processes.gather(own) if processes else [own])
              for number, found in part.items()}
     return {name: np.concatenate([every[number][name] for number in range(len(batches))]) for name in every[0]}
-
-
-def split_atoms(values: np.ndarray, structures) -> list[np.ndarray]:
-    """(ΣN,3) -> one (N,3) array per structure of the set."""
-    return np.split(values, np.cumsum(structures.natoms)[:-1])

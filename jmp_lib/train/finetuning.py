@@ -32,7 +32,7 @@ from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, pre
 from jmp_lib.train.job import Job, describe_model
 from jmp_lib.train.loading import given_start
 from jmp_lib.train.losses import Counts, finetuning_loss, mae
-from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain, scale_factors
 from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
@@ -211,16 +211,13 @@ def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float
 
 def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Normaliser]:
     """Normalisers of the labels that are trained on, from the training part: label -> Normaliser."""
-    structures = list(data.train)
-    numbers = [np.asarray(s["atomic_numbers"]) for s in structures]
+    numbers, scalars = numbers_of(data.train), data.train.scalars
     if not data.task.is_force_task:
-        values = np.array([float(s[data.label]) for s in structures])
-        return {data.label: fit_property(numbers, values, settings.normaliser, settings.linear_reference, settings.mean,
-                                         settings.std, settings.reference_values)}
-    found = {"forces": fit_forces([s["forces"] for s in structures], settings.std)}
+        return {data.label: fit_property(numbers, scalars[data.label], settings.normaliser, settings.linear_reference,
+                                         settings.mean, settings.std, settings.reference_values)}
+    found = {"forces": fit_forces([data.train.forces], settings.std)}
     if settings.energy_coefficient:
-        energies = np.array([float(s["energy"]) for s in structures])
-        found["energy"] = fit_property(numbers, energies, "standard", settings.linear_reference)
+        found["energy"] = fit_property(numbers, scalars["energy"], "standard", settings.linear_reference)
     return found
 
 
@@ -256,24 +253,10 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
     }, {"predictions": "predictions.npz", "weights": "model.safetensors"}
 
 
-def true_values(structures, label: str) -> np.ndarray:
-    """Labels of a set in the label's unit, float64: (S,), or (ΣN,3) for forces."""
-    if label == "forces":
-        return np.concatenate([np.asarray(s["forces"]) for s in structures]).astype(float)
-    return np.array([float(s[label]) for s in structures])
-
-
-def denormalised(values: np.ndarray, structures, normaliser: Normaliser) -> np.ndarray:
-    """Model output of a whole set in the label's unit: (S,), or (ΣN,3) for forces."""
-    if values.ndim == 2:
-        return values * normaliser.std
-    return np.array([normaliser.denormalise(value, s["atomic_numbers"]) for value, s in zip(values, structures)])
-
-
 def trivial_predictions(data: TaskData, normaliser: Normaliser) -> np.ndarray:
     """The prediction without a network: mean (and references) of the training part, zero forces."""
     if data.task.is_force_task:
         return np.zeros_like(true_values(data.test, "forces"))
     if normaliser.reference is not None:
-        return np.array([normaliser.offset(s["atomic_numbers"]) for s in data.test])
+        return np.array([normaliser.offset(z) for z in numbers_of(data.test)])
     return np.full(len(data.test), true_values(data.train, data.label).mean())

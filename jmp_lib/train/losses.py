@@ -9,7 +9,6 @@ parts of a batch, computed one after the other or by several processes, therefor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,18 +91,5 @@ def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
 
 
 def mae(predicted: np.ndarray, target: np.ndarray) -> float:
-    """Mean absolute error over structures, in the unit of the target; float64."""
+    """Mean absolute error over structures, or over atoms and the three components, in the unit of the target; float64."""
     return float(np.mean(np.abs(np.asarray(predicted, float) - np.asarray(target, float))))
-
-
-def force_mae(predicted: Sequence[np.ndarray], target: Sequence[np.ndarray],
-              fixed: Sequence[np.ndarray] | None = None) -> float:
-    """Mean absolute error over all atoms and the three components, eV/Å.
-
-    predicted, target: one (N,3) array per structure.  fixed: masks (N,) of atoms that are left out, as the
-    OC20 and OC22 metrics do (their loss counts every atom).
-    """
-    errors = [np.abs(np.asarray(p, float) - np.asarray(t, float)) for p, t in zip(predicted, target)]
-    if fixed is not None:
-        errors = [error[~np.asarray(mask, bool)] for error, mask in zip(errors, fixed)]
-    return float(np.concatenate(errors).mean())

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from jmp_lib.data.structures import StructureSet
+
 MAX_ELEMENTS = 120
 SMALLEST = 1.0e-10  # singular values below this part of the largest are zero
 BLOCK = 4096  # structures that are in memory at once
@@ -112,6 +114,23 @@ def fit_forces(forces: Sequence[np.ndarray], std: float | None = None) -> Normal
     if std is None:
         std = float(np.sqrt(np.mean(np.concatenate([np.asarray(f, float).ravel() for f in forces]) ** 2)))
     return Normaliser(0.0, std)
+
+
+def numbers_of(structures: StructureSet) -> list[np.ndarray]:
+    """Atomic numbers (N,) of every structure of a set."""
+    return np.split(structures.atomic_numbers, np.cumsum(structures.natoms)[:-1])
+
+
+def true_values(structures: StructureSet, label: str) -> np.ndarray:
+    """Labels of a set in the label's unit, float64: (S,), or (ΣN,3) for forces."""
+    return structures.forces.astype(float) if label == "forces" else structures.scalars[label]
+
+
+def denormalised(values: np.ndarray, structures: StructureSet, normaliser: Normaliser) -> np.ndarray:
+    """Model output of a whole set in the label's unit: (S,), or (ΣN,3) for forces."""
+    if values.ndim == 2:
+        return values * normaliser.std
+    return np.array([normaliser.denormalise(value, z) for value, z in zip(values, numbers_of(structures))])
 
 
 class JointFit:

@@ -13,7 +13,6 @@ import csv
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from jmp_lib import records
@@ -21,10 +20,11 @@ from jmp_lib.files import locked, write_atomically
 from jmp_lib.model import PretrainModel
 from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train import losses
-from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict, split_atoms
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
 from jmp_lib.train.job import Job, describe_model
 from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, factor_sets, profile_sets
-from jmp_lib.train.losses import force_mae, mae
+from jmp_lib.train.losses import mae
+from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, in_updates
@@ -148,14 +148,9 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
     for i, (s, part) in enumerate(zip(sets, batches)):
         output = predict(model, part, lambda o, i=i: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False,
                          processes)
-        energies, truth, forces, fixed = [], [], [], []
-        for energy, structure in zip(output["energy"], s.val):  # labels only: geometry and graphs are not kept
-            energies.append(s.energy.denormalise(energy, structure["atomic_numbers"]))
-            truth.append(float(structure["energy"]))
-            forces.append(np.asarray(structure["forces"]))
-            fixed.append(np.asarray(structure["fixed"]))
-        values[f"{s.name}_energy_mae"] = mae(np.array(energies), np.array(truth))
-        values[f"{s.name}_force_mae"] = force_mae(split_atoms(output["forces"] * s.forces.std, s.val), forces, fixed)
+        values[f"{s.name}_energy_mae"] = mae(denormalised(output["energy"], s.val, s.energy), s.val.scalars["energy"])
+        free = ~s.val.fixed
+        values[f"{s.name}_force_mae"] = mae(output["forces"][free] * s.forces.std, s.val.forces[free])
     return values
 
 
