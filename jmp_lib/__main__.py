@@ -10,6 +10,60 @@ import sys
 from jmp_lib.data.cli import add_actions
 from jmp_lib.official import add_import
 
+NAMES = "smoke, mini, published_small, one_gpu, paper or a YAML file"
+OPTIONS = {  # of several commands
+    "profile": {"default": "mini", "help": NAMES},
+    "seed": {"type": int, "help": "random seed (else the profile's)"},
+    "data": {"choices": ("mini", "published"), "help": "mini (default) or published files"},
+    "data-root": {"help": "folder of the published files"},
+    "workers": {"type": int, "help": "worker processes (else the profile's)"},
+    "results-dir": {"help": "folder of records, tables and figures (default results/<profile>)"},
+    "max-steps": {"type": int, "help": "at most so many updates per run"},
+    "max-eval": {"type": int, "help": "at most so many validation and test structures per run"},
+    "sizes": {"help": "pre-training of small, large or both, with a comma (default both)"},
+    "tasks": {"help": "task ids with commas, for instance qm9_mu,rmd17_ethanol (default those of the profile)"},
+    "arms": {"help": "GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)"},
+    # how a training is carried out: ``engine`` of the profile
+    "devices": {"type": int, "help": "processes that share every batch, a GPU each"},
+    "data-workers": {"type": int, "dest": "workers_data", "help": "processes that prepare batches ahead"},
+    "max-edges": {"type": int, "help": "edges that are computed at once; larger batches go in parts"},
+    "memory-gb": {"type": float, "help": "on a CPU: what one pass may take before the batch is split"},
+    "nonfinite-budget": {"type": int, "help": "updates that may be left out: loss not finite"},
+    "logs": {"help": "csv, tensorboard, wandb, with commas"},
+}
+RUN = ("profile", "seed", "data", "data-root", "workers", "results-dir", "max-steps", "max-eval")
+ENGINE = ("devices", "data-workers", "max-edges", "memory-gb", "nonfinite-budget", "logs")
+
+
+def run_of(args, *chosen: str):
+    """The workbook run of the options that all runs have and of those of ``chosen``, with the engine's options applied."""
+    from jmp_lib.workbook import start
+
+    names = tuple(name.replace("-", "_") for name in (*RUN, *chosen))
+    return with_engine(start({name: getattr(args, name) for name in names}, names), args)
+
+
+def with_engine(run, args):
+    """``run`` (jmp_lib.workbook.Run) with the engine's options that were given on the command line.
+
+    Where several processes share a training, runs come one after the other, and only the first process prints.
+    Raises ``ValueError`` for a bad option.
+    """
+    if not hasattr(args, "devices"):
+        return run
+    from jmp_lib.settings import Engine, build
+    from jmp_lib.train.processes import is_first, launched
+
+    given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
+    if "logs" in given:
+        given["logs"] = [name.strip() for name in given["logs"].split(",") if name.strip()]
+    engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
+    several = launched() is not None or engine.devices * engine.nodes > 1
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")
+    profile = run.profile.model_copy(update={"engine": engine, "workers": 1 if several else run.profile.workers})
+    return dataclasses.replace(run, profile=profile)
+
 
 def _reproduce(args) -> int:
     from jmp_lib.reproduce import main
@@ -23,30 +77,24 @@ def _check_reference(args) -> int:
     return main(args.directory)
 
 
-def _run(args, **wanted):
-    from jmp_lib.workbook import start
-
-    names = ("profile", "seed", "data", "data_root", "workers", "results_dir", "max_steps", "max_eval")
-    values = {name: getattr(args, name) for name in names}
-    return start({**values, **wanted}, (*names, *wanted))
-
-
 def _pretrain(args) -> int:
-    for record in with_engine(_run(args, sizes=args.sizes), args).pretrain_all():
+    for record in run_of(args, "sizes").pretrain_all():
         print(f"{record['size']}: done")
     return 0
 
 
 def _finetune(args) -> int:
-    table = with_engine(_run(args, tasks=args.tasks, arms=args.arms), args).finetune_all(fold=args.fold)
-    print(table.to_string(index=False))
+    print(run_of(args, "tasks", "arms").finetune_all(fold=args.fold).to_string(index=False))
     return 0
 
 
 def _scale_factors(args) -> int:
-    from jmp_lib.sweep import fit_factors
+    from jmp_lib.train.pretraining import scale_factors
 
-    return fit_factors(_run(args, sizes=args.sizes))
+    run = run_of(args, "sizes")
+    for size in run.sizes:
+        print(f"{size}: {len(scale_factors(run.profile, size, run.results_dir))} scale factors")
+    return 0
 
 
 def _sweep(args) -> int:
@@ -65,14 +113,14 @@ def _plan(args) -> int:
 def _batch_budget(args) -> int:
     from jmp_lib.train.budget import main
 
-    return main(with_engine(_run(args, sizes=args.sizes, tasks=args.tasks, arms=args.arms), args), bool(args.tasks))
+    return main(run_of(args, "sizes", "tasks", "arms"), bool(args.tasks))
 
 
 def _baselines(args) -> int:
     from jmp_lib.results.baselines import run_all
     from jmp_lib.results.values import baseline_table
 
-    run = _run(args, tasks=args.tasks)
+    run = run_of(args, "tasks")
     outcomes = run_all(run, args.only.split(",") if args.only else None)
     print(baseline_table(run.results_dir).to_string(index=False))
     return int(any(outcome.error for outcome in outcomes))
@@ -81,8 +129,7 @@ def _baselines(args) -> int:
 def _tables(args) -> int:
     from jmp_lib.results.tables import write_tables
 
-    for path in write_tables(_run(args).results_dir):
-        print(path)
+    print("\n".join(map(str, write_tables(run_of(args).results_dir))))
     return 0
 
 
@@ -97,17 +144,17 @@ def _report(args) -> int:
     return 0
 
 
-def _predict(args) -> int:
-    from jmp_lib.predict import main
-
-    return main(args.model, args.structures, args.output, args.batch_size, args.device, args.dataset, args.any_element)
-
-
 def _ship(args) -> int:
     from jmp_lib.reproduce import ship
 
     print(ship(args.name))
     return 0
+
+
+def _predict(args) -> int:
+    from jmp_lib.predict import main
+
+    return main(args.model, args.structures, args.output, args.batch_size, args.device, args.dataset, args.any_element)
 
 
 def _data_inspect(args) -> int:
@@ -116,111 +163,47 @@ def _data_inspect(args) -> int:
     return main(args.file, args.dataset, args.option, args.json)
 
 
-def add_engine_options(command: argparse.ArgumentParser) -> None:
-    """--devices, --data-workers, --max-edges, --memory-gb, --nonfinite-budget, --logs; else as the profile says."""
-    command.add_argument("--devices", type=int, help="processes that share every batch, a GPU each")
-    command.add_argument("--data-workers", type=int, dest="workers_data", help="processes that prepare batches ahead")
-    command.add_argument("--max-edges", type=int, help="edges that are computed at once; larger batches go in parts")
-    command.add_argument("--memory-gb", type=float, help="on a CPU: what one pass may take before the batch is split")
-    command.add_argument("--nonfinite-budget", type=int, help="updates that may be left out: loss not finite")
-    command.add_argument("--logs", help="csv, tensorboard, wandb, with commas")
-
-
-def with_engine(run, args):
-    """``run`` (jmp_lib.workbook.Run) with the options given on the command line.
-
-    Where several processes share a training, runs come one after the other, and only the first process prints.
-    Raises ``ValueError`` for a bad option.
-    """
-    from jmp_lib.settings import Engine, build
-    from jmp_lib.train.processes import is_first, launched
-
-    given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
-    if "logs" in given:
-        given["logs"] = [name.strip() for name in given["logs"].split(",") if name.strip()]
-    engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
-    several = launched() is not None or engine.devices * engine.nodes > 1
-    if not is_first():
-        sys.stdout = open(os.devnull, "w")
-    profile = run.profile.model_copy(update={"engine": engine, "workers": 1 if several else run.profile.workers})
-    return dataclasses.replace(run, profile=profile)
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(prog="python -m jmp_lib", description="JMP workbook: pre-train, fine-tune, tables.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name, function, words):
+    def add(name, function, words, *options):
         command = commands.add_parser(name, help=words, description=words)
         command.set_defaults(function=function)
+        for option in options:
+            command.add_argument(f"--{option}", **OPTIONS[option])
         return command
 
-    def add_run_options(command):
-        command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
-        command.add_argument("--seed", type=int, help="random seed (else the profile's)")
-        command.add_argument("--data", choices=("mini", "published"), help="mini (default) or published files")
-        command.add_argument("--data-root", help="folder of the published files")
-        command.add_argument("--workers", type=int, help="worker processes (else the profile's)")
-        command.add_argument("--results-dir", help="folder of records, tables and figures (default results/<profile>)")
-        command.add_argument("--max-steps", type=int, help="at most so many updates per run")
-        command.add_argument("--max-eval", type=int, help="at most so many validation and test structures per run")
-
-    command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped")
-    command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
+    command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped", "profile", "results-dir")
     command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
-    command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
 
     command = add("check-reference", _check_reference, "recompute a folder of golden inputs and outputs")
     command.add_argument("directory", help="folder with weights, inputs and expected outputs")
 
-    command = add("pretrain", _pretrain, "joint pre-training of the small and large model")
-    add_run_options(command)
-    command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
-    add_engine_options(command)
+    add("pretrain", _pretrain, "joint pre-training of the small and large model", *RUN, "sizes", *ENGINE)
 
-    command = add("finetune", _finetune, "fine-tune tasks with arms")
-    add_run_options(command)
-    command.add_argument("--tasks", help="task ids with commas, for instance qm9_mu,rmd17_ethanol (default all)")
-    command.add_argument("--arms", help="GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)")
+    command = add("finetune", _finetune, "fine-tune tasks with arms", *RUN, "tasks", "arms", *ENGINE)
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
-    add_engine_options(command)
 
-    command = add("baselines", _baselines, "mean, linear composition and MACE on the same data as the arms")
-    add_run_options(command)
-    command.add_argument("--tasks", help="task ids with commas (default all)")
+    command = add("baselines", _baselines, "mean, linear composition and MACE on the same data as the arms", *RUN, "tasks")
     command.add_argument("--only", help="mean, composition, mace, with commas (default all; mace wants `make mace`)")
 
-    command = add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying")
-    add_run_options(command)
-    command.add_argument("--sizes", help="pre-training of small, large or both, with a comma (default both)")
-    command.add_argument("--tasks", help="fine-tuning of these task ids instead, with commas")
-    command.add_argument("--arms", help="arms of the fine-tuning, with commas (default all)")
-    add_engine_options(command)
+    add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying: of the pre-training, or, "
+        "with tasks, of their fine-tuning", *RUN, "sizes", "tasks", "arms", *ENGINE)
 
-    command = add("scale-factors", _scale_factors, "fit the scale factors of the networks")
-    add_run_options(command)
-    command.add_argument("--sizes", help="small, large or both, with a comma (default both)")
+    add("scale-factors", _scale_factors, "fit the scale factors of the networks", *RUN, "sizes")
 
-    command = add("sweep", _sweep, "all runs of a profile under Snakemake; goes on after a kill")
-    add_run_options(command)
-    command.add_argument("--tasks", help="task ids with commas (default those of the profile)")
-    command.add_argument("--arms", help="arms with commas (default all)")
+    command = add("sweep", _sweep, "all runs of a profile under Snakemake; goes on after a kill", *RUN, "tasks", "arms")
     command.add_argument("--cores", type=int, default=os.cpu_count(), help="cores of this machine to use")
     command.add_argument("snakemake", nargs="*", help="options of Snakemake, after --, for instance -- -n")
 
-    command = add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit")
-    add_run_options(command)
-    command.add_argument("--tasks", help="task ids with commas (default those of the profile)")
-    command.add_argument("--arms", help="arms with commas (default all)")
+    command = add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit", *RUN, "tasks", "arms")
     command.add_argument("--seconds", type=float, default=60.0, help="for the measurement (default 60)")
 
-    command = add("tables", _tables, "write the tables of the records that are there")
-    add_run_options(command)
+    add("tables", _tables, "write the tables of the records that are there", *RUN)
 
-    command = add("report", _report, "write the one-file HTML report of the records and figures that are there")
-    command.add_argument("--profile", default="mini", help="smoke, mini, published_small, one_gpu, paper or a YAML file")
-    command.add_argument("--results-dir", help="folder of the results (default results/<profile>)")
+    add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results-dir")
 
     command = add("ship", _ship, "for maintainers: put a run of yours in the place of the shipped results")
     command.add_argument("name", help="a folder of results/: mini, mini-published, published_small, benchmarks")

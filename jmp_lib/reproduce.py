@@ -58,10 +58,9 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
     from jmp_lib.pool import failures_file
     from jmp_lib.results.report import write_report
-    from jmp_lib.settings import load_profile
-    from jmp_lib.workbook import results_folder, with_data_root
+    from jmp_lib.workbook import resolved_profile, results_folder
 
-    loaded = with_data_root(load_profile(profile))
+    loaded = resolved_profile({"profile": profile})
     name, results_dir = loaded.name, results_folder(results, loaded)
     chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
@@ -139,22 +138,15 @@ def keep_weights(results_dir: Path) -> None:
 
 def no_data(notebook: Path, profile) -> str | None:
     """Why a notebook of a task family has nothing to run on (published files that are not at hand), else None."""
-    from jmp_lib.data.families import FAMILIES, why_not
+    from jmp_lib.data.families import FAMILIES
+    from jmp_lib.workbook import choose_tasks, missing
 
     family = next((family.name for family in FAMILIES.values() if family.notebook == notebook.stem), None)
     if profile.data != "published" or family is None:
         return None
-    from jmp_lib.data.tasks import get_task
-    from jmp_lib.workbook import choose_tasks
-
-    reasons = []
-    for task in choose_tasks({}, profile, family):
-        reason = why_not(get_task(task), profile.data_root or paths.data_dir(), fold=profile.folds_of(task)[0], thorough=True)
-        if reason is None:
-            return None
-        reasons.append(reason)
-    return "no published data at hand: " + reasons[0]
-
+    tasks = choose_tasks({}, profile, family)
+    reasons = missing(tasks, profile.model_copy(update={"data_root": profile.data_root or str(paths.data_dir())}), thorough=True)
+    return "no published data at hand: " + reasons[tasks[0]] if len(reasons) == len(tasks) else None
 
 
 def select(notebooks: list[Path], only: str | None) -> list[Path]:

@@ -20,23 +20,15 @@ from functools import cached_property
 from pathlib import Path
 
 from jmp_lib import paths, workbook
-from jmp_lib.data.tasks import get_task
 from jmp_lib.files import locked
 from jmp_lib.parameters import choose, convert
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path
-from jmp_lib.settings import Profile, load_profile
+from jmp_lib.settings import Profile
 from jmp_lib.strict import check_keys
 
 # key of ``--config`` -> option of the command line
-OPTIONS = {
-    "profile": "--profile",
-    "data": "--data",
-    "data_root": "--data-root",
-    "results_dir": "--results-dir",
-    "seed": "--seed",
-    "max_steps": "--max-steps",
-    "max_eval": "--max-eval",
-}
+OPTIONS = {name: f"--{name.replace('_', '-')}" for name in
+           ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")}
 RESOURCES = ("mem_mb", "runtime", "gpu")  # per fine-tuning; runtime in minutes
 KEYS = (*OPTIONS, "tasks", "arms", *RESOURCES)
 
@@ -121,34 +113,15 @@ def read(config: dict) -> Sweep:
     check_keys(config, KEYS, "--config")
     config = {"profile": "mini", **{k: v for k, v in config.items() if v not in (None, "")}}
     values = {key: convert(key, value) for key, value in config.items() if key not in RESOURCES}
-    overrides = workbook.profile_overrides(values, None)
-    profile = load_profile(values["profile"], **overrides)
-    profile = workbook.with_data_root(profile)
-    config |= {"data_root": profile.data_root} if profile.data_root else {}  # absolute: jobs have another folder
-    tasks = workbook.choose_tasks(values, profile, None)
-    arms = choose(values.get("arms"), list(profile.arms), "arm")
-    left_out = missing(tasks, profile)
-    jobs = tuple(
-        Job(task, arm, fold)
-        for task in tasks
-        if task not in left_out
-        for arm in arms
-        for fold in profile.folds_of(task)
-    )
+    profile = workbook.resolved_profile(values)
+    tasks, arms = workbook.choose_tasks(values, profile, None), choose(values.get("arms"), list(profile.arms), "arm")
+    left_out = workbook.missing(tasks, profile)
+    jobs = tuple(Job(task, arm, fold) for task in tasks if task not in left_out for arm in arms for fold in profile.folds_of(task))
     if not jobs:
         raise ValueError("; ".join(left_out.values()))
     results_dir = workbook.results_folder(config.get("results_dir"), profile)
+    config |= {"data_root": profile.data_root} if profile.data_root else {}  # absolute: jobs have another folder
     return Sweep(profile, results_dir, config | {"results_dir": str(results_dir)}, jobs, left_out)
-
-
-def missing(tasks: list[str], profile: Profile) -> dict[str, str]:
-    """Task -> why its published data cannot be read; empty for mini data and where no ``data_root`` is given."""
-    if profile.data != "published" or not profile.data_root:
-        return {}
-    from jmp_lib.data.families import why_not
-
-    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0]) for task in tasks}
-    return {task: reason for task, reason in reasons.items() if reason}
 
 
 def outdated(sweep: Sweep) -> list[str]:
@@ -176,15 +149,6 @@ def words(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
-def fit_factors(run) -> int:
-    """Fits (or finds) the scale factors of the sizes of a workbook run."""
-    from jmp_lib.train.pretraining import scale_factors
-
-    for size in run.sizes:
-        print(f"{size}: {len(scale_factors(run.profile, size, run.results_dir))} scale factors")
-    return 0
-
-
 def main(config: dict, cores: int, extra: list[str]) -> int:
     """Runs the sweep under Snakemake from wherever it stands, then (unless tasks or arms are chosen)
     its variants one by one; returns the last exit code.
@@ -199,27 +163,15 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     folder = sweep.results_dir / "work" / "sweep"
     folder.mkdir(parents=True, exist_ok=True)
     settings = [f"{key}={value}" for key, value in sweep.config.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        "--directory",
-        str(folder),
-        "--config",
-        *settings,
-        "--cores",
-        str(cores),
-    ]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
+               "--config", *settings, "--cores", str(cores)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
     with locked(folder / "lock", f"a sweep of {sweep.results_dir} is running already; wait for it or stop it"):
         # the system frees our lock when a sweep is killed; Snakemake's own stays
         subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
-        again = [*(["--forcerun", *old] if (old := outdated(sweep)) else [])]
-        code = subprocess.run(
-            [*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment, check=False
-        ).returncode
+        again = ["--forcerun", *old] if (old := outdated(sweep)) else []
+        code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment,
+                              check=False).returncode
     whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
     for variant in sweep.profile.variants if code == 0 and whole else ():
         code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)

@@ -24,6 +24,7 @@ import torch
 from jmp_lib import parameters as strict
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import replacing, write_atomically
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path, read_record
@@ -69,8 +70,7 @@ class Run:
             raise ValueError(f"profile {self.profile.name} starts from given weights ("
                              + ", ".join(f"{size}: {name}" for size, name in given.items())
                              + "): there is nothing to pre-train; go on with the fine-tunings")
-        jobs = [(size, _pretrain, (self.profile, size, self.results_dir)) for size in wanted]
-        outcomes = run_jobs(jobs, self.profile.workers, "pre-training")
+        outcomes = run_jobs(self._pretraining_jobs(wanted), self.profile.workers, "pre-training")
         report(self.results_dir, outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]
 
@@ -81,13 +81,25 @@ class Run:
         the others go on; RuntimeError when all fail, ValueError when no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        jobs = [(f"{task} {arm}" + (f" fold {k}" if k else ""), _finetune, (self.profile, task, arm, self.results_dir, k))
-                for task in tasks for k in self.folds(task, fold) for arm in arms]
+        jobs = self._finetuning_jobs(tasks, arms, fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         outcomes = run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip())
         report(self.results_dir, outcomes, "fine-tuning")
         return self.table(tasks, arms)
+
+    def _pretraining_jobs(self, sizes) -> list[tuple]:
+        from jmp_lib.train.pretraining import pretrain
+
+        name = f"{self.profile.variant} " if self.profile.variant else ""
+        return [(f"{name}{size}", pretrain, (self.profile, size, self.results_dir, False)) for size in sizes]
+
+    def _finetuning_jobs(self, tasks, arms, fold: int | None = None) -> list[tuple]:
+        from jmp_lib.train.finetuning import finetune
+
+        name = f"{self.profile.variant} " if self.profile.variant else ""
+        return [(f"{name}{task} {arm}" + (f" fold {k}" if k else ""), finetune, (self.profile, task, arm, self.results_dir, False, k))
+                for task in tasks for k in self.folds(task, fold) for arm in arms]
 
     def variants(self) -> list[Run]:
         """One run per variant of the profile (other seeds, less training data, ablations), in their order.
@@ -100,7 +112,9 @@ class Run:
         for name in self.profile.variants:
             profile = load_profile(f"{self.parameters.get('profile') or 'mini'}:{name}", **profile_overrides(self.parameters, None))
             profile = profile.model_copy(update={"data_root": self.profile.data_root})
-            tasks = tuple(task for task, why in _why_not(choose_tasks({}, profile, None), profile).items() if why is None)
+            tasks = choose_tasks({}, profile, None)
+            without = missing(tasks, profile)
+            tasks = tuple(task for task in tasks if task not in without)
             sizes = tuple(size for size, arm in zip(SIZES, ("JMP-S", "JMP-L")) if arm in profile.arms and size not in profile.pretrained)
             found.append(Run(profile, results_folder(self.results_dir, profile), self.parameters, None, tasks, profile.arms, sizes))
         return found
@@ -116,10 +130,9 @@ class Run:
                   if (shown / "variants").is_dir() else f"profile {self.profile.name} has no variants: nothing to run or show")
             return shown
         runs, workers = self.variants(), self.profile.workers
-        first = [(f"{one.profile.variant} {size}", _pretrain, (one.profile, size, one.results_dir)) for one in runs for size in one.sizes]
+        first = [job for one in runs for job in one._pretraining_jobs(one.sizes)]
         report(self.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
-        jobs = [(f"{one.profile.variant} {task} {arm} fold {fold}", _finetune, (one.profile, task, arm, one.results_dir, fold))
-                for one in runs for task in one.tasks for arm in one.arms for fold in one.profile.folds_of(task)]
+        jobs = [job for one in runs for job in one._finetuning_jobs(one.tasks, one.arms)]
         report(self.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
         return self.results_dir
 
@@ -173,15 +186,18 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     Raises ValueError naming the nearest valid name for anything unknown.
     """
     values = strict.collect(namespace, declared)
-    profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
-    profile = with_data_root(profile)
+    profile = resolved_profile(values, family)
     tasks = choose_tasks(values, profile, family)
     arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
     sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
     if profile.data == "published" and not profile.data_root:
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
-    if profile.data == "published" and family:
-        tasks = _with_data(tasks, profile)
+    if family and (without := missing(tasks, profile, thorough=True)):
+        words = "\n".join(f"no published data for {task}: {reason}" for task, reason in without.items())
+        if len(without) == len(tasks):
+            raise ValueError(words)
+        print(words)
+        tasks = [task for task in tasks if task not in without]
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
     if profile.data == "published" and not profile.published_at_hand:
         _reuse_pretraining(run)
@@ -190,31 +206,25 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     return run
 
 
-def with_data_root(profile: Profile) -> Profile:
-    """The profile with the folder of the published files that JMP_DATA names, where it is made for those at hand."""
+def resolved_profile(values: dict, family: str | None = None) -> Profile:
+    """The profile of checked parameters: with what they put over it, and where it is made for published files at hand, with
+    the folder of these."""
+    profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
     if profile.data == "published" and profile.published_at_hand and not profile.data_root:
         return profile.model_copy(update={"data_root": str(paths.data_dir())})
     return profile
 
 
-def _with_data(tasks: list[str], profile: Profile) -> list[str]:
-    """The tasks whose published files can be read; says why of the others, and raises ValueError when none is left."""
-    reasons = _why_not(tasks, profile, thorough=True)
-    missing = "\n".join(f"no published data for {task}: {reason}" for task, reason in reasons.items() if reason)
-    if missing and all(reasons.values()):
-        raise ValueError(missing)
-    if missing:
-        print(missing)
-    return [task for task, reason in reasons.items() if not reason]
-
-
-def _why_not(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str | None]:
-    """{task: why its data cannot be read, None where they can}; mini data always can."""
+def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str]:
+    """{task: why its published data cannot be read}, of the tasks of which they cannot; empty for mini data, and where no
+    ``data_root`` is given."""
+    if profile.data != "published" or not profile.data_root:
+        return {}
     from jmp_lib.data.families import why_not
     from jmp_lib.data.tasks import get_task
 
-    return {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough)
-            if profile.data == "published" else None for task in tasks}
+    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
+    return {task: reason for task, reason in reasons.items() if reason}
 
 
 def describe(run: Run) -> str:
@@ -247,12 +257,9 @@ def profile_overrides(values: dict, family: str | None) -> dict:
 
 def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
     """Task ids of the family (of all families without one): those asked for, else those of the profile."""
-    from jmp_lib.facts import tasks as task_facts
-
-    facts = task_facts()
-    families = [family] if family else list(dict.fromkeys(facts["family"]))
+    families = [family] if family else FAMILIES
     limit, only = profile.tasks_per_family, profile.tasks
-    every = {f: [task for task in facts.loc[facts["family"] == f, "id"] if only is None or task in only] for f in families}
+    every = {f: [task.id for task in TASKS.values() if task.family == f and (only is None or task.id in only)] for f in families}
     wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
     if wanted is None and profile.data == "published" and family in profile.published_tasks:
         return list(profile.published_tasks[family])
@@ -306,18 +313,6 @@ def _short(path: Path) -> str:
     """``path`` relative to the checkout when it lies there (the same text on every machine)."""
     root = paths.checkout_dir()
     return str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path)
-
-
-def _pretrain(profile: Profile, size: str, results_dir: Path) -> dict:
-    from jmp_lib.train.pretraining import pretrain
-
-    return pretrain(profile, size, results_dir, progress=False)
-
-
-def _finetune(profile: Profile, task: str, arm: str, results_dir: Path, fold: int) -> None:
-    from jmp_lib.train.finetuning import finetune
-
-    finetune(profile, task, arm, results_dir, progress=False, fold=fold)
 
 
 __all__ = ["ARMS", "Run", "describe", "start"]
