@@ -12,7 +12,9 @@ import pytest
 from catalyst_files import ENERGY, REFERENCE, forces, frames, record, slab, write_lmdb, write_release
 
 from jmp_lib.__main__ import main
-from jmp_lib.data.inspect import READERS, Running, inspect, reader
+from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.inspect import Running, inspect, reader
+from jmp_lib.data.tasks import PRETRAINING_SETS
 
 DATA = os.environ.get("JMP_DATA")
 published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of published files")
@@ -105,8 +107,8 @@ def test_a_hostile_file_is_not_run_from_the_command_line(tmp_path):
 
 
 def test_every_data_set_has_a_reader():
-    assert len(READERS) == 10
-    for name in READERS:
+    assert len([*FAMILIES, *PRETRAINING_SETS]) == 10
+    for name in [*FAMILIES, *PRETRAINING_SETS]:
         assert callable(reader(name))
     assert reader("Transition-1x") is reader("transition1x") and reader("ANI-1x") is reader("ani1x")
 

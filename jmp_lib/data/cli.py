@@ -3,8 +3,6 @@ them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -268,18 +266,15 @@ def _version(file: Path) -> str:
 
 def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[dict | LeftOut]:
     """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out."""
-    module = importlib.import_module(f"jmp_lib.data.{dataset}")
-    known = inspect.signature(module.read).parameters
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ValueError(f"the reader of {dataset} has no option {unknown[0]!r}; it has {', '.join(list(known)[1:])}")
-    rejected: list = []
-    noted = {"rejected": rejected} if skip_bad and "rejected" in known else {}
-    for structure in module.read(path, **options, **noted):
-        yield from map(_left_out, rejected)
-        rejected.clear()
+    from jmp_lib.data.inspect import read
+
+    rejected: list | None = [] if skip_bad else None
+    for structure in read(path, dataset, rejected, **options):
+        if rejected:
+            yield from map(_left_out, rejected)
+            rejected.clear()
         yield structure
-    yield from map(_left_out, rejected)
+    yield from map(_left_out, rejected or ())
 
 
 def _left_out(item: str) -> LeftOut:

@@ -1,28 +1,26 @@
 """What an original file holds, read as it is: counts, energies and forces in eV and eV/Å, and what would be rejected.
 
->>> inspect("random1000100.traj", "oc20")["structures"]  # doctest: +SKIP
+>>> inspect("random1000100.traj", "oc20")["structures"]
 33
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect as signatures
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
 
+from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.strict import nearest
 
-# data set -> the module whose ``read`` reads its files, one file each
-READERS = {
-    name: f"jmp_lib.data.{name}"
-    for name in ("oc20", "oc22", "ani1x", "transition1x", "qm9", "rmd17", "md22", "spice", "matbench", "qmof")
-}
 _AS_STORED = {"oc20": {"energy": "stored"}}  # options that take a file's values as they are
 _NO_TARGET = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces", "id", "sid", "fid", "group", "energy")
 _REASONS = 20  # different reasons that are listed
@@ -72,12 +70,29 @@ class Rejected:
         return {"count": self.count, "reasons": list(self.kinds.values())}
 
 
-def reader(dataset: str):
+def reader(dataset: str) -> Callable[..., Iterator[dict]]:
     """The function ``read(path, **options)`` of ``dataset``; ``ValueError`` for a name that is no data set."""
+    modules = {name: family.module for name, family in FAMILIES.items()}
+    modules |= {name: f"jmp_lib.data.{name}" for name in PRETRAINING_SETS}
     name = dataset.lower().replace("-", "").replace("_", "")
-    if name not in READERS:
-        raise ValueError(f"there is no data set {dataset!r}; {nearest(name, READERS).replace('key', 'name')}")
-    return importlib.import_module(READERS[name]).read
+    if name not in modules:
+        raise ValueError(f"there is no data set {dataset!r}; {nearest(name, modules).replace('key', 'name')}")
+    return importlib.import_module(modules[name]).read
+
+
+def read(path: str | Path, dataset: str, left_out: list | Rejected | None = None, **options) -> Iterator[dict]:
+    """Structures of an original file (or folder of files) of ``dataset``; ``left_out`` takes the reasons of those left out.
+
+    Raises ``ValueError`` for an option that its reader does not have, and as the reader.
+    """
+    found = reader(dataset)
+    parameters = signature(found).parameters
+    known = [key for key in parameters if key not in ("path", "rejected")]
+    for key in options:
+        if key not in known:
+            hint = nearest(key, known) if known else "it has none"
+            raise ValueError(f"the reader of {dataset} has no option {key!r}; {hint}")
+    return found(path, **options, **({"rejected": left_out} if "rejected" in parameters else {}))
 
 
 def inspect(path: str | Path, dataset: str, **options) -> dict:
@@ -86,22 +101,15 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     Returns structures, atoms, atoms_min, atoms_max, elements {symbol: atoms}, periodic (structures with a cell),
     groups, energy_mean and energy_std (eV, of the population; energies as the file holds them), force_rms (eV/Å,
     root of the mean square of the components), targets {name: n, mean, std, min, max in the loader's unit},
-    rejected (see :meth:`Rejected.summary`). A statistic is None where the file has no such label. options go to the
-    reader. Raises ``ValueError`` or ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file, and
-    for an option that the reader does not have.
+    rejected (see :meth:`Rejected.summary`). A statistic is None where the file has no such label. Raises ``ValueError`` or
+    ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file, and as :func:`read`.
     """
-    read = reader(dataset)
-    name = read.__module__.rsplit(".")[-1]
-    known = [key for key in signatures.signature(read).parameters if key != "path"]
-    for key in options:
-        if key not in known or key == "rejected":
-            raise ValueError(f"the reader of {name} has no option {key!r}; {nearest(key, set(known) - {'rejected'})}")
-    rejected = Rejected()
+    name, rejected = reader(dataset).__module__.rsplit(".")[-1], Rejected()
     options = _AS_STORED.get(name, {}) | options
-    noted = {"rejected": rejected} if "rejected" in known else {}
+    structures = read(path, name, rejected, **options)
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing; give the path of a file of {name}")
-    return _summed(read(path, **options, **noted), rejected) | {"file": str(path), "dataset": name, "options": options}
+    return _summed(structures, rejected) | {"file": str(path), "dataset": name, "options": options}
 
 
 def _summed(structures, rejected: Rejected) -> dict:
