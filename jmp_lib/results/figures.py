@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.visualize.plot import plot_atoms
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from jmp_lib.facts import ARMS
 from jmp_lib.results.style import (
@@ -331,14 +332,14 @@ def pictures(structures: dict):
     return figure
 
 
-def embedding_scatter(points: pd.DataFrame, by: str, title: str = ""):
+def embedding_scatter(points: pd.DataFrame, by: str):
     """t-SNE points coloured by ``by`` ("set" or "domain"); ``points`` has columns x, y, set, domain."""
     figure, (axis,) = new_figure(width=7.6, height=5.0)
     groups = sorted(points[by].unique()) if by == "set" else [d for d in DOMAIN_COLOURS if d in set(points[by])]
     colours = DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
     sns.scatterplot(points, x="x", y="y", hue=by, style=by, hue_order=groups, style_order=groups, palette=colours,
                     markers=dict(zip(groups, SET_MARKERS * len(groups))), s=14, alpha=0.7, linewidth=0, ax=axis)
-    axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", title=title, xticks=[], yticks=[])
+    axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
     sns.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.5, title=by)
     return figure
 
@@ -358,6 +359,7 @@ def _arms_of(rows: pd.DataFrame) -> dict:
 
 def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
     sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _bars(figure, axis, rows: pd.DataFrame, y: str, **semantics) -> None:

@@ -41,12 +41,12 @@ def new_figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: floa
     return figure, list(axes.flat)
 
 
-def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float = 2.1, **kwargs):
+def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float = 2.1):
     """A figure with one panel per item; left-over panels are removed."""
     columns = max(1, min(columns, panels))
     rows = max(1, -(-panels // columns))
     width = width * columns / 4 if columns < 4 else width
-    figure, axes = new_figure(rows, columns, max(width, 4.5), panel_height * rows + 0.5, **kwargs)
+    figure, axes = new_figure(rows, columns, max(width, 4.5), panel_height * rows + 0.5)
     for axis in axes[panels:]:
         axis.remove()
     return figure, axes[:panels]
