@@ -65,6 +65,13 @@ def test_axes_have_units():
     assert style.axis_label("MAE", "unitless") == "MAE (no unit)"
 
 
+def test_what_was_not_run_leaves_an_empty_figure():
+    none = pd.Series(dtype=float)
+    for draw in (lambda: figures.learning_curves([]), lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
+                 lambda: figures.gains(none, none), lambda: figures.speedup(none, float("nan"))):
+        assert not [line for axis in draw().axes for line in axis.get_lines() if len(line.get_xdata()) > 2]
+
+
 def test_arms_differ_for_the_colour_blind_too():
     """Luminance (ITU-R BT.709) of small against large and of scratch against pre-trained differs by 8 % at least."""
     def luminance(colour: str) -> float:

@@ -348,7 +348,8 @@ def embedding_scatter(points: pd.DataFrame, by: str):
 
 def _history(records: list[dict], *names: str) -> pd.DataFrame:
     """The learning curves of ``records`` as one tidy table, with the fields ``names`` of each record."""
-    return pd.DataFrame([{**entry, **{name: record[name] for name in names}} for record in records for entry in record["history"]])
+    rows = [{**entry, **{name: record[name] for name in names}} for record in records for entry in record["history"]]
+    return pd.DataFrame(rows, columns=None if rows else ["step", "val_metric", "train_loss", "lr", *names])
 
 
 def _arms_of(rows: pd.DataFrame) -> dict:
