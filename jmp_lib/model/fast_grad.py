@@ -11,8 +11,8 @@ A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> 
                at g:  (γ + q₁ σ'(p₁))/√2        at p₀:  h q₀ σ''(p₀)        at p₁:  g q₁ σ''(p₁)/√2
 
 Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go into the
-weights, which are fewer than the rows. Under autocast, which chooses the precision operator by operator, chains and formed-again
-parts are computed by ordinary operators.
+weights, which are fewer than the rows. Under autocast, which chooses the precision operator by operator, chains are computed by
+ordinary operators.
 """
 
 from __future__ import annotations
@@ -112,8 +112,22 @@ def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor
 
     All tensors that need a gradient must be among ``inputs``; weights are leaves.
     """
-    plain = elements < LARGE or not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs[0].device.type)
-    return function(*inputs) if plain else _FormedAgain.apply(function, *inputs)
+    if elements < LARGE or not torch.is_grad_enabled():
+        return function(*inputs)
+    return _FormedAgain.apply(_in_present_precision(function, inputs[0].device.type), *inputs)
+
+
+def _in_present_precision(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
+    """``function`` under the autocast of now, also when the backward pass runs it outside."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    if not enabled:
+        return function
+
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device, dtype):
+            return function(*inputs)
+
+    return run
 
 
 class _FormedAgain(torch.autograd.Function):
