@@ -53,7 +53,7 @@ def numbers_of(symbols: Iterable[str]) -> np.ndarray:
 
 
 def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None, group=None, **scalars) -> dict:
-    """A structure dict (keys: :mod:`jmp_lib.keys`) of one molecule, or of one crystal when ``cell`` (3,3) Å is given.
+    """A structure dict (fields of ``Structure``) of one molecule, or of one crystal when ``cell`` (3,3) Å is given.
 
     pos (N,3) Å; atomic_numbers (N,); forces (N,3) eV/Å; scalars: labels in their task's unit; sid, group: names the
     source has. Every atom gets tag 2 and none is fixed. :func:`screened` checks what is made.

@@ -33,9 +33,19 @@ SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of i
 
 
 class Structure(Data):
-    """One structure: a ``torch_geometric`` ``Data`` with tensors pos float32 (N,3) Å, atomic_numbers int64 (N,), cell
-    float64 (3,3) Å in rows (zeros: none), pbc bool (3,), tags int64 (N,), fixed bool (N,), where there are labels forces
-    float32 (N,3) eV/Å and scalars as float64 of no dimension, ``id`` int, texts ``sid`` and ``group``. ``z`` is atomic_numbers.
+    """One structure: a ``torch_geometric`` ``Data`` of tensors, N atoms. ``z`` is atomic_numbers.
+
+    pos             (N,3) float32 Å   Cartesian positions
+    atomic_numbers  (N,) int64        1 to 120
+    cell            (3,3) float64 Å   lattice vectors in rows; zeros where there is no cell
+    pbc             (3,) bool         periodic along each lattice vector
+    tags            (N,) int64        0 below the surface, 1 surface, 2 adsorbate and every atom of other data
+    fixed           (N,) bool         held still in the relaxation that made the frame
+    id              int               row of the structure in the set it was read from (a subset keeps it)
+    sid, group      text, where the source has them: name; molecule, trajectory or composition, for leak-free splits
+    forces          (N,3) float32 eV/Å   minus the energy gradient, where there are such labels
+    energy, mu, y … () float64        scalar labels where there are any: energies in eV (pre-training sets: of the stated
+                                      reference), targets in the label_unit of their ``Task``, formation_energy (SPICE) in eV
     """
 
     @classmethod
