@@ -9,9 +9,13 @@ import pandas as pd
 import torch
 from ase.data import chemical_symbols
 from ase.formula import Formula
+from scipy.spatial.distance import cdist
 
 from jmp_lib.graphs import AddGraphs, collate
+from jmp_lib.predict import Predictor, as_structures
 from jmp_lib.results.views import domain_of
+from jmp_lib.train.batches import choose_device
+from jmp_lib.train.loading import Loaded, load
 
 # mini set -> the graph settings that it was (pre-)trained with
 GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}
@@ -59,7 +63,7 @@ def neighbour_shares(points: pd.DataFrame, embeddings: np.ndarray, neighbours: i
     Points of the same structure are no neighbours.  ``by chance`` is the share among all other points.
     """
     values = _standard(embeddings)
-    distance = np.linalg.norm(values[:, None] - values[None], axis=-1)
+    distance = cdist(values, values)
     structure = points["set"] + points["structure"].astype(str)
     distance[structure.to_numpy()[:, None] == structure.to_numpy()[None]] = np.inf
     nearest = np.argsort(distance, axis=1)[:, :neighbours]
@@ -84,6 +88,7 @@ class Embeddings(NamedTuple):
     structures: np.ndarray
 
 
+@torch.no_grad()
 def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu",
           check_elements: bool = True) -> Embeddings:
     """Final node embeddings of ``ase.Atoms``, pymatgen objects or structures, in order.
@@ -91,16 +96,12 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
     Raises ``ValueError`` naming the structure that the network cannot take.
     """
-    from jmp_lib.predict import Predictor, as_structures
-    from jmp_lib.train.loading import load
-
-    items, loaded = as_structures(structures), checkpoint if hasattr(checkpoint, "info") else load(checkpoint, device)
+    items = as_structures(structures)
+    loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint, str(choose_device(device)))
     if dataset is None and loaded.info["kind"] == "pretrain":
-        dataset = "oc20" if any(np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
+        dataset = "oc20" if any("pbc" in s and np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
     predictor, nodes = Predictor(loaded, dataset, check_elements), []
-    for start in range(0, len(items), batch_size):
-        part = [predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(items[start:start + batch_size])]
-        with torch.no_grad():
-            values = predictor.model.embed(predictor.collated(part)).float().cpu().numpy()
+    for part in predictor.prepared(items, batch_size):
+        values = predictor.model.embed(predictor.collated(part)).float().cpu().numpy()
         nodes += np.split(values, np.cumsum([len(p["pos"]) for p in part])[:-1])
     return Embeddings(nodes, np.stack([n.mean(axis=0) for n in nodes]))

@@ -110,6 +110,14 @@ class Predictor:
         check_neighbours(item, where, self.graph)
         return {**item, "graphs": build_graphs(item, self.graph)}
 
+    def prepared(self, structures: Sequence, batch_size: int) -> Iterator[list[dict]]:
+        """``structures`` prepared, so many at a time; ``ValueError`` naming the one that the network cannot take."""
+        if batch_size < 1:
+            raise ValueError(f"batch size must be at least 1, not {batch_size}")
+        for start in range(0, len(structures), batch_size):
+            part = structures[start:start + batch_size]
+            yield [self.prepare(s, f"structure {start + i}") for i, s in enumerate(part)]
+
     def collated(self, items: Sequence[dict]):
         """One batch of prepared structures, on the device."""
         return collate(items).to(self.device)
@@ -181,14 +189,11 @@ def predictions(checkpoint, structures, *, batch_size: int = 32, device: str = "
     checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures.
     Raises ``ValueError`` naming the structure.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch size must be at least 1, not {batch_size}")
     predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, dataset, check_elements, device)
     items = as_structures(structures)
     with tqdm(total=len(items), unit="structure", desc="predicting", disable=not progress) as bar:
-        for start in range(0, len(items), batch_size):
-            part = items[start:start + batch_size]
-            yield from predictor.run([predictor.prepare(s, f"structure {start + i}") for i, s in enumerate(part)])
+        for part in predictor.prepared(items, batch_size):
+            yield from predictor.run(part)
             bar.update(len(part))
 
 
