@@ -14,13 +14,11 @@ import types
 
 from jmp_lib.strict import nearest
 
-ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
-
 # name -> (kind, meaning). None or "" always means "as the profile says".
 KINDS = {
     "profile": ("text", "smoke, mini, one_gpu, paper, or the path of a YAML file"),
     "sizes": ("list", "model sizes to pre-train: small, large"),
-    "arms": ("list", "arms to fine-tune: " + ", ".join(ARMS)),
+    "arms": ("list", "arms to fine-tune: GN-OC-S, GN-OC-L, JMP-S, JMP-L"),
     "targets": ("list", "targets of the family, for instance mu, zpve"),
     "molecules": ("list", "molecules of the family, for instance ethanol, aspirin"),
     "tasks": ("list", "tasks of the family, for instance jdft2d, phonons"),

@@ -21,17 +21,13 @@ import time
 from pathlib import Path
 
 from jmp_lib import paths
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import file_sha256, replacing, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
     "02": ("pretrain/*.json",),
-    "03": ("finetune/qm9_*/*.json",),
-    "04": ("finetune/rmd17_*/*.json",),
-    "05": ("finetune/md22_*/*.json",),
-    "06": ("finetune/spice_*/*.json",),
-    "07": ("finetune/matbench_*/*.json",),
-    "08": ("finetune/qmof_*/*.json",),
+    **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json",) for family in FAMILIES.values()},
     "09": ("finetune/*/*.json",),
     "10": ("finetune/*/*.json",),
     "11": ("pretrain/*.json",),
@@ -138,7 +134,6 @@ def keep_weights(results_dir: Path) -> None:
 
 def no_data(notebook: Path, profile) -> str | None:
     """Why a notebook of a task family has nothing to run on (published files that are not at hand), else None."""
-    from jmp_lib.data.families import FAMILIES
     from jmp_lib.workbook import choose_tasks, missing
 
     family = next((family.name for family in FAMILIES.values() if family.notebook == notebook.stem), None)

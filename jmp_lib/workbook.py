@@ -140,7 +140,7 @@ class Run:
         """Folds of ``task`` to run: those of the profile, or only ``fold`` (none where the task does not have it)."""
         if fold is None:
             return self.profile.folds_of(task)
-        return (fold,) if fold == 0 or task.startswith("matbench_") else ()
+        return (fold,) if fold < TASKS[task].n_folds else ()
 
     def records(self, tasks=None, arms=None) -> list[dict]:
         """Finished fine-tuning records (fold 0, or the first one of the profile) of this run's tasks and arms, in the order of tasks and arms."""
@@ -203,6 +203,10 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     print(describe(run))
+    shipped = paths.shipped_dir(run.results_dir.name)
+    if set(declared) <= {"profile", "results_dir"} and shipped.is_dir() and not any(run.records_dir.rglob("*.json")):
+        print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run that "
+              f"comes with the checkout is in {_short(shipped)}")
     return run
 
 

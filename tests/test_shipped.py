@@ -42,6 +42,14 @@ def test_profiles_without_shipped_results_end_without(tmp_path, monkeypatch, cap
     assert reproduce.main("one_gpu", None, str(tmp_path)) == 0 and "beside" not in capsys.readouterr().out
 
 
+def test_a_notebook_without_records_names_the_shipped_ones(tmp_path, capsys):
+    from jmp_lib.workbook import start
+
+    parameters = {"profile": "smoke", "results_dir": str(tmp_path / "mini")}
+    start(parameters, tuple(parameters))
+    assert "run that comes with the checkout is in results/shipped/mini" in capsys.readouterr().out
+
+
 def test_ship_takes_the_light_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "results_dir", lambda override=None: tmp_path)
     for name in ("mini/records/finetune/qm9_mu/JMP-S.json", "mini/work/pretrain/small/model.json", "mini/tables/a.csv",

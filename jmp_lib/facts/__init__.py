@@ -16,9 +16,12 @@ from __future__ import annotations
 import copy
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = Path(__file__).resolve().parent
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
@@ -29,12 +32,14 @@ _MORE_TASKS: list[pd.DataFrame] = []
 
 @cache
 def _read(name: str) -> pd.DataFrame:
+    import pandas as pd  # settings want the arms alone
+
     return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""])
 
 
 def add_tasks(path: str | Path) -> None:
     """Let ``tasks()`` end with the rows of another table of the same columns (tasks of a family from outside)."""
-    _MORE_TASKS.append(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+    _MORE_TASKS.append(_read(str(Path(path).resolve())))
 
 
 def tasks() -> pd.DataFrame:
@@ -44,7 +49,9 @@ def tasks() -> pd.DataFrame:
     paper's table; ``mean`` and ``std`` are published normalisers in the loader's unit; ``cutoff`` is in Å; columns that
     end in ``_run_script`` and ``_packaged`` are the two official settings. Empty cells (nothing published) are NaN.
     """
-    return pd.concat([_read("tasks.csv"), *_MORE_TASKS], ignore_index=True)
+    import pandas as pd
+
+    return pd.concat([_read("tasks.csv"), *_MORE_TASKS], ignore_index=True).copy()
 
 
 def task(task_id: str) -> pd.Series:
