@@ -1,9 +1,9 @@
 """Independent jobs in single-threaded worker processes, and how processes end together.
 
-Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A worker
-that dies costs its job alone. SIGTERM to this process is passed on, and the trainings write their checkpoints; SIGTERM to
-a worker ends its job alone. A worker whose parent is gone ends its job in the same way, so a killed notebook leaves nothing
-behind. Every job keeps its own checkpoints, so the next run goes on.
+Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A
+worker that dies costs its job alone. SIGTERM to this process is passed on, and the trainings write their checkpoints;
+SIGTERM to a worker ends its job alone. A worker whose parent is gone ends its job in the same way, so a killed notebook
+leaves nothing behind. Every job keeps its own checkpoints, so the next run goes on.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Outcome:
 def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str) -> list[Outcome]:
     """Runs ``jobs`` (label, importable function, picklable arguments) and returns outcomes in order.
 
-    A job that raises becomes an :class:`Outcome` with ``error``. One worker runs the jobs in this process. SIGTERM ends with
-    ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once.
+    A job that raises becomes an :class:`Outcome` with ``error``. One worker runs the jobs in this process. SIGTERM ends
+    with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once.
     """
     if not jobs:
         return []
@@ -175,8 +175,9 @@ def _in_workers(jobs, workers: int, title: str, bar) -> list[Outcome]:
                     try:
                         outcomes[number] = connection.recv()
                     except (EOFError, OSError):  # the process is gone; another one takes its place
-                        outcomes[number] = Outcome(jobs[number][0], error="the worker process was ended from outside "
-                                                   "(often: out of memory); run again to go on, with fewer workers if it repeats")
+                        outcomes[number] = Outcome(
+                            jobs[number][0], error="the worker process was ended from outside (often: out of memory); run "
+                            "again to go on, with fewer workers if it repeats")
                         connection.close()
                         if waiting:
                             connection, worker = _started()

@@ -74,7 +74,8 @@ class Labelled:
 def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
                 dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache:
     """Structures with normalised labels and graphs, computed when first asked for and kept up to ``KEPT_MB``."""
-    return GraphCache(Labelled(structures, normalisers, dataset_index), config, edge_dropout=edge_dropout, max_mb=KEPT_MB)
+    labelled = Labelled(structures, normalisers, dataset_index)
+    return GraphCache(labelled, config, edge_dropout=edge_dropout, max_mb=KEPT_MB)
 
 
 def main_edges(item: dict) -> int:
@@ -177,8 +178,8 @@ def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
         _many_open_files()
         several = {"num_workers": workers, "prefetch_factor": AHEAD, "multiprocessing_context": "spawn",
                    "worker_init_fn": _start_worker}
-    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), collate_fn=_as_it_is, pin_memory=pin,
-                        generator=torch.Generator(), **several)  # its own generator: nothing is drawn from torch's
+    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), collate_fn=_as_it_is,
+                        pin_memory=pin, generator=torch.Generator(), **several)  # nothing is drawn from torch's own
     for found in loader:
         if isinstance(found, Exception):
             raise found
@@ -220,7 +221,7 @@ def _many_open_files(wanted: int = 65536) -> None:
 
 
 class EvaluationSet:
-    """A set in its own order, in batches.  What is collated is kept in memory (pinned for a GPU) up to ``KEPT_BATCHES_MB``."""
+    """A set in its own order, in batches.  What is collated stays in memory (pinned for a GPU) up to KEPT_BATCHES_MB."""
 
     def __init__(self, cache: GraphCache, batch_size: int, device: torch.device):
         self.cache, self.device = cache, device

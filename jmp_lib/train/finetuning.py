@@ -57,18 +57,19 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
         return records.read_record(path)
     data = task_data(profile, task_id, fold)
     start = start_of(profile, arm, out_dir, progress)
-    job = Job(f"{task_id} {arm}", path, out_dir, records.work_dir(path, out_dir), _fingerprint(profile, data, arm, start),
-              profile.device, profile.finetune_settings(data.task.family, task_id).precision, profile.threads, profile.engine,
-              progress)
+    precision = profile.finetune_settings(data.task.family, task_id).precision
+    print_ = _fingerprint(profile, data, arm, start)
+    job = Job.of(profile, f"{task_id} {arm}", path, out_dir, print_, precision, progress)
     return job.run(lambda job: _finetune(profile, data, arm, start, job))
 
 
 def fingerprint(profile: Profile, task_id: str, arm: str, fold: int, out_dir: Path) -> str:
-    """Of everything that decides the numbers of a fine-tuning, the pre-training in ``out_dir`` included; nothing is trained.
+    """Of all that decides the numbers of a fine-tuning, the pre-training in ``out_dir`` included; nothing is trained.
 
     Where the pre-training or the scale factors are missing or of other settings, no record has it.
     """
-    return _fingerprint(profile, task_data(profile, task_id, fold), arm, start_of(profile, arm, Path(out_dir).resolve(), train=False))
+    start = start_of(profile, arm, Path(out_dir).resolve(), train=False)
+    return _fingerprint(profile, task_data(profile, task_id, fold), arm, start)
 
 
 def _fingerprint(profile: Profile, data: TaskData, arm: str, start: dict) -> str:
@@ -135,7 +136,7 @@ class Finetuning:
     predicted: tuple[str, ...]  # labels that are judged: scalars, or forces
     normalisers: dict[str, Normaliser]  # of the labels that are trained on
     coefficients: dict[str, float]  # of the loss, by label
-    judge: Callable[[dict, dict], dict[str, float]]  # predictions, true values by label -> val_metric (least is best), more
+    judge: Callable[[dict, dict], dict[str, float]]  # predictions, true values by label -> val_metric (the least is best)
     backbone: BackboneConfig
     graph: GraphConfig
     factors: dict[str, float]  # scale factors
@@ -166,7 +167,7 @@ class Finetuning:
 
 
 def finetune_data(what: Finetuning, job: Job) -> tuple[Progress, torch.nn.Module, dict, dict]:
-    """Train ``what`` within ``job``: (progress, model with the best weights, predictions of the test part, its true values)."""
+    """Train ``what`` within ``job``: (progress, model with the best weights, predictions and true values of the test)."""
     s, processes = what.settings, job.processes
     model, batches, loss, optimizer = what.parts(processes, job.engine)
     parts = {"val": what.val, "test": what.test}
@@ -179,11 +180,12 @@ def finetune_data(what: Finetuning, job: Job) -> tuple[Progress, torch.nn.Module
                         processes)
         return {label: denormalised(values, parts[part], what.normalisers[label]) for label, values in found.items()}
 
-    truth = {part: {label: true_values(structures, label) for label in what.predicted} for part, structures in parts.items()}
+    truth = {part: {label: true_values(structures, label) for label in what.predicted}
+             for part, structures in parts.items()}
     epoch = batches.sampler.batches_per_epoch
     done = job.train(
-        model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, what.max_steps), updates_per_epoch=epoch,
-        data=batches, loss=loss, validate=lambda: what.judge(predicted("val"), truth["val"]),
+        model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, what.max_steps),
+        updates_per_epoch=epoch, data=batches, loss=loss, validate=lambda: what.judge(predicted("val"), truth["val"]),
         clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), s.clip_value),
         checkpoint_every=s.checkpoint_every, ema=None if s.ema_decay is None else EMA(model, s.ema_decay),
         gradient_divisors=model.gradient_divisors(), watch="val_metric",
@@ -240,8 +242,8 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
                         ids=data.test.ids, natoms=data.test.natoms)
     trivial = trivial_predictions(data, what.normalisers[label])
     return done, {
-        "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id, "family": task.family,
-        "arm": arm, "fold": data.fold, "metric": task.metric, "value": factor * mae(found[label], true[label]),
+        "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id,
+        "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric, "value": factor * mae(found[label], true[label]),
         "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
         "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "best_val": done.best_value,
         "best_step": done.best_step, "stopped": done.stopped or "budget used",

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.files import write_json
-from jmp_lib.settings import Engine
+from jmp_lib.settings import Engine, Profile
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.processes import Processes
@@ -33,6 +33,13 @@ class Job:
     engine: Engine = field(default_factory=Engine)
     progress: bool = True
     processes: Processes | None = None  # joined by ``run``
+
+    @classmethod
+    def of(cls, profile: Profile, name: str, record: Path, out_dir: Path, fingerprint: str, precision: str,
+           progress: bool) -> Job:
+        """A job as ``profile`` wants it, its files beside its record under ``work``."""
+        return cls(name, record, out_dir, records.work_dir(record, out_dir), fingerprint, profile.device, precision,
+                   profile.threads, profile.engine, progress)
 
     def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
         """The record: the finished one of the same fingerprint, or that of ``recipe``.

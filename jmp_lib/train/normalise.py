@@ -20,7 +20,8 @@ BLOCK = 4096  # structures that are in memory at once
 
 def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
     """Atoms of every element in every structure: S arrays (N,) -> (S,120), column = atomic number."""
-    return np.stack([np.bincount(np.asarray(z), minlength=MAX_ELEMENTS)[:MAX_ELEMENTS] for z in atomic_numbers]).astype(float)
+    counts = [np.bincount(np.asarray(z), minlength=MAX_ELEMENTS)[:MAX_ELEMENTS] for z in atomic_numbers]
+    return np.stack(counts).astype(float)
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:

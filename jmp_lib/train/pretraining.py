@@ -43,8 +43,8 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
     if needed(profile.engine):
         in_processes(profile.engine.devices, profile.threads, pretrain, profile, size, out_dir, progress)
         return records.read_record(path)
-    job = Job(f"pre-training {size}", path, out_dir, records.work_dir(path, out_dir), fingerprint(profile, size), profile.device,
-              profile.pretraining.precision, profile.threads, profile.engine, progress)
+    job = Job.of(profile, f"pre-training {size}", path, out_dir, fingerprint(profile, size),
+                 profile.pretraining.precision, progress)
     return job.run(lambda job: _pretrain(profile, size, job))
 
 

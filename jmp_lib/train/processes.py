@@ -171,7 +171,7 @@ def needed(engine: Engine) -> bool:
 
 
 def in_processes(count: int, threads: int, function: Callable, *arguments) -> None:
-    """``function(*arguments)`` in ``count`` processes of ``threads`` threads; it must be importable, its arguments picklable.
+    """``function(*arguments)`` in ``count`` processes of ``threads`` threads; importable, with picklable arguments.
 
     The processes are new programs, so a notebook may hold threads or a GPU meanwhile.  SIGTERM is passed on, so that a
     checkpoint is written.  Raises ``RuntimeError`` with the sentence of the process that failed, and ``Terminated``

@@ -132,7 +132,7 @@ def plateau(optimizer: torch.optim.Optimizer, factor: float, patience: int):
 
 
 class EMA:
-    """Exponential moving averages of the parameters of ``model``, in parameter order: ema ← d·ema + (1-d)·w after every update.
+    """Exponential moving averages of a model's parameters, in their order: ema ← d·ema + (1-d)·w after every update.
 
     It starts as a copy of the weights before the first update; no warm-up, no bias correction; parameters
     only, no buffers.  Fine-tuning starts from these averaged weights.

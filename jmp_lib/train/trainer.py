@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
@@ -75,7 +75,7 @@ class Progress:
     stopped: str = ""  # why the run ended early
     max_edges: int | None = None  # of a part of a batch, as it has become by running out of memory
     skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
-    skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, and the scale is lowered
+    skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
     history: list[dict] = field(default_factory=list)
     best_weights: dict[str, Tensor] | None = None
 
@@ -276,7 +276,7 @@ def _save(run: Run, progress: Progress) -> None:
     save_checkpoint(run.checkpoint, run.fingerprint, model=run.model.state_dict(), optimizer=run.optimizer.state_dict(),
                     ema=run.ema.state_dict() if run.ema is not None else None,
                     plateau=run.plateau.state_dict() if run.plateau is not None else None,
-                    scaler=run.processes.scaler.state_dict(), progress={f.name: getattr(progress, f.name) for f in fields(progress)})
+                    scaler=run.processes.scaler.state_dict(), progress=dict(vars(progress)))
 
 
 def _resume(run: Run) -> Progress:
