@@ -84,7 +84,7 @@ def reordered(parts):
     (lambda p: with_average(p, lambda t: 3), "the averaged .* is not a tensor"),
     (lambda p: p.pop("state_dict"), "no state_dict"),
     (lambda p: p["hyper_parameters"]["backbone"].update(absolute_rbf_cutoff=8.0), "absolute_rbf_cutoff = 8.0"),
-    (reordered, "not in the order"),
+    (reordered, "not in the official order"),
 ])  # fmt: skip
 def test_content_that_does_not_fit(parts, tmp_path, change, words):
     change(parts)

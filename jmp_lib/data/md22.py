@@ -71,8 +71,10 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
     pool, total = int(official["n_train"]) + int(official["n_val"]), int(official["n_total"])
     description = f"published MD22 {molecule} (PBE+MBD), {{n}} of {total} frames, from {path.name}"
     data = whole_set(f"MD22 {molecule}", read(path, molecule), total, description, path)
-    with reading(path, mend(task, root)):
+    try:
         return data, splits.md22(len(data), pool)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {mend(task, root)}") from None
 
 
 def read(path: str | Path, molecule: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:

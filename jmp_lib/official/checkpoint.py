@@ -28,7 +28,7 @@ from typing import Literal
 
 import torch
 
-from jmp_lib.data.formats import check_head
+from jmp_lib.data.formats import opened
 from jmp_lib.data.pickles import StandIn, load_checkpoint
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model import BackboneConfig, PretrainModel
@@ -63,42 +63,43 @@ def read_checkpoint(path: str | Path, size: str = "auto", networks: dict[str, Ba
     Raises ``FileNotFoundError`` or ``ValueError``, one sentence that names the file and what does not fit.
     """
     path = Path(path)
-    root = contents(path)
-    state = root.get("state_dict") if isinstance(root, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise ValueError(f"{path} is no Lightning checkpoint (it has no state_dict); {MEND}")
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ValueError(f"{path}: the entry {str(name)!r} of state_dict is not a tensor; {MEND}")
-    size = find_size(state, size, networks, path)
-    model = meta_model(networks[size])
-    expected = model.state_dict()
-    _check_names(state, expected, path)
-    _check_tensors(state, expected, path)
-    averages = _averages(root, state, path)
-    _check_settings(root.get("hyper_parameters"), networks[size], path)
-    optimizer = root["optimizer_states"][0]
-    return Checkpoint(path, size, networks[size], {name: state[name] for name in expected}, averages,
-                      _number(root, "epoch"), _number(root, "global_step"), _number(optimizer, "decay"))
+    with opened(path, "a torch checkpoint", mend=MEND):
+        root = contents(path)
+        state = root.get("state_dict") if isinstance(root, dict) else None
+        if not isinstance(state, dict) or not state:
+            raise ValueError("it is no Lightning checkpoint (it has no state_dict)")
+        for name, value in state.items():
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+                raise ValueError(f"the entry {str(name)!r} of state_dict is not a tensor")
+        size = find_size(state, size, networks, path)
+        expected = meta_model(networks[size]).state_dict()
+        _check_names(state, expected)
+        for name, own in expected.items():
+            _check_one(f"state_dict entry {name!r}", state[name], own.shape, own.dtype)
+        averages = _averages(root, state)
+        _check_settings(root.get("hyper_parameters"), networks[size])
+        optimizer = root["optimizer_states"][0]
+        return Checkpoint(path, size, networks[size], {name: state[name] for name in expected}, averages,
+                          _number(root, "epoch"), _number(root, "global_step"), _number(optimizer, "decay"))
 
 
 def contents(path: Path):
     """What was saved in a checkpoint, tensors as views of the mapped file, strange objects as stand-ins.
 
-    Raises ``FileNotFoundError`` or ``ValueError`` (empty, a web page, legacy format, cut short, altered), one sentence.
+    Raises ``ValueError`` (legacy format, cut short, altered) with the reason alone.
     """
-    with open(check_head(path, "a torch checkpoint", mend=MEND), "rb") as stream:
+    with open(path, "rb") as stream:
         begin = stream.read(16)
         if not begin.startswith(b"PK\x03\x04"):
             if begin.startswith((b"\x80\x02", b"\x80\x04")):
-                raise ValueError(f"{path} is a pickle or a torch file of the old format (before 1.6), never read; {MEND}")
-            raise ValueError(f"{path} is not a torch checkpoint (no zip file); {MEND}")
+                raise ValueError("it is a pickle or a torch file of the old format (before 1.6), never read")
+            raise ValueError("it is not a torch checkpoint (no zip file)")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # nobody writes; torch wants to be able to
         try:
             with zipfile.ZipFile(stream) as zipped:
-                entries = _entries(zipped.infolist(), mapped, path)
+                entries = _entries(zipped.infolist(), mapped)
         except (zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError):
-            raise ValueError(f"{path} is damaged or cut short (no whole zip file); {MEND}") from None
+            raise ValueError("it is damaged or cut short (no whole zip file)") from None
 
     def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
         start, size = entries.get(f"data/{key}", (0, -1))
@@ -110,31 +111,31 @@ def contents(path: Path):
     try:
         return load_checkpoint(mapped[start : start + size], storage)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds no readable checkpoint (data.pkl is altered, or it {error}); {MEND}") from None
+        raise ValueError(f"it holds no readable checkpoint (data.pkl is altered, or it {error})") from None
     except Exception:  # whatever bytes drive the unpickling machine into: nothing of it has run anything
-        raise ValueError(f"{path} holds no readable checkpoint (data.pkl is altered); {MEND}") from None
+        raise ValueError("it holds no readable checkpoint (data.pkl is altered)") from None
 
 
-def _entries(infos: list[zipfile.ZipInfo], mapped: mmap.mmap, path: Path) -> dict[str, tuple[int, int]]:
+def _entries(infos: list[zipfile.ZipInfo], mapped: mmap.mmap) -> dict[str, tuple[int, int]]:
     """(first byte, bytes) of every entry of a checkpoint, stored as torch does, its checksum verified."""
     pickles = [info for info in infos if info.filename.count("/") == 1 and info.filename.endswith("/data.pkl")]
     if len(pickles) != 1 or len({info.filename for info in infos}) != len(infos):
-        raise ValueError(f"{path} is a zip file but no torch checkpoint (no data.pkl in it); {MEND}")
+        raise ValueError("it is a zip file but no torch checkpoint (no data.pkl in it)")
     if any(info.compress_type or info.flag_bits & 1 or info.compress_size != info.file_size for info in infos):
-        raise ValueError(f"{path} has compressed or encrypted parts, which torch never writes; {MEND}")
+        raise ValueError("it has compressed or encrypted parts, which torch never writes")
     if pickles[0].file_size > LARGEST_PICKLE:
-        raise ValueError(f"{path}: data.pkl has {pickles[0].file_size} bytes, more than any checkpoint; {MEND}")
+        raise ValueError(f"data.pkl has {pickles[0].file_size} bytes, more than any checkpoint")
     found, prefix = {}, pickles[0].filename.removesuffix("data.pkl")
     with memoryview(mapped) as whole:
         for info in infos:
             lengths = struct.unpack_from("<HH", whole, info.header_offset + 26)  # of the entry's name and extra field
             start = info.header_offset + 30 + sum(lengths)
             if start + info.file_size > len(whole) or zlib.crc32(whole[start : start + info.file_size]) != info.CRC:
-                raise ValueError(f"{path} is damaged or cut short: the checksum of {info.filename} does not fit; {MEND}")
+                raise ValueError(f"it is damaged or cut short: the checksum of {info.filename} does not fit")
             found[info.filename.removeprefix(prefix)] = start, info.file_size
         start, size = found.get("byteorder", (0, 0))
         if size and bytes(whole[start : start + size])[:6] != b"little":
-            raise ValueError(f"{path} was written on a big-endian machine, which is not supported; {MEND}")
+            raise ValueError("it was written on a big-endian machine, which is not supported")
     return found
 
 
@@ -152,7 +153,7 @@ def find_size(state: dict, size: str, networks: dict[str, BackboneConfig], path)
     found = [key for key, c in networks.items() if (c.emb_size_edge, c.num_blocks) == (width, blocks)]
     if not found:
         known = " nor ".join(f"{key} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for key, c in networks.items())
-        raise ValueError(f"{path} has {blocks} interaction blocks and edge embedding {width}: it is neither {known}; {MEND}")
+        raise ValueError(f"it has {blocks} interaction blocks and edge embedding {width}: it is neither {known}")
     if size not in ("auto", found[0]):
         raise ValueError(f"{path} holds the {found[0]} network, not the {size} one; give --size {found[0]}, or leave it out")
     return found[0]
@@ -163,54 +164,47 @@ def trained(name: str) -> bool:
     return not (name.endswith(BUFFERS) or ALIAS in name or name.startswith("task_steps"))
 
 
-def _check_names(state: dict, expected: dict, path) -> None:
+def _check_names(state: dict, expected: dict) -> None:
     counters = [COUNTER.format(key) for key in PRETRAINING_SETS]
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected and name not in counters]
     if missing:
-        raise ValueError(f"{path}: state_dict lacks {missing[0]!r} ({len(missing)} entries are missing); {MEND}")
+        raise ValueError(f"state_dict lacks {missing[0]!r} ({len(missing)} entries are missing)")
     if extra:
-        raise ValueError(f"{path}: state_dict has {extra[0]!r} ({len(extra)} unknown entries), which this network does not "
-                         f"have; {MEND}")
+        raise ValueError(f"state_dict has {extra[0]!r} ({len(extra)} unknown entries), which this network does not have")
     if [name for name in state if name in expected] != list(expected):
-        raise ValueError(f"{path}: the entries of state_dict are not in the order of the official release, by which the "
-                         f"averaged weights are assigned; {MEND}")
+        raise ValueError("the entries of state_dict are not in the official order, by which averaged weights are assigned")
     steps = [name for name in state if name in counters]
     if steps and steps != counters:
-        raise ValueError(f"{path}: its step counters ({len(steps)}) are not those of {', '.join(PRETRAINING_SETS)} in this "
-                         f"order, so its heads are others; {MEND}")
+        known = ", ".join(PRETRAINING_SETS)
+        raise ValueError(f"its step counters ({len(steps)}) are not those of {known} in this order, so its heads are others")
 
 
-def _check_tensors(state: dict, expected: dict, path) -> None:
-    for name, own in expected.items():
-        _check_one(f"state_dict entry {name!r}", state[name], own.shape, own.dtype, path)
-
-
-def _check_one(what: str, tensor, shape, dtype, path) -> None:
+def _check_one(what: str, tensor, shape, dtype) -> None:
     if not isinstance(tensor, torch.Tensor):
-        raise ValueError(f"{path}: {what} is not a tensor; {MEND}")
+        raise ValueError(f"{what} is not a tensor")
     if tensor.shape != shape:
-        raise ValueError(f"{path}: {what} has shape {tuple(tensor.shape)}, the network needs {tuple(shape)}; {MEND}")
+        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, the network needs {tuple(shape)}")
     if tensor.dtype != dtype:
-        raise ValueError(f"{path}: {what} is {tensor.dtype}, the official release has {dtype}; {MEND}")
+        raise ValueError(f"{what} is {tensor.dtype}, the official release has {dtype}")
 
 
-def _averages(root: dict, state: dict, path) -> dict[str, torch.Tensor]:
+def _averages(root: dict, state: dict) -> dict[str, torch.Tensor]:
     """The averaged weights by name, assigned as the official loader does."""
     states = root.get("optimizer_states")
     first = states[0] if isinstance(states, (list, tuple)) and states else None
     ema = first.get("ema") if isinstance(first, dict) else None
     if not isinstance(ema, (list, tuple)):
-        raise ValueError(f"{path} has no averaged (EMA) weights in optimizer_states[0]; {MEND}")
+        raise ValueError("it has no averaged (EMA) weights in optimizer_states[0]")
     names = [name for name in state if trained(name)]
     if len(ema) != len(names):
-        raise ValueError(f"{path} has {len(ema)} averaged weights for {len(names)} trained ones; {MEND}")
+        raise ValueError(f"it has {len(ema)} averaged weights for {len(names)} trained ones")
     for name, tensor in zip(names, ema, strict=True):
-        _check_one(f"the averaged {name!r}", tensor, state[name].shape, state[name].dtype, path)
+        _check_one(f"the averaged {name!r}", tensor, state[name].shape, state[name].dtype)
     return dict(zip(names, ema, strict=True))
 
 
-def _check_settings(hyper, network: BackboneConfig, path) -> None:
+def _check_settings(hyper, network: BackboneConfig) -> None:
     """The plain values of ``hyper_parameters.backbone`` must be those of the network (shapes do not show all of them)."""
     hyper = hyper.state if isinstance(hyper, StandIn) else hyper
     backbone = hyper.get("backbone") if isinstance(hyper, dict) else None
@@ -220,7 +214,7 @@ def _check_settings(hyper, network: BackboneConfig, path) -> None:
     wanted = {**FIXED, **network.to_dict()}
     for name, value in backbone.items():
         if name in wanted and isinstance(value, (bool, int, float, str)) and value != wanted[name]:
-            raise ValueError(f"{path}: its configuration has {name} = {value!r}, the network {wanted[name]!r}; {MEND}")
+            raise ValueError(f"its configuration has {name} = {value!r}, the network {wanted[name]!r}")
 
 
 def _number(values: dict, key: str) -> int | float | None:
@@ -231,25 +225,25 @@ def _number(values: dict, key: str) -> int | float | None:
 def chosen_tensors(checkpoint: Checkpoint, weights: Literal["official", "ema", "raw"]) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) for every entry of the network's state dict, as views of the file; values are checked.
 
-    Raises ``ValueError`` for a number that is not finite, aliases that differ, or other radial functions.
+    Raises ``ValueError`` (the reason alone) for a number that is not finite, aliases that differ, or other radial functions.
     """
-    path, raw, averages = checkpoint.path, checkpoint.raw, checkpoint.averages
+    raw, averages = checkpoint.raw, checkpoint.averages
     for name, tensor in raw.items():
         twin = name.replace(ALIAS, LAYERS)
         if twin != name and not torch.equal(raw[twin], tensor):
-            raise ValueError(f"{path}: {name!r} and {twin!r} must be the same tensor and differ; {MEND}")
+            raise ValueError(f"{name!r} and {twin!r} must be the same tensor and differ")
         shared = twin != name or name.replace(LAYERS, ALIAS) in raw and LAYERS in name
         takes_average = twin in averages and (weights == "ema" or weights == "official" and not shared)
         tensor = averages[twin] if takes_average else tensor
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: {name!r} has numbers that are not finite; {MEND}")
+            raise ValueError(f"{name!r} has numbers that are not finite")
         if name.endswith(BUFFERS[:2]):
-            _check_radial(name, tensor, path)
+            _check_radial(name, tensor)
         yield name, tensor
 
 
-def _check_radial(name: str, tensor: torch.Tensor, path) -> None:
+def _check_radial(name: str, tensor: torch.Tensor) -> None:
     count = len(tensor)
     own = torch.linspace(0, 1, count) if name.endswith("offset") else torch.full((count,), 0.5 * (count - 1) ** 2)
     if not torch.allclose(tensor, own, rtol=1e-5, atol=1e-6):
-        raise ValueError(f"{path}: {name!r} is not that of evenly spaced Gaussians on [0, 1]; {MEND}")
+        raise ValueError(f"{name!r} is not that of evenly spaced Gaussians on [0, 1]")

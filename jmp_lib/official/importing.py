@@ -15,10 +15,10 @@ from pathlib import Path
 from jmp_lib import facts, paths
 from jmp_lib.data.fetch import Source, fetch
 from jmp_lib.data.tasks import PRETRAINING_SETS
-from jmp_lib.files import file_sha256, locked, write_atomically
+from jmp_lib.files import file_sha256, locked, reading, write_atomically
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.checkpoint import NETWORKS, WEIGHTS, Checkpoint, chosen_tensors, meta_model, read_checkpoint
+from jmp_lib.official.checkpoint import MEND, NETWORKS, WEIGHTS, Checkpoint, chosen_tensors, meta_model, read_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.weights import write_tensors
@@ -56,7 +56,8 @@ def import_checkpoint(
     if size not in ("auto", *networks):
         raise ValueError(f"size must be one of auto, {', '.join(networks)}, not {size!r}")
     checkpoint = read_checkpoint(file, size, networks)
-    tensors = dict(chosen_tensors(checkpoint, weights))
+    with reading(checkpoint.path, MEND):
+        tensors = dict(chosen_tensors(checkpoint, weights))
     factors = read_factors_of(checkpoint, tensors)
     if factors_file is not None:
         compare_factors(factors, Path(factors_file), checkpoint.path)
