@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
-FAMILIES = ("qm9", "rmd17", "md22", "spice", "matbench", "qmof")
 
 _MORE_TASKS: list[pd.DataFrame] = []
 

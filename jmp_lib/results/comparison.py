@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_json
 from jmp_lib.results.claims import GAINS, Own, own_claim, standing
 from jmp_lib.results.tables import save_table
@@ -90,7 +91,7 @@ def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
 def _families(shipped: Own, run: Own, seeds: pd.DataFrame):
     for name, (new, reference) in COMPARISONS.items():
         spread, origin = _spread(shipped, new, reference, seeds)
-        for family in ("all", *facts.FAMILIES):
+        for family in ("all", *FAMILIES):
             only = "" if family == "all" else family
             old, now = (gain(own.values, new, reference, only).dropna() for own in (shipped, run))
             if len(old):

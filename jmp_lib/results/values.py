@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
+from jmp_lib.data.families import FAMILIES
 from jmp_lib.records import read_record
 from jmp_lib.units import print_factor
 
@@ -139,7 +140,7 @@ def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
     """Mean gain in %, tasks improved and tasks compared, per comparison and family and over all (family ``all``)."""
     rows = []
     for name, pair in COMPARISONS.items():
-        for family in ("all", *facts.FAMILIES):
+        for family in ("all", *FAMILIES):
             gains = gain(values, *pair, "" if family == "all" else family).dropna()
             rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(),
                          "tasks_improved": int((gains > 0).sum()), "tasks": len(gains)})
