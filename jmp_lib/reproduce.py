@@ -224,8 +224,7 @@ def data_files(notebook: Path, profile) -> list[str]:
 def source_hash(notebook: Path, profile: str, data: list[str] = ()) -> str:
     """SHA-256 of the notebook, the profile, the package's code and facts, the mini data, and the state of other files."""
     digest = hashlib.sha256("\0".join([profile, *data]).encode())
-    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")
-               and "generate" not in p.relative_to(paths.PACKAGE_DIR).parts]
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")]
     own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
     for path in [notebook, *own, *package]:
         digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())

@@ -1,0 +1,78 @@
+"""Imports run one way and in no circle, also those inside functions; the command line imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "jmp_lib"
+# room -> rooms whose files it may import; files of the package's own folder that are no room are below
+LOWER = ("", "files", "paths", "units", "strict", "facts")  # "": the package itself
+ROOMS = {
+    "graphs": (), "model": ("graphs",), "data": ("graphs", "settings", "model"),
+    "official": ("data", "graphs", "model", "settings", "train"),  # its weights are written as those of a training
+    "train": ("data", "graphs", "model", "official", "settings", "records", "pool"),
+}
+# a set on disk is opened anew by another process; pre-training files that are no store are read as `data prepare` does
+KNOWN = {("jmp_lib.data.structures", "jmp_lib.data.store"), ("jmp_lib.data.pretraining", "jmp_lib.data.cli")}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ("jmp_lib", *path.relative_to(PACKAGE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports() -> networkx.DiGraph:
+    """Importing module -> imported module, those for type checking alone left out."""
+    known, graph = modules(), networkx.DiGraph()
+    graph.add_nodes_from(known)
+    for name, path in known.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        tree = ast.parse(path.read_text())
+        skipped = {id(node) for top in ast.walk(tree) if isinstance(top, ast.If) and "TYPE_CHECKING" in ast.unparse(top.test)
+                   for node in ast.walk(top)}
+        for node in ast.walk(tree):
+            if id(node) in skipped:
+                continue
+            if isinstance(node, ast.Import):
+                graph.add_edges_from((name, alias.name) for alias in node.names if alias.name in known)
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+                module = ".".join(filter(None, [base, node.module]))
+                for alias in node.names:
+                    target = f"{module}.{alias.name}" if f"{module}.{alias.name}" in known else module
+                    if target in known and target != name:
+                        graph.add_edge(name, target)
+    return graph
+
+
+def test_there_is_no_circle():
+    graph = imports()
+    graph.remove_edges_from(KNOWN)
+    assert list(networkx.simple_cycles(graph)) == []
+
+
+def test_rooms_import_only_what_lies_below():
+    wrong = []
+    for importing, imported in imports().edges:
+        room, target = (name.split(".")[1] if "." in name else "" for name in (importing, imported))
+        if room in ROOMS and target not in (room, *LOWER, *ROOMS[room]):
+            wrong.append(f"{importing} -> {imported}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("code", ["import jmp_lib", "from jmp_lib.__main__ import parser; parser()"])
+def test_what_is_heavy_waits_until_it_is_used(code):
+    heavy = ("torch", "torch_geometric", "pydantic", "pandas", "ase", "h5py", "matplotlib")
+    done = subprocess.run([sys.executable, "-c", f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"],
+                          cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
