@@ -1,6 +1,5 @@
 """Batches in parts: by edges, by running out of memory, prepared ahead, shared by processes. Always the same update."""
 
-import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import budget, finetuning, joint_sets, pretraining
-from jmp_lib.train.batches import EvaluationSet, Labelled, UpdateBatches, graph_cache, main_edges, predict, prepared
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, main_edges, predict, prepared
 from jmp_lib.train.budget import largest_that_fits
 from jmp_lib.train.memory import is_out_of_memory, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
@@ -188,26 +187,8 @@ def test_an_error_while_preparing_is_one_sentence(workers):
 def test_a_share_prepared_before_memory_ran_out_is_cut_anew(toy):
     data = update_batches()
     assert data[3].max_edges is None and len(data[3].parts) == 1
-    copy = pickle.loads(pickle.dumps(Labelled(data.caches[0].structures.structures, {})))
-    assert copy.natoms(0) == data.caches[0].structures.natoms(0)
     data.max_edges = 40
     assert data[3].max_edges == 40 and len(data[3].parts) > 1
-
-
-def test_sets_travel_without_their_memory_maps(tmp_path):
-    """What is sent to a process that prepares data holds no memory map: it opens its own."""
-    mapped = np.lib.format.open_memmap(tmp_path / "natoms.npy", "w+", np.int32, (100_000,))
-    mapped[:] = 7
-
-    class Mapped:
-        natoms = np.load(tmp_path / "natoms.npy", mmap_mode="r")
-
-        def __len__(self):
-            return 100_000
-
-    labelled = Labelled(Mapped(), {})
-    assert labelled.natoms(99_999) == 7 and isinstance(labelled._natoms, np.memmap)
-    assert labelled.__getstate__()["_natoms"] is None
 
 
 def test_large_sets_keep_no_graphs(toy, monkeypatch):

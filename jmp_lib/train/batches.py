@@ -47,13 +47,14 @@ class Labelled:
 
     def __init__(self, structures, normalisers: dict[str, Normaliser], dataset_index: int | None = None):
         self.structures, self.normalisers, self.dataset_index = structures, normalisers, dataset_index
-        self._natoms = None
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_natoms": None}  # memory maps are opened anew by every process
 
     def __len__(self) -> int:
         return len(self.structures)
+
+    @property
+    def natoms(self) -> np.ndarray:
+        """Atoms of every structure (S,)."""
+        return self.structures.natoms
 
     def __getitem__(self, index: int) -> dict:
         structure = self.structures[index]
@@ -63,12 +64,6 @@ class Labelled:
         if self.dataset_index is not None:
             item["dataset_index"] = self.dataset_index
         return item
-
-    def natoms(self, index: int) -> int:
-        """Atoms of a structure, without reading it where the set knows."""
-        if self._natoms is None:
-            self._natoms = getattr(self.structures, "natoms", ())
-        return int(self._natoms[index]) if len(self._natoms) else len(self.structures[index]["pos"])
 
 
 def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
@@ -149,7 +144,7 @@ class UpdateBatches(torch.utils.data.Dataset):
     def items(self, step: int) -> tuple[list[dict], list[str], Counts]:
         """This process's structures of update ``step``, their names, and the counts of the whole batch."""
         pairs = self.sampler.batch(step)
-        natoms = [self.caches[which].structures.natoms(index) for which, index in pairs]
+        natoms = [int(self.caches[which].structures.natoms[index]) for which, index in pairs]
         own = set(balanced(natoms, self.processes)[self.rank])
         rng = np.random.default_rng([self.seed, 1, step])
         items, names = [], []
