@@ -126,7 +126,7 @@ def pretraining_data(profile: Profile) -> Workload:
                  for key, companion in PRETRAINING_SETS.items()]
         origin = "published counts", "embedded companions"
     else:
-        loaded = load_pretraining_data(settings.data, caps, profile.data_root)
+        loaded = load_pretraining_data(settings.data, caps, profile.data_root, lambda train: lambda numbers: 0.0)  # sizes alone
         counts = [len(one.train) for one in loaded]
         sizes = [typical(one.train, profile.graphs[one.name]) for one in loaded]
         origin = "data at hand", "data at hand"

@@ -138,7 +138,7 @@ def test_one_pass_in_blocks_gives_the_fit_of_all_rows(reference):
 def test_settings_that_give_everything_read_no_structure(tmp_path, monkeypatch):
     make_all(tmp_path)
     given = PretrainingSet(linear_reference=False, energy_mean=0.0, energy_std=2.0, force_std=0.5)
-    monkeypatch.setattr(Columns, "structure", lambda self, row: pytest.fail("structures were read"))
+    monkeypatch.setattr(Columns, "fields", lambda self, row: pytest.fail("structures were read"))
     sets = joint_sets_module.joint_sets("published", tuple((key, given) for key in PRETRAINING_SETS), str(tmp_path))
     assert [s.force_scale for s in sets] == [4.0] * 4 and sets[0].energy.std == 2.0
     joint_sets_module.joint_sets.cache_clear()

@@ -28,7 +28,7 @@ from jmp_lib.data.catalog import entry
 from jmp_lib.data.cli import read_part
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.store import LeftOut, is_store, open_store
-from jmp_lib.data.structures import Columns, Structure, StructureSet
+from jmp_lib.data.structures import Columns, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir
 
@@ -330,13 +330,13 @@ class Joined(Columns):
     def __reduce_ex__(self, protocol):
         return Joined, (self.parts, self.references)
 
-    def structure(self, row: int) -> Structure:
-        """Structure ``row``, its ``id`` the row."""
+    def fields(self, row: int) -> dict:
+        """Fields of structure ``row``, its ``id`` the row."""
         which = int(np.searchsorted(self.starts, row, side="right")) - 1
-        found = self.parts[which][row - self.starts[which]]
+        found = self.parts[which].arrays(row - self.starts[which])
         kept = {key: found[key] for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")}
-        energy = float(found["energy"]) - self.references[which].energy(found["atomic_numbers"].numpy())
-        return Structure.of({**kept, "id": row, "forces": found["forces"], "energy": energy})
+        energy = found["energy"] - self.references[which].energy(found["atomic_numbers"])
+        return {**kept, "id": row, "forces": found["forces"], "energy": energy}
 
     def take(self, key: str, rows: range | np.ndarray) -> np.ndarray | None:
         """Column ``key`` of the structures ``rows``, part by part."""
@@ -348,11 +348,13 @@ class Joined(Columns):
         which = np.searchsorted(self.starts, rows, side="right") - 1
         ends = np.flatnonzero(np.diff(which)) + 1  # rows of one part at a time, in the order asked for
         pieces = [(part[0], found) for part, found in zip(np.split(which, ends), np.split(rows, ends)) if len(found)]
+        if not pieces:
+            return self._of_part(key, 0, rows)
         return np.concatenate([self._of_part(key, part, found - self.starts[part]) for part, found in pieces])
 
     def _of_part(self, key: str, which: int, rows: np.ndarray) -> np.ndarray:
         part = self.parts[which].subset(rows)
         if key != "scalar energy":
             return getattr(part, key)
-        numbers = np.split(part.atomic_numbers, np.cumsum(part.natoms)[:-1])
+        numbers = np.split(part.atomic_numbers, np.cumsum(part.natoms)[:-1]) if len(rows) else []
         return part.scalars["energy"] - np.array([self.references[which].energy(z) for z in numbers])

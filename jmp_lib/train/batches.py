@@ -57,7 +57,7 @@ class Labelled:
         return self.structures.natoms
 
     def __getitem__(self, index: int) -> dict:
-        structure = self.structures[index]
+        structure = self.structures.arrays(index) if hasattr(self.structures, "arrays") else self.structures[index]
         item = {key: structure[key] if key == "id" else np.asarray(structure[key]) for key in GEOMETRY}
         for label, normaliser in self.normalisers.items():
             item[label] = normaliser.normalise(np.asarray(structure[label]), item["atomic_numbers"])
