@@ -1,6 +1,7 @@
 """Pre-training on generated and published structures together."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.data.families import why_not
 from jmp_lib.data.pretraining import load_pretraining_data
+from jmp_lib.data.store import open_store
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import fit
@@ -68,3 +70,34 @@ def test_sets_that_are_not_sampled_are_never_drawn():
     assert drawn == {0, 2}
     with pytest.raises(ValueError, match="no pre-training set is sampled"):
         Sampler.joint([10, 20], 2.0, 8, 0, [False, False])
+
+
+def test_references_are_fitted_once_and_prepared_sets_stay_on_disk(tmp_path, monkeypatch):
+    from tests.test_pretraining_files import make_all
+
+    make_all(tmp_path)
+    fitted = []
+
+    def counted(train):
+        fitted.append(train.name)
+        return references(train)
+
+    both = load_pretraining_data("mini+published", data_root=tmp_path, fit=counted)
+    oc22 = both[1]
+    assert fitted == [] and oc22.train.name == "oc22-mini+oc22"  # nothing is read yet
+    mini = load_pretraining_data("mini")[1]
+    n, published = len(mini.train), open_store(tmp_path / "stores" / "oc22")
+    assert len(oc22.train) == n + 60 and oc22.train[n + 7].id == n + 7
+    offset = references(published)
+    for row in (0, 7, 59):
+        assert float(oc22.train[n + row].energy) == float(published[row].energy) - offset(published[row].z)
+        assert np.array_equal(oc22.train[n + row].forces, published[row].forces)
+    again = pickle.loads(pickle.dumps(oc22.train[n:]))
+    assert np.array_equal(again.scalars["energy"], oc22.train.scalars["energy"][n:]) and again.sha256 == oc22.train[n:].sha256
+    assert list(oc22.val) and sorted(fitted) == ["oc22", "oc22-mini"]  # once for train and validation
+    mixed = np.array([n + 3, 2, n + 1])
+    assert np.array_equal(oc22.train[mixed].pos, np.concatenate([oc22.train[int(row)].pos for row in mixed]))
+    in_memory = [array for array in vars(oc22.train.columns).values() if isinstance(array, np.ndarray)]
+    assert sum(array.nbytes for array in in_memory) < 20 * len(oc22.train)  # sizes alone
+    with pytest.raises(ValueError, match="energies of oc22-mini beside those of another source need references"):
+        load_pretraining_data("mini+published", data_root=tmp_path)[1].train[0]

@@ -26,7 +26,6 @@ PER_ATOM = {"pos": (3,), "atomic_numbers": (), "tags": (), "fixed": (), "forces"
 PER_STRUCTURE = {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}
 DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns that a set may leave out
 _CACHED = ("natoms", "sha256")
-_BLOCK = 1 << 16  # structures whose arrays are in memory at a time where a column is read as a whole
 MAX_ATOMIC_NUMBER = 120
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
@@ -432,8 +431,8 @@ class StructureSet(Dataset):
             dtype = np.dtype(DTYPES.get(key, np.float64))
             count = int(self.natoms.sum()) if key in PER_ATOM else len(self)
             digest.update(f"{key} {dtype.str} {(count, *(PER_ATOM | PER_STRUCTURE).get(key, ()))};".encode())
-            for start in range(0, len(self), _BLOCK):
-                block = self.columns.take(key, self.indices()[start : start + _BLOCK])
+            for start in range(0, len(self), BLOCK):
+                block = self.columns.take(key, self.indices()[start : start + BLOCK])
                 digest.update(np.ascontiguousarray(block, dtype).data)
         return digest.hexdigest()
 
