@@ -225,8 +225,8 @@ def source_hash(notebook: Path, profile: str, data: list[str] = ()) -> str:
     """SHA-256 of the notebook, the profile, the package's code and facts, the mini data, and the state of other files."""
     digest = hashlib.sha256("\0".join([profile, *data]).encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")]
-    own = [Path(profile)] if profile.endswith((".yaml", ".yml")) else []
-    for path in [notebook, *own, *package]:
+    own = Path(profile.partition(":")[0])  # without the variant
+    for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package]:
         digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
     return digest.hexdigest()
 

@@ -252,6 +252,9 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
         path = PROFILE_DIR / f"{name}.yaml"
         if not path.exists():
             raise ValueError(f"unknown profile '{name}'; {nearest(name, available_profiles())}".replace("key", "name"))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; give the path of a YAML file, or the name of a profile: "
+                                f"{', '.join(available_profiles())}")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -274,28 +277,25 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
         given = {family.name: dict(family.graph) for family in FAMILIES.values() if family.graph}
         values = {**values, "graphs": given | values["graphs"]}
     profile = build(Profile, values, where)
-    for got, wanted, place in ((profile.models, SIZES, "models"),
-                               (profile.graphs, (*PRETRAINING_SETS, *FAMILIES), "graphs"),
-                               (profile.pretraining.datasets, PRETRAINING_SETS, "pretraining.datasets")):
-        check_keys(got, wanted, f"{where}.{place}")
-        for key in wanted:
-            if key not in got:
-                raise ValueError(f"{where}.{place}: the key '{key}' is missing; add it")
-    check_keys(profile.pretrained, SIZES, f"{where}.pretrained")
-    check_keys(dict.fromkeys(profile.tasks or ()), TASKS, f"{where}.tasks")
-    check_keys(profile.finetuning.task_folds, TASKS, f"{where}.finetuning.task_folds")
-    for task, folds in profile.finetuning.task_folds.items():
+    tuned, sets = profile.finetuning, profile.pretraining.datasets
+    for place, got, valid, all_needed in (
+            ("models", profile.models, SIZES, True), ("graphs", profile.graphs, (*PRETRAINING_SETS, *FAMILIES), True),
+            ("pretraining.datasets", sets, PRETRAINING_SETS, True), ("pretrained", profile.pretrained, SIZES, False),
+            ("tasks", dict.fromkeys(profile.tasks or ()), TASKS, False), ("published_tasks", profile.published_tasks, FAMILIES, False),
+            ("finetuning.task_folds", tuned.task_folds, TASKS, False), ("finetuning.families", tuned.families, FAMILIES, False),
+            ("finetuning.tasks", tuned.tasks, TASKS, False)):
+        check_keys(got, valid, f"{where}.{place}")
+        if all_needed and (missing := [key for key in valid if key not in got]):
+            raise ValueError(f"{where}.{place}: the key '{missing[0]}' is missing; add it")
+    for task, folds in tuned.task_folds.items():
         if not folds or not set(folds) <= set(range(TASKS[task].n_folds)):
             raise ValueError(f"{where}.finetuning.task_folds.{task} is {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
-    check_keys(profile.published_tasks, FAMILIES, f"{where}.published_tasks")
-    check_keys(profile.finetuning.families, FAMILIES, f"{where}.finetuning.families")
-    check_keys(profile.finetuning.tasks, TASKS, f"{where}.finetuning.tasks")
-    base = profile.finetuning.defaults.model_dump()
+    base = tuned.defaults.model_dump()
     for group in ("families", "tasks"):
-        for key, change in getattr(profile.finetuning, group).items():
+        for key, change in getattr(tuned, group).items():
             build(FinetuneSettings, merge(base, change), f"{where}.finetuning.{group}.{key}")
     for size in SIZES:
-        given, blocks = len(getattr(profile.finetuning.layerwise, size)), profile.models[size].num_blocks
+        given, blocks = len(getattr(tuned.layerwise, size)), profile.models[size].num_blocks
         if given != blocks:
             raise ValueError(f"{where}.finetuning.layerwise.{size} has {given} multipliers, but models.{size} has "
                              f"{blocks} blocks; give one number per block")
