@@ -61,7 +61,7 @@ def recompute(claim) -> tuple[float, str]:
         runs = sum(len(facts.fold_counts(task)) for task in facts.tasks()["id"])
         return runs, f"{runs} from the tasks and their folds"
     if rule:
-        raise ValueError(f"claims.csv: claim {claim['id']} has the unknown rule {rule!r}; mend it in jmp_lib/facts/claims.csv")
+        raise ValueError(f"claim {claim['id']} has the unknown rule {rule!r}; mend it in jmp_lib/facts/claims.csv")
     return float("nan"), ""
 
 
@@ -96,7 +96,7 @@ class Own:
     @property
     def data(self) -> str:
         """Which data and profiles the values are of."""
-        kinds, profiles = (" and ".join(dict.fromkeys(str(v) for v in self.table[name].dropna())) for name in ("data_kind", "profile"))
+        kinds, profiles = (" and ".join(self.table[name].dropna().astype(str).unique()) for name in ("data_kind", "profile"))
         return f"{kinds} data{reduced(self.table)}, profile {profiles}"
 
 

@@ -50,7 +50,7 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
     runs = [Own.of(Path(folder) / "records") for folder in (shipped_dir, results_dir)]
     for run, folder in zip(runs, (shipped_dir, results_dir)):
         if run.table["value"].notna().sum() == 0:
-            raise FileNotFoundError(f"{folder} holds no fine-tuning records to compare (those of the smoke profile do not count)")
+            raise FileNotFoundError(f"{folder} holds no fine-tuning records to compare (those of smoke do not count)")
     keys = [run.table.dropna(subset=["value"]).set_index(["task", "arm"]).index for run in runs]
     for run in runs:
         run.table = run.table[run.table.set_index(["task", "arm"]).index.isin(keys[0].intersection(keys[1]))]
@@ -58,9 +58,10 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
     for run in runs:
         run.speedup = run.speedup[run.speedup.set_index(["task", "size"]).index.isin(pairs[0].intersection(pairs[1]))]
     errors = runs[0].table.merge(runs[1].table, on=["task", "arm"], suffixes=("", "_run"))
-    other = [f"{row['task']} {row['arm']}: {name} is {row[f'{name}_run']}, shipped {row[name]}" for _, row in errors.iterrows()
+    other = [f"{row['task']} {row['arm']}: {name} is {row[f'{name}_run']}, shipped {row[name]}"
+             for _, row in errors.iterrows()
              for name in ("data", "n_train", "n_test", "seed") if row[f"{name}_run"] != row[name]]
-    errors = errors[["task", "arm", "unit", "value", "value_run"]].set_axis(["task", "arm", "unit", "shipped", "run"], axis=1)
+    errors = errors[["task", "arm", "unit", "value", "value_run"]].rename(columns={"value": "shipped", "value_run": "run"})
     errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
     seeds = variant_values(shipped_dir)
     rows = [*_claims(*runs, seeds), *_families(*runs, seeds)]
@@ -79,7 +80,7 @@ def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
             found = standing(shipped.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
             values, scale, origin = _within_families((found != "behind").astype(float)), len(found), "tasks"
         elif claim["rule"] == "speedup_of_totals":  # spread of a ratio of sums, to first order
-            part = shipped.speedup[shipped.speedup["size"] == claim["new"][-1]].dropna(subset=["jmp_seconds"]).set_index("task")
+            part = shipped.speedup[shipped.speedup["size"] == claim["new"][-1]].dropna(subset="jmp_seconds").set_index("task")
             values = (part["scratch_seconds"] - old["own_value"] * part["jmp_seconds"]) / part["jmp_seconds"].mean()
             values, origin = _within_families(values), "tasks"
         tasks = old["own_tasks"]
@@ -134,13 +135,13 @@ def comparison_text(found: Comparison) -> str:
         lines.append(f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})")
     change = errors["change_percent"].abs()
     worst = errors.loc[change.idxmax()]
-    lines.append(f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, the "
-                 f"farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})")
+    lines.append(f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
+                 f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})")
     beyond = rows[rows["within_noise"].eq(False)]
-    lines.append(f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
-                 + (":" if len(beyond) else "."))
-    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
-              for row in beyond.itertuples()]
+    lines.append(f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, "
+                 f"{rows['same_sign'].sum()} with the same sign" + (":" if len(beyond) else "."))
+    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} "
+              f"(noise ± {row.noise:.1f} {row.unit})" for row in beyond.itertuples()]
     if found.missing:
         lines.append(f"  not run here: {', '.join(' '.join(key) for key in found.missing[:3])}"
                      + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else ""))
@@ -148,13 +149,13 @@ def comparison_text(found: Comparison) -> str:
         lines.append(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}")
     words = {"seeds": "of the shipped seeds", "tasks": "of the shipped tasks within their families"}
     origins = [words[name] for name in words if (rows["noise_from"] == name).any()]
-    lines.append(f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; 1 of 20 is "
-                 "beyond by chance. All of it: tables/comparison.csv")
+    lines.append(f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
+                 "1 of 20 is beyond by chance. All of it: tables/comparison.csv")
     return "\n".join(lines)
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
-    """Writes ``tables/comparison.csv`` (rows) and ``comparison.json`` (rows, errors, words) of a results folder; the words."""
+    """Writes ``tables/comparison.csv`` (rows) and ``comparison.json`` (rows, errors, words); returns the words."""
     found = compare(results_dir, shipped_dir)
     words, folder = comparison_text(found), Path(results_dir) / "tables"
     save_table(found.rows, folder / "comparison.csv")

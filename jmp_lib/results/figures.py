@@ -36,7 +36,7 @@ from jmp_lib.results.values import PAPER
 PAPER_COLOUR = "#999999"
 GAIN = "relative improvement / % (right is better)"
 BOX = {"orient": "h", "whis": (5, 95), "showfliers": False, "color": PALETTE[4], "linecolor": "black", "linewidth": 0.9}
-BY_ARM = {"hue": "arm", "style": "arm", "hue_order": ARMS, "style_order": ARMS, "palette": ARM_COLOURS, "markers": ARM_MARKERS}
+BY_ARM = {"hue": "arm", "style": "arm", "palette": ARM_COLOURS, "markers": ARM_MARKERS}
 
 
 # results
@@ -154,7 +154,7 @@ def pretraining_curves(records: list[dict]):
         sets = list(record["data"])
         for row, (kind, unit) in enumerate((("energy", "eV"), ("force", "eV/A"))):
             names = {f"{name}_{kind}_mae": name for name in sets}
-            rows = _history([record])[["step", *names]].rename(columns=names).melt("step", var_name="set", value_name="MAE")
+            rows = _history([record])[["step", *names]].rename(columns=names).melt("step", None, "set", "MAE")
             axis = axes[row * len(records) + column]
             _lines(axis, rows, "step", "MAE", hue="set", style="set", palette=PALETTE[:len(sets)],
                    markers=dict(zip(sets, SET_MARKERS)))
@@ -210,8 +210,8 @@ def gain_spread(table: pd.DataFrame):
         seeds = table.groupby(["comparison", "task"]).size().groupby("comparison").max()
         rows = table.assign(of=[f"{name}, {seeds[name]} seeds" for name in table["comparison"]])
         colours = {of: ARM_COLOURS[of[:5]] for of in rows["of"]}
-        sns.pointplot(rows, x="gain", y="task", hue="of", palette=colours, errorbar=("pi", 100), dodge=0.26 if len(colours) > 1 else False,
-                      linestyle="none", markersize=5, err_kws={"linewidth": 2}, ax=axis)
+        sns.pointplot(rows, x="gain", y="task", hue="of", palette=colours, errorbar=("pi", 100), linestyle="none",
+                      dodge=0.26 if len(colours) > 1 else False, markersize=5, err_kws={"linewidth": 2}, ax=axis)
     else:
         axis.set_title("no variants with other seeds")
     axis.axvline(0.0, color="black", linewidth=0.8)
@@ -273,7 +273,8 @@ def label_distributions(sets: dict):
         enough = len(structures) > 2 * elements  # else the element energies fit every energy exactly
         label = name if enough else f"{name} (forces only: {len(structures)} structures, {elements} elements)"
         if enough:
-            values["energy"].append((label, (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)))
+            fitted = counts @ np.linalg.lstsq(counts, total, rcond=None)[0]
+            values["energy"].append((label, (total - fitted) / counts.sum(1)))
         values["force"].append((label, np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])))
     names = [name for name, _ in values["force"]]
     words = ("(energy − fitted element energies) / atoms, inner 99 % / eV", "force component, inner 99 % / eV Å⁻¹")
@@ -281,7 +282,8 @@ def label_distributions(sets: dict):
         inner = {name: v[np.abs(v) <= np.percentile(np.abs(v), 99)] for name, v in values[kind]}
         rows = pd.concat([pd.DataFrame({"set": name, "value": v}) for name, v in inner.items()], ignore_index=True)
         sns.histplot(rows, x="value", hue="set", hue_order=names, palette=PALETTE[:len(names)], bins=40, stat="density",
-                     common_norm=False, common_bins=False, element="step", fill=False, linewidth=1.0, legend=kind == "force", ax=axis)
+                     common_norm=False, common_bins=False, element="step", fill=False, linewidth=1.0,
+                     legend=kind == "force", ax=axis)
         axis.set(xlabel=label, ylabel="density")
         log_axis(axis, "y")
     handles = axes[1].get_legend().legend_handles
@@ -359,6 +361,8 @@ def _arms_of(rows: pd.DataFrame) -> dict:
 
 
 def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
+    if rows.empty:
+        return
     sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
 

@@ -24,7 +24,8 @@ CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 CASES = {"molecules": "8 aspirin, direct forces", "molecules-gradient": "8 aspirin, gradient forces",
          "slabs": "4 Cu(111)+CH3OH slabs, direct forces", "slabs-gradient": "2 such slabs, gradient forces",
          "slabs-gradient-4": "4 such slabs, gradient forces"}  # fmt: skip
-HEADER = ["training step of JMP-S", "s", "GFLOP", "GFLOP/s", "time / ideal", "peak GB", "time / official", "memory / official"]
+HEADER = ["training step of JMP-S", "s", "GFLOP", "GFLOP/s", "time / ideal", "peak GB", "time / official",
+          "memory / official"]
 
 
 def computing_minutes(results_dir: str | Path) -> dict[str, float]:
@@ -52,7 +53,8 @@ def filled(text: str, results_dir: str | Path) -> str:
     if f"<!-- {next(iter(blocks))} -->" not in text or not CHAPTER.search(text):
         raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
     for mark, block in blocks.items():
-        text = re.sub(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", lambda _, words=block: words + "\n", text, count=1, flags=re.DOTALL)
+        between = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+        text = between.sub(lambda _, words=block: words + "\n", text, count=1)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
     times |= {chapter: f"{value:.0f} min" for chapter, value in computing_minutes(results_dir).items()}
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
@@ -73,15 +75,18 @@ def speed(folder: str | Path) -> str:
     rows = [_step(CASES[name] + suffix, row) for cases, suffix in (("cases", ""), ("cases_with_allocator", f", {other}"))
             for name, row in step.get(cases, {}).items()]
     rate = max(row["product_rates"]["edges"] for row in step["cases"].values())
-    words = (f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, torch {step['versions']['torch']}; "
-             f"a product of 3346x512 by 512x512 ran at up to {rate:.0f} GFLOP/s. Records: `results/shipped/benchmarks/`.")
+    words = (f"Best of the timed steps, {step['threads']} threads of {step['cpu']}, float32, "
+             f"torch {step['versions']['torch']}; a product of 3346x512 by 512x512 ran at up to {rate:.0f} "
+             "GFLOP/s. Records: `results/shipped/benchmarks/`.")
     others = [textwrap.fill(f"- {sentence(records[name])}", 120, subsequent_indent="  ")
               for name, sentence in SENTENCES.items() if name in records]
     return "\n".join([markdown_table(HEADER, rows, rule="---"), "", textwrap.fill(words, 120), "", *others]).rstrip()
 
 
 def _step(name: str, row: dict) -> list[str]:
-    official = [f"{row['time_to_official']['edges']:.2f}", f"{row['memory_to_official']:.2f}"] if "memory_to_official" in row else ["", ""]
+    official = ["", ""]
+    if "memory_to_official" in row:
+        official = [f"{row['time_to_official']['edges']:.2f}", f"{row['memory_to_official']:.2f}"]
     return [name, f"{row['best_seconds']:.2f}", f"{row['gflop']:.0f}", f"{row['gflop_per_second']:.0f}",
             f"{row['times_ideal']:.2f}", f"{row['peak_gb']:.2f}", *official]
 
@@ -102,15 +107,16 @@ def _scaling(record: dict) -> str:
 def _small(record: dict) -> str:
     found = {(n["network"], n["gradient_forces"]): n for n in record["networks"]}
     one, two = found["narrow", False], found["narrow", True]
-    return (f"A narrow network on 8 molecules of 9 atoms: {one['ms']:.0f} ms and {one['operators']} operators a step with direct "
-            f"forces, {two['ms']:.0f} ms and {two['operators']} with gradient forces.")
+    return (f"A narrow network on 8 molecules of 9 atoms: {one['ms']:.0f} ms and {one['operators']} operators a step with "
+            f"direct forces, {two['ms']:.0f} ms and {two['operators']} with gradient forces.")
 
 
 def _feed(record: dict) -> str:
     (name, case), (small, narrow) = record["cases"].items()
     return (f"Batches of the joint pre-training ({name}): {case['structures_per_second']:.0f} structures/s by one core, so "
             f"2,000 structures/s take {case['cores_for_2000']}; a training of JMP-S on this machine waits "
-            f"{100 * case['waiting_share']:.2f} % of its time for them, one of the {small} {100 * narrow['waiting_share']:.0f} %.")
+            f"{100 * case['waiting_share']:.2f} % of its time for them, one of the {small} "
+            f"{100 * narrow['waiting_share']:.0f} %.")
 
 
 SENTENCES = {"graphs": _graphs, "scaling": _scaling, "small": _small, "feed": _feed}

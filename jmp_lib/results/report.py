@@ -72,7 +72,8 @@ def report(results_dir: Path, name: str) -> str:
     means, families = _means(tables.scaling_table(all_tasks))
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
     return render(
-        "report", {"number": number}, title=f"JMP workbook: results of the profile {name}", kinds={str(r.get("data_kind")) for r in records},
+        "report", {"number": number}, title=f"JMP workbook: results of the profile {name}",
+        kinds={str(r.get("data_kind")) for r in records},
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
         speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
         claims=_claims(results_dir), chapters=_figures(results_dir),
@@ -113,7 +114,8 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
         "mean over all tasks / %": chosen["comparison"],
         "published improvement": chosen["published_mean_gain_percent"].round(1),
         "published tasks": chosen["published_tasks"], "own improvement": chosen["own_mean_gain_percent"].round(1),
-        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else "" for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
+        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
+                               for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
     own = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
     own = own.loc[scaling["family"].unique(), scaling["comparison"].unique()]
     return table(means), table(own.round(1).rename_axis("family").reset_index())
@@ -163,7 +165,8 @@ def _made(records: list[dict]) -> dict[str, str]:
 def _pretrained(results_dir: Path, records: list[dict]) -> dict:
     return table(pd.DataFrame([{
         "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
-        "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))} for r in records]))
+        "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}
+        for r in records]))
 
 
 def _finetuned(results_dir: Path, records: list[dict]) -> dict:

@@ -40,8 +40,8 @@ def speedup_table(records_dir: str | Path) -> pd.DataFrame:
             row = {"task": task.id, "family": task.family, "size": size, "unit": task.unit_printed,
                    "target_val": in_printed_unit(scratch, best["val_metric"])}
             for cost, field in (("seconds", "seconds"), ("steps", "step")):
-                row |= {f"scratch_{cost}": best[field], f"jmp_{cost}": hit.get(field), f"jmp_{cost}_whole_run": last.get(field),
-                        f"ratio_{cost}": _ratio(best[field], hit.get(field))}
+                row |= {f"scratch_{cost}": best[field], f"jmp_{cost}": hit.get(field),
+                        f"jmp_{cost}_whole_run": last.get(field), f"ratio_{cost}": _ratio(best[field], hit.get(field))}
             rows.append(row)
     return pd.DataFrame(rows, columns=["task", "family", "size", "unit", *NUMBERS]).astype(dict.fromkeys(NUMBERS, float))
 

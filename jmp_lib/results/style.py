@@ -26,9 +26,9 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STYLE = {
     "figure.dpi": 100, "savefig.dpi": 130, "figure.constrained_layout.use": True, "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
-    "xtick.minor.width": 0.6, "ytick.minor.width": 0.6, "xtick.major.size": 3.5, "ytick.major.size": 3.5,
-    "xtick.minor.size": 2, "ytick.minor.size": 2,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "xtick.major.width": 0.8, "ytick.major.width": 0.8, "xtick.minor.width": 0.6, "ytick.minor.width": 0.6,
+    "xtick.major.size": 3.5, "ytick.major.size": 3.5, "xtick.minor.size": 2, "ytick.minor.size": 2,
     "legend.frameon": False, "legend.fontsize": 8, "legend.title_fontsize": 9, "lines.linewidth": 1.4, "lines.markersize": 5,
     "svg.hashsalt": "jmp", "svg.fonttype": "none",  # the same figure gives the same, small SVG file
 }
@@ -85,7 +85,7 @@ def legend_below(figure, axes) -> None:
 
 
 def unit_text(unit: str) -> str:
-    """A unit of the tables as it is written in figures: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
+    """A unit of the tables as figures write it: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
     unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
     base, _, power = unit.partition("^")
     return (base + power.translate(SUPERSCRIPT)).replace("/atom", " per atom")

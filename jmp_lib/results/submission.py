@@ -79,7 +79,7 @@ def load_submission(path: str | Path):
 
 
 def _values(results_dir: Path, record: dict, data_root) -> tuple[str, np.ndarray | None]:
-    """(why the record is left out, None), or ("", predictions in the released unit, in the order of the official test part)."""
+    """(why the record is left out, None), or ("", predictions in the released unit, in the order of the test part)."""
     if record.get("data_kind") != "published":
         return "it ran on mini data, which never go into a submission", None
     if not is_comparable(record):

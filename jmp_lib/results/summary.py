@@ -31,7 +31,8 @@ def summary(results_dir: str | Path) -> str:
         return "No two arms have values that may stand side by side."
     counts = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
     rows = [["all tasks" if family == "all" else family, *map(_signed, means.loc[family])] for family in families]
-    rows.append(["tasks improved", *(f"{n:.0f} of {of:.0f}" for n, of in zip(counts["own_tasks_improved"], counts["own_tasks"]))])
+    improved = zip(counts["own_tasks_improved"], counts["own_tasks"])
+    rows.append(["tasks improved", *(f"{n:.0f} of {of:.0f}" for n, of in improved)])
     rows.append(["*paper, published data, all tasks*", *map(_signed, counts["published_mean_gain_percent"])])
     table = markdown_table(["mean improvement / %", *SHOWN], rows, rule="---")
     return "\n".join([table, "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
@@ -40,8 +41,8 @@ def summary(results_dir: str | Path) -> str:
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
     """A sentence for each size of ``speedup_totals``."""
     return [f"{row.size}: fine-tuning reaches the best validation error of training from scratch on {row.tasks_reached} of "
-            f"{row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and {row.ratio_steps_all:.2f}x in updates "
-            "(tasks that never reach it counted with their whole run)." for row in totals.itertuples() if row.tasks]
+            f"{row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and {row.ratio_steps_all:.2f}x in "
+            "updates (tasks that never reach it counted with their whole run)." for row in totals.itertuples() if row.tasks]
 
 
 def variant_summary(results_dir: str | Path) -> str:
@@ -66,7 +67,8 @@ def baseline_summary(results_dir: str | Path) -> str:
     if "mace" in simple:
         mace = simple["mace"].dropna()
         than = ", ".join(f"than {arm} on {(mace < arms.loc[mace.index, arm]).sum()}" for arm in arms)
-        lines.append(f"MACE from scratch, same structures and as many seconds as GN-OC-L: of {len(mace)} tasks better {than}.")
+        lines.append("MACE from scratch, same structures and as many seconds as GN-OC-L: "
+                     f"of {len(mace)} tasks better {than}.")
     if "composition" in simple:
         known = simple["composition"].dropna()
         better = list(known.index[known < arms.loc[known.index].min(axis=1)])
@@ -96,11 +98,11 @@ def _signed(value: float) -> str:
 def _seeds(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
-    cells = table.assign(cell=[f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in table.itertuples()])
-    wide = cells.pivot(index="task", columns="comparison", values="cell").fillna("")
+    cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index="task", columns="comparison", values="cell").fillna("")
     wide = wide.loc[table["task"].unique(), table["comparison"].unique()]
-    return markdown_table([f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)", *wide],
-                          [list(row) for row in wide.itertuples()])
+    title = f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)"
+    return markdown_table([title, *wide], [list(row) for row in wide.itertuples()])
 
 
 def _sizes(table: pd.DataFrame) -> str:

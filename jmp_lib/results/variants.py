@@ -58,15 +58,15 @@ def spread(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains_by_seed(values: pd.DataFrame, new: str, reference: str) -> pd.Series:
-    """Relative improvement in % of ``new`` over ``reference`` by (task, seed), of the base and the variants of other seeds."""
+    """Relative improvement in % of ``new`` over ``reference`` by (task, seed), of base and variants of other seeds."""
     wide = values[values["role"].isin([BASE, "seed"])].pivot(index=["task", "seed"], columns="arm", values="value")
     return gain(wide.reindex(columns=list(ARMS)), new, reference).dropna()
 
 
 def seed_gains(values: pd.DataFrame) -> pd.DataFrame:
     """Relative improvement in % of every seed where a task has several: task, seed, gain, comparison."""
-    found = [gains_by_seed(values, *pair).rename("gain").reset_index().assign(comparison=name) for name, pair in PAIRS.items()]
-    table = pd.concat(found, ignore_index=True)
+    found = {name: gains_by_seed(values, *pair).rename("gain").reset_index() for name, pair in PAIRS.items()}
+    table = pd.concat([gains.assign(comparison=name) for name, gains in found.items()], ignore_index=True)
     return table[table.groupby(["comparison", "task"])["seed"].transform("count") > 1].reset_index(drop=True)
 
 
@@ -80,7 +80,8 @@ def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
     """Test errors of the arms by number of training structures, with both gains in %: one row per task and number."""
     tasks = values.loc[values["role"] == "size", "task"].unique()
     rows = values[values["role"].isin([BASE, "size"]) & values["task"].isin(tasks)]
-    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index().rename_axis(columns=None)
+    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index()
+    wide.columns.name = None
     for name, (new, reference) in PAIRS.items():
         if {new, reference} <= set(wide):
             wide[f"{name} / %"] = gain(wide, new, reference)
@@ -97,8 +98,9 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
         scratch = f"GN-OC-{arm[-1]}"
         base = values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")["value"]
         if {scratch, arm} <= set(base.index):
-            errors = pd.Series({scratch: base[scratch], BASE: base[arm], **rows.set_index("variant")["value"]}, name="value")
-            gains = relative_improvement(base[scratch], errors)
-            found.append(errors.rename_axis("variant").reset_index().assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains.values))
+            errors = pd.Series({scratch: base[scratch], BASE: base[arm], **rows.set_index("variant")["value"]})
+            table = errors.rename("value").rename_axis("variant").reset_index()
+            gains = relative_improvement(base[scratch], table["value"])
+            found.append(table.assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains))
     columns = ["task", "unit", "arm", "variant", "value", "gain"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)

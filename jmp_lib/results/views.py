@@ -111,7 +111,8 @@ def compare(run) -> pd.DataFrame:
     """
     all_tasks = all_tasks_table(run.records_dir)
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
-    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else "own (generated mini data)"
+    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else \
+        "own (generated mini data)"
     table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
                        own_label: own_values(comparable(all_tasks)).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
