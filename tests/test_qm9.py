@@ -117,7 +117,8 @@ def test_official_file(tmp_path):
         y = torch.arange(19.0).reshape(1, 19) + number
         pos = torch.tensor([atom[1:] for atom in WATER])
         entries.append({"z": torch.tensor([8, 1, 1]), "pos": pos, "y": y, "name": "gdb"})
-    torch.save(entries, tmp_path / "qm9_v3.pt")
+    (tmp_path / "qm9" / "raw").mkdir(parents=True)  # where torch_geometric's QM9 keeps it
+    torch.save(entries, tmp_path / "qm9" / "raw" / "qm9_v3.pt")
     first, second = qm9.read(*qm9.find(TASK, tmp_path))
     assert (first["mu"], first["U0"], first["Cv"]) == (1.0, 8.0, 12.0)  # in eV already
     assert (second["id"], second["alpha"]) == (1, 3.0)

@@ -105,7 +105,7 @@ def test_official_file_without_subset_field(tmp_path):
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SPICE file with dipeptides in .*SPICE-1.1.4.hdf5 from https"):
         spice.load(get_task("spice_dipeptides"), tmp_path)
-    with pytest.raises(ValueError, match="'pubchem' is no part of SPICE"):
+    with pytest.raises(ValueError, match="SPICE has no part 'pubchem'"):
         list(spice.read(tmp_path / "x.hdf5", "pubchem"))
     path = tmp_path / "SPICE-1.1.4.hdf5"
     bad = np.zeros((3, 4, 3), np.float32)

@@ -23,13 +23,20 @@ ROWS = 512  # frames of an HDF5 group read at a time
 
 
 def source_url(dataset: str, use: str | None = None, **more: str) -> str:
-    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when there is none."""
+    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
     wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
     with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if all(row[key] == value for key, value in wanted.items()):
                 return row["url"]
     raise KeyError(f"downloads.csv has no row with {wanted}")
+
+
+def known(words: str, name: str, names: Iterable[str]) -> str:
+    """``name``, or ``ValueError`` ("rMD17 has no molecule 'water'; it has ...") where it is none of ``names``."""
+    if name not in names:
+        raise ValueError(f"{words} {name!r}; it has {', '.join(names)}")
+    return name
 
 
 def folder_of(name: str, root: str | Path) -> Path:
@@ -46,15 +53,15 @@ def folders_of(name: str, root: str | Path, subfolders: Iterable[str] = ("",)) -
 def first_file(
     patterns: Iterable[str], folders: Iterable[Path], missing: str, serves: Callable[[Path], object] = bool
 ) -> Path:
-    """The file of the first pattern that is in one of ``folders`` and ``serves``; else ``FileNotFoundError(missing)``."""
-    found = (path for pattern in patterns for folder in folders for path in sorted(folder.glob(pattern)) if serves(path))
-    if (path := next(found, None)) is None:
-        raise FileNotFoundError(missing)
-    return path
+    """The file of the first pattern that is in a folder and ``serves``; else ``FileNotFoundError(missing)``."""
+    for path in (path for pattern in patterns for folder in folders for path in sorted(folder.glob(pattern))):
+        if serves(path):
+            return path
+    raise FileNotFoundError(missing)
 
 
 def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
-    """The set of ``structures``; its name says how many of ``total`` are at hand. ``{n}`` in ``description``: their number."""
+    """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``: their number."""
     found = list(structures)
     return to_set(part_name(name, len(found), total), found, description.format(n=len(found)), where=str(path))
 
@@ -62,8 +69,8 @@ def whole_set(name: str, structures: Iterable[dict], total: int, description: st
 def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Path:
     """The path of a file that begins as ``what`` (an npz archive, a gzip file, ...) does.
 
-    magic: first bytes that such a file has, or several of which one. Raises ``FileNotFoundError`` when there is no such
-    file and ``ValueError`` when it is empty, a web page, a git-lfs pointer or something else; ``mend`` closes each message.
+    magic: first bytes that such a file has, or several of which one. mend closes each message. Raises
+    ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page, a git-lfs pointer or another.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,14 +97,14 @@ def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", 
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], **sizes: int) -> None:
-    """Raise ``ValueError`` unless each array has its shape, a tuple of numbers and names; a name is one size everywhere.
+    """Raise ``ValueError`` unless each array has its shape, numbers and names; a name is one size everywhere.
 
     >>> check_shapes({"R": np.zeros((7, 3, 3)), "z": np.ones(3)}, {"R": ("frames", "atoms", 3), "z": ("atoms",)})
     """
     for key, shape in shapes.items():
         found = arrays[key].shape
         if len(found) == len(shape):
-            sizes |= {name: n for name, n in zip(shape, found, strict=True) if isinstance(name, str) and name not in sizes}
+            sizes = {name: n for name, n in zip(shape, found, strict=True) if isinstance(name, str)} | sizes
         needed = tuple(sizes.get(name, name) for name in shape)
         if found != needed:
             raise ValueError(f"array {key!r} has shape {found} where ({', '.join(map(str, needed))}) is needed")

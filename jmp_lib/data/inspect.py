@@ -81,7 +81,7 @@ def reader(dataset: str) -> Callable[..., Iterator[dict]]:
 
 
 def read(path: str | Path, dataset: str, left_out: list | Rejected | None = None, **options) -> Iterator[dict]:
-    """Structures of an original file (or folder of files) of ``dataset``; ``left_out`` takes the reasons of those left out.
+    """Structures of an original file (or folder of files) of ``dataset``; left_out takes the reasons of the others.
 
     Raises ``ValueError`` for an option that its reader does not have, and as the reader.
     """
@@ -101,8 +101,8 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     Returns structures, atoms, atoms_min, atoms_max, elements {symbol: atoms}, periodic (structures with a cell),
     groups, energy_mean and energy_std (eV, of the population; energies as the file holds them), force_rms (eV/Å,
     root of the mean square of the components), targets {name: n, mean, std, min, max in the loader's unit},
-    rejected (see :meth:`Rejected.summary`). A statistic is None where the file has no such label. Raises ``ValueError`` or
-    ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file, and as :func:`read`.
+    rejected (see :meth:`Rejected.summary`). A statistic is None where the file has no such label. Raises as :func:`read`
+    and ``ValueError`` or ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file.
     """
     name, rejected = reader(dataset).__module__.rsplit(".")[-1], Rejected()
     options = _AS_STORED.get(name, {}) | options

@@ -26,7 +26,7 @@ import numpy as np
 
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, numbers_of, screened
-from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, opened, source_url, whole_set
+from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, known, opened, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
@@ -52,9 +52,10 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 def find(task, root: str | Path) -> list[Path]:
     """The best file of a task at hand; raises ``FileNotFoundError`` (one sentence with the mend) when none is."""
-    name = _known(task.suffix)
+    name = known("MatBench has no structure task", task.suffix, TASKS)
     package = importlib.util.find_spec("matminer")
-    matminer = os.environ.get("MATMINER_DATA") or (package and package.origin and Path(package.origin).parent / "datasets")
+    installed = Path(package.origin).parent / "datasets" if package and package.origin else None
+    matminer = os.environ.get("MATMINER_DATA") or installed
     folders = folders_of("matbench", root) + ([Path(matminer)] if matminer else [])
     files = [f"matbench_{name}{ending}.json.gz" for ending in _ENDINGS]
     return [first_file(files, folders, f"no MatBench file of {name} in {root}; {mend(task, root)}")]
@@ -99,7 +100,7 @@ def read(path: str | Path, task: str | None = None, rejected: list[str] | None =
     """
     path = Path(path)
     name = re.sub(r"^matbench_|(_subset|_analog_structures)?\.json(\.gz)?$", "", path.name) if task is None else task
-    yield from screened(_rows(path, _known(name)), str(path), rejected)
+    yield from screened(_rows(path, known("MatBench has no structure task", name, TASKS)), str(path), rejected)
 
 
 @cache
@@ -111,12 +112,6 @@ def n_total(name: str) -> int:
 def official_id(name: str, row: int) -> str:
     """Official id of a row: ``mb-phonons-0001`` of row 0."""
     return f"mb-{name.replace('_', '-')}-{row + 1:0{len(str(n_total(name)))}d}"
-
-
-def _known(name: str) -> str:
-    if name not in TASKS:
-        raise ValueError(f"MatBench has no structure task {name!r} here; it has {', '.join(TASKS)}")
-    return name
 
 
 def _mend(name: str, root: str | Path) -> str:

@@ -88,7 +88,8 @@ def read(path: str | Path, molecule: str | None = None, rejected: list[str] | No
         stem = path.name.removeprefix("md22_").split(".")[0]
         fits = [name for name in MOLECULES if stem == name or stem.startswith(name + "_")]
         if not fits:
-            raise ValueError(f"{path} is not named md22_<molecule>, so its molecule must be given: {', '.join(MOLECULES)}")
+            known = ", ".join(MOLECULES)
+            raise ValueError(f"{path} is not named md22_<molecule>, so its molecule must be given: {known}")
         molecule = max(fits, key=len)
     molecule = molecule_of(molecule)
     form = _npz if path.suffix == ".npz" else _xyz

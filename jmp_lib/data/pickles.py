@@ -27,7 +27,7 @@ import torch
 
 from jmp_lib.data.formats import check_head
 
-_LARGEST = 1 << 30  # elements of one array: more is no tensor of ours but an attempt to fill the memory
+_LARGEST = 1 << 28  # elements of one array: more is no tensor of ours but an attempt to fill the memory
 _DTYPES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,

@@ -13,8 +13,8 @@ fetched), in this order:
 
 torch_geometric's own class is not asked: it keeps targets in float32, and its sdf needs rdkit. Raw energies are in
 Hartree; converted here, once, with its factor (:data:`HARTREE_QM9`), which made the official file. mu D, alpha a0^3, R2
-a0^2, Cv cal/(mol K) as they are. ``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt and extended xyz: the place
-in the file). U0, U, H, G are totals; the official per-element references of those, ZPVE and Cv are
+a0^2, Cv cal/(mol K) as they are. ``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt and extended xyz: the
+place in the file). U0, U, H, G are totals; the official per-element references of those, ZPVE and Cv are
 :func:`atom_references`. Split: seed-42 shuffle, the last 20,000 validation and test.
 """
 
@@ -174,7 +174,7 @@ def _sdf(path: Path, advice: str) -> Iterator:
 
 
 def _raw_xyz(path: Path, advice: str) -> Iterator:
-    """Molecules of the authors' archive or of the folder of its files: count, ``gdb <number> <15 properties>``, atoms."""
+    """Molecules of the authors' archive or the folder of its files: count, ``gdb <number> <15 properties>``, atoms."""
 
     def make(number: int, text: str) -> dict:
         lines = text.replace("*^", "e").splitlines()

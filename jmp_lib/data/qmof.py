@@ -49,7 +49,8 @@ def find(task, root: str | Path) -> list[Path]:
     """
     folders = formats.folders_of("qmof", root, ("", "qmof_database", "qmof_database/qmof_database"))
     missing = f"no QMOF file in {root}; {mend(task, root)}"
-    return [formats.first_file(_FORMS, folders, missing, lambda path: not path.name.startswith("relaxed_") or _table(path))]
+    serves = lambda path: not path.name.startswith("relaxed_") or _table(path)  # noqa: E731
+    return [formats.first_file(_FORMS, folders, missing, serves)]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -93,8 +94,8 @@ def _json(gaps: Path, structures: Path, advice: str) -> Iterator:
         return make_structure(pos, numbers, row, cell=cell, sid=about["qmof_id"], y=gap)
 
     formats.check_head(structures, "a JSON list", b"[", mend=advice)
-    with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as one, open(structures, "rb") as other:
-        entries = zip_longest(formats.json_items(one, "item"), formats.json_items(other, "item"))
+    with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as a, open(structures, "rb") as b:
+        entries = zip_longest(formats.json_items(a, "item"), formats.json_items(b, "item"))
         for row, (about, entry) in enumerate(entries):
             if about is None or entry is None:
                 raise ValueError(f"one of the two lists ends after {row} frameworks")
@@ -139,7 +140,8 @@ def _cifs(path: Path, table: Path | None, advice: str) -> Iterator:
             atoms = block.get_atoms()
         except Exception:  # ASE raises many kinds for a file that is not what it says
             raise ValueError("its CIF cannot be read") from None
-        return make_structure(atoms.positions, atoms.numbers, row, cell=np.array(atoms.cell), sid=name, y=float(gaps[name]))
+        cell = np.array(atoms.cell)
+        return make_structure(atoms.positions, atoms.numbers, row, cell=cell, sid=name, y=float(gaps[name]))
 
     if table is None:
         raise FileNotFoundError(f"{path} holds structures only; put the table qmof.csv with the band gaps beside it")

@@ -25,7 +25,7 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import folder_of, folders_of, read_npz, source_url
+from jmp_lib.data.formats import folder_of, folders_of, known, read_npz, source_url
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
 
@@ -66,7 +66,7 @@ def find(task, root: str | Path) -> list[Path]:
     Raises ``ValueError`` for a name that is not one of the ten, ``FileNotFoundError`` (one sentence: which file,
     where it comes from, where to put it) when neither layout is complete.
     """
-    molecule = _known(task.suffix)
+    molecule = known("rMD17 has no molecule", task.suffix, MOLECULES)
     folders = folders_of("rmd17", root, ("", "npz_data", "raw/rmd17/npz_data"))
     for names in ([f"rmd17_{molecule}.npz"], [f"rmd17_{molecule}_{part}_01.npz" for part in ("train", "test")]):
         for folder in folders:
@@ -90,7 +90,7 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
         raise ValueError(f"{paths[0]} and {paths[1]} list their atoms in different orders; {advice}")
     if len(parts) > 1 and all("frame" in part for part in parts):
         if np.intersect1d(*(part["frame"] for part in parts)).size:
-            raise ValueError(f"{paths[0]} and {paths[1]} share frames, so one of them is not what its name says; {advice}")
+            raise ValueError(f"{paths[0]} and {paths[1]} share frames, so one is not what its name says; {advice}")
     pos, energy, forces = (np.concatenate([part[key] for part in parts]) for key in ("pos", "energy", "forces"))
     n_frames, n_atoms = pos.shape[:2]
     source = " and ".join(path.name for path in paths)
@@ -109,7 +109,8 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
     if len(parts) == 1:
         return data, splits.rmd17(n_frames, N_TRAIN, N_VAL)
     n_file = len(parts[0]["pos"])
-    n_train = N_TRAIN if n_file >= N_TRAIN + N_VAL else int(n_file * N_TRAIN / (N_TRAIN + N_VAL))  # smaller: in proportion
+    in_proportion = int(n_file * N_TRAIN / (N_TRAIN + N_VAL))
+    n_train = N_TRAIN if n_file >= N_TRAIN + N_VAL else in_proportion
     order = splits.shuffled(n_file)
     return data, splits.Split(order[:n_train], order[n_train : N_TRAIN + N_VAL], np.arange(n_file, n_frames))
 
@@ -121,7 +122,7 @@ def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
     """
     path = Path(path)
     named = re.fullmatch(r"rmd17_([a-z]+)(_(train|test)_0[1-5])?", path.stem)
-    molecule = _known(named[1] if named else path.stem)
+    molecule = known("rMD17 has no molecule", named[1] if named else path.stem, MOLECULES)
     arrays = read_arrays(path, molecule, f"unpack it anew from {source_url('rMD17', 'official JMP')}")
 
     def make(row: int) -> dict:
@@ -155,9 +156,3 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
         "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
     }
     return converted | ({"frame": raw["old_indices"]} if "old_indices" in raw else {})
-
-
-def _known(molecule: str) -> str:
-    if molecule not in COMPOSITION:
-        raise ValueError(f"rMD17 has no molecule {molecule!r}; it has {', '.join(MOLECULES)}")
-    return molecule

@@ -24,7 +24,7 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, open_h5, source_url, whole_set
+from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 from jmp_lib.files import reading, replacing
@@ -51,7 +51,7 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 def find(task, root: str | Path) -> list[Path]:
     """The file that has a task's subset; raises ``FileNotFoundError`` (one sentence with the mend) when none has."""
-    subset = _known(task.suffix)
+    subset = known("SPICE has no part", task.suffix, SUBSETS)
     names = (f"{subset}.h5", f"{subset}.hdf5", f"SPICE_{subset}.hdf5", f"SPICE_{subset}.h5")
     missing = f"no SPICE file with {subset} in {root}; {mend(task, root)}"
     has_it = lambda path: path.name in names or next(_molecules(path, subset), None)  # noqa: E731
@@ -100,15 +100,9 @@ def _mend(subset: str | None, root: str | Path) -> str:
     return f"get {UPSTREAM} from {source_url('SPICE', file=UPSTREAM)}{wanted}, and put it in {folder_of('spice', root)}"
 
 
-def _known(subset: str) -> str:
-    if subset not in SUBSETS:
-        raise ValueError(f"{subset!r} is no part of SPICE used here; the parts are {', '.join(SUBSETS)}")
-    return subset
-
-
 def _molecules(path: Path, subset: str | None) -> Iterator[tuple[str, h5py.Group]]:
     """Names, in order, and open groups of the molecules of ``subset``."""
-    begins = SUBSETS[_known(subset)] if subset is not None else ""
+    begins = SUBSETS[known("SPICE has no part", subset, SUBSETS)] if subset is not None else ""
     with open_h5(path, mend=_mend(subset, path.parent)) as file:
         for name in sorted(file):
             group = file[name]

@@ -11,7 +11,7 @@ everywhere else. Three choices:
     raw       raw weights everywhere
 
 The file is a zip of a pickle (``data.pkl``, structure and names) and one entry per storage (numbers). Nothing in it is
-executed (:mod:`jmp_lib.data.pickles`); numbers stay in the file, which is mapped and checked against the sums of the zip.
+executed (:mod:`jmp_lib.data.pickles`); numbers stay in the file, which is mapped and checked against the zip's sums.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. size: small or large. raw: tensors by name, averages: those of trained ones; views of the file."""
+    """A checked checkpoint. size: small or large. raw: tensors by name, averages: of trained ones; all views of the file."""
 
     path: Path
     size: str
@@ -105,7 +105,7 @@ def contents(path: Path):
         start, size = entries.get(f"data/{key}", (0, -1))
         if size != count * dtype.itemsize:
             raise pickle.UnpicklingError(f"lacks the numbers of storage {key} ({count * dtype.itemsize} bytes)")
-        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=start) if count else torch.empty(0, dtype=dtype)
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=start) if count else torch.empty(0).to(dtype)
 
     start, size = entries["data.pkl"]
     try:
@@ -152,10 +152,11 @@ def find_size(state: dict, size: str, networks: dict[str, BackboneConfig], path)
     width = edge.shape[0] if edge is not None and edge.shape else None
     found = [key for key, c in networks.items() if (c.emb_size_edge, c.num_blocks) == (width, blocks)]
     if not found:
-        known = " nor ".join(f"{key} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for key, c in networks.items())
+        words = (f"{key} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for key, c in networks.items())
+        known = " nor ".join(words)
         raise ValueError(f"it has {blocks} interaction blocks and edge embedding {width}: it is neither {known}")
     if size not in ("auto", found[0]):
-        raise ValueError(f"{path} holds the {found[0]} network, not the {size} one; give --size {found[0]}, or leave it out")
+        raise ValueError(f"{path} holds the {found[0]} network, not the {size} one; give --size {found[0]} or leave it out")
     return found[0]
 
 
@@ -171,13 +172,13 @@ def _check_names(state: dict, expected: dict) -> None:
     if missing:
         raise ValueError(f"state_dict lacks {missing[0]!r} ({len(missing)} entries are missing)")
     if extra:
-        raise ValueError(f"state_dict has {extra[0]!r} ({len(extra)} unknown entries), which this network does not have")
+        raise ValueError(f"state_dict has {extra[0]!r} ({len(extra)} unknown entries), which the network does not have")
     if [name for name in state if name in expected] != list(expected):
-        raise ValueError("the entries of state_dict are not in the official order, by which averaged weights are assigned")
+        raise ValueError("the entries of state_dict are not in the official order, by which averages are assigned")
     steps = [name for name in state if name in counters]
     if steps and steps != counters:
         known = ", ".join(PRETRAINING_SETS)
-        raise ValueError(f"its step counters ({len(steps)}) are not those of {known} in this order, so its heads are others")
+        raise ValueError(f"its step counters ({len(steps)}) are not those of {known} in this order: its heads are others")
 
 
 def _check_one(what: str, tensor, shape, dtype) -> None:
@@ -222,10 +223,12 @@ def _number(values: dict, key: str) -> int | float | None:
     return value if type(value) in (int, float) else None
 
 
-def chosen_tensors(checkpoint: Checkpoint, weights: Literal["official", "ema", "raw"]) -> Iterator[tuple[str, torch.Tensor]]:
+def chosen_tensors(
+    checkpoint: Checkpoint, weights: Literal["official", "ema", "raw"]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) for every entry of the network's state dict, as views of the file; values are checked.
 
-    Raises ``ValueError`` (the reason alone) for a number that is not finite, aliases that differ, or other radial functions.
+    Raises ``ValueError`` (the reason alone): a number that is not finite, aliases that differ, other radial functions.
     """
     raw, averages = checkpoint.raw, checkpoint.averages
     for name, tensor in raw.items():
