@@ -173,13 +173,14 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
     Out of memory: everything again, cut at half the edges of the part that failed; the smaller parts stay.  Raises
     ``RuntimeError`` when a single structure does not fit.
     """
+    limit = run.engine.memory_gb if run.processes.device.type == "cpu" else None
     if share.max_edges != progress.max_edges:  # prepared before memory ran out
         share = run.data[progress.step]
     while True:
         sums: dict[str, float] = {}
         try:
             for number, part in enumerate(share.parts):  # noqa: B007 (the number of the part that failed)
-                with memory_limit(run.engine.memory_gb):
+                with memory_limit(limit):
                     for name, value in _pass(run, part, share.counts).items():
                         sums[name] = sums.get(name, 0.0) + value
             return sums, share
