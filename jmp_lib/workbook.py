@@ -171,7 +171,12 @@ class Run:
         save(figure, self.results_dir / "figures", name)
 
     def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
-        """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it."""
+        """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it.
+
+        The folder of the published files is called ``data`` in it, wherever it is on this machine.
+        """
+        if root := self.profile.data_root:
+            table = table.map(lambda value: value.replace(root, "data") if isinstance(value, str) else value)
         path = self.results_dir / "tables" / f"{name}.csv"
         with write_atomically(path) as stream:
             table.to_csv(stream, index=index, lineterminator="\n")

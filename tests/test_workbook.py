@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from jmp_lib import pool, reproduce, workbook
@@ -104,6 +105,12 @@ def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
     assert "no published data for md22_dha: no MD22 file of DHA in" in said and "get md22_DHA.npz from" in said
     with pytest.raises(ValueError, match="no published data for md22_dha"):
         start(tmp_path, "md22", **(wanted | {"molecules": "dha"}))
+
+
+def test_tables_do_not_say_where_the_data_are_on_this_machine(tmp_path):
+    run = start(tmp_path, profile="published_small", data_root=str(tmp_path / "there"))
+    table = run.write_table(pd.DataFrame({"why": [f"no file in {tmp_path}/there/qm9", None], "n": [1, 2]}), "a")
+    assert table["why"][0] == "no file in data/qm9" and (tmp_path / "tables" / "a.csv").read_text() == "why,n\nno file in data/qm9,1\n,2\n"
 
 
 def test_failed_runs_are_told(tmp_path, capsys):
