@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from jmp_lib import parameters as strict
-from jmp_lib import paths
+from jmp_lib import parameters, paths
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import replacing, write_atomically
@@ -190,11 +189,11 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     ``declared`` the names that its parameters cell sets, ``family`` the task family.
     Raises ValueError naming the nearest valid name for anything unknown.
     """
-    values = strict.collect(namespace, declared)
+    values = parameters.collect(namespace, declared)
     profile = resolved_profile(values, family)
     tasks = choose_tasks(values, profile, family)
-    arms = strict.choose(values.get("arms"), list(profile.arms), "arm")
-    sizes = strict.choose(values.get("sizes"), list(SIZES), "model size")
+    arms = parameters.choose(values.get("arms"), list(profile.arms), "arm")
+    sizes = parameters.choose(values.get("sizes"), list(SIZES), "model size")
     if profile.data == "published" and not profile.data_root:
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
     if family and (without := missing(tasks, profile, thorough=True)):
@@ -277,7 +276,7 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
     short = {task.split("_", 1)[-1]: task for f in families for task in every[f]}
     names = [w.split("_", 1)[-1] if w in short.values() else w for w in wanted]
     what = next(name for name in SUBSET_NAMES if values.get(name)).rstrip("s")
-    return [short[name] for name in strict.choose(names, list(short), what)]
+    return [short[name] for name in parameters.choose(names, list(short), what)]
 
 
 def results_folder(override: str | Path | None, profile: Profile) -> Path:
