@@ -3,7 +3,6 @@ them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jmp_lib.data.catalog import Entry
-    from jmp_lib.data.store import LeftOut, Part
+    from jmp_lib.data.store import Part
     from jmp_lib.data.structures import StructureSet
 
 FORMULAS = 100  # of ANI-1x in one part
@@ -244,6 +243,7 @@ def _unpack(archive: Path, one: Entry, root: Path) -> None:
 
 def _parts(one: Entry, file: Path, options: dict, skip_bad: bool) -> list[Part]:
     """One part for each file; the single large file of ANI-1x by blocks of formulas, so that processes can share it."""
+    from jmp_lib.data.pretraining import read_part
     from jmp_lib.data.store import file_part
 
     fixed = {"dataset": one.reader, "skip_bad": skip_bad, **options}
@@ -262,23 +262,3 @@ def _parts(one: Entry, file: Path, options: dict, skip_bad: bool) -> list[Part]:
 
 def _version(file: Path) -> str:
     return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
-
-
-def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[dict | LeftOut]:
-    """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out."""
-    from jmp_lib.data.inspect import read
-
-    rejected: list | None = [] if skip_bad else None
-    for structure in read(path, dataset, rejected, **options):
-        if rejected:
-            yield from map(_left_out, rejected)
-            rejected.clear()
-        yield structure
-    yield from map(_left_out, rejected or ())
-
-
-def _left_out(item: str) -> LeftOut:
-    """The reason without the place (file and frame) before it, so that equal reasons are counted together."""
-    from jmp_lib.data.store import LeftOut
-
-    return LeftOut(str(item).rpartition(": ")[2])

@@ -25,8 +25,8 @@ import numpy as np
 
 from jmp_lib.data import ani1x, mini, splits
 from jmp_lib.data.catalog import entry
-from jmp_lib.data.cli import read_part
 from jmp_lib.data.collect import to_set
+from jmp_lib.data.inspect import read
 from jmp_lib.data.store import LeftOut, is_store, open_store
 from jmp_lib.data.structures import Columns, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
@@ -251,15 +251,33 @@ def _samples(key: str, root: Path) -> Iterator[Found]:
                         _reading(f"{key}-sample", key, others, options) if others else None)  # fmt: skip
 
 
+def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[Mapping | LeftOut]:
+    """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out.
+
+    Its reason comes without the place (file and frame) before it, so that equal reasons are counted together.
+    """
+    rejected: list[str] = []
+
+    def left_out() -> list[LeftOut]:
+        found = [LeftOut(str(item).rpartition(": ")[2]) for item in rejected]
+        rejected.clear()
+        return found
+
+    for structure in read(path, dataset, rejected if skip_bad else None, **options):
+        yield from left_out()
+        yield structure
+    yield from left_out()
+
+
 def _reading(name: str, reader: str, files: list[Path], options: dict) -> Callable[[], StructureSet]:
     """A function that reads ``files`` into one set whose ids are its rows; unsound structures are left out."""
 
-    def read() -> StructureSet:
+    def whole() -> StructureSet:
         found = chain.from_iterable(read_part(file, dataset=reader, skip_bad=True, **options) for file in files)
         sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
         return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
 
-    return read
+    return whole
 
 
 def _missing(key: str, root: Path):

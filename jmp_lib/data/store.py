@@ -76,7 +76,16 @@ def is_store(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
-def mapped(path: Path, about: dict | None = None) -> Columns:
+class Mapped(Columns):
+    """Columns mapped from the files of a prepared set; another process maps them anew."""
+
+    travels = True
+
+    def __reduce_ex__(self, protocol):
+        return mapped, (self.path,)
+
+
+def mapped(path: Path, about: dict | None = None) -> Mapped:
     """The columns of a prepared set, mapped from its files; about: what ``store.json`` says."""
     about = about or _manifest(path)
     arrays: dict[str, np.ndarray] = {}
@@ -99,7 +108,7 @@ def mapped(path: Path, about: dict | None = None) -> Columns:
         scalars = {name: arrays[f"scalar {name}"] for name in about["labels"]["scalars"]}
         texts = {name: Texts(arrays[f"ends {name}"], arrays[f"text {name}"]) for name in about["labels"]["texts"]}
         names = Texts(arrays["ends group_names"], arrays["text group_names"]) if "text group_names" in arrays else ()
-        return Columns(**made, scalars=scalars, texts=texts, group_names=names, sha256=about["sha256"], about=about, path=path)
+        return Mapped(**made, scalars=scalars, texts=texts, group_names=names, sha256=about["sha256"], about=about, path=path)
     except (KeyError, TypeError):
         raise ValueError(f"{path / MANIFEST} is altered (its counts and files do not add up); {_MEND}") from None
 

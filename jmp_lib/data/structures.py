@@ -122,22 +122,11 @@ class Columns:
     about: dict = field(default_factory=dict)  # of a prepared set on disk: its list, with card, rejected, ...
     path: Path | None = None  # of the folder that the arrays are mapped from
 
-    @property
-    def travels(self) -> bool:
-        """Whether another process gets a part of these columns as rows alone, and opens the rest for itself."""
-        return self.path is not None
+    travels = False  # whether another process gets a part of these columns as rows alone, and opens the rest for itself
 
     def __post_init__(self) -> None:
         if self.offsets is None:
             self.offsets = np.concatenate([[0], np.cumsum(self.natoms)]).astype(np.int64)
-
-    def __reduce_ex__(self, protocol):
-        """Another process maps the files anew."""
-        if self.path is None:
-            return super().__reduce_ex__(protocol)
-        from jmp_lib.data.store import mapped
-
-        return mapped, (self.path,)
 
     def fields(self, row: int) -> dict:
         """Fields of structure ``row``: numpy arrays of its own, numbers and texts."""
