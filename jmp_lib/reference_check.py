@@ -160,11 +160,12 @@ def run_model(model, batch: dict, dtype: torch.dtype, columns: int) -> dict[str,
     """All outputs of one forward pass; ``columns``: stored gradient forces (2 means tasks 0 and 2)."""
     model = model.to(dtype)
     pos = batch["pos"].double().requires_grad_(columns > 0)
-    trace: list = []
-    handle = model.backbone.register_forward_pre_hook(
-        lambda module, args, kwargs: (args, {**kwargs, "trace": trace}), with_kwargs=True)
+    trace: list = []  # m⁰, then (h, m) of every block
+    handles = [module.register_forward_hook(lambda module, given, out: trace.append(out))
+               for module in (model.backbone.bases.edge_emb, *model.backbone.int_blocks)]
     out = model(batch, pos)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     result = {"h": out["h"], "x_f": out["x_f"], "energy": out["energy"], "forces": out["forces"], "m_init": trace[0]}
     for b, (h, m) in enumerate(trace[1:]):
         result |= {f"h_block{b}": h, f"m_block{b}": m}

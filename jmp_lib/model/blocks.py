@@ -135,12 +135,11 @@ class Backbone(nn.Module):
         if config.direct_forces:
             self.out_mlp_F = OutputMLP(config.emb_size_edge, num_inputs, num_layers)
 
-    def forward(self, h: Tensor, batch: dict, pos: Tensor | None = None, trace: list | None = None) -> dict:
+    def forward(self, h: Tensor, batch: dict, pos: Tensor | None = None) -> dict:
         """
         Args:
             h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``.
             pos: (N, 3) positions in Å to differentiate through; default ``batch["pos"]``.
-            trace: a list that receives m⁰ and then (h, m) of every block.
 
         Returns:
             h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, and u_main (E, 3)
@@ -150,14 +149,10 @@ class Backbone(nn.Module):
         g_main, u_main, kernels = self.bases(batch, pos)
         m = self.bases.edge_emb(h, g_main, batch["main_edge_index"])
         compensation = 1 / (1 - self.edge_dropout) if self.training else 1.0
-        if trace is not None:
-            trace.append(m)
         atoms, edges = [], []
         for k, out_block in enumerate(self.out_blocks):
             if k > 0:
                 h, m = self.int_blocks[k - 1](h, m, kernels, batch)
-                if trace is not None:
-                    trace.append((h, m))
             atom_part, edge_part = out_block(h, m, kernels.rad_out, batch, compensation)
             atoms.append(atom_part)
             edges.append(edge_part)

@@ -161,11 +161,10 @@ class _FormedAgainGradient(torch.autograd.Function):
         return tuple(_gradients(function, needed, gradient, inputs))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted, third = ctx.needs_input_grad[2:], torch.is_grad_enabled()
-        given = list(ctx.saved_tensors)
-        if not third:
-            given = [t.detach().requires_grad_(want) if want else t for t, want in zip(given, wanted)]
+        wanted = ctx.needs_input_grad[2:]
+        given = [t.detach().requires_grad_(want) for t, want in zip(ctx.saved_tensors, wanted)]
         with torch.enable_grad():
             found = _gradients(ctx.function, ctx.needed, given[0], given[1:], differentiable=True)
             pairs = [(f, o) for f, o in zip(found, outer) if o is not None and f.requires_grad]
@@ -173,14 +172,14 @@ class _FormedAgainGradient(torch.autograd.Function):
                 return None, None, *[None] * len(given)
             results, gradients = zip(*pairs)
             sources = [t for t, want in zip(given, wanted) if want]
-            second = iter(torch.autograd.grad(results, sources, gradients, create_graph=third, allow_unused=True))
+            second = iter(torch.autograd.grad(results, sources, gradients, allow_unused=True))
         return None, None, *(next(second) if want else None for want in wanted)
 
 
 def _gradients(function, needed, gradient, inputs, differentiable: bool = False) -> tuple[Tensor, ...]:
     """Gradients of ``function`` at the ``needed`` inputs, the function being run again."""
     if not differentiable:
-        inputs = [t.detach().requires_grad_(need) if need else t.detach() for t, need in zip(inputs, needed)]
+        inputs = [t.detach().requires_grad_(need) for t, need in zip(inputs, needed)]
     with torch.enable_grad():
         result = function(*inputs)
         sources = [t for t, need in zip(inputs, needed) if need]
