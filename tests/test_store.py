@@ -135,14 +135,14 @@ def damage(store, how):
 def test_damage_gets_one_sentence(tmp_path, how):
     make(tmp_path / "s", mixed())
     damage(open_store(tmp_path / "s"), how)
-    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.npy)? is (damaged|missing).*; make it again with"):
+    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.npy)? is (damaged|missing).*; remove it and make it again with"):
         verify(open_store(tmp_path / "s"))
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda m: m.update(version=1), "version 1, this code reads version 2; make it again"),
+        (lambda m: m.update(version=1), "version 1, this code reads version 2; remove it and make it again"),
         (lambda m: m.pop("labels"), "has no 'labels'"),
         (lambda m: m.update(structures=31), "counts and files do not add up"),
         (lambda m: m["files"].pop("pos"), "counts and files do not add up"),

@@ -43,7 +43,7 @@ MANIFEST = "store.json"
 CHUNK_BYTES = 64 << 20  # a process that writes needs a few times this much memory
 REASONS = 50  # different reasons that are listed; further ones are counted together
 _HEADER = 128  # bytes before the numbers of a .npy file
-_MEND = "make it again with `python -m jmp_lib data prepare`"
+_MEND = "remove it and make it again with `python -m jmp_lib data prepare`"
 _WANTED = {"name", "description", "structures", "atoms", "elements", "rejected", "labels", "files", "sha256", "card", "plan"}
 
 
