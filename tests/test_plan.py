@@ -129,9 +129,9 @@ def test_pretraining_on_both_sources_counts_what_is_at_hand(tmp_path, monkeypatc
     profile = load_profile("published_small", data_root=str(tmp_path))
     alone = plan.pretraining_data(profile)
     more = {"oc20": ([methanol()] * 5000, [])}
-    monkeypatch.setattr(plan, "load_pretraining_data", lambda data, caps, root: [
+    monkeypatch.setattr(plan, "load_pretraining_data", lambda *given: [
         one._replace(train=more[one.name][0]) if one.name in more else one
-        for one in plan_load(data, caps, root)])
+        for one in plan_load(*given)])
     assert alone.counts_from == "data at hand" and plan.pretraining_data(profile).n_train > alone.n_train
 
 
