@@ -122,7 +122,6 @@ def test_every_data_set_has_a_reader():
         ("ani1x/ani1x_n5.hdf5", "ani1x", 8, 120, "H C N O"),
         ("ani1x/ani1x_train_pickle16.pkl", "ani1x", 16, 227, "H C N O"),
         ("transition1x/horm_sample_100.lmdb", "transition1x", 100, 1414, "H C N O"),
-        ("qm9/qm9_reduced_100.xyz", "qm9", 100, None, None),
         ("rmd17/rmd17_ethanol_train_01.npz", "rmd17", 1000, 9000, "H C O"),
         ("md22/md22_Ac-Ala3-NHMe_5frames.xyz", "md22", 5, 210, "H C N O"),
         ("spice/SPICE-1.1.4_n2.hdf5", "spice", 55, None, None),

@@ -1,10 +1,7 @@
-"""The published QMOF frameworks in each form: the two JSON lists, CIF files with a table, npz; bad files."""
+"""The published QMOF frameworks in each form: the two JSON lists, npz; bad files."""
 
-import csv
-import itertools
 import json
 import os
-import tarfile
 
 import numpy as np
 import pytest
@@ -48,14 +45,6 @@ def write_npz(path, n, **changes):
     return path
 
 
-def cif(i):
-    lines = [f"data_{i}", "_symmetry_space_group_name_H-M   'P 1'", "_symmetry_Int_Tables_number   1"]
-    lines += [f"_cell_length_{k} {v}" for k, v in zip("abc", (5.0, 6.0, 7.0))]
-    lines += [f"_cell_angle_{k} {v}" for k, v in zip(("alpha", "beta", "gamma"), (90.0, 80.0, 70.0))]
-    lines += ["loop_"] + [f"_atom_site_{k}" for k in ("type_symbol", "label", "fract_x", "fract_y", "fract_z")]
-    return "\n".join([*lines, "Zn Zn0 0.0 0.0 0.0", "O O1 0.25 0.5 0.5"]) + "\n"
-
-
 def test_json_lists(tmp_path):
     write_json(tmp_path / "qmof" / "qmof_database", [about(i) for i in range(30)], [entry(i) for i in range(30)])
     data = load_task_data("qmof_bandgap", "published", tmp_path)
@@ -69,35 +58,18 @@ def test_json_lists(tmp_path):
     assert first["atomic_numbers"].tolist() == [30, 8] and first["pbc"].all()
 
 
-def test_cif_files_and_npz_agree(tmp_path):
-    npz = write_npz(tmp_path / "qmof_gaps.npz", 4)
-    folder = tmp_path / "relaxed_structures"
-    folder.mkdir()
-    with tarfile.open(tmp_path / "relaxed_structures.tar.gz", "w:gz") as archive:
-        for i in range(4):
-            path = folder / f"qmof-{i:07d}.cif"
-            path.write_text(cif(i))
-            archive.add(path, path.name)
-    assert qmof.find(TASK, tmp_path) == [npz]  # CIF files alone have no labels
-    with pytest.raises(FileNotFoundError, match="put the table qmof.csv"):
-        list(qmof.read(folder))
-    with open(tmp_path / "qmof.csv", "w", newline="") as stream:
-        rows = [[f"qmof-{i:07d}", 0.1 * i] for i in range(4)]
-        csv.writer(stream).writerows([["qmof_id", "outputs.pbe.bandgap"], *rows])
-    assert qmof.find(TASK, tmp_path) == [folder]
-    expected = list(qmof.read(npz))
-    for path in (folder, tmp_path / "relaxed_structures.tar.gz"):
-        for ours, theirs in zip(qmof.read(path), expected, strict=True):
-            assert ours["sid"] == theirs["sid"] and ours["y"] == pytest.approx(theirs["y"])
-            assert np.allclose(ours["cell"], theirs["cell"]) and np.allclose(ours["pos"], theirs["pos"], atol=1e-5)
-    (folder / "qmof-0000002.cif").write_text("data_x\nloop_\n_cell")
-    (folder / "qmof-0000009.cif").write_text(cif(9))
-    rejected = []
-    assert len(list(qmof.read(folder, rejected=rejected))) == 3
-    assert [reason.partition("structures: ")[2] for reason in rejected] == [
-        "qmof-0000002: its CIF cannot be read; leave it out or mend it",
-        "qmof-0000009: the table has no band gap of it; leave it out or mend it",
-    ]
+def test_npz(tmp_path):
+    path = write_npz(tmp_path / "qmof_gaps.npz", 4)
+    assert qmof.find(TASK, tmp_path) == [path]
+    found = list(qmof.read(path))
+    assert [(s["id"], s["sid"]) for s in found] == [(i, f"qmof-{i:07d}") for i in range(4)]
+    assert [s["y"] for s in found] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    lengths = np.linalg.norm(found[0]["cell"], axis=1)
+    assert lengths == pytest.approx([5.0, 6.0, 7.0])
+    assert found[0]["cell"][0] @ found[0]["cell"][1] / 30 == pytest.approx(np.cos(np.radians(70.0)))
+    assert np.allclose(found[1]["pos"], [[0, 0, 0], np.array([0.25, 0.5, 0.5]) @ found[1]["cell"]], atol=1e-6)
+    with pytest.raises(ValueError, match="is none of the forms of QMOF"):
+        list(qmof.read(tmp_path / "relaxed_structures.tar.gz"))
 
 
 def test_bad_files(tmp_path):
@@ -133,17 +105,7 @@ def test_bad_files(tmp_path):
 
 
 @real
-def test_published_npz_and_cifs(tmp_path):
-    (npz,) = [path for path in (os.path.join(DATA, "qmof", "qmof_bandgap_pbe.npz"),) if os.path.exists(path)]
-    with np.load(npz, allow_pickle=False) as archive:
-        gaps, names = archive["bandgap_pbe"], archive["qmof_id"]
+def test_published_npz():
+    path = os.path.join(DATA, "qmof", "qmof_bandgap_pbe.npz")
+    gaps = np.array([structure["y"] for structure in qmof.read(path)])
     assert len(gaps) == 20_372 and gaps.mean() == pytest.approx(2.08758, abs=1e-5)
-    table = tmp_path / "qmof.csv"
-    with open(table, "w", newline="") as stream:
-        csv.writer(stream).writerows([["qmof_id", "bandgap_pbe"], *zip(names.tolist(), gaps.tolist())])
-    archive = os.path.join(DATA, "qmof", "relaxed_structures_first100_cif.tar.gz")
-    for ours, theirs in itertools.islice(zip(qmof.read(archive, table=table), qmof.read(npz)), 10):
-        assert ours["sid"] == theirs["sid"] and ours["y"] == theirs["y"]
-        assert np.array_equal(ours["atomic_numbers"], theirs["atomic_numbers"])
-        assert np.allclose(ours["cell"], theirs["cell"], atol=1e-5)
-        assert np.allclose(ours["pos"], theirs["pos"], atol=1e-4)

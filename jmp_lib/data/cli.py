@@ -149,16 +149,16 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
 
     one, root = entry(name), data_dir(data_root)
     folder = root / one.folder
-    for alternatives in one.files:
+    for alternatives in one.alternatives:
         path = _first_that_works(one, alternatives, folder, progress)
         if is_archive(path):
-            _unpack(path, one, root)
+            _unpack(path, one, folder)
     if one.cut_to:
         from jmp_lib.data.spice import cut
 
         target = folder / f"{one.cut_to}.h5"
         if not target.is_file():
-            cut(folder / one.files[0][0], one.cut_to, target)
+            cut(folder / one.alternatives[0][0], one.cut_to, target)
     found = one.find(root)
     if not found:
         raise ValueError(f"{name}: the archive was unpacked, but {folder} has no {' or '.join(one.originals)}")
@@ -189,7 +189,7 @@ def prepare(
     from jmp_lib.data.store import write_store
 
     one, root = entry(name), data_dir(data_root)
-    options = dict(one.options) | options
+    options = one.options | options
     card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
             "options": options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
     with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
@@ -214,7 +214,7 @@ def prepare(
         )]  # fmt: skip
 
 
-def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, progress: bool) -> Path:
+def _first_that_works(one: Entry, alternatives: list[str], folder: Path, progress: bool) -> Path:
     from jmp_lib.data.fetch import fetch
 
     failures = []
@@ -226,7 +226,7 @@ def _first_that_works(one: Entry, alternatives: tuple[str, ...], folder: Path, p
     raise RuntimeError("; ".join(failures))
 
 
-def _unpack(archive: Path, one: Entry, root: Path) -> None:
+def _unpack(archive: Path, one: Entry, folder: Path) -> None:
     """Unpack once: a mark beside the archive says that it was done, and of which file."""
     from jmp_lib.data.fetch import extract
 
@@ -234,9 +234,9 @@ def _unpack(archive: Path, one: Entry, root: Path) -> None:
     about = _version(archive)
     if mark.is_file() and mark.read_text() == about:
         return
-    for path in extract(archive, root if archive.name in one.unpack_at_root else root / one.folder):
+    for path in extract(archive, folder):
         if path.name in one.unpack:
-            extract(path, root if path.name in one.unpack_at_root else path.parent)
+            extract(path, path.parent)
     with write_atomically(mark) as stream:
         stream.write(about)
 

@@ -111,32 +111,38 @@ def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], 
 
 
 def read_npz(
-    path: str | Path, shapes: Mapping[str, tuple] | None = None, optional: Iterable[str] | None = (), *, mend: str
-) -> dict[str, np.ndarray]:
+    path: str | Path, shapes: Mapping[str, tuple | None], optional: Iterable[str] | None = (), *,
+    counts: str | None = None, mend: str,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Arrays of an npz archive, nothing in it executed (no pickle).
 
-    shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None (None: all arrays). optional:
-    others, read where they are there and no pickled objects (None: all others). Raises ``FileNotFoundError`` or
-    ``ValueError``, one sentence.
+    shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None. counts: the array whose sum is
+    the size ``atoms``. optional: others, read where they are there and no pickled objects (None: all others). Raises
+    ``FileNotFoundError`` or ``ValueError``, one sentence.
     """
     with opened(path, "an npz archive", b"PK", mend=mend), np.load(path, allow_pickle=False) as archive:
-        missing = [key for key in shapes or () if key not in archive.files]
+        missing = [key for key in shapes if key not in archive.files]
         if missing:
             found = ", ".join(archive.files) or "nothing"
             raise ValueError(f"{path} has no array {', '.join(map(repr, missing))} (it has {found}); {mend}")
-        try:
-            arrays = {key: archive[key] for key in (archive.files if shapes is None else shapes)}
-        except ValueError as error:
-            if "pickle" in str(error).lower():
-                raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}") from None
-            raise
-        check_shapes(arrays, {key: shape for key, shape in (shapes or {}).items() if shape is not None})
-        for key in set(archive.files if optional is None else optional) & (set(archive.files) - set(arrays)):
+        arrays = {}
+        for key in archive.files if optional is None else [*shapes, *(key for key in optional if key in archive.files)]:
             try:
                 arrays[key] = archive[key]
-            except ValueError:  # a pickled object: stays closed
-                continue
+            except ValueError as error:
+                if "pickle" not in str(error).lower():
+                    raise
+                if key in shapes:
+                    raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}") from None
+        sizes = {"atoms": int(arrays[counts].sum(dtype=np.int64))} if counts else {}
+        check_shapes(arrays, {key: shape for key, shape in shapes.items() if shape is not None}, **sizes)
         return arrays
+
+
+def slices(counts: np.ndarray) -> Iterator[slice]:
+    """Where the atoms of each structure lie in flat arrays; counts (S,): atoms of each."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return map(slice, ends - counts, ends)
 
 
 @contextmanager

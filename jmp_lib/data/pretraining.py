@@ -236,8 +236,8 @@ def _originals(key: str, root: Path) -> Iterator[Found]:
                 f"{train} is in {root / one.folder} but not prepared for pre-training: run "
                 f"`python -m jmp_lib data prepare {train}`" + (f" and `python -m jmp_lib data prepare {val}`" if val else "")
             )
-        yield Found(key, f"{len(files)} original file(s) of {train}", _reading(train, one.reader, files, dict(one.options)),
-                    _reading(val, one.reader, others, dict(entry(val).options)) if others else None)  # fmt: skip
+        yield Found(key, f"{len(files)} original file(s) of {train}", _reading(train, one.reader, files, one.options),
+                    _reading(val, one.reader, others, entry(val).options) if others else None)  # fmt: skip
 
 
 def _samples(key: str, root: Path) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""The published QM9 molecules with the 12 targets of the paper, in each of the forms they are served in.
+"""The published QM9 molecules with the 12 targets of the paper, in three forms.
 
 Looked for in ``data_root`` and ``data_root/qm9`` (also in their ``raw``, where torch_geometric's ``QM9`` keeps what it
 fetched), in this order:
@@ -6,24 +6,19 @@ fetched), in this order:
 * ``qm9_v3.pt``, of the official script and of torch_geometric: a list of 130,831 dictionaries, already in eV. Read with
   torch's restricted ``weights_only`` unpickler, which makes tensors and containers and nothing else.
 * ``gdb9.sdf`` with ``gdb9.sdf.csv`` (133,885 rows) and ``uncharacterized.txt``, the 3,054 molecules left out.
-* ``dsgdb9nsd.xyz.tar.bz2``, or a folder ``dsgdb9nsd.xyz`` of its files: the raw data of the authors;
-  ``uncharacterized.txt`` is needed too.
 * an npz of flat arrays (``qm9*.npz``: id, N, Z, R, mu, alpha, HOMO, LUMO, gap, R2, ZPVE, U0, U, H, G, Cv).
-* ``qm9*.xyz``, extended xyz with the raw properties in the comment lines.
 
 torch_geometric's own class is not asked: it keeps targets in float32, and its sdf needs rdkit. Raw energies are in
 Hartree; converted here, once, with its factor (:data:`HARTREE_QM9`), which made the official file. mu D, alpha a0^3, R2
-a0^2, Cv cal/(mol K) as they are. ``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt and extended xyz: the
-place in the file). U0, U, H, G are totals; the official per-element references of those, ZPVE and Cv are
-:func:`atom_references`. Split: seed-42 shuffle, the last 20,000 validation and test.
+a0^2, Cv cal/(mol K) as they are. ``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt: the place in the file).
+U0, U, H, G are totals; the official per-element references of those, ZPVE and Cv are :func:`atom_references`. Split:
+seed-42 shuffle, the last 20,000 validation and test.
 """
 
 from __future__ import annotations
 
 import csv
 import pickle
-import re
-import tarfile
 from collections.abc import Iterator
 from functools import partial
 from itertools import takewhile
@@ -34,9 +29,7 @@ import numpy as np
 from jmp_lib import facts
 from jmp_lib.data import formats, splits
 from jmp_lib.data.collect import make_structure, numbers_of, screened
-from jmp_lib.data.exchange import read_frames
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.files import reading
 from jmp_lib.units import HARTREE_QM9
 
 N_OFFICIAL, N_RAW, N_UNCHARACTERIZED = 130_831, 133_885, 3_054
@@ -47,8 +40,7 @@ FACTOR = {"mu": 1.0, "alpha": 1.0, "eps_HOMO": HARTREE_QM9, "eps_LUMO": HARTREE_
 TARGETS = tuple(FACTOR)
 _NPZ_KEYS = ("mu", "alpha", "HOMO", "LUMO", "gap", "R2", "ZPVE", "U0", "U", "H", "G", "Cv")
 _CSV_KEYS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298", "h298", "g298", "cv")
-_XYZ_KEYS = ("mu", "alpha", "epsHOMO", "epsLUMO", "epsgap", "<R2>", "zpve", "U0", "U", "H", "G", "Cv")
-_FORMS = ("qm9_v3.pt", "gdb9.sdf", "dsgdb9nsd.xyz.tar.bz2", "dsgdb9nsd.xyz", "qm9*.npz", "qm9*.xyz")
+_FORMS = ("qm9_v3.pt", "gdb9.sdf", "qm9*.npz")
 
 
 def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
@@ -83,11 +75,10 @@ def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
     """
     path = Path(path)
     advice = mend(root=path.parent)
-    kinds = {".pt": _torch, ".sdf": _sdf, ".bz2": _raw_xyz, ".npz": _npz, ".xyz": _extended_xyz}
-    form = _raw_xyz if path.is_dir() else kinds.get(path.suffix)
+    form = {".pt": _torch, ".sdf": _sdf, ".npz": _npz}.get(path.suffix)
     if form is None:
         raise ValueError(f"{path} is none of the forms of QM9 ({', '.join(_FORMS)}); {advice}")
-    left_out = _uncharacterized(path.parent, advice) if form in (_sdf, _raw_xyz) else frozenset()
+    left_out = _uncharacterized(path.parent, advice) if form is _sdf else frozenset()
 
     def characterized() -> Iterator:
         for name, make in form(path, advice):
@@ -173,54 +164,9 @@ def _sdf(path: Path, advice: str) -> Iterator:
             raise ValueError(f"it has more molecules than the {number} of {table.name}")
 
 
-def _raw_xyz(path: Path, advice: str) -> Iterator:
-    """Molecules of the authors' archive or the folder of its files: count, ``gdb <number> <15 properties>``, atoms."""
-
-    def make(number: int, text: str) -> dict:
-        lines = text.replace("*^", "e").splitlines()
-        tag, *values = lines[1].split()
-        if tag != "gdb" or int(values[0]) != number or len(values) != 16:
-            raise ValueError(f"its second line is not that of molecule {number} with 15 properties")
-        atoms = [line.split() for line in lines[2 : 2 + int(lines[0])]]
-        pos = [[float(x) for x in atom[1:4]] for atom in atoms]
-        return _molecule(pos, numbers_of([atom[0] for atom in atoms]), number, values[4:])
-
-    def texts() -> Iterator[tuple[str, bytes]]:
-        if path.is_dir():
-            yield from ((file.name, file.read_bytes()) for file in sorted(path.glob("dsgdb9nsd_*.xyz")))
-            return
-        with formats.opened(path, "a bzip2 archive", b"BZh", mend=advice), tarfile.open(path, "r|bz2") as archive:
-            yield from ((member.name, archive.extractfile(member).read()) for member in archive if member.isfile())
-
-    number = 0
-    for name, text in texts():
-        if found := re.search(r"dsgdb9nsd_(\d{6})\.xyz$", name):
-            number = int(found[1])
-            yield f"gdb_{number}", partial(make, number, text.decode("utf-8", "replace"))
-    if not number:
-        raise FileNotFoundError(f"{path} holds no dsgdb9nsd_NNNNNN.xyz; {advice}")
-
-
 def _npz(path: Path, advice: str) -> Iterator:
-    shapes = {"id": ("molecules",), "N": ("molecules",), "Z": None, "R": None}
-    raw = formats.read_npz(path, shapes | dict.fromkeys(_NPZ_KEYS, ("molecules",)), mend=advice)
-    ends = np.cumsum(raw["N"], dtype=np.int64)
-    with reading(path, advice):
-        formats.check_shapes(raw, {"Z": ("atoms",), "R": ("atoms", 3)}, atoms=int(ends[-1]) if len(ends) else 0)
+    shapes = dict.fromkeys(("id", "N", *_NPZ_KEYS), ("molecules",)) | {"Z": ("atoms",), "R": ("atoms", 3)}
+    raw = formats.read_npz(path, shapes, counts="N", mend=advice)
     values = np.stack([raw[key] for key in _NPZ_KEYS], axis=1).astype(np.float64)
-    for row, number in enumerate(raw["id"].astype(int).tolist()):
-        atoms = slice(ends[row] - raw["N"][row], ends[row])
-        yield f"gdb_{number}", partial(_molecule, raw["R"][atoms], raw["Z"][atoms], number, values[row])
-
-
-def _extended_xyz(path: Path, advice: str) -> Iterator:
-    def make(number: int, atoms) -> dict:
-        missing = [key for key in _XYZ_KEYS if key not in atoms.info]
-        if missing:
-            raise ValueError(f"its comment line has no {', '.join(missing)}")
-        made = _molecule(atoms.positions, atoms.numbers, number, [atoms.info[key] for key in _XYZ_KEYS])
-        del made["sid"]  # the file does not say which molecules of QM9 these are
-        return made
-
-    for number, atoms in enumerate(read_frames(path, mend=advice), start=1):
-        yield f"molecule_{number}", partial(make, number, atoms)
+    for number, atoms, row in zip(raw["id"].astype(int).tolist(), formats.slices(raw["N"]), values, strict=True):
+        yield f"gdb_{number}", partial(_molecule, raw["R"][atoms], raw["Z"][atoms], number, row)

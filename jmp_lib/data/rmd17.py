@@ -1,7 +1,7 @@
 """The published rMD17 files, read as they are.
 
-Two layouts, looked for in ``data_root``, ``data_root/rmd17`` and their ``npz_data`` and ``raw/rmd17/npz_data`` (where
-torch_geometric's ``MD17`` unpacks the archive):
+Two layouts, looked for in ``data_root``, ``data_root/rmd17`` and their ``npz_data``, ``rmd17/npz_data`` and
+``raw/rmd17/npz_data`` (where torch_geometric's ``MD17`` unpacks the archive):
 
 * the archive: ``rmd17_<molecule>.npz``, all 100,000 frames (azobenzene 99,988). Split of the official code: 950
   train, 50 validation, the rest test, of one seed-42 shuffle; the archive's own five splits are not used.
@@ -67,7 +67,7 @@ def find(task, root: str | Path) -> list[Path]:
     where it comes from, where to put it) when neither layout is complete.
     """
     molecule = known("rMD17 has no molecule", task.suffix, MOLECULES)
-    folders = folders_of("rmd17", root, ("", "npz_data", "raw/rmd17/npz_data"))
+    folders = folders_of("rmd17", root, ("", "npz_data", "rmd17/npz_data", "raw/rmd17/npz_data"))
     for names in ([f"rmd17_{molecule}.npz"], [f"rmd17_{molecule}_{part}_01.npz" for part in ("train", "test")]):
         for folder in folders:
             there = [(folder / name).is_file() for name in names]
