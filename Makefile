@@ -51,7 +51,7 @@ ship: $(STAMP) ## for maintainers: put the results of PROFILE in the place of th
 	$(VENV)/bin/python -m jmp_lib ship $(PROFILE)
 
 readme: $(STAMP) ## write the measured parts of README.md from results/shipped/
-	$(VENV)/bin/python -m jmp_lib.results.readme
+	$(VENV)/bin/python -m tools.readme
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit
 	$(VENV)/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jmp_lib.results.readme import computing_minutes, filled
 from jmp_lib.results.summary import summary
+from tools.readme import computing_minutes, filled
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

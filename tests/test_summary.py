@@ -7,10 +7,10 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.readme import speed
-from jmp_lib.results.summary import baseline_summary, computing_summary, summary
+from jmp_lib.results.summary import baseline_summary, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record
+from tools.readme import computing_summary, speed
 
 
 def test_families_that_were_not_run_are_left_out(tmp_path):

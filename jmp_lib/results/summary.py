@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from jmp_lib.records import read_record
 from jmp_lib.results import variants
 from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, own_values
 
@@ -75,14 +74,6 @@ def baseline_summary(results_dir: str | Path) -> str:
         lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
-
-
-def computing_summary(results_dir: str | Path) -> str:
-    """How many runs a profile and its variants have and the minutes of computing of their records, added up."""
-    folder = Path(results_dir)
-    found = [read_record(p) for p in (*folder.glob("records/**/*.json"), *folder.glob("variants/*/records/**/*.json"))]
-    minutes = sum(record["wall_time_s"] for record in found) / 60
-    return f"All {len(found)} runs, with pre-trainings and baselines, took {minutes:.0f} minutes of computing, added up."
 
 
 def markdown_table(header: list[str], rows: list[list[str]], rule: str = " --- ") -> str:
