@@ -134,7 +134,7 @@ def _tables(args) -> int:
 
 
 def _report(args) -> int:
-    from jmp_lib.results.report import write_report
+    from jmp_lib.results.pages import write_report
     from jmp_lib.settings import load_profile
     from jmp_lib.workbook import results_folder
 

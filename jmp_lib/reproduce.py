@@ -53,7 +53,7 @@ def notebook_paths() -> list[Path]:
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
     from jmp_lib.pool import failures_file
-    from jmp_lib.results.report import write_report
+    from jmp_lib.results.pages import write_report
     from jmp_lib.workbook import resolved_profile, results_folder
 
     loaded = resolved_profile({"profile": profile})

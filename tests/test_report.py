@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jmp_lib.__main__ import main
-from jmp_lib.results.report import CAPTIONS, caption, number, write_report
+from jmp_lib.results.pages import number, write_report
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
 pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/shipped/mini is not here")
@@ -59,7 +59,16 @@ def test_values_of_the_records_stand_in_their_own_columns(page, folder):
 def test_figures_are_embedded_with_words(page):
     assert page.count("data:image/png;base64,") == 2
     assert "Mean relative improvement of one arm over another" in page
-    assert {caption(path.stem) for path in (MINI / "figures").glob("*.png")} <= set(CAPTIONS.values()), "none is unnamed"
+
+
+def test_every_figure_of_the_notebooks_has_a_caption(folder, tmp_path):
+    shutil.copytree(folder / "records", tmp_path / "records")
+    (tmp_path / "figures").mkdir()
+    names = sorted(path.stem for path in (MINI / "figures").glob("*.png"))
+    for name in names:
+        Image.new("RGB", (2, 2)).save(tmp_path / "figures" / f"{name}.png")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", write_report(tmp_path, "mini").read_text())
+    assert len(captions) == len(names) and not set(captions) & set(names) and min(map(len, captions)) > 10
 
 
 def test_embedded_figures_keep_their_colours(page):

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 
-from jmp_lib.results.tsne_page import save_tsne_page, tsne_page
+from jmp_lib.results.pages import tsne_page
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def embedded(page: str) -> dict:
 
 
 def test_the_page_holds_every_point_with_what_hovering_shows(points, tmp_path):
-    path = save_tsne_page(points, tmp_path / "new" / "tsne.html", "t-SNE <small>", "words & more")
+    path = tsne_page(points, tmp_path / "new" / "tsne.html", "t-SNE <small>", "words & more")
     page = path.read_text()
     data = embedded(page)
     assert data["points"][0] == ["qm9-mini", "C", "CH4O", 0.12, 0.0] and len(data["points"]) == 3
@@ -33,8 +33,8 @@ def test_the_page_holds_every_point_with_what_hovering_shows(points, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["tsne.html"]
 
 
-def test_it_loads_nothing_from_elsewhere(points):
-    page = tsne_page(points, "title", "text")
+def test_it_loads_nothing_from_elsewhere(points, tmp_path):
+    page = tsne_page(points, tmp_path / "tsne.html", "title", "text").read_text()
     assert not re.search(r'\b(src|href)\s*=|https?://|@import|url\(|\bfetch\(|\bimport\b', page)
     assert len(page) < 100_000
 
@@ -45,6 +45,6 @@ def test_it_loads_nothing_from_elsewhere(points):
     (lambda p: p.assign(x=float("nan")), "finite"),
     (lambda p: p.iloc[:0], "at least one row"),
 ])
-def test_bad_points_are_refused_in_words(points, change, words):
+def test_bad_points_are_refused_in_words(points, change, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        tsne_page(change(points), "title", "text")
+        tsne_page(change(points), tmp_path / "tsne.html", "title", "text")

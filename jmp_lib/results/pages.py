@@ -1,54 +1,63 @@
-"""One HTML file that tells a profile's whole run: ``python -m jmp_lib report --profile mini``.
+"""Two HTML files that refer to no other one, so that they can be sent to a colleague; both are jinja2 templates here.
 
-It holds tables 2-5, the claims, all figures and a list of all records, and refers to no other file, so it can be sent to
-a colleague.  Everything is computed from the records and the figures of the results folder; nothing is run.
+``report.html`` tells a profile's whole run (``python -m jmp_lib report --profile mini``): tables 2-5, the claims, all
+figures, a list of all records, from the records and figures of the results folder; nothing is run. ``tsne.html`` shows
+the t-SNE picture: hovering shows formula, element, data set and domain; sets and domains can be hidden, elements found.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
+from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS
 from jmp_lib.results.summary import speedup_lines
-from jmp_lib.results.templates import render
 from jmp_lib.results.values import PAPER, finetune_records, in_printed_unit, is_comparable
 
-CHAPTERS = {"01": "Data", "02": "Pre-training", "03": "QM9", "04": "rMD17", "05": "MD22", "06": "SPICE",
-            "07": "MatBench", "08": "QMOF", "09": "Small against large", "10": "Speed-up", "11": "Embeddings",
-            "13": "Your dataset", "14": "How sure"}
-# end of a figure's name -> caption; the first that fits
-CAPTIONS = {
-    "learning_curves": "Validation error over optimiser steps; all arms have the same budget",
-    "arms": "Test error of each arm relative to the small network from scratch; left is better",
-    "parity": "Predicted against true values of the test part; the line is perfect agreement",
-    "gains_JMP-L": "Relative improvement of JMP-L over GN-OC-L", "gains_JMP-S": "Relative improvement of JMP-S over GN-OC-S",
-    "gains_large": "Relative improvement of JMP-L over GN-OC-L", "gains_small": "Relative improvement of JMP-S over GN-OC-S",
-    "scaling": "Mean relative improvement of one arm over another",
-    "speedup_large": "Time from scratch / time of fine-tuning to the same validation error, large network",
-    "speedup_small": "Time from scratch / time of fine-tuning to the same validation error, small network",
-    "by_training_size": "Test error over the number of training structures",
-    "gain_spread": "Relative improvement by pre-training: mean over seeds, lowest and highest",
-    "ablations": "Relative improvement over training from scratch with parts of the pre-training recipe left out",
-    "pretraining_curves": "Validation errors of the pre-training per set",
-    "pretraining_loss": "Training loss and learning rate of the pre-training",
-    "tsne_by_set": "t-SNE of node embeddings by data set", "tsne_by_domain": "t-SNE of node embeddings by domain",
-    "atoms_per_structure": "Atoms per structure; whiskers at the 5th and 95th percentile",
-    "elements": "Share of the structures of each set that hold an element",
-    "energy_and_forces": "Energies per atom and force components of the pre-training sets",
-    "structures": "One structure of each set", "targets": "Labels of the scalar tasks",
-    "energy_and_forces_of_the_tasks": "Energies per atom and force components of the force tasks",
-    "neighbours": "Neighbours within the published cutoff of each set, and the limit of the main graph",
-    "elements_and_sizes": "Test error by element and by number of atoms",
-    "side_by_side": "Test error of simple baselines, from scratch and pre-trained, with 95 % intervals",
-}
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
+CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
+          "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
+POINTS = ("set", "domain", "element", "formula", "x", "y")  # columns of the t-SNE points
+
+
+def _write(path: Path, name: str, **values) -> Path:
+    """The template ``name``.html.j2 filled with ``values`` (escaped), written to ``path``."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    made.policies["json.dumps_function"] = lambda value, **_: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    made.filters["number"] = number
+    with write_atomically(path) as stream:
+        stream.write(made.get_template(f"{name}.html.j2").render(values))
+    return path
+
+
+def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str) -> Path:
+    """Writes the page of ``points`` (columns ``POINTS``, one row per structure and element) and returns its path.
+
+    Sets have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`. Raises ValueError when a column
+    is missing, a domain has no colour or a place is not finite.
+    """
+    if missing := [name for name in POINTS if name not in points]:
+        raise ValueError(f"the points of the t-SNE page lack the column {', '.join(missing)}")
+    if unknown := sorted(set(points["domain"]) - set(DOMAIN_COLOURS)):
+        raise ValueError(f"no colour for the domain {unknown[0]!r}; there are {', '.join(DOMAIN_COLOURS)}")
+    if len(points) == 0 or not points[["x", "y"]].abs().lt(float("inf")).all(axis=None):
+        raise ValueError("the points of the t-SNE page need finite x and y, and at least one row")
+    domain = points.groupby("set")["domain"].first()
+    sets = {name: {"domain": domain[name], "colour": colour, "marker": marker}
+            for name, colour, marker in zip(domain.index, PALETTE * len(domain), SET_MARKERS * len(domain))}
+    data = {"sets": sets, "domains": {d: c for d, c in DOMAIN_COLOURS.items() if d in set(domain)},
+            "points": points[["set", "element", "formula", "x", "y"]].round(2).values.tolist()}
+    return _write(Path(path), "tsne_page", title=title, text=text, data=data)
 
 
 def write_report(results_dir: str | Path, name: str) -> Path:
@@ -56,27 +65,22 @@ def write_report(results_dir: str | Path, name: str) -> Path:
 
     Raises ValueError when the folder holds no record.
     """
-    text = report(Path(results_dir), name)
-    with write_atomically(Path(results_dir) / "report.html") as stream:
-        stream.write(text)
-    return Path(results_dir) / "report.html"
-
-
-def report(results_dir: Path, name: str) -> str:
-    """The page as HTML."""
+    results_dir = Path(results_dir)
     records, pretraining = finetune_records(results_dir / "records"), load_pretraining_records(results_dir)
     if not records and not pretraining:
         raise ValueError(f"{results_dir} holds no records to report on: run `make reproduce PROFILE={name}` first")
     every, tsne = [*pretraining, *records], results_dir / "tsne.html"
     all_tasks = tables.all_tasks_table(results_dir / "records")
     means, families = _means(tables.scaling_table(all_tasks))
+    claims = tables.claims_table(results_dir / "records")
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
-    return render(
-        "report", {"number": number}, title=f"JMP workbook: results of the profile {name}",
+    return _write(
+        results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
         kinds={str(r.get("data_kind")) for r in records},
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
         speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
-        claims=_claims(results_dir), chapters=_figures(results_dir),
+        claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
+        figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every) / 3600, made=_made(every),
         pretrained=_pretrained(results_dir, pretraining), finetuned=_finetuned(results_dir, records))
@@ -102,11 +106,6 @@ def number(value, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if not 1e-4 < abs(value) < 1e7 else f"{float(f'{value:.{digits}g}'):,.10g}".replace(",", "")
 
 
-def caption(name: str) -> str:
-    """What a figure shows, from its name; the name itself for an unknown one."""
-    return next((words for end, words in CAPTIONS.items() if name.endswith(end)), name)
-
-
 def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
     """Means over all tasks, published and own; own means by family."""
     chosen = scaling[scaling["family"] == "all"]
@@ -130,28 +129,15 @@ def _paper_table(number: int, all_tasks: pd.DataFrame) -> tuple[str, dict, list[
     return tables.TITLES[number], table(shown), [note for note in frame["note"].unique() if note]
 
 
-def _claims(results_dir: Path) -> dict:
-    names = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
-             "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}
-    return table(tables.claims_table(results_dir / "records")[list(names)].rename(columns=names), words=True)
-
-
-def _figures(results_dir: Path) -> dict[str, list[tuple]]:
-    """Title of a chapter -> its figures (caption, width, height, PNG as base64)."""
-    chapters: dict[str, list[tuple]] = {}
-    for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png")):
-        chapters.setdefault(CHAPTERS.get(path.stem[:2], path.stem[:2]), []).append((caption(path.stem), *_picture(path)))
-    return chapters
-
-
-def _picture(path: Path) -> tuple[int, int, str]:
-    """Width, height and content of a PNG with at most 256 colours, chosen so that thin coloured lines keep theirs."""
+def _picture(path: Path) -> dict:
+    """A PNG with at most 256 colours, chosen so that thin coloured lines keep theirs."""
     from PIL import Image
 
     shrunk = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(shrunk, format="PNG", optimize=True)
-        return *image.size, base64.b64encode(shrunk.getvalue()).decode()
+        return {"name": path.stem, "number": path.stem[:2], "width": image.width, "height": image.height,
+                "png": base64.b64encode(shrunk.getvalue()).decode()}
 
 
 def _made(records: list[dict]) -> dict[str, str]:
