@@ -59,19 +59,15 @@ def test_all_folds_make_a_submission_that_the_package_reads_back(data_root, tmp_
     data = benchmark.matbench_phonons.results["fold_0"]["data"]
     assert next(iter(data)) == first and data[first] == splits.matbench(ROWS, 0).test[0] + 1.0
     assert {"authors", "algorithm", "bibtex_refs", "requirements"} <= set(json.loads((folder / "info.json").read_text()))
-    assert not (tmp_path / "matbench" / "JMP-S" / "recorded_folds.json.gz").exists()
 
 
 def test_some_folds_are_recorded_and_make_no_submission(data_root, tmp_path):
-    add_fold(tmp_path, 0), add_fold(tmp_path, 3)
-    assert write_submissions(tmp_path, data_root)["fold"].tolist() == [0, 3]
-    folder = tmp_path / "matbench" / "JMP-S"
-    assert [p.name for p in folder.iterdir()] == ["recorded_folds.json.gz"]
-    recorded = json.loads(gzip.decompress((folder / "recorded_folds.json.gz").read_bytes()))
-    results = recorded["tasks"]["matbench_phonons"]["results"]
-    assert {name for name, fold in results.items() if fold["data"]} == {"fold_0", "fold_3"}
-    with pytest.raises(ValueError, match="not a valid MatBench result"):
-        load_submission(folder / "recorded_folds.json.gz")
+    for fold in range(5):
+        add_fold(tmp_path, fold)
+    write_submissions(tmp_path, data_root)
+    finetune_record_path(tmp_path, "matbench_phonons", "JMP-S", 2).unlink()
+    assert write_submissions(tmp_path, data_root)["recorded"].tolist() == [True] * 4
+    assert list((tmp_path / "matbench" / "JMP-S").iterdir()) == [], "the one of before is gone"
 
 
 @pytest.mark.parametrize(("changes", "why"), [

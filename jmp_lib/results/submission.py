@@ -2,10 +2,10 @@
 
     write_submissions("results/paper-published", data_root)
 
-Every fold whose predictions are at hand is recorded with ``MatbenchTask.record``. Folds of unfinished tasks are kept in
-``matbench/<arm>/recorded_folds.json.gz``; finished tasks make the folder ``matbench/<arm>/submission`` that the
-MatBench site takes: ``results.json.gz``, ``info.json`` and the notebook. The package's own ``to_file`` would write plain
-JSON under the name ``.gz``; here it is gzip, and the file is read back and validated by the package before it counts.
+Folds are recorded with ``MatbenchTask.record``; the tasks of an arm that have all five make the folder
+``matbench/<arm>/submission`` that the MatBench site takes: ``results.json.gz``, ``info.json`` and the notebook. The
+package's own ``to_file`` writes plain JSON under the name ``.gz``; here it is gzip, and the file is read back and validated
+by the package before it counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jmp_lib.files import write_atomically
 from jmp_lib.records import load_predictions
 from jmp_lib.results.values import finetune_records, is_comparable
 
-COLUMNS = ["arm", "task", "fold", "recorded", "MAE", "unit", "why not"]
+PARAMETERS = ("profile", "arm", "seed", "updates", "n_train", "n_val", "best_val", "commit", "fingerprint", "data_sha256")
 BIBTEX = ("@inproceedings{shoghi2024jmp, title={From Molecules to Materials: Pre-training Large Generalizable Models for "
           "Atomic Property Prediction}, author={Shoghi, Nima and Kolluru, Adeesh and Kitchin, John R. and Ulissi, "
           "Zachary W. and Zitnick, C. Lawrence and Wood, Brandon M.}, booktitle={ICLR}, year={2024}}")
@@ -37,25 +37,30 @@ BIBTEX = ("@inproceedings{shoghi2024jmp, title={From Molecules to Materials: Pre
 def write_submissions(results_dir: str | Path, data_root: str | Path | None, arms=None) -> pd.DataFrame:
     """Records the MatBench folds in ``results_dir`` arm by arm and writes what is complete; one row per fold that ran.
 
-    data_root: folder of the published files, which the folds were run on. arms: None for all. Columns: ``COLUMNS``;
-    MAE as the package computes it, in the unit of the released file. Records on mini data, of the smoke profile, on
-    a part of the test structures or without their predictions are left out, with the reason in ``why not``.
+    data_root: folder of the published files, which the folds were run on. arms: None for all. MAE as the package computes
+    it, in the unit of the released file. Records on mini data, of the smoke profile, on a part of the test structures or
+    without their predictions are left out, with the reason in ``why not``.
     """
     results_dir, rows = Path(results_dir), []
-    found = [r for r in finetune_records(results_dir / "records") if r["family"] == "matbench"]
     for arm in [arm for arm in facts.ARMS if arms is None or arm in arms]:
         tasks = {}
-        for record in [r for r in found if r["arm"] == arm]:
-            task = get_task(record["task"]).suffix
-            reason, values = _values(results_dir, record, data_root)
-            if not reason:
-                tasks.setdefault(task, _new_task(task, data_root)).record(
-                    record["fold"], values.tolist(), params=_parameters(record))
-            rows.append({"arm": arm, "task": task, "fold": record["fold"], "recorded": not reason, "why not": reason,
-                         "unit": get_task(record["task"]).label_unit,
-                         "MAE": float("nan") if reason else tasks[task].results[f"fold_{record['fold']}"]["scores"]["mae"]})
-        _write_arm(results_dir / "matbench" / arm, arm, tasks)
-    return pd.DataFrame(rows, columns=COLUMNS)
+        for record in finetune_records(results_dir / "records"):
+            if (record["family"], record["arm"]) != ("matbench", arm):
+                continue
+            task, fold = get_task(record["task"]), record["fold"]
+            row = {"arm": arm, "task": task.suffix, "fold": fold, "recorded": True, "MAE": float("nan"), "unit": task.label_unit,
+                   "why not": ""}
+            try:
+                values = _values(results_dir, record, data_root).tolist()
+            except (FileNotFoundError, ValueError) as error:
+                row |= {"recorded": False, "why not": str(error)}
+            else:
+                made = tasks[task.suffix] = tasks.get(task.suffix) or _new_task(task.suffix, data_root)
+                made.record(fold, values, params={n: record[n] for n in PARAMETERS if record.get(n) is not None})
+                row["MAE"] = made.results[f"fold_{fold}"]["scores"]["mae"]
+            rows.append(row)
+        _write_arm(results_dir / "matbench" / arm, arm, {name: t for name, t in tasks.items() if t.all_folds_recorded})
+    return pd.DataFrame(rows, columns=["arm", "task", "fold", "recorded", "MAE", "unit", "why not"])
 
 
 def load_submission(path: str | Path):
@@ -78,29 +83,26 @@ def load_submission(path: str | Path):
     return benchmark
 
 
-def _values(results_dir: Path, record: dict, data_root) -> tuple[str, np.ndarray | None]:
-    """(why the record is left out, None), or ("", predictions in the released unit, in the order of the test part)."""
+def _values(results_dir: Path, record: dict, data_root) -> np.ndarray:
+    """Predictions in the released unit, in the order of the test part. Raises what says why the record is left out."""
     if record.get("data_kind") != "published":
-        return "it ran on mini data, which never go into a submission", None
+        raise ValueError("it ran on mini data, which never go into a submission")
     if not is_comparable(record):
-        return f"numbers of the {record['profile']} profile mean nothing", None
+        raise ValueError(f"numbers of the {record['profile']} profile mean nothing")
     task = get_task(record["task"])
     total = files.n_total(task.suffix)
     test = splits.matbench(total, record["fold"]).test
     if record["n_test"] != len(test):
-        return f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)", None
-    try:
-        if len(files.load(task, data_root or "data")[0]) != total:
-            return f"only a part of the file of {task.suffix} is at hand", None
-        predicted = load_predictions(results_dir, record)[1]
-    except (FileNotFoundError, ValueError) as error:
-        return str(error), None
+        raise ValueError(f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)")
+    if len(files.load(task, data_root or "data")[0]) != total:
+        raise ValueError(f"only a part of the file of {task.suffix} is at hand")
+    predicted = load_predictions(results_dir, record)[1]
     with np.load(results_dir / record["predictions"]["file"], allow_pickle=False) as arrays:
         if not np.array_equal(arrays["ids"], test):
-            return "its test structures are not those of the official fold", None
+            raise ValueError("its test structures are not those of the official fold")
     if not np.isfinite(predicted).all():
-        return "some of its predictions are not finite numbers", None
-    return "", predicted / task.print_factor
+        raise ValueError("some of its predictions are not finite numbers")
+    return predicted / task.print_factor
 
 
 def _new_task(task: str, data_root):
@@ -112,35 +114,31 @@ def _new_task(task: str, data_root):
     return made
 
 
-def _parameters(record: dict) -> dict:
-    """What the fold's entry says of the run: plain numbers and words."""
-    known = ("profile", "arm", "seed", "updates", "n_train", "n_val", "best_val", "commit", "fingerprint", "data_sha256")
-    return {name: record[name] for name in known if record.get(name) is not None}
-
-
 def _write_arm(folder: Path, arm: str, tasks: dict) -> None:
-    """Files of one arm; what is no longer covered by records is removed."""
-    finished = {name: task for name, task in tasks.items() if task.all_folds_recorded}
-    unfinished = {name: task for name, task in tasks.items() if name not in finished}
-    recorded, submission = folder / "recorded_folds.json.gz", folder / "submission"
-    shutil.rmtree(submission, ignore_errors=True)
-    recorded.unlink(missing_ok=True)
-    if unfinished:
-        _write_gzip(recorded, _benchmark(arm, unfinished).as_dict())
-    if finished:
-        making = folder / f".submission.{os.getpid()}.tmp"
-        shutil.rmtree(making, ignore_errors=True)
-        _write_gzip(making / "results.json.gz", _benchmark(arm, finished).as_dict())
-        load_submission(making / "results.json.gz")
-        (making / "info.json").write_text(json.dumps(info(arm, sorted(finished)), indent=1) + "\n")
-        root = paths.checkout_dir()
-        if root:
-            shutil.copyfile(root / "notebooks" / "07_matbench.ipynb", making / "notebook.ipynb")
-        os.replace(making, submission)
+    """The submission of one arm; one that is no longer covered by records is removed."""
+    shutil.rmtree(folder / "submission", ignore_errors=True)
+    if not tasks:
+        return
+    bench = _package().MatbenchBenchmark(subset=[f"matbench_{name}" for name in tasks])
+    bench.tasks_map.update({f"matbench_{name}": task for name, task in tasks.items()})
+    bench.add_metadata({"algorithm": f"{arm} (JMP workbook)"})
+    making, root = folder / f".submission.{os.getpid()}.tmp", paths.checkout_dir()
+    shutil.rmtree(making, ignore_errors=True)
+    with write_atomically(making / "results.json.gz", "wb") as stream:  # the same content gives the same bytes
+        stream.write(gzip.compress(json.dumps(bench.as_dict()).encode(), mtime=0))
+    load_submission(making / "results.json.gz")
+    (making / "info.json").write_text(json.dumps(info(arm, sorted(tasks)), indent=1) + "\n")
+    if root:
+        shutil.copyfile(root / "notebooks" / "07_matbench.ipynb", making / "notebook.ipynb")
+    os.replace(making, folder / "submission")
 
 
 def info(arm: str, tasks: list[str]) -> dict:
     """The ``info.json`` of a submission: what MatBench shows beside the numbers. Authors are the one who submits."""
+    root, requirements = paths.checkout_dir(), ["jmp-workbook"]
+    if root:
+        lines = map(str.strip, (root / "requirements.lock").read_text().splitlines())
+        requirements = [line for line in lines if line and not line.startswith("#")]
     start = "pre-trained backbone of this workbook" if arm.startswith("JMP") else "random weights"
     return {
         "authors": "FILL IN before submitting",
@@ -149,26 +147,8 @@ def info(arm: str, tasks: list[str]) -> dict:
                           "of the network and recipe of JMP (arXiv:2310.16802), not the authors' models.",
         "bibtex_refs": BIBTEX,
         "notes": "Settings of every fold are in the field parameters of results.json.gz. The notebook makes all of it.",
-        "requirements": {"python": _requirements()},
+        "requirements": {"python": requirements},
     }
-
-
-def _requirements() -> list[str]:
-    """Locked versions (``name==version``) of a checkout; an installed copy names itself."""
-    root = paths.checkout_dir()
-    if root is None:
-        return ["jmp-workbook"]
-    lines = [line.strip() for line in (root / "requirements.lock").read_text().splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _benchmark(arm: str, tasks: dict):
-    """A ``MatbenchBenchmark`` of the given tasks, in the order of the package's list."""
-    bench = _package().MatbenchBenchmark(subset=[f"matbench_{name}" for name in tasks])
-    for name, task in tasks.items():
-        bench.tasks_map[f"matbench_{name}"] = task
-    bench.add_metadata({"algorithm": f"{arm} (JMP workbook)"})
-    return bench
 
 
 def _package():
@@ -177,9 +157,3 @@ def _package():
 
     logging.getLogger("matbench").setLevel(logging.ERROR)
     return matbench.bench
-
-
-def _write_gzip(path: Path, content: dict) -> None:
-    """JSON as real gzip, atomically; the same content gives the same bytes."""
-    with write_atomically(path, "wb") as stream:
-        stream.write(gzip.compress(json.dumps(content).encode(), mtime=0))
