@@ -108,9 +108,9 @@ def test_goes_on_in_a_later_run(tmp_path, server, monkeypatch):
     assert server.asked == [None, "bytes=70000-"] and left(tmp_path) == ["file.bin"]
 
 
-def begin(folder, server, part, etag='"1"'):
+def begin(folder, server, part, etag='"1"', total=None):
     (folder / "file.bin.partial").write_bytes(part)
-    (folder / "file.bin.partial.json").write_text(json.dumps({"url": server.url(), "etag": etag}))
+    (folder / "file.bin.partial.json").write_text(json.dumps({"url": server.url(), "etag": etag, "total": total}))
 
 
 def test_partial_of_another_version_or_address_is_dropped(tmp_path, server):
@@ -125,7 +125,7 @@ def test_partial_of_another_version_or_address_is_dropped(tmp_path, server):
 
 
 def test_complete_partial_and_server_without_ranges(tmp_path, server):
-    begin(tmp_path, server, DATA)
+    begin(tmp_path, server, DATA, total=len(DATA))
     assert get(tmp_path / "file.bin", Source(server.url(), MD5)).read_bytes() == DATA
     (tmp_path / "file.bin").unlink()
     begin(tmp_path, server, DATA[:1000])

@@ -13,22 +13,11 @@ from catalyst_files import ENERGY, REFERENCE, forces, frames, record, slab, writ
 
 from jmp_lib.__main__ import main
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.data.inspect import Running, inspect, reader
+from jmp_lib.data.inspect import inspect, reader
 from jmp_lib.data.tasks import PRETRAINING_SETS
 
 DATA = os.environ.get("JMP_DATA")
 published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of published files")
-
-
-def test_running_statistics_equal_numpy():
-    values = np.random.default_rng(0).normal(-17617.0, 0.25, 5000)
-    running = Running()
-    for value in values:
-        running.add(value)
-    assert running.mean == pytest.approx(values.mean(), rel=1e-14)
-    assert running.std == pytest.approx(values.std(), rel=1e-9)
-    assert (running.n, running.least, running.most) == (5000, values.min(), values.max())
-    assert Running().std is None
 
 
 def test_release_of_oc20(tmp_path):
@@ -37,31 +26,31 @@ def test_release_of_oc20(tmp_path):
     energies = [atoms.get_potential_energy() for atoms in images]
     assert (found["structures"], found["atoms"], found["groups"], found["periodic"]) == (5, 30, 1, 5)
     assert found["elements"] == {"H": 5, "O": 5, "Cu": 20}
-    assert found["energy_mean"] == pytest.approx(np.mean(energies))
-    assert found["energy_std"] == pytest.approx(np.std(energies))
-    squares = np.concatenate([forces(atoms) for atoms in images]).astype(float) ** 2
-    assert found["force_rms"] == pytest.approx(np.sqrt(squares.mean()), rel=1e-6)
-    assert found["rejected"] == {"count": 0, "reasons": []} and found["targets"] == {}
-    assert found["options"] == {"energy": "stored"}
+    assert found["labels"]["energy"] == pytest.approx([min(energies), max(energies)])
+    components = np.concatenate([forces(atoms) for atoms in images])
+    assert found["labels"]["forces"] == pytest.approx([components.min(), components.max()], rel=1e-6)
+    assert found["left_out"] == [] and found["options"] == {"energy": "stored"}
+    assert found["example"] == {"name": "random77/0", "atoms": 6, "energy": pytest.approx(energies[0])}
     adsorption = inspect(tmp_path / "a", "OC20", energy="adsorption")
-    assert adsorption["energy_mean"] == pytest.approx(np.mean(energies) - REFERENCE)
+    assert adsorption["example"]["energy"] == pytest.approx(energies[0] - REFERENCE)
 
 
-def test_what_would_be_rejected(tmp_path):
+def test_what_would_be_left_out(tmp_path):
     records = [record(slab(n), fid=n, y=float("nan") if n in (3, 5) else ENERGY) for n in range(8)]
-    records[7] = record(slab(1), fid=1)
+    records[7] = record(slab(1), fid=1, y=float("inf"), tags=None)
+    records[6] = record(slab(1), fid=1, force=None)
     found = inspect(write_lmdb(tmp_path / "a.lmdb", records), "oc22")
-    assert found["structures"] == 5
-    assert found["rejected"]["count"] == 3
-    assert [about["count"] for about in found["rejected"]["reasons"]] == [2, 1]
-    assert "record 3: field 'energy' holds NaN" in found["rejected"]["reasons"][0]["reason"]
-    assert found["rejected"]["reasons"][1]["reason"] == "77/1: field 'id': it occurs again"
+    assert found["structures"] == 4
+    assert [about["count"] for about in found["left_out"]] == [3, 1]
+    assert "record 3: field 'energy' holds NaN" in found["left_out"][0]["reason"]
+    assert "record 6: field 'force' is missing" in found["left_out"][1]["reason"]
 
 
-def test_a_file_of_which_all_is_rejected(tmp_path):
+def test_a_file_of_which_all_is_left_out(tmp_path):
     found = inspect(write_lmdb(tmp_path / "a.lmdb", [record(slab(), y=float("inf"))]), "oc22")
-    assert (found["structures"], found["energy_mean"], found["force_rms"], found["atoms_min"]) == (0, None, None, None)
-    assert found["rejected"]["count"] == 1
+    assert (found["structures"], found["labels"], found["example"], found["elements"]) == (0, {}, None, {})
+    assert found["left_out"][0]["count"] == 1
+    assert main(["data", "inspect", str(tmp_path / "a.lmdb"), "--dataset", "oc22"]) == 0
 
 
 def test_command_line(tmp_path, capsys):
@@ -70,10 +59,10 @@ def test_command_line(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["structures"] == 2
     options = ["--option", "energy=adsorption"]
     assert main(["data", "inspect", path, "--dataset", "OC20", "--json", *options]) == 0
-    assert json.loads(capsys.readouterr().out)["energy_mean"] == pytest.approx(ENERGY - 0.5 - REFERENCE)
+    assert json.loads(capsys.readouterr().out)["labels"]["energy"] == pytest.approx([ENERGY - 1 - REFERENCE, ENERGY - REFERENCE])
     assert main(["data", "inspect", path, "--dataset", "oc20"]) == 0
     text = capsys.readouterr().out
-    assert "structures   2" in text and "energy_mean  -30.75 eV" in text and "rejected     0" in text
+    assert "structures   2" in text and "energy: -31.25 to -30.25 eV\n" in text and "left out     0" in text
 
 
 @pytest.mark.parametrize(
@@ -130,17 +119,16 @@ def test_every_data_set_has_a_reader():
 )
 def test_published_files(file, dataset, structures, atoms, elements):
     found = inspect(Path(DATA) / file, dataset)
-    assert found["structures"] == structures and found["rejected"]["count"] == 0
+    assert found["structures"] == structures and not found["left_out"]
     assert atoms is None or found["atoms"] == atoms
     assert elements is None or " ".join(found["elements"]) == elements
     assert sum(found["elements"].values()) == found["atoms"]
-    assert found["energy_mean"] is not None or found["targets"]
+    assert found["labels"] and found["example"]["atoms"]
 
 
 @published
 def test_published_rmd17_in_units_of_the_package():
     path = Path(DATA) / "rmd17" / "rmd17_ethanol_train_01.npz"
     raw, found = np.load(path), inspect(path, "rmd17")
-    assert found["energy_mean"] == pytest.approx(raw["energies"].mean() / 23.061)
-    assert found["energy_std"] == pytest.approx(raw["energies"].std() / 23.061)
-    assert found["force_rms"] == pytest.approx(np.sqrt((raw["forces"] ** 2).mean()) / 23.061, rel=1e-6)
+    assert found["labels"]["energy"] == pytest.approx([raw["energies"].min() / 23.061, raw["energies"].max() / 23.061])
+    assert found["labels"]["forces"] == pytest.approx([raw["forces"].min() / 23.061, raw["forces"].max() / 23.061], rel=1e-6)

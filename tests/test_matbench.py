@@ -134,12 +134,6 @@ def test_bad_files(tmp_path):
         matbench.read("x.json.gz", "mp_is_metal").__next__()
 
 
-def test_files_of_the_loader_are_found(tmp_path, monkeypatch):
-    monkeypatch.setenv("MATMINER_DATA", str(tmp_path / "matminer"))
-    path = write(tmp_path / "matminer" / "matbench_phonons.json.gz", [[crystal(), 1.0]])
-    assert matbench.find(PHONONS, tmp_path / "nothing") == [path]
-
-
 def test_the_package_has_the_same_ids_and_folds():
     metadata = pytest.importorskip("matbench.metadata")
     for task in ("jdft2d", "log_gvrh"):

@@ -1,9 +1,9 @@
 """Fetch files (go on where a download stopped, try mirrors, check sums) and unpack them; nothing half done stays.
 
-pooch checks the sum and moves the file; the transfer itself is ours, because pooch does not resume: it writes
-``<file>.partial`` and asks the server for the rest. Where no checksum is published, that of the first download
+pooch transfers, checks the sum and moves the file; to go on, which it does not, its downloader is asked for the rest of
+``<file>.partial``. Where no checksum is published, that of the first download
 is noted in ``checksums.json`` beside the file, and later downloads must have it. Of strangers' archives nothing leaves
-the target folder: tarfile's ``data`` filter and :func:`_inside`, which refuses where the filter would rename.
+the target folder: tarfile's ``data`` filter and :func:`_check_member`, which refuses where the filter would rename.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
-import hashlib
 import json
 import lzma
 import os
@@ -25,6 +24,7 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
+from pooch.hashes import hash_matches
 
 from jmp_lib.data.formats import opened
 from jmp_lib.files import file_sha256, locked, write_json
@@ -99,18 +99,12 @@ def _check_present(path: Path, sources: list[Source]) -> Path:
     if known == [None]:
         _refuse_page(path, path.name)
         _note(path, "was there already")
-    elif not any(_matches(path, checksum) for checksum in known):
+    elif not any(hash_matches(path, checksum) for checksum in known):
         raise ValueError(
             f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
             "move it away and run the same command again"
         )
     return path
-
-
-def _matches(path: Path, checksum: str) -> bool:
-    kind, _, value = checksum.partition(":")
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest() == value.lower()
 
 
 def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
@@ -130,7 +124,10 @@ def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
 
 
 class Transfer:
-    """pooch's downloader that goes on with ``<file>.partial``, over any number of broken connections and runs."""
+    """pooch's downloader that goes on with ``<file>.partial``, over any number of broken connections and runs.
+
+    Beside the part stand its address, version (ETag) and size when it is whole.
+    """
 
     def __init__(self, path: Path, source: Source, progress: bool, sleep: Callable[[float], None] = time.sleep):
         self.path, self.source, self.progress, self.sleep = path, source, progress, sleep
@@ -138,22 +135,18 @@ class Transfer:
         self.about = path.with_name(path.name + ".partial.json")
 
     def __call__(self, url: str, output_file, _pooch=None) -> None:
-        tries, total = 0, None
-        while total is None or self._have() != total:
+        tries, whole = 0, False
+        while not whole:
             before = self._have()
             try:
-                total = self._once(url)
+                self._once(url)
+                whole = True
             except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError,
-                    requests.exceptions.Timeout) as error:  # fmt: skip
-                trouble = error
-            else:
-                trouble = requests.exceptions.ConnectionError(f"the file ends after {self._have()} of {total} bytes")
-                if total == self._have():
-                    break
-            tries = 0 if self._have() > before else tries + 1
-            if tries >= TRIES:
-                raise trouble
-            self.sleep(_WAIT * 2**tries)
+                    requests.exceptions.Timeout):  # fmt: skip
+                tries = 0 if self._have() > before else tries + 1
+                if tries >= TRIES:
+                    raise
+                self.sleep(_WAIT * 2**tries)
         _refuse_page(self.partial, self.path.name)
         os.replace(self.partial, output_file)
         self.about.unlink(missing_ok=True)
@@ -161,74 +154,67 @@ class Transfer:
     def _have(self) -> int:
         return self.partial.stat().st_size if self.partial.is_file() else 0
 
-    def _once(self, url: str) -> int:
-        """One request; returns the size of the whole file as the server states it (else what has come)."""
-        have, etag = self._begun(url)
+    def _once(self, url: str) -> None:
+        """One request for what is missing."""
+        about = self._begun(url)
+        have, etag = self._have(), about.get("etag") or ""
+        if have and have == about.get("total"):
+            return
         # identity: bytes as they are stored, else a position in the file means nothing
         headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}
-        if have:
-            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag else {})
-        with requests.get(url, headers=headers, stream=True, timeout=(30, 120)) as answer:
-            if answer.status_code == 416:  # the server has no more than what is here, or another file
-                total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-                if total.isdigit() and int(total) == have:
-                    return have
-                self._forget()
-                raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
-            if answer.status_code not in (200, 206):
-                raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
-            if "text/html" in answer.headers.get("Content-Type", "") and not self.path.suffix.startswith(".htm"):
-                raise ValueError("the server answers with a web page (html) instead of the file")
-            resumed = answer.status_code == 206
-            if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                self._forget()
-                raise requests.exceptions.ConnectionError("the server sends another part than was asked for")
-            have = have if resumed else 0
-            length = answer.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            self._check_room((total or self.source.size or 0) - have)
-            note = {"url": url, "etag": answer.headers.get("ETag")}
-            self.about.write_text(json.dumps(note), encoding="utf-8")
-            self._receive(answer, "ab" if resumed else "wb", have, total)
-        return self._have() if total is None else total
-
-    def _begun(self, url: str) -> tuple[int, str | None]:
-        """Bytes at hand and the version they are of; a part from another address is thrown away."""
+        if have:  # weak versions (W/) cannot vouch for bytes
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag.startswith('"') else {})
         try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            about = {}
-        if about.get("url") != url:
+            with open(self.partial, "ab") as out:
+                check = {"response": lambda answer, **_: self._check(answer, out, url, have)}
+                pooch.HTTPDownloader(self.progress, CHUNK, headers=headers, timeout=(30, 120), hooks=check)(url, out, None)
+        except requests.exceptions.RequestException:
+            raise
+        except OSError as error:
+            raise RuntimeError(f"cannot write {self.partial} ({error.strerror}); make room and run it again") from None
+        finally:
+            if not self._have() and not self.about.is_file():  # nothing was begun
+                self.partial.unlink(missing_ok=True)
+
+    def _check(self, answer: requests.Response, out, url: str, have: int) -> None:
+        """Refuses an answer before any of it is written; an answer with the whole file writes over the part."""
+        if answer.is_redirect:
+            return
+        part = answer.status_code == 206
+        if answer.status_code == 416 or part and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             self._forget()
-            return 0, None
-        etag = about.get("etag") or ""
-        return self._have(), etag if etag.startswith('"') else None  # weak ones (W/) cannot vouch for bytes
-
-    def _forget(self) -> None:
-        self.partial.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
-
-    def _check_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self.path.parent).free
+            raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
+        if answer.status_code not in (200, 206):
+            raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
+        if "text/html" in answer.headers.get("Content-Type", "") and not self.path.suffix.startswith(".htm"):
+            raise ValueError("the server answers with a web page (html) instead of the file")
+        if have and not part:
+            have = 0
+            out.truncate(0)
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        needed, free = (total or self.source.size or 0) - have, shutil.disk_usage(self.path.parent).free
         if needed + SPARE > free:
             raise RuntimeError(
                 f"{self.path.name} needs {needed / 1e9:.2f} GB more, {self.path.parent} has {free / 1e9:.2f} GB free (of "
                 f"which {SPARE / 1e9:.1f} GB stay free); make room or choose another data root"
             )
+        self.about.write_text(json.dumps({"url": url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
 
-    def _receive(self, answer, mode: str, have: int, total: int | None) -> None:
-        from tqdm import tqdm
+    def _begun(self, url: str) -> dict:
+        """What is known of the part at hand; a part from another address is thrown away."""
+        try:
+            about = json.loads(self.about.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            about = {}
+        if about.get("url") == url:
+            return about
+        self._forget()
+        return {}
 
-        with (
-            open(self.partial, mode) as out,
-            tqdm(desc=self.path.name, initial=have, total=total, unit="B", unit_scale=True, disable=not self.progress) as bar,
-        ):
-            for block in answer.iter_content(CHUNK):
-                try:
-                    out.write(block)
-                except OSError as error:
-                    raise RuntimeError(f"cannot write {self.partial} ({error.strerror}); make room and run it again") from None
-                bar.update(len(block))
+    def _forget(self) -> None:
+        self.partial.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
 
 
 def _refuse_page(path: Path, name: str) -> None:
@@ -242,9 +228,8 @@ def _refuse_page(path: Path, name: str) -> None:
 
 def _short(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, requests.exceptions.ConnectionError) and "bytes" not in text and "part" not in text:
-        return "no connection"
-    return text.splitlines()[0][:200]
+    lost = isinstance(error, requests.exceptions.ConnectionError) and "part" not in text
+    return "no connection" if lost else text.splitlines()[0][:200]
 
 
 def is_archive(path: str | Path) -> bool:
@@ -281,25 +266,19 @@ def extract(archive: str | Path, folder: str | Path) -> list[Path]:
 
 def _unzip(archive: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(archive) as zipped:
-        files = [item for item in zipped.infolist() if not item.is_dir()]
-        for item in zipped.infolist():
-            _inside(item.filename, archive)
-            if item.external_attr >> 16 & 0o170000 == 0o120000:
-                raise ValueError(f"{item.filename!r} is a link, which is not unpacked")
-            if item.flag_bits & 1:
-                raise ValueError(f"{item.filename!r} needs a password")
-        _check_space(sum(item.file_size for item in files), archive, folder)
+        items = zipped.infolist()
+        for item in items:
+            _check_member(archive, item.filename, link=item.external_attr >> 16 & 0o170000 == 0o120000)
+        _check_space(sum(item.file_size for item in items), archive, folder)
         zipped.extractall(folder)  # checks the sums
-        return [item.filename for item in files]
+        return [item.filename for item in items if not item.is_dir()]
 
 
 def _untar(archive: Path, folder: Path) -> list[str]:
     names = []
 
     def files_only(item: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-        _inside(item.name, archive)
-        if not item.isreg() and not item.isdir():
-            raise ValueError(f"{item.name!r} is a link or a device, which is not unpacked")
+        _check_member(archive, item.name, link=not item.isreg() and not item.isdir())
         _check_space(item.size, archive, folder)
         if item.isreg():
             names.append(item.name)
@@ -315,11 +294,13 @@ def _untar(archive: Path, folder: Path) -> list[str]:
     return names
 
 
-def _inside(name: str, archive: Path) -> None:
-    """Raise ``ValueError`` for a member that climbs out of the folder it is unpacked into."""
+def _check_member(archive: Path, name: str, link: bool) -> None:
+    """Raise ``ValueError`` for a member that climbs out of the folder it is unpacked into, or is no file or folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in name.split("/")[0]:
         raise ValueError(f"{archive}: the path {name!r} leads out of the folder, so nothing was unpacked; do not use it")
+    if link:
+        raise ValueError(f"{name!r} is a link or a device, which is not unpacked")
 
 
 def _check_space(needed: int, archive: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an original file holds, read as it is: counts, energies and forces in eV and eV/Å, and what would be rejected.
+"""What an original file holds, read as it is: counts, elements, ranges of labels, one example, and what would be left out.
 
 >>> inspect("random1000100.traj", "oc20")["structures"]
 33
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from inspect import signature
@@ -22,52 +21,8 @@ from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.strict import nearest
 
 _AS_STORED = {"oc20": {"energy": "stored"}}  # options that take a file's values as they are
-_NO_TARGET = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces", "id", "sid", "fid", "group", "energy")
-_REASONS = 20  # different reasons that are listed
-
-
-class Running:
-    """Count, mean, standard deviation (of the population) and extremes of numbers that come one by one."""
-
-    def __init__(self):
-        self.n, self.mean, self._squares, self.least, self.most = 0, 0.0, 0.0, math.inf, -math.inf
-
-    def add(self, value: float) -> None:
-        """One more number."""
-        self.n += 1
-        step = value - self.mean
-        self.mean += step / self.n
-        self._squares += step * (value - self.mean)
-        self.least, self.most = min(self.least, value), max(self.most, value)
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation, None before the first number."""
-        return math.sqrt(self._squares / self.n) if self.n else None
-
-    def summary(self) -> dict:
-        """As a dictionary of numbers."""
-        return {"n": self.n, "mean": self.mean, "std": self.std, "min": self.least, "max": self.most}
-
-
-class Rejected:
-    """Takes the sentences that a reader would append to a list, and counts those that differ in numbers alone."""
-
-    def __init__(self):
-        self.count, self.kinds = 0, {}
-
-    def append(self, reason: str) -> None:
-        """One more rejected structure."""
-        self.count += 1
-        kind = re.sub(r"\d+", "#", reason)
-        if kind in self.kinds:
-            self.kinds[kind]["count"] += 1
-        elif len(self.kinds) < _REASONS:
-            self.kinds[kind] = {"count": 1, "reason": reason}
-
-    def summary(self) -> dict:
-        """{"count", "reasons": [{"count", "reason" (of the first)}, ...]}, at most 20 kinds of reasons."""
-        return {"count": self.count, "reasons": list(self.kinds.values())}
+_NO_LABEL = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id", "sid", "fid", "group"}
+_UNITS = {"energy": " eV", "forces": " eV/Å"}  # of the others: the loader's unit of facts/tasks.csv
 
 
 def reader(dataset: str) -> Callable[..., Iterator[dict]]:
@@ -80,7 +35,7 @@ def reader(dataset: str) -> Callable[..., Iterator[dict]]:
     return importlib.import_module(modules[name]).read
 
 
-def read(path: str | Path, dataset: str, left_out: list | Rejected | None = None, **options) -> Iterator[dict]:
+def read(path: str | Path, dataset: str, left_out: list | None = None, **options) -> Iterator[dict]:
     """Structures of an original file (or folder of files) of ``dataset``; left_out takes the reasons of the others.
 
     Raises ``ValueError`` for an option that its reader does not have, and as the reader.
@@ -96,61 +51,39 @@ def read(path: str | Path, dataset: str, left_out: list | Rejected | None = None
 
 
 def inspect(path: str | Path, dataset: str, **options) -> dict:
-    """Counts and statistics of an original file (or folder of files) of ``dataset``, read once in bounded memory.
+    """What a file (or folder of files) of ``dataset`` holds, read once.
 
-    Returns structures, atoms, atoms_min, atoms_max, elements {symbol: atoms}, periodic (structures with a cell),
-    groups, energy_mean and energy_std (eV, of the population; energies as the file holds them), force_rms (eV/Å,
-    root of the mean square of the components), targets {name: n, mean, std, min, max in the loader's unit},
-    rejected (see :meth:`Rejected.summary`). A statistic is None where the file has no such label. Raises as :func:`read`
-    and ``ValueError`` or ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file.
+    Returns structures, atoms, periodic (structures with a cell), groups, elements {symbol: atoms}, labels {name: [least,
+    greatest value]}, example (the first structure: name, atoms and its labels of one number), left_out [{"count",
+    "reason"}], where reasons that differ in numbers alone are counted together, as the first of them. Raises as
+    :func:`read`, and ``ValueError`` or ``FileNotFoundError`` (one sentence) for a damaged, wrong or missing file.
     """
-    name, rejected = reader(dataset).__module__.rsplit(".")[-1], Rejected()
+    name, left_out = reader(dataset).__module__.rsplit(".")[-1], []
     options = _AS_STORED.get(name, {}) | options
-    structures = read(path, name, rejected, **options)
+    structures = read(path, name, left_out, **options)
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing; give the path of a file of {name}")
-    return _summed(structures, rejected) | {"file": str(path), "dataset": name, "options": options}
-
-
-def _summed(structures, rejected: Rejected) -> dict:
-    """The numbers of :func:`inspect`."""
-    atoms = np.zeros(len(chemical_symbols), np.int64)
-    sizes, energy, targets = Running(), Running(), {}
-    squares, components, periodic, groups, seen = 0.0, 0, 0, set(), set()
+    atoms, labels, groups, reasons = np.zeros(len(chemical_symbols), np.int64), {}, set(), {}
+    count, periodic, example = 0, 0, None
     for structure in structures:
-        name = structure.get("sid", structure["id"])
-        key = hash((name, structure["id"] if structure.get("group") == name else None))
-        if key in seen:
-            rejected.append(f"{name}: field 'id': it occurs again")
-            continue
-        seen.add(key)
-        numbers = structure["atomic_numbers"]
-        atoms += np.bincount(numbers, minlength=len(atoms))[: len(atoms)]
-        sizes.add(len(numbers))
-        periodic += bool(np.any(np.asarray(structure["pbc"])))
-        if "group" in structure:
-            groups.add(hash(structure["group"]))
-        if "energy" in structure:
-            energy.add(float(structure["energy"]))
-        if structure.get("forces") is not None:
-            forces = structure["forces"].astype(np.float64)
-            squares, components = squares + float((forces**2).sum()), components + forces.size
-        for target in structure.keys() - set(_NO_TARGET):
-            targets.setdefault(target, Running()).add(float(structure[target]))
+        count += 1
+        atoms += np.bincount(structure["atomic_numbers"], minlength=len(atoms))
+        periodic += bool(np.any(structure["pbc"]))
+        groups |= {structure["group"]} if "group" in structure else set()
+        for key in structure.keys() - _NO_LABEL:
+            least, most = labels.get(key, (np.inf, -np.inf))
+            labels[key] = [min(least, float(np.min(structure[key]))), max(most, float(np.max(structure[key])))]
+        example = example or {"name": str(structure.get("sid", structure["id"])), "atoms": len(structure["pos"])} | {
+            key: float(structure[key]) for key in sorted(labels) if np.ndim(structure[key]) == 0}  # fmt: skip
+    for reason in left_out:
+        reasons.setdefault(re.sub(r"\d+", "#", reason), []).append(reason)
     return {
-        "structures": sizes.n,
-        "atoms": int(atoms.sum()),
-        "atoms_min": int(sizes.least) if sizes.n else None,
-        "atoms_max": int(sizes.most) if sizes.n else None,
+        "file": str(path), "dataset": name, "options": options, "structures": count, "atoms": int(atoms.sum()),
+        "periodic": periodic, "groups": len(groups),
         "elements": {chemical_symbols[z]: int(atoms[z]) for z in np.flatnonzero(atoms)},
-        "periodic": periodic,
-        "groups": len(groups),
-        "energy_mean": energy.mean if energy.n else None,
-        "energy_std": energy.std,
-        "force_rms": math.sqrt(squares / components) if components else None,
-        "targets": {name: targets[name].summary() for name in sorted(targets)},
-        "rejected": rejected.summary(),
-    }
+        "labels": {key: labels[key] for key in sorted(labels)}, "example": example,
+        "left_out": [{"count": len(alike), "reason": alike[0]} for alike in reasons.values()],
+    }  # fmt: skip
 
 
 def main(file: str, dataset: str, options: list[str], as_json: bool) -> int:
@@ -162,13 +95,13 @@ def main(file: str, dataset: str, options: list[str], as_json: bool) -> int:
     if as_json:
         print(json.dumps(found, indent=2))
         return 0
-    for key in ("structures", "atoms", "periodic", "groups", "energy_mean", "energy_std", "force_rms"):
-        unit = {"energy_mean": " eV", "energy_std": " eV", "force_rms": " eV/Å"}.get(key, "")
-        print(f"{key:12s} {'none' if found[key] is None else found[key]}{unit if found[key] is not None else ''}")
+    for key in ("structures", "atoms", "periodic", "groups"):
+        print(f"{key:12s} {found[key]}")
     print(f"{'elements':12s} {' '.join(found['elements'])}")
-    for name, values in found["targets"].items():
-        print(f"{'target':12s} {name}: mean {values['mean']:.6g}, std {values['std']:.6g} of {values['n']}")
-    print(f"{'rejected':12s} {found['rejected']['count']}")
-    for about in found["rejected"]["reasons"]:
+    for name, (least, most) in found["labels"].items():
+        print(f"{'label':12s} {name}: {least:.6g} to {most:.6g}{_UNITS.get(name, '')}")
+    print(f"{'example':12s} " + ", ".join(f"{key} {value}" for key, value in (found["example"] or {}).items()))
+    print(f"{'left out':12s} {sum(about['count'] for about in found['left_out'])}")
+    for about in found["left_out"]:
         print(f"{'':12s} {about['count']} times: {about['reason']}")
     return 0

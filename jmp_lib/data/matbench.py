@@ -6,17 +6,13 @@ is the official row number (``mb-<task>-<row + 1>``), so that a file with only s
 official folds do. Labels: ``y`` in the unit of the task (facts/tasks.csv), as released; nothing is converted but the
 types. Splits: the official fold, of its training part the seed-42 90/10 (:func:`jmp_lib.data.splits.matbench`).
 
-Looked for in ``data_root``, ``data_root/matbench`` and the folder of matminer's loader (``$MATMINER_DATA``, else in the
-package), where the ``matbench`` package keeps its downloads: the whole file, then ``_subset``, then
-``_analog_structures`` (structures of the same compound from another source beside the official targets; the name of
-the set says so).
+Looked for in ``data_root`` and ``data_root/matbench``: the whole file, then ``_subset``, then ``_analog_structures``
+(structures of the same compound from another source beside the official targets; the name of the set says so).
 """
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import os
 import re
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
@@ -53,12 +49,9 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 def find(task, root: str | Path) -> list[Path]:
     """The best file of a task at hand; raises ``FileNotFoundError`` (one sentence with the mend) when none is."""
     name = known("MatBench has no structure task", task.suffix, TASKS)
-    package = importlib.util.find_spec("matminer")
-    installed = Path(package.origin).parent / "datasets" if package and package.origin else None
-    matminer = os.environ.get("MATMINER_DATA") or installed
-    folders = folders_of("matbench", root) + ([Path(matminer)] if matminer else [])
     files = [f"matbench_{name}{ending}.json.gz" for ending in _ENDINGS]
-    return [first_file(files, folders, f"no MatBench file of {name} in {root}; {mend(task, root)}")]
+    missing = f"no MatBench file of {name} in {root}; {mend(task, root)}"
+    return [first_file(files, folders_of("matbench", root), missing)]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
