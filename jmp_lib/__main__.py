@@ -110,12 +110,6 @@ def _plan(args) -> int:
     return main(read({key: getattr(args, key, None) for key in KEYS}), args.seconds)
 
 
-def _batch_budget(args) -> int:
-    from jmp_lib.train.budget import main
-
-    return main(run_of(args, "sizes", "tasks", "arms"), bool(args.tasks))
-
-
 def _baselines(args) -> int:
     from jmp_lib.results.baselines import run_all
     from jmp_lib.results.values import baseline_table
@@ -188,9 +182,6 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("baselines", _baselines, "mean, linear composition and MACE on the same data as the arms", *RUN, "tasks")
     command.add_argument("--only", help="mean, composition, mace, with commas (default all; mace wants `make mace`)")
-
-    add("batch-budget", _batch_budget, "find the largest max_edges that fits in memory, by trying: of the pre-training, or, "
-        "with tasks, of their fine-tuning", *RUN, "sizes", "tasks", "arms", *ENGINE)
 
     add("scale-factors", _scale_factors, "fit the scale factors of the networks", *RUN, "sizes")
 

@@ -85,8 +85,7 @@ class Predictor:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each prediction."""
-        known = {"energy": "eV", "forces": "eV/A"} if "forces" in self.names else \
-            self.info.get("units") or {self.info["label"]: self.info["unit"]}
+        known = {"energy": "eV", "forces": "eV/A"} if "forces" in self.names else self.info["units"]
         return {name: known[name] for name in self.names}
 
     def prepare(self, structure, where: str) -> dict:

@@ -8,19 +8,17 @@ import os
 import signal
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from jmp_lib.settings import Engine, load_profile
-from jmp_lib.train import checkpoint, logs, sampling
+from jmp_lib.train import checkpoint, logs
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
 from jmp_lib.pool import Terminated
 from jmp_lib.train.finetuning import finetuning_parameters
 from jmp_lib.train.trainer import train
 from jmp_lib.train.pretraining import pretraining_parameters
 from jmp_lib.train.processes import launched, needed
-from jmp_lib.train.sampling import Sampler, keyed_permutation
 from test_resume import numbers, tiny_run
 
 
@@ -236,34 +234,3 @@ def test_who_starts_the_processes(monkeypatch):
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "16")):
         monkeypatch.setenv(name, value)
     assert launched() == (8, 2) and not needed(Engine(nodes=2))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 1000, 4097])
-def test_the_keyed_permutation_is_a_permutation(count):
-    seen = keyed_permutation(np.arange(count), count, seed=5, epoch=2)
-    assert sorted(seen.tolist()) == list(range(count))
-    parts = [keyed_permutation(np.array([k]), count, 5, 2)[0] for k in range(0, count, max(1, count // 5))]
-    assert parts == seen[::max(1, count // 5)].tolist()  # every place by itself
-
-
-def test_the_keyed_permutation_mixes():
-    count = 100_000
-    first, second = (keyed_permutation(np.arange(count), count, 5, epoch) for epoch in (0, 1))
-    assert abs(np.corrcoef(np.arange(count), first)[0, 1]) < 0.02 and abs(np.corrcoef(first, second)[0, 1]) < 0.02
-    assert np.bincount(first[:10_000] * 10 // count).min() > 850  # a tenth of the places reaches every tenth evenly
-
-
-def test_a_large_epoch_is_drawn_in_little_memory(monkeypatch):
-    import tracemalloc
-
-    tracemalloc.start()
-    sampler = Sampler.joint([100_000_000, 8_000_000, 2_000_000, 10_000_000], 2.0, 256, seed=1)
-    steps = (0, 17, sampler.batches_per_epoch - 1, sampler.batches_per_epoch)
-    pairs = [pair for step in steps for pair in sampler.batch(step)]
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    tracemalloc.stop()
-    assert all(0 <= i < sampler.sizes[which] for which, i in pairs) and {which for which, _ in pairs} == {0, 1, 2, 3}
-    small = Sampler.joint([40, 7, 2], 2.0, batch_size=8, seed=3)
-    monkeypatch.setattr(sampling, "LISTED", 10)
-    drawn = [pair for step in range(small.batches_per_epoch) for pair in small.batch(step)]
-    assert [sum(which == d for which, _ in drawn) for d in range(3)] == list(small.draws)

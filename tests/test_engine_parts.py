@@ -10,9 +10,8 @@ from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
-from jmp_lib.train import budget, finetuning, joint_sets, pretraining
+from jmp_lib.train import finetuning, joint_sets, pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, main_edges, predict, prepared
-from jmp_lib.train.budget import largest_that_fits
 from jmp_lib.train.memory import is_out_of_memory, memory_limit, parts_by_edges
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
@@ -55,15 +54,6 @@ def test_parts_by_edges():
     assert parts_by_edges([5, 5, 5], None) == [[0, 1, 2]]
     assert parts_by_edges([5, 5, 5, 20, 1, 9, 1], 10) == [[0, 1], [2], [3], [4, 5], [6]]
     assert parts_by_edges([], 10) == [] and parts_by_edges([], None) == []
-
-
-@pytest.mark.parametrize("limit", [1, 7, 100, 1234, 99999])
-def test_the_largest_that_fits_is_found_by_trying(limit):
-    tried = []
-    found = largest_that_fits(lambda n: not tried.append(n) and n <= limit, 50, 5000)
-    assert found <= min(limit, 5000) and found >= 0.95 * min(limit, 5000) - 1
-    assert len(tried) < 20 and len(set(tried)) == len(tried)
-    assert largest_that_fits(lambda n: False, 50, 5000) == 0
 
 
 def test_memory_limit_of_a_pass():
@@ -116,24 +106,6 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
         limited(patch, 5)
         with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges does not fit in memory by itself"):
             pretraining.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
-
-
-def test_the_budget_of_a_pretraining_is_found(toy, monkeypatch):
-    smoke = load_profile("smoke", device="cpu", **{"engine.memory_gb": 4.0})
-    assert budget.of_pretraining(smoke, "small").max_edges is None
-    failed = limited(monkeypatch, 100)
-    found = budget.of_pretraining(smoke, "small")
-    assert 90 <= found.max_edges <= 110 and failed and found.largest_batch > 100 and "max_edges" in str(found)
-    limited(monkeypatch, 5)
-    with pytest.raises(RuntimeError, match="does not fit by itself"):
-        budget.of_pretraining(smoke, "small")
-    with pytest.raises(ValueError, match="--memory-gb"):
-        budget.of_pretraining(load_profile("smoke", device="cpu"), "small")
-
-
-def test_budget_of_a_finetuning(toy):
-    smoke = load_profile("smoke", device="cpu", **{"engine.memory_gb": 4.0})
-    assert budget.of_finetuning(smoke, "rmd17_ethanol", "JMP-S").max_edges is None
 
 
 @pytest.mark.parametrize("draws", ["batch", "structure"])
@@ -222,36 +194,16 @@ class FewAtoms(torch.nn.Module):
 
 
 def test_halves_of_an_evaluation_replace_the_whole(toy):
-    """A batch that does not fit is never kept beside its halves, and is not tried again in the next validation."""
+    """A batch that does not fit is computed in halves, also in the next validation."""
     pick = lambda output: output  # noqa: E731
     whole = predict(FewAtoms(), evaluation_set(), pick, False)["energy"]
     batches, model = evaluation_set(), FewAtoms(most=2)
     first, tried = predict(model, batches, pick, False)["energy"], list(model.seen)
     second = predict(model, batches, pick, False)["energy"]
     assert np.array_equal(whole, first) and np.array_equal(first, second) and len(whole) == 10
-    assert tried == [4, 2, 2, 4, 2, 2, 2] and model.seen[len(tried):] == [2, 2, 2, 2, 2]
-    assert sorted(i for rows in batches._kept for i in rows) == list(range(10))
-    assert batches.kept_bytes == sum(v.nbytes for b in batches._kept.values() for v in b.to_dict().values() if torch.is_tensor(v))
+    assert tried == [4, 2, 2, 2, 2, 2] and model.seen[len(tried):] == [2, 2, 2, 2, 2]
     with pytest.raises(torch.OutOfMemoryError):
         predict(FewAtoms(most=0), evaluation_set(), pick, False)
-
-
-def test_an_evaluation_keeps_batches_within_its_bytes(toy, monkeypatch):
-    """In the memory of the machine, never on the device; what is kept is what was collated, also after a use."""
-    from jmp_lib.train import batches as module
-
-    one = evaluation_set()
-    kept = one.batch(range(0, 4))
-    size = one.kept_bytes
-    monkeypatch.setattr(module, "KEPT_BATCHES_MB", 1.5 * size / 1e6)
-    small = evaluation_set()
-    predict(FewAtoms(), small, lambda output: output, False)
-    assert len(small._kept) < 3 and small.kept_bytes <= 1.5 * size
-    meta = evaluation_set()
-    meta.device = torch.device("meta")  # stands for a GPU
-    assert meta.batch(range(0, 4))["pos"].device.type == "meta"
-    assert all(batch["pos"].device.type == "cpu" for batch in meta._kept.values())
-    assert same(one.batch(range(0, 4)), kept)
 
 
 def test_one_process_sums_nothing():

@@ -15,7 +15,7 @@ from jmp_lib.own.data import OwnData
 from jmp_lib.own.splitting import formula
 from jmp_lib.predict import check_neighbours
 from jmp_lib.results.baselines import linear_composition
-from jmp_lib.train.normalise import element_counts, fit_linear_reference, true_values
+from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
 DRAWS = 2000  # of the bootstrap
 OUTLIER = 12.0  # median absolute deviations from the median
@@ -67,7 +67,7 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
 
 def _residuals(data: OwnData, key: str) -> np.ndarray:
     """A scalar without the part that the composition explains (energies), else less its median."""
-    values, numbers = data.structures.scalars[key], _numbers(data.structures)
+    values, numbers = data.structures.scalars[key], numbers_of(data.structures)
     if not data.forces:
         return values - np.median(values)
     return values - element_counts(numbers) @ np.asarray(fit_linear_reference(numbers, values))
@@ -87,10 +87,6 @@ def _doubted_units(data: OwnData, spread: float) -> list[str]:
     return found
 
 
-def _numbers(structures) -> list[np.ndarray]:
-    return [np.asarray(s["atomic_numbers"]) for s in structures]
-
-
 def true_test(data: OwnData, split: Split) -> dict[str, np.ndarray]:
     """Labels of the test part: (S,) or, for forces, (ΣN,3)."""
     part = data.structures.subset(split.test)
@@ -108,7 +104,7 @@ def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str,
             continue
         values = train.scalars[name]
         made["mean"][name] = np.full(len(test), values.mean())
-        made["linear composition"][name] = linear_composition(_numbers(train), values, _numbers(test),
+        made["linear composition"][name] = linear_composition(numbers_of(train), values, numbers_of(test),
                                                               data.forces or reduction == "sum")
     return made
 
@@ -176,7 +172,7 @@ def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]
     name = data.properties[-1]
     part = data.structures.subset(split.test)
     error = np.abs(values[name] - true_test(data, split)[name])
-    held, rows = element_counts(_numbers(part)) > 0, []
+    held, rows = element_counts(numbers_of(part)) > 0, []
     for number in part.elements:
         chosen = part.atomic_numbers == number if error.ndim == 2 else held[:, number]
         rows.append({"element": chemical_symbols[number], "MAE": error[chosen].mean(), "unit": data.units[name],

@@ -23,12 +23,12 @@ from jmp_lib.own.data import OwnData
 from jmp_lib.predict import graph_config
 from jmp_lib.settings import FinetuneSettings, Profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data
-from jmp_lib.train.job import Job, describe_model
+from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property
+from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property, numbers_of
 from jmp_lib.train.schedule import Group, layerwise_groups
-from jmp_lib.train.weights import save_weights, seen_elements
+from jmp_lib.train.weights import seen_elements
 
 ARMS = ("pre-trained", "from scratch")
 
@@ -107,7 +107,7 @@ def heads(data: OwnData, reduction: str) -> list[HeadSpec]:
 
 def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
     """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative."""
-    numbers, made = [np.asarray(s["atomic_numbers"]) for s in train], {}
+    numbers, made = numbers_of(train), {}
     for name, values in train.scalars.items():
         made[name] = fit_property(numbers, values, linear_reference=forces or reduction == "sum") \
             if values.std() > 0 else Normaliser(float(values.mean()), 1.0)
@@ -152,30 +152,19 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir,
               out_dir / "work" / "own" / data.name / label, fingerprint, profile.device, settings.precision, profile.threads,
               profile.engine, progress)
-    elements = start.elements if arm == ARMS[0] else None
-    return job.run(lambda job: _recipe(what, job, data, split, parameters, elements))
 
+    def recipe(job: Job):
+        done, fields, found, true = finetune_data(what, job, {
+            "arm": arm, "units": data.units, "data": data.name,
+            "pretraining_elements": start.elements if arm == ARMS[0] else None})
+        if not job.processes.first:
+            return done, {}, {}
+        arrays = {f"{kind}_{name}": v[name] for kind, v in (("true", true), ("predicted", found)) for name in true}
+        records.save_arrays(job.work / "predictions.npz", rows=split.test, natoms=what.test.natoms, **arrays)
+        return done, {
+            "kind": "own", "data": data.name, "arm": arm, "metric": "MAE (forces: over atoms and components)",
+            "value": {name: mae(found[name], true[name]) for name in true}, "unit": data.units, **fields,
+            "parameters": parameters, "data_sha256": data.structures.sha256, "split_sha256": split.sha256,
+        }, {"predictions": "predictions.npz", "weights": "model.safetensors", "config": "model.json"}
 
-def _recipe(what: Finetuning, job: Job, data: OwnData, split: Split, parameters: dict, elements: list[int] | None):
-    """Trains, writes weights and test predictions; the fields of the record."""
-    done, model, found, true = finetune_data(what, job)
-    if not job.processes.first:
-        return done, {}, {}
-    backbone, last = what.backbone.to_dict(), data.properties[-1]
-    save_weights(job.work / "model", model, {
-        "kind": "finetune", "task": data.name, "arm": parameters["arm"], "label": last, "unit": data.units[last],
-        "units": data.units, "backbone": backbone, "graph": parameters["graph"],
-        "heads": [dataclasses.asdict(spec) for spec in what.heads], "scale_factors": what.factors,
-        "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()}, "data": data.name,
-        "elements": what.train.elements, "pretraining_elements": elements})
-    arrays = {f"{kind}_{name}": v[name] for kind, v in (("true", true), ("predicted", found)) for name in true}
-    records.save_arrays(job.work / "predictions.npz", rows=split.test, natoms=what.test.natoms, **arrays)
-    return done, {
-        "kind": "own", "data": data.name, "arm": parameters["arm"], "seed": what.seed,
-        "metric": "MAE (forces: over atoms and components)", "value": {n: mae(found[n], true[n]) for n in true},
-        "unit": data.units, "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test),
-        "best_step": done.best_step, "best_val": done.best_value, "stopped": done.stopped or "budget used",
-        "parameters": parameters, "model": describe_model(model, backbone),
-        "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
-        "data_sha256": data.structures.sha256, "split_sha256": split.sha256,
-    }, {"predictions": "predictions.npz", "weights": "model.safetensors", "config": "model.json"}
+    return job.run(recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import signal
 import traceback
@@ -23,7 +22,6 @@ from jmp_lib.train.sampling import Sampler
 
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
-KEPT_BATCHES_MB = 500  # batches of an evaluation set that are kept in memory (not on the GPU); the others are made anew
 AHEAD = 2  # batches that every process that prepares data keeps ready
 
 
@@ -32,11 +30,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda but torch sees no GPU: write device: auto or cpu in the profile")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """A copy of ``batch`` with its tensors on ``device``; ``Batch.to`` would change the batch itself."""
-    return copy.copy(batch).to(device, non_blocking=True)
 
 
 class Labelled:
@@ -216,42 +209,12 @@ def _many_open_files(wanted: int = 65536) -> None:
 
 
 class EvaluationSet:
-    """A set in its own order, in batches.  What is collated stays in memory (pinned for a GPU) up to KEPT_BATCHES_MB."""
+    """A set in its own order, in batches of ``batch_size``; of a batch, ``most`` structures are computed at once."""
 
     def __init__(self, cache: GraphCache, batch_size: int, device: torch.device):
         self.cache, self.device = cache, device
-        # rows that are computed at once: of every batch one range, or what running out of memory has left of it
-        self.parts = [[range(first, min(first + batch_size, len(cache)))] for first in range(0, len(cache), batch_size)]
-        self.kept_bytes = 0
-        self._kept: dict[range, Batch] = {}
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def batch(self, rows: range) -> Batch:
-        """The batch of ``rows`` on the device."""
-        batch = self._kept.get(rows)
-        if batch is None:
-            batch = collate([self.cache[row] for row in rows])
-            size = _bytes(batch)
-            if self.kept_bytes + size <= KEPT_BATCHES_MB * 1e6:
-                if self.device.type == "cuda":
-                    batch = batch.pin_memory()
-                self._kept[rows] = batch
-                self.kept_bytes += size
-        return on_device(batch, self.device)
-
-    def halve(self, number: int, rows: range) -> None:
-        """From now on ``rows`` of batch ``number`` are two parts; the whole is kept no longer."""
-        if rows in self._kept:
-            self.kept_bytes -= _bytes(self._kept.pop(rows))
-        place, half = self.parts[number].index(rows), len(rows) // 2
-        self.parts[number][place:place + 1] = [rows[:half], rows[half:]]
-
-
-def _bytes(batch: Batch) -> int:
-    """Bytes of the tensors of a batch."""
-    return sum(value.nbytes for value in batch.to_dict().values() if isinstance(value, torch.Tensor))
+        self.batches = [range(k, min(k + batch_size, len(cache))) for k in range(0, len(cache), batch_size)]
+        self.most = batch_size  # becomes smaller where memory runs out
 
 
 def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict], dict[str, torch.Tensor]],
@@ -264,23 +227,26 @@ def predict(model: torch.nn.Module, batches: EvaluationSet, pick: Callable[[dict
     """
     rank, size = (processes.rank, processes.size) if processes else (0, 1)
 
-    def outputs(number: int) -> dict[str, np.ndarray]:
+    def outputs(rows: range) -> dict[str, np.ndarray]:
         found: list[dict[str, np.ndarray]] = []
-        while len(found) < len(batches.parts[number]):
-            rows = batches.parts[number][len(found)]
+        while rows:
+            part = rows[:batches.most]
             try:
+                batch = collate([batches.cache[row] for row in part]).to(batches.device)
                 with torch.set_grad_enabled(gradients):
-                    output = pick(model(batches.batch(rows)))
+                    output = pick(model(batch))
                 found.append({name: value.detach().double().cpu().numpy() for name, value in output.items()})
+                rows = rows[len(part):]
                 continue
             except Exception as error:
-                if not is_out_of_memory(error) or len(rows) == 1:
+                if not is_out_of_memory(error) or len(part) == 1:
                     raise
-            batches.halve(number, rows)  # here the error, and with it what it held in memory, is gone
+            batches.most = len(part) // 2  # here the error is gone, and with it what it held in memory
+            batch = output = None
             give_back()
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
-    own = {number: outputs(number) for number in range(rank, len(batches), size)}
+    own = {number: outputs(batches.batches[number]) for number in range(rank, len(batches.batches), size)}
     every = {number: found for part in (processes.gather(own) if processes else [own])
              for number, found in part.items()}
-    return {name: np.concatenate([every[number][name] for number in range(len(batches))]) for name in every[0]}
+    return {name: np.concatenate([every[number][name] for number in sorted(every)]) for name in every[0]}

@@ -166,8 +166,12 @@ class Finetuning:
         return model, batches, loss, optimizer
 
 
-def finetune_data(what: Finetuning, job: Job) -> tuple[Progress, torch.nn.Module, dict, dict]:
-    """Train ``what`` within ``job``: (progress, model with the best weights, predictions and true values of the test)."""
+def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, dict, dict, dict]:
+    """Train ``what`` within ``job``, write the best weights, and predict the test part with them.
+
+    about: for ``model.json``, besides what rebuilds the network. Returns the progress, fields for the record, and
+    predictions and true values of the test part by label.
+    """
     s, processes = what.settings, job.processes
     model, batches, loss, optimizer = what.parts(processes, job.engine)
     parts = {"val": what.val, "test": what.test}
@@ -191,7 +195,18 @@ def finetune_data(what: Finetuning, job: Job) -> tuple[Progress, torch.nn.Module
         gradient_divisors=model.gradient_divisors(), watch="val_metric",
         plateau=plateau(optimizer, s.plateau_factor, s.plateau_patience), patience=s.early_stopping_patience,
         min_delta=s.min_delta, stop_below_lr=s.stop_below_lr)
-    return done, model, predicted("test"), truth["test"]
+    found, backbone = predicted("test"), what.backbone.to_dict()
+    if processes.first:
+        save_weights(job.work / "model", model, {
+            "kind": "finetune", **about, "backbone": backbone, "graph": dataclasses.asdict(what.graph),
+            "heads": [dataclasses.asdict(head) for head in what.heads], "scale_factors": what.factors,
+            "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()}, "elements": what.train.elements})
+    return done, {
+        "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test), "seed": what.seed,
+        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used",
+        "model": describe_model(model, backbone),
+        "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
+    }, found, truth["test"]
 
 
 def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float], weights: dict | None) -> Finetuning:
@@ -228,28 +243,21 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
     task, label = data.task, data.label
     file = job.out_dir / start["pretrained"]["file"] if "pretrained" in start else None
     what = of_task(profile, data, arm, start["scale_factors"], load_weights(file) if file else None)
-    done, model, found, true = finetune_data(what, job)
+    done, fields, found, true = finetune_data(what, job, {
+        "task": task.id, "arm": arm, "units": {label: task.label_unit}, "data": data.name,
+        "pretraining_elements": elements_of_weights(file) if file else None})
     if not job.processes.first:
         return done, {}, {}
-    parameters, backbone, factor = finetuning_parameters(profile, task, arm), what.backbone.to_dict(), task.print_factor
-    save_weights(job.work / "model", model, {
-        "kind": "finetune", "task": task.id, "arm": arm, "label": label, "unit": task.label_unit, "backbone": backbone,
-        "graph": parameters["graph"], "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()},
-        "head": what.heads[-1].kind, "reduction": what.settings.reduction or task.reduction,
-        "scale_factors": start["scale_factors"], "data": data.name, "elements": data.train.elements,
-        "pretraining_elements": elements_of_weights(file) if file else None})
+    factor = task.print_factor
     records.save_arrays(job.work / "predictions.npz", true=factor * true[label], predicted=factor * found[label],
                         ids=data.test.ids, natoms=data.test.natoms)
-    trivial = trivial_predictions(data, what.normalisers[label])
     return done, {
         "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id,
-        "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric, "value": factor * mae(found[label], true[label]),
-        "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
-        "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "best_val": done.best_value,
-        "best_step": done.best_step, "stopped": done.stopped or "budget used",
-        "baseline": factor * mae(trivial, true[label]), "parameters": parameters,
-        "model": describe_model(model, backbone), "start": start,
-        "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
+        "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric,
+        "value": factor * mae(found[label], true[label]), "unit": task.printed_unit, "data": data.name,
+        "data_kind": data.data_kind, **fields,
+        "baseline": factor * mae(trivial_predictions(data, what.normalisers[label]), true[label]),
+        "parameters": finetuning_parameters(profile, task, arm), "start": start,
         "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
         "predictions": records.file_entry(job.work / "predictions.npz", job.out_dir),
     }, {"predictions": "predictions.npz", "weights": "model.safetensors"}

@@ -24,7 +24,7 @@ from ase.data import atomic_masses
 
 from jmp_lib.files import file_sha256, locked, reading, write_json
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
-from jmp_lib.model.heads import DIRECT_FORCES, ENERGY, GRADIENT_FORCES, SpatialExtentHead
+from jmp_lib.model.heads import SpatialExtentHead
 from jmp_lib.official.importing import official_folder
 from jmp_lib.settings import Profile
 from jmp_lib.train.weights import check_factors, load_weights
@@ -75,15 +75,6 @@ def read_info(path: Path) -> dict:
     return info
 
 
-def heads_of(info: dict) -> list[HeadSpec]:
-    """Heads of a fine-tuned network: the list ``heads`` when it is there, else those of the task."""
-    if "heads" in info:
-        return [HeadSpec(**head) for head in info["heads"]]
-    if info["head"] in (GRADIENT_FORCES, DIRECT_FORCES):
-        return [HeadSpec("energy", ENERGY, "sum"), HeadSpec("forces", info["head"], "sum")]
-    return [HeadSpec(info["label"], info["head"], info["reduction"])]
-
-
 def empty_model(info: dict, path: Path) -> torch.nn.Module:
     """The network that ``info`` describes, without memory for its weights (they are on the meta device)."""
     try:
@@ -91,7 +82,7 @@ def empty_model(info: dict, path: Path) -> torch.nn.Module:
         with torch.device("meta"):
             if info["kind"] == "pretrain":
                 return PretrainModel(config, num_tasks=len(info["datasets"]))
-            return FinetuneModel(config, heads_of(info))
+            return FinetuneModel(config, [HeadSpec(**head) for head in info["heads"]])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path.with_suffix('.json')} does not say all that the network needs ({error}); write the "
                          "folder again with the command that made it") from None

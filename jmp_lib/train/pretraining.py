@@ -56,17 +56,9 @@ def fingerprint(profile: Profile, size: str) -> str:
 
 def pretraining_parameters(profile: Profile, size: str) -> dict:
     """Everything in the profile that decides the numbers of a pre-training."""
-    settings = profile.pretraining.model_dump()
-    if settings["edge_dropout_draws"] == "batch":  # as it always was: the same fingerprint as before there was a choice
-        del settings["edge_dropout_draws"]
-    if settings["structurewise_loss"]:  # likewise
-        del settings["structurewise_loss"]
-    for one in settings["datasets"].values():
-        if one["sampled"]:
-            del one["sampled"]
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
             "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
-            "pretraining": settings, **profile.engine.numbers}
+            "pretraining": profile.pretraining.model_dump(), **profile.engine.numbers}
 
 
 def new_model(profile: Profile, size: str) -> torch.nn.Module:

@@ -36,7 +36,6 @@ from jmp_lib.pool import GO_ON, Terminated, end, end_with
 from jmp_lib.settings import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
-BUCKET = 32 * 2**20  # gradient values that are summed in one message
 MIXED = {"bfloat16-mixed": "bf16-mixed", "float16-mixed": "16-mixed"}
 
 
@@ -93,11 +92,7 @@ class Processes:
 
     def sum_numbers(self, values: list[float]) -> list[float]:
         """Every number summed over the processes."""
-        if self.size == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(total)
-        return total.tolist()
+        return self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64, device=self.device), reduce_op="sum").tolist()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """The gradient of every parameter summed over the processes.
@@ -112,13 +107,9 @@ class Processes:
         distributed.all_reduce(present, distributed.ReduceOp.MAX)
         used = [p for p, any_ in zip(parameters, present.tolist()) if any_]
         for p in used:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        for bucket in _buckets([p.grad for p in used]):
-            flat = torch.cat([g.reshape(-1) for g in bucket])
-            distributed.all_reduce(flat)
-            for g, total in zip(bucket, flat.split([g.numel() for g in bucket])):
-                g.copy_(total.view_as(g))
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad.contiguous()
+        for message in [distributed.all_reduce(p.grad, async_op=True) for p in used]:
+            message.wait()
 
     def gather(self, value) -> list:
         """``value`` (plain numbers, texts, arrays) of every process, in the order of ranks, on every process."""
@@ -143,18 +134,6 @@ class Processes:
             self.wait()
             yield
             self.wait()
-
-
-def _buckets(tensors: list[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
-    """``tensors`` in groups of one number type and at most BUCKET values (or one tensor)."""
-    bucket: list[torch.Tensor] = []
-    for tensor in tensors:
-        if bucket and (sum(t.numel() for t in bucket) + tensor.numel() > BUCKET or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
 
 
 def needed(engine: Engine) -> bool:

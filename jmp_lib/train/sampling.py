@@ -2,19 +2,15 @@
 
 The order is a function of (seed, epoch) alone, so the position of a run is just its update number: a
 resumed run continues with exactly the batches that an uninterrupted one would see.
-
-Up to LISTED draws per epoch the order is a shuffled list.  Above (120 million structures) a keyed permutation
-computes single places of the order, in no memory at all.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-
-LISTED = 10_000_000  # draws per epoch up to which the order is kept as a list (80 MB)
 
 
 def temperature_ratios(sizes: list[int], temperature: float) -> list[float]:
@@ -49,8 +45,7 @@ class Sampler:
     """Batches of (set index, structure index) pairs from one or several data sets.
 
     Every epoch goes once through all expanded indices (a set of n structures with m > n draws is repeated
-    cyclically) in an order shuffled by ``numpy.random.default_rng([seed, epoch])``, or above LISTED draws by
-    ``keyed_permutation``.
+    cyclically) in an order shuffled by ``numpy.random.default_rng([seed, epoch])``.
     """
 
     sizes: tuple[int, ...]
@@ -86,8 +81,7 @@ class Sampler:
         epoch, position = divmod(step, self.batches_per_epoch)
         total = sum(self.draws)
         places = np.arange(position * self.batch_size, min((position + 1) * self.batch_size, total))
-        drawn = _epoch_order(total, self.seed, epoch)[places] if total <= LISTED else \
-            keyed_permutation(places, total, self.seed, epoch)
+        drawn = _epoch_order(total, self.seed, epoch)[places]
         ends = np.cumsum(self.draws)
         pairs = []
         for draw in drawn:
@@ -97,41 +91,9 @@ class Sampler:
         return pairs
 
 
-_LAST_ORDER: dict = {}
-
-
+@lru_cache(maxsize=1)
 def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of ``count`` draws; the last one is kept, since consecutive updates share it."""
-    key = (count, seed, epoch)
-    if key not in _LAST_ORDER:
-        _LAST_ORDER.clear()
-        _LAST_ORDER[key] = np.random.default_rng([seed, epoch]).permutation(count)
-    return _LAST_ORDER[key]
-
-
-def keyed_permutation(places: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
-    """Where ``places`` (of 0 to count-1) go under a permutation chosen by (seed, epoch).
-
-    A Feistel network permutes the numbers of 2h bits, the smallest such range that holds ``count``: in each of 8
-    rounds (left, right) becomes (right, left xor mixed(right, key)).  A number that lands outside 0 to count-1 is
-    put through again until it lands inside ("cycle walking"), on average fewer than 4 times.
-    """
-    half = np.uint64(max(1, (max(count - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-    keys = np.random.default_rng([seed, epoch]).integers(0, 2**64, 8, dtype=np.uint64)
-    found = np.asarray(places).astype(np.uint64)
-    outside = np.arange(len(found))
-    while len(outside):
-        left, right = found[outside] >> half, found[outside] & mask
-        for key in keys:
-            left, right = right, left ^ (_mixed(right ^ key) & mask)
-        found[outside] = (left << half) | right
-        outside = outside[found[outside] >= count]
-    return found.astype(np.int64)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """64 bits in which every bit depends on every bit of ``x`` (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """Permutation of ``count`` draws (480 MB for 120 million); kept, since consecutive updates share it."""
+    order = np.arange(count, dtype=np.uint32)
+    np.random.default_rng([seed, epoch]).shuffle(order)
+    return order

@@ -6,6 +6,7 @@ One update: batch -> loss and gradients, in parts that fit -> sum over processes
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from contextlib import closing, nullcontext
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from jmp_lib.files import write_json
 from jmp_lib.pool import GO_ON, end, termination
 from jmp_lib.settings import Engine
-from jmp_lib.train.batches import Share, UpdateBatches, on_device, prepared
+from jmp_lib.train.batches import Share, UpdateBatches, prepared
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
@@ -199,8 +200,9 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
 
 def _pass(run: Run, part, counts: Counts) -> dict[str, float]:
     """Losses of one part; their gradients are added to those of the parts before."""
+    part = copy.copy(part).to(run.processes.device, non_blocking=True)  # ``to`` alone would keep all parts on the device
     with run.processes.autocast():
-        losses = run.loss(on_device(part, run.processes.device), counts)
+        losses = run.loss(part, counts)
     run.processes.scaler.scale(losses["total"]).backward()
     return {name: float(value.detach()) for name, value in losses.items()}
 
