@@ -56,7 +56,7 @@ def test_every_field_comes_back(tmp_path, chunk_bytes):
         store[30]
     verify(store)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.lock"]
-    assert {p.suffix for p in (tmp_path / "s").iterdir()} == {".json", ".npy"}
+    assert {p.suffix for p in (tmp_path / "s").iterdir()} == {".json", ".bin"}
 
 
 def test_a_set_on_disk_and_the_same_in_memory_are_one(tmp_path):
@@ -91,9 +91,9 @@ def test_a_set_and_back(tmp_path):
 def test_numpy_opens_a_column_and_columns_of_defaults_are_left_out(tmp_path):
     structures = [labelled(random_molecule(seed=i), i) for i in range(4)]
     store = write_store(tmp_path / "s", [Part("a", structures[:2].__iter__), Part("b", structures[2:].__iter__)], name="m")
-    assert np.array_equal(np.load(store.path / "pos.npy"), np.concatenate([s["pos"] for s in structures]))
-    assert np.load(store.path / "scalar.energy.npy").tolist() == [s["energy"] for s in structures]
-    assert {p.stem for p in store.path.glob("*.npy")} == {"natoms", "offsets", "pos", "atomic_numbers", "forces", "scalar.energy"}
+    assert np.array_equal(np.fromfile(store.path / "pos.bin", np.float32).reshape(-1, 3), np.concatenate([s["pos"] for s in structures]))
+    assert np.fromfile(store.path / "scalar.energy.bin").tolist() == [s["energy"] for s in structures]
+    assert {p.stem for p in store.path.glob("*.bin")} == {"natoms", "offsets", "pos", "atomic_numbers", "forces", "scalar.energy"}
     assert [s.id for s in store] == [0, 1, 2, 3]
     assert store[3].tags.tolist() == [2] * 9 and not store[3].cell.any()
 
@@ -122,7 +122,7 @@ def test_batches_of_a_stranger(tmp_path):
 
 
 def damage(store, how):
-    path = store.path / "pos.npy"
+    path = store.path / "pos.bin"
     contents = bytearray(path.read_bytes())
     if how == "flipped":
         contents[-100] ^= 1
@@ -135,17 +135,17 @@ def damage(store, how):
 def test_damage_gets_one_sentence(tmp_path, how):
     make(tmp_path / "s", mixed())
     damage(open_store(tmp_path / "s"), how)
-    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.npy)? is (damaged|missing).*; remove it and make it again with"):
+    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.bin)? is (damaged|missing).*; remove it and make it again with"):
         verify(open_store(tmp_path / "s"))
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda m: m.update(version=1), "version 1, this code reads version 2; remove it and make it again"),
-        (lambda m: m.pop("labels"), "has no 'labels'"),
+        (lambda m: m.update(version=1), "version 1, this code reads version 3; remove it and make it again"),
+        (lambda m: m.pop("sha256"), "counts and files do not add up"),
         (lambda m: m.update(structures=31), "counts and files do not add up"),
-        (lambda m: m["files"].pop("pos"), "counts and files do not add up"),
+        (lambda m: m["columns"].pop("pos"), "counts and files do not add up"),
         (None, "is not the list of a store"),
     ],
 )

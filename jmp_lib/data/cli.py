@@ -74,7 +74,7 @@ def _prepare(args) -> int:
         raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
     for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes,
                          skip_bad=not args.refuse_bad, **pairs):  # fmt: skip
-        size = sum(store.columns.about["files"].values())
+        size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
             print(f"left out {count}: {reason}")
