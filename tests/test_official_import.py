@@ -102,19 +102,6 @@ def test_a_factor_of_zero_is_the_identity(averaged, tmp_path):
     assert short in (folder / "MODEL_CARD.md").read_text()
 
 
-def test_a_file_of_other_scale_factors_is_an_error(file, averaged):
-    given = {n.removeprefix("backbone."): m.value for n, m in scale_modules(averaged).items()}
-    factors = file.parent / "factors.json"
-    factors.write_text(json.dumps(given))
-    imported(file, factors_file=factors)
-    factors.write_text(json.dumps({**given, next(iter(given)): 7.0}))
-    with pytest.raises(ValueError, match="and 7.0 in .*different networks"):
-        imported(file, factors_file=factors)
-    factors.write_text("[]")
-    with pytest.raises(ValueError, match="not a JSON"):
-        imported(file, factors_file=factors)
-
-
 def test_the_command_and_the_wrong_size(file, tmp_path, monkeypatch, capsys):
     assert main(["import-checkpoint", str(file), "--out", str(tmp_path / "cli")]) == 2
     assert "neither small (4 blocks, edge embedding 512) nor large" in capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""Structures to and from ``ase.Atoms``, extended XYZ (plain, ``.xz``, ``.gz``) and ASE databases, one after the other;
-other files that ASE reads and pymatgen objects as ``ase.Atoms``.
+"""Structures to and from extended XYZ (plain, ``.xz``, ``.gz``), one after the other; files that ASE reads and pymatgen
+objects as ``ase.Atoms``, and these as structures.
 
 Units are eV, Å, eV/Å on both sides. Scalar targets and texts (``sid``, ``group``) travel in ``info``. Pickles are never opened.
 """
@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from jmp_lib.data.formats import opened
-from jmp_lib.files import replacing, write_atomically
+from jmp_lib.files import write_atomically
 
 _ARRAYS = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces"}
 _REFUSED = (".pkl", ".pickle", ".npy", ".pt", ".traj")
@@ -73,18 +73,13 @@ def write_extxyz(path: str | Path, structures: Iterable[dict]) -> int:
     return count
 
 
-def read_ase_db(path: str | Path) -> Iterator[dict]:
-    """Structures of an ASE database; ``FileNotFoundError`` or ``ValueError``, one sentence."""
-    yield from (from_ase(atoms, number) for number, atoms in enumerate(_rows_of(path, mend="get it again")))
-
-
-def _rows_of(path: str | Path, *, mend: str) -> Iterator[Atoms]:
+def _rows_of(path: Path) -> Iterator[Atoms]:
     from ase.db import connect
 
-    with opened(path, "an ASE database (.db)", b"SQLite format 3\0", mend=mend):
+    with opened(path, "an ASE database (.db)", b"SQLite format 3\0", mend=_KNOWN):
         for row in connect(path, use_lock_file=False).select(sort="id"):
             atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs | (json.loads(row.data["jmp"]) if "jmp" in row.data else {}))
+            atoms.info.update(row.key_value_pairs)
             yield atoms
 
 
@@ -99,7 +94,7 @@ def read_atoms(path: Path) -> list[Atoms]:
     if {".xyz", ".extxyz"} & {suffix.lower() for suffix in path.suffixes}:
         frames = list(read_frames(path, mend=_KNOWN))
     elif path.suffix.lower() == ".db":
-        frames = list(_rows_of(path, mend=_KNOWN))
+        frames = list(_rows_of(path))
     else:
         from ase.io import read
 
@@ -114,40 +109,6 @@ def read_atoms(path: Path) -> list[Atoms]:
 def is_poscar(path: Path) -> bool:
     """Whether the name says that this is a POSCAR or CONTCAR, which have no ending."""
     return path.name.upper().startswith(("POSCAR", "CONTCAR"))
-
-
-def write_ase_db(path: str | Path, structures: Iterable[dict]) -> int:
-    """Write structures as an ASE database (SQLite, ``.db``); returns how many. The file appears when complete."""
-    from ase.db import connect
-
-    if Path(path).suffix != ".db":
-        raise ValueError(f"{path}: an ASE database is told by its name, which must end in .db")
-    count = 0
-    with replacing(path) as temporary, connect(temporary, type="db", use_lock_file=False) as database:
-        for structure in structures:
-            database.write(to_ase(structure), data={"jmp": json.dumps(_extra(structure))})
-            count += 1
-    return count
-
-
-def to_ase(structure: dict) -> Atoms:
-    """The structure as an ``ase.Atoms`` with tags, constraint, energy and forces; targets and texts in ``info``."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.constraints import FixAtoms
-
-    fields = {key: np.asarray(structure[key]) for key in _ARRAYS if key in structure}
-    atoms = Atoms(
-        numbers=fields["atomic_numbers"], positions=fields["pos"], cell=fields.get("cell"), pbc=fields.get("pbc", False),
-        tags=fields.get("tags", 2),
-    )  # fmt: skip
-    if fields.get("fixed", np.zeros(1)).any():
-        atoms.set_constraint(FixAtoms(mask=fields["fixed"]))
-    labels = {"forces": fields["forces"]} if "forces" in fields else {}
-    labels |= {"energy": float(structure["energy"])} if "energy" in structure else {}
-    if labels:
-        atoms.calc = SinglePointCalculator(atoms, **labels)
-    atoms.info.update(_extra(structure))
-    return atoms
 
 
 def to_atoms(item, where: str) -> Atoms:

@@ -11,12 +11,11 @@ def add_import(add) -> None:
                          help="which network it must be (default: the one that it is)")
     command.add_argument("--weights", default="official", choices=("official", "ema", "raw"),
                          help="official: as the published fine-tuning starts (default); ema: averages everywhere; raw")
-    command.add_argument("--scale-factors", metavar="JSON", help="a file of scale factors that must equal those in FILE")
     command.add_argument("--out", metavar="DIR", help="folder to write (default: checkpoints/<name> of the data folder)")
 
 
 def _import(args) -> int:
     from jmp_lib.official.importing import import_checkpoint
 
-    print(import_checkpoint(args.file, args.out, args.size, args.weights, args.scale_factors))
+    print(import_checkpoint(args.file, args.out, args.size, args.weights))
     return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 
 from jmp_lib import facts, paths
@@ -41,15 +40,13 @@ def import_checkpoint(
     out: str | Path | None = None,
     size: str = "auto",
     weights: str = "official",
-    factors_file: str | Path | None = None,
     networks: dict[str, BackboneConfig] = NETWORKS,
 ) -> Path:
     """Check an official checkpoint and write its folder; returns the folder.
 
     out: default ``checkpoints/<jmp-s or jmp-l>`` of the data folder, with ``-<weights>`` for other weights than the
-    default. size: small, large or auto (from the file). weights: official, ema or raw (:mod:`.checkpoint`).
-    factors_file: a JSON of name -> scale factor that those of the checkpoint must equal. Raises ``FileNotFoundError``
-    or ``ValueError``, one sentence; then nothing was changed.
+    default. size: small, large or auto (from the file). weights: official, ema or raw (:mod:`.checkpoint`). Raises
+    ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
@@ -59,8 +56,6 @@ def import_checkpoint(
     with reading(checkpoint.path, MEND):
         tensors = dict(chosen_tensors(checkpoint, weights))
     factors = read_factors_of(checkpoint, tensors)
-    if factors_file is not None:
-        compare_factors(factors, Path(factors_file), checkpoint.path)
     folder = Path(out) if out else default_folder(checkpoint.size, weights)
     info = describe(checkpoint, weights, factors)
     seen = set()
@@ -85,23 +80,6 @@ def default_folder(size: str, weights: str = "official") -> Path:
 def read_factors_of(checkpoint: Checkpoint, tensors: dict) -> dict[str, float]:
     """Scale factors by the name of their module; 0 stays 0 (not fitted, acts as 1)."""
     return {name: float(tensors[f"{name}.scale_factor"]) for name in scale_modules(meta_model(checkpoint.network))}
-
-
-def compare_factors(factors: dict[str, float], file: Path, source: Path) -> None:
-    """Raise ``ValueError`` unless the factors of ``file`` are those of the checkpoint (0: not fitted, not compared)."""
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-        given = {f"backbone.{name.removeprefix('backbone.').removesuffix('.scale_factor')}": float(value)
-                 for name, value in given.items()}  # fmt: skip
-    except FileNotFoundError:
-        raise FileNotFoundError(f"the scale factors {file} are missing") from None
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"{file} is not a JSON of names and scale factors") from None
-    for name in sorted(factors.keys() | given.keys()):
-        ours, theirs = factors.get(name), given.get(name)
-        if ours is None or theirs is None or ours and abs(ours - theirs) > 1e-6 * abs(theirs):
-            raise ValueError(f"scale factor {name!r} is {ours} in {source} and {theirs} in {file}: they are of different "
-                             "networks; leave the file out to take those of the checkpoint")
 
 
 def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) -> dict:
