@@ -40,13 +40,8 @@ def test_oc20_lmdb(tmp_path):
         assert np.array_equal(structure["forces"], forces(atoms))
         assert structure["energy"] == ENERGY - number
     check_slab(next(oc20.read(tmp_path)), slab(), ENERGY)
-    (tmp_path / "ref.pkl").write_bytes(pickle.dumps({"random77": REFERENCE}))
-    total = next(oc20.read(path, energy="total", references=tmp_path / "ref.pkl"))
-    check_slab(total, slab(), ENERGY + REFERENCE)
-    with pytest.raises(ValueError, match="holds adsorption energies; for total energies give references"):
+    with pytest.raises(ValueError, match="holds adsorption energies; read it with energy='adsorption'"):
         next(oc20.read(path, energy="total"))
-    with pytest.raises(ValueError, match="structure 0: random77 has no reference energy"):
-        next(oc20.read(path, energy="total", references={"random1": 0.0}))
 
 
 def test_oc20_trajectory(tmp_path):
@@ -56,9 +51,8 @@ def test_oc20_trajectory(tmp_path):
             atoms.set_tags(0)  # as the published trajectories are
             trajectory.write(atoms)
     check_slab(next(oc20.read(path, energy="total")), slab(), ENERGY)
-    check_slab(next(oc20.read(path, references={"random77": REFERENCE})), slab(), ENERGY - REFERENCE)
     assert len(list(oc20.read(tmp_path, energy="stored"))) == 3
-    with pytest.raises(ValueError, match="holds total energies; read it with energy='total', or give references"):
+    with pytest.raises(ValueError, match="holds total energies; read it with energy='total'"):
         next(oc20.read(path))
 
 

@@ -166,24 +166,6 @@ def test_mirrors_are_tried_in_turn(tmp_path, server):
         get(tmp_path / "other.bin", dead, dead)
 
 
-def test_first_checksum_is_noted_and_must_come_again(tmp_path, server):
-    path, source = tmp_path / "file.bin", Source(server.url())
-    get(path, source)
-    assert module.recorded(path) == SHA
-    path.unlink()
-    server.data = DATA[::-1]
-    with pytest.raises(RuntimeError, match="has not the noted at the first download checksum sha256"):
-        get(path, source)
-    server.data = DATA
-    assert get(path, source).read_bytes() == DATA
-    path.write_bytes(b"altered")
-    with pytest.raises(ValueError, match="is there, but its checksum is not sha256.*move it away"):
-        get(path, source)
-    path.write_bytes(b"put here by hand")
-    (tmp_path / "checksums.json").unlink()
-    assert get(path, source) == path and module.recorded(path).startswith("sha256:")
-
-
 def test_damaged_file_that_is_there(tmp_path, server):
     (tmp_path / "file.bin").write_bytes(DATA[:1000])
     with pytest.raises(ValueError, match="is there, but its checksum is not md5.*damaged or another version"):

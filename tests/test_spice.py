@@ -80,20 +80,6 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
         load_task_data("spice_dipeptides", "published", tmp_path)
 
 
-def test_a_part_is_cut_from_the_upstream_file(upstream, tmp_path):
-    target = tmp_path / "solvated_amino_acids.h5"
-    assert spice.cut(upstream[0], "solvated_amino_acids", target) == 2
-    assert spice.find(get_task("spice_solvated_amino_acids"), tmp_path) == [target]
-    for ours, theirs in zip(spice.read(target), spice.read(upstream[0], "solvated_amino_acids"), strict=True):
-        assert ours.keys() == theirs.keys()
-        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-    with h5py.File(target) as file:
-        assert "mbis_charges" not in file["ala"]
-    with pytest.raises(ValueError, match="has no molecule of dipeptides"):
-        spice.cut(target, "dipeptides", tmp_path / "dipeptides.h5")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["solvated_amino_acids.h5", "spice"]
-
-
 def test_official_file_without_subset_field(tmp_path):
     write(tmp_path / "dipeptides.h5", {"a": molecule(3, 2, 1, None)})
     assert len(list(spice.read(tmp_path / "dipeptides.h5", "dipeptides"))) == 2

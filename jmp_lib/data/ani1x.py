@@ -15,7 +15,7 @@ import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import dataset, h5_rows, open_h5, source_url
+from jmp_lib.data.formats import h5_frames, open_h5, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
@@ -49,10 +49,9 @@ def _frames(path: Path, formulas: set[str] | None, rejected: list[str] | None) -
         for formula in file:
             if formulas is not None and formula not in formulas:
                 continue
-            group, where = file[formula], f"group {formula}"
-            arrays = [dataset(group, key, where) for key in ("coordinates", ENERGY, FORCES)]
-            numbers = dataset(group, "atomic_numbers", where, "iu")[()]
-            for fid, (pos, energy, forces) in h5_rows(arrays, where):
+            where = f"group {formula}"
+            frames = h5_frames(file[formula], ("coordinates", ENERGY, FORCES), where)
+            for fid, (numbers, pos, energy, forces) in enumerate(frames):
                 if not (np.isnan(energy) or np.isnan(forces).any()):
                     yield f"{where}, frame {fid}", partial(make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:
@@ -61,11 +60,8 @@ def _frames(path: Path, formulas: set[str] | None, rejected: list[str] | None) -
 
 def formula_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     """{formula: (frames, atoms)} of the HDF5 file, without reading its frames."""
-    sizes = {}
     with open_h5(path, mend=MEND) as file:
-        for formula in file:
-            sizes[formula] = dataset(file[formula], "coordinates", f"group {formula}").shape[:2]
-    return sizes
+        return {formula: file[formula]["coordinates"].shape[:2] for formula in file}
 
 
 def split_formulas(

@@ -22,8 +22,8 @@ class Entry:
 
     files: each needed file, or a list of its alternatives, best first; folder: where they go under the data root; unpack:
     names of archives inside the archive to unpack too; reader, options: module of ``jmp_lib.data`` and its options;
-    originals: patterns of what the reader takes, under the folder, of which the first with a match is taken; cut_to: the
-    subset that a large file of SPICE is cut to; citation: the publication to cite.
+    originals: patterns of what the reader takes, under the folder, of which the first with a match is taken; citation:
+    the publication to cite.
     """
 
     name: str
@@ -36,7 +36,6 @@ class Entry:
     citation: str
     options: dict[str, str] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
-    cut_to: str = ""
 
     @property
     def alternatives(self) -> list[list[str]]:

@@ -141,8 +141,7 @@ def _store_paths(one: Entry, root: Path) -> list[Path]:
 def download(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[Path]:
     """Fetch, check and unpack the files of data set ``name``; returns what its reader takes. Done steps are skipped.
 
-    SPICE's upstream file is cut to the part that is needed; the large file stays and may be removed. Raises as
-    :func:`jmp_lib.data.fetch.fetch` and :func:`jmp_lib.data.fetch.extract`.
+    Raises as :func:`jmp_lib.data.fetch.fetch` and :func:`jmp_lib.data.fetch.extract`.
     """
     from jmp_lib.data.catalog import entry
     from jmp_lib.data.fetch import is_archive
@@ -153,12 +152,6 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
         path = _first_that_works(one, alternatives, folder, progress)
         if is_archive(path):
             _unpack(path, one, folder)
-    if one.cut_to:
-        from jmp_lib.data.spice import cut
-
-        target = folder / f"{one.cut_to}.h5"
-        if not target.is_file():
-            cut(folder / one.alternatives[0][0], one.cut_to, target)
     found = one.find(root)
     if not found:
         raise ValueError(f"{name}: the archive was unpacked, but {folder} has no {' or '.join(one.originals)}")

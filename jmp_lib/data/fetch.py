@@ -1,9 +1,8 @@
 """Fetch files (go on where a download stopped, try mirrors, check sums) and unpack them; nothing half done stays.
 
 pooch transfers, checks the sum and moves the file; to go on, which it does not, its downloader is asked for the rest of
-``<file>.partial``. Where no checksum is published, that of the first download
-is noted in ``checksums.json`` beside the file, and later downloads must have it. Of strangers' archives nothing leaves
-the target folder: tarfile's ``data`` filter and :func:`_check_member`, which refuses where the filter would rename.
+``<file>.partial``. Of strangers' archives nothing leaves the target folder: tarfile's ``data`` filter and
+:func:`_check_member`, which refuses where the filter would rename.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import requests
 from pooch.hashes import hash_matches
 
 from jmp_lib.data.formats import opened
-from jmp_lib.files import file_sha256, locked, write_json
+from jmp_lib.files import locked
 
 CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk
@@ -73,32 +72,10 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
         )
 
 
-def recorded(path: Path) -> str | None:
-    """The checksum that was noted for the file at its first download."""
-    return _notes(path).get(path.name, {}).get("checksum")
-
-
-def _notes(path: Path) -> dict:
-    file = path.parent / "checksums.json"
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
-        raise ValueError(f"{file} is not JSON; mend or remove it") from None
-
-
-def _note(path: Path, url: str) -> None:
-    """Note the checksum of a file for which none is published."""
-    with locked(path.parent / "checksums.json.lock"):
-        notes, when = _notes(path), time.strftime("%Y-%m-%d", time.gmtime())
-        about = {"checksum": f"sha256:{file_sha256(path)}", "bytes": path.stat().st_size, "url": url, "first": when}
-        write_json(path.parent / "checksums.json", {path.name: about} | notes)
-
-
 def _check_present(path: Path, sources: list[Source]) -> Path:
-    known = [source.checksum for source in sources if source.checksum] or [recorded(path)]
-    if known == [None]:
+    known = [source.checksum for source in sources if source.checksum]
+    if not known:
         _refuse_page(path, path.name)
-        _note(path, "was there already")
     elif not any(hash_matches(path, checksum) for checksum in known):
         raise ValueError(
             f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
@@ -109,17 +86,13 @@ def _check_present(path: Path, sources: list[Source]) -> Path:
 
 def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
     pooch.get_logger().setLevel("WARNING")
-    expected = source.checksum or recorded(path)
     transfer = Transfer(path, source, progress)
     try:
-        pooch.retrieve(source.url, expected, fname=path.name, path=path.parent, downloader=transfer)
+        pooch.retrieve(source.url, source.checksum, fname=path.name, path=path.parent, downloader=transfer)
     except ValueError as error:
         if "does not match" not in str(error):
             raise
-        origin = "published" if source.checksum else "noted at the first download"
-        raise ValueError(f"what came has not the {origin} checksum {expected}, so it was thrown away") from None
-    if expected is None:
-        _note(path, source.url)
+        raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away") from None
     return path
 
 

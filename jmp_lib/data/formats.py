@@ -19,8 +19,6 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
 from jmp_lib.paths import FACTS_DIR
 
-ROWS = 512  # frames of an HDF5 group read at a time
-
 
 def source_url(dataset: str, use: str | None = None, **more: str) -> str:
     """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
@@ -154,28 +152,20 @@ def open_h5(path: str | Path, *, mend: str):
         yield file
 
 
-def dataset(group, key: str, where: str, kind: str = ""):
-    """Data set ``key`` of an HDF5 group; ``ValueError`` where there is none, or none of the numpy kinds ``kind``."""
-    import h5py
-
-    found = group.get(key) if isinstance(group, h5py.Group) else None
-    if not isinstance(found, h5py.Dataset):
-        names = ", ".join(list(group)[:8]) if isinstance(group, h5py.Group) else "no group"
-        raise ValueError(f"{where} has no {key!r} (it has {names}), so this is another kind of file")
-    if kind and (found.dtype.kind not in kind or not found.shape):
-        raise ValueError(f"{where}: {key!r} does not hold whole numbers")
-    return found
-
-
-def h5_rows(arrays: list, where: str) -> Iterator[tuple[int, tuple]]:
-    """(row, (row of each data set)) of HDF5 data sets of one length, some hundred rows in memory at a time."""
+def h5_frames(group, keys: Iterable[str], where: str) -> Iterator[tuple]:
+    """(atomic numbers, row of data set ``keys[0]``, ...) for each frame of a group of an HDF5 file; ``ValueError`` where
+    one of the sets is missing or the numbers of frames differ."""
+    found = {key: group.get(key) if hasattr(group, "get") else None for key in (*keys, "atomic_numbers")}
+    missing = [key for key, values in found.items() if not hasattr(values, "dtype")]
+    if missing:
+        raise ValueError(f"{where} has no {missing[0]!r} (it has {', '.join(list(group)[:8])}), so this is another kind of file")
+    *arrays, numbers = (values[()] for values in found.values())
+    if numbers.dtype.kind not in "iu" or not numbers.shape:
+        raise ValueError(f"{where}: 'atomic_numbers' does not hold whole numbers")
     if len({len(array) for array in arrays}) > 1:
-        lengths = ", ".join(f"{array.name.rsplit('/')[-1]} {len(array)}" for array in arrays)
+        lengths = ", ".join(f"{key} {len(array)}" for key, array in zip(keys, arrays, strict=True))
         raise ValueError(f"{where}: the numbers of frames differ ({lengths})")
-    for start in range(0, len(arrays[0]), ROWS):
-        blocks = [array[start : start + ROWS] for array in arrays]
-        for offset in range(len(blocks[0])):
-            yield start + offset, tuple(block[offset] for block in blocks)
+    return ((numbers, *row) for row in zip(*arrays, strict=True))
 
 
 def json_items(stream, prefix: str) -> Iterator:

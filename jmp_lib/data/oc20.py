@@ -2,9 +2,8 @@
 
 * the release: ``N.extxyz.xz`` (frames with total energies, eV, and forces, eV/Å) beside ``N.txt.xz`` (a line for
   each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
-* LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy already;
-  the total energy is y + ``oc20_ref.pkl["random<sid>"]``.
-* relaxation trajectories of ASE, ``random<sid>.traj``: total energies; adsorption energies need the references.
+* LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
+* relaxation trajectories of ASE, ``random<sid>.traj``: total energies.
 
 Forces are true forces, those of fixed atoms included. Nothing is converted: the files are in eV and Å. The paper
 trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate.
@@ -20,58 +19,42 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import refuse, screened
+from jmp_lib.data.collect import screened
 from jmp_lib.data.exchange import from_ase, read_frames, read_lines
 from jmp_lib.data.formats import opened, source_url
 from jmp_lib.data.graph_records import read_graphs
-from jmp_lib.data.pickles import load_pickle
 
 ENERGIES = ("adsorption", "total", "stored")
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)
 MEND = f"get it anew from {source_url('OC20', 'pre-training')} (or a smaller part of OC20 S2EF) and unpack it"
-REFERENCES = "the reference energies are in oc20_ref.pkl"
 
 
-def read(
-    path: str | Path,
-    *,
-    energy: str = "adsorption",
-    references: str | Path | dict | None = None,
-    rejected: list[str] | None = None,
-) -> Iterator[dict]:
+def read(path: str | Path, *, energy: str = "adsorption", rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of OC20 one at a time: energy eV, forces eV/Å, cell, tags, fixed; group "random<sid>",
     sid "random<sid>/<frame>".
 
-    path: an .extxyz(.xz), .lmdb, .traj or .pkl file, or a folder of them. energy: "adsorption", "total", or
-    "stored" for what the file holds (total in .extxyz and .traj, adsorption in LMDB).
-    references: oc20_ref.pkl or its contents ({"random<sid>": eV}), for LMDB read as total and trajectories read as
-    adsorption energies. rejected: a list that takes the reasons of the structures left out; without it the first
-    unsound structure raises ``ValueError``, as a damaged file always does. ``FileNotFoundError``: nothing there.
+    path: an .extxyz(.xz), .lmdb, .traj or .pkl file, or a folder of them. energy: "adsorption" (not in .traj), "total"
+    (not in LMDB), or "stored" for what the file holds (total in .extxyz and .traj, adsorption in LMDB). rejected: a list
+    that takes the reasons of the structures left out; without it the first unsound structure raises ``ValueError``, as
+    a damaged file always does. ``FileNotFoundError``: nothing there.
     """
     if energy not in ENERGIES:
         raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, not {energy!r}")
-    references = load_references(references) if isinstance(references, (str, Path)) else references
     row = 0
     for file in _files(Path(path)):
-        if file.suffix == ".traj":
-            structures = screened(_trajectory(file, energy, references), str(file), rejected)
-        elif ".extxyz" in file.suffixes:
-            structures = screened(_release(file, energy), str(file), rejected)
+        release, trajectory = ".extxyz" in file.suffixes, file.suffix == ".traj"
+        holds = "total" if trajectory else "adsorption"
+        if not release and energy not in (holds, "stored"):
+            raise ValueError(f"{file} holds {holds} energies; read it with energy='{holds}'")
+        if release or trajectory:
+            frames = _release(file, energy) if release else _trajectory(file)
+            structures = screened(frames, str(file), rejected)
         else:
-            structures = _records(file, energy, references, rejected)
+            structures = _records(file, rejected)
         for structure in structures:
             structure["id"] = row
             yield structure
             row += 1
-
-
-def load_references(path: str | Path) -> dict[str, float]:
-    """Reference energies {"random<sid>": eV} of oc20_ref.pkl, read without running anything in it."""
-    mend = f"get oc20_ref.pkl from {source_url('OC20', 'reference energies')}"
-    found = load_pickle(path, mend=mend)
-    if not isinstance(found, dict) or not all(isinstance(value, float) for value in found.values()):
-        raise ValueError(f"{path} is not a table of reference energies by name; {mend}")
-    return found
 
 
 def derive_tags(atomic_numbers: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -130,40 +113,22 @@ def _release(file: Path, energy: str) -> Iterator:
         yield f"frame {count}", partial(_of_atoms, atoms, shift, f"random{sid}", fid)
 
 
-def _records(file: Path, energy: str, references: dict | None, rejected: list[str] | None) -> Iterator[dict]:
+def _records(file: Path, rejected: list[str] | None) -> Iterator[dict]:
     """Records of an LMDB of adsorption energies (or a pickled list of them)."""
-    if energy == "total" and references is None:
-        raise ValueError(f"{file} holds adsorption energies; for total energies give references: {REFERENCES}")
     for structure in read_graphs(file, "OC20", True, mend=MEND, rejected=rejected):
-        where = f"{file}: structure {structure['id']}"
         if "sid" not in structure:
-            raise ValueError(f"{where} has no sid, so it is not of OC20; {MEND}")
-        name = f"random{structure['group'].removeprefix('random')}"
-        structure["group"], structure["sid"] = name, f"random{structure['sid'].removeprefix('random')}"
-        if energy == "total":
-            if name not in references:
-                refuse(f"{where}: {name} has no reference energy; {REFERENCES}", rejected)
-                continue
-            structure["energy"] = structure["energy"] + references[name]
-        yield structure
+            raise ValueError(f"{file}: structure {structure['id']} has no sid, so it is not of OC20; {MEND}")
+        yield structure | {key: f"random{structure[key].removeprefix('random')}" for key in ("group", "sid")}
 
 
-def _trajectory(file: Path, energy: str, references: dict | None) -> Iterator:
+def _trajectory(file: Path) -> Iterator:
     """Frames of an ASE relaxation trajectory named random<sid>.traj; tags are derived where all are 0."""
     from ase.io.trajectory import Trajectory
 
-    name, shift = file.stem, 0.0
-    if energy == "adsorption":
-        if references is None or name not in references:
-            raise ValueError(
-                f"{file} holds total energies; read it with energy='total', or give references that have {name!r}: "
-                f"{REFERENCES}"
-            )
-        shift = references[name]
     with opened(file, "an ASE trajectory", mend=MEND), Trajectory(file) as trajectory:
         for count in range(len(trajectory)):
             atoms = trajectory[count]
-            yield f"frame {count}", partial(_of_atoms, atoms, shift, name, atoms.info.get("frame", count))
+            yield f"frame {count}", partial(_of_atoms, atoms, 0.0, file.stem, atoms.info.get("frame", count))
 
 
 def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -> dict:

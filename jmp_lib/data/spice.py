@@ -8,7 +8,7 @@ molecule/conformer, ``group`` the molecule. Order: molecules by name, conformers
 all of them shuffled (seed 42), 80/10/10. Level: ωB97M-D3BJ/def2-TZVPPD.
 
 Looked for in ``data_root`` and ``data_root/spice``: ``solvated_amino_acids.h5`` or ``dipeptides.h5`` (official), then
-any ``SPICE*.hdf5`` that has the subset (upstream; :func:`cut` keeps the needed part of it).
+any ``SPICE*.hdf5`` that has the subset (upstream, of which no other molecule is read).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jmp_lib.data.collect import make_structure, screened
 from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
-from jmp_lib.files import reading, replacing
+from jmp_lib.files import reading
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3)
@@ -74,25 +74,6 @@ def read(path: str | Path, subset: str | None = None, rejected: list[str] | None
     used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
     """
     yield from screened(_conformations(Path(path), subset), str(path), rejected)
-
-
-def cut(path: str | Path, subset: str, target: str | Path) -> int:
-    """Copies the molecules of ``subset``, with the fields read here, to the new file ``target``; returns how many.
-
-    The file appears under its name only when it is whole. Raises as :func:`read`.
-    """
-    path, n_molecules = Path(path), 0
-    with replacing(target) as unfinished:
-        with h5py.File(unfinished, "w") as made:
-            for name, group in _molecules(path, subset):
-                kept = made.create_group(name)
-                for field in (*_SHAPES, "smiles", "subset"):
-                    if field in group:
-                        group.copy(field, kept)
-                n_molecules += 1
-        if not n_molecules:
-            raise ValueError(f"{path} has no molecule of {subset}; {_mend(subset, Path(target).parent)}")
-    return n_molecules
 
 
 def _mend(subset: str | None, root: str | Path) -> str:

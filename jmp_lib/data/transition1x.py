@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import dataset, h5_rows, open_h5, source_url
+from jmp_lib.data.formats import h5_frames, open_h5, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
@@ -45,7 +45,7 @@ def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = N
 
 
 def _frames(path: Path, part: str) -> Iterator:
-    def make(numbers, group: str, fid: int, pos, energy, forces) -> dict:
+    def make(group: str, fid: int, numbers, pos, energy, forces) -> dict:
         energy = np.asarray(energy).item()
         return make_structure(pos, numbers, 0, forces=forces, sid=f"{group}/{fid}", group=group, energy=energy)
 
@@ -54,8 +54,7 @@ def _frames(path: Path, part: str) -> Iterator:
             raise ValueError(f"{path} has no group {part!r} (it has {', '.join(list(file)[:8])}); {MEND}")
         for formula in file[part]:
             for reaction in file[part][formula]:
-                group, where = file[part][formula][reaction], f"{part}/{formula}/{reaction}"
-                arrays = [dataset(group, key, where) for key in ("positions", ENERGY, FORCES)]
-                numbers = dataset(group, "atomic_numbers", where, "iu")[()]
-                for fid, values in h5_rows(arrays, where):
-                    yield f"{where}, frame {fid}", partial(make, numbers, f"{formula}/{reaction}", fid, *values)
+                where = f"{part}/{formula}/{reaction}"
+                frames = h5_frames(file[part][formula][reaction], ("positions", ENERGY, FORCES), where)
+                for fid, values in enumerate(frames):
+                    yield f"{where}, frame {fid}", partial(make, f"{formula}/{reaction}", fid, *values)
