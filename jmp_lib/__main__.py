@@ -27,12 +27,11 @@ OPTIONS = {  # of several commands
     "devices": {"type": int, "help": "processes that share every batch, a GPU each"},
     "data-workers": {"type": int, "dest": "workers_data", "help": "processes that prepare batches ahead"},
     "max-edges": {"type": int, "help": "edges that are computed at once; larger batches go in parts"},
-    "memory-gb": {"type": float, "help": "on a CPU: what one pass may take before the batch is split"},
     "nonfinite-budget": {"type": int, "help": "updates that may be left out: loss not finite"},
-    "logs": {"help": "csv, tensorboard, wandb, with commas"},
+    "logs": {"help": "csv, tensorboard, with a comma"},
 }
 RUN = ("profile", "seed", "data", "data-root", "workers", "results-dir", "max-steps", "max-eval")
-ENGINE = ("devices", "data-workers", "max-edges", "memory-gb", "nonfinite-budget", "logs")
+ENGINE = ("devices", "data-workers", "max-edges", "nonfinite-budget", "logs")
 
 
 def run_of(args, *chosen: str):

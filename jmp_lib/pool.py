@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from unittest.mock import patch
 
 from tqdm import tqdm
 
@@ -200,13 +201,8 @@ def _started() -> tuple:
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     worker = context.Process(target=_work, args=(there, os.getpid()), daemon=False)
-    saved = {name: os.environ.get(name) for name in SINGLE_THREAD}
-    os.environ.update({name: "1" for name in SINGLE_THREAD})  # read by the child as it starts
-    try:
+    with patch.dict(os.environ, dict.fromkeys(SINGLE_THREAD, "1")):  # read by the child as it starts
         worker.start()
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
     there.close()
     return here, worker
 

@@ -38,8 +38,8 @@ def finetune_record_path(results_dir: Path, task_id: str, arm: str, fold: int = 
 
 def work_dir(record_path: Path, results_dir: Path) -> Path:
     """Folder of the large files of a run (weights, predictions, checkpoint), under ``work``."""
-    relative = Path(record_path).relative_to(Path(results_dir) / "records")
-    return Path(results_dir) / "work" / relative.with_suffix("")
+    relative = Path(record_path).relative_to(results_dir).with_suffix("")
+    return Path(results_dir) / "work" / Path(*(part for part in relative.parts if part != "records"))
 
 
 def fingerprint(values: dict) -> str:

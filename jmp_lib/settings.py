@@ -168,9 +168,8 @@ class Engine(Settings):
     nodes: int = Field(1, ge=1)  # machines; for more than one start the command with torchrun or srun, which then count
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
     max_edges: int | None = Field(None, gt=0)  # edges (main graph) that are computed at once; null: the whole share of a batch
-    memory_gb: float | None = Field(None, gt=0)  # on a CPU: what one pass may take before the batch is split; null: no limit
     nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite
-    logs: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)  # csv is always written
+    logs: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)  # csv is always written
     cpu_autocast: bool = False  # on a CPU too, compute in the precision that the settings say; else float32 there
 
     @property

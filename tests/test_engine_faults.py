@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jmp_lib.settings import Engine, load_profile
-from jmp_lib.train import checkpoint, logs
+from jmp_lib.train import checkpoint
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
 from jmp_lib.pool import Terminated
 from jmp_lib.train.finetuning import finetuning_parameters
@@ -149,41 +149,18 @@ def test_tensorboard_after_a_resume(tmp_path):
     assert [e.step for e in events.Scalars("validation/val_metric")] == list(range(2, 31, 2))
 
 
-@pytest.mark.parametrize("name, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
-def test_a_missing_package_is_said_before_the_training(tmp_path, monkeypatch, name, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RuntimeError, match=f"{name} needs the package {name}: pip install"):
-        train(with_engine(tiny_run(tmp_path), logs=("csv", name)))
+def test_a_missing_package_is_said_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RuntimeError, match="tensorboard needs the package tensorboard: pip install"):
+        train(with_engine(tiny_run(tmp_path), logs=("csv", "tensorboard")))
     assert not (tmp_path / "log.csv").exists()
-
-
-def test_weights_and_biases_goes_on_with_its_run(tmp_path, monkeypatch):
-    """A stand-in of the package sees one run with an id of the settings, and rows by update."""
-    calls = []
-
-    class Board:
-        def log(self, values, step):
-            calls.append((step, sorted(values)))
-
-        def finish(self):
-            calls.append("finish")
-
-    fake = type(sys)("wandb")
-    fake.init = lambda **options: calls.append(options) or Board()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    written = logs.Logs(tmp_path, ("wandb",), ("total", "energy"), 4, "a run", "ab" * 32)
-    row = dict.fromkeys(written.names, 1.0)
-    written.update({**row, "update": 5})
-    written.close()
-    assert calls[0]["id"] == "ab" * 16 and calls[0]["resume"] == "allow" and calls[-1] == "finish"
-    assert calls[1][0] == 5 and "train/energy" in calls[1][1]
 
 
 def test_the_engine_does_not_decide_the_numbers():
     """Fingerprints are made of these parameters."""
     usual = load_profile("smoke")
-    other = load_profile("smoke", engine={"devices": 4, "workers_data": 3, "max_edges": 100, "memory_gb": 1.0,
-                                          "nonfinite_budget": 2, "logs": ["csv", "wandb"]})
+    other = load_profile("smoke", engine={"devices": 4, "workers_data": 3, "max_edges": 100, "nonfinite_budget": 2,
+                                          "logs": ["csv", "tensorboard"]})
     from jmp_lib.data.tasks import get_task
 
     assert pretraining_parameters(usual, "small") == pretraining_parameters(other, "small")

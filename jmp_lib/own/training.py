@@ -149,9 +149,8 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
                   "learning_rate_multipliers": {g.name: g.multiplier for g in what.groups}, **profile.engine.numbers}
     fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})
     label, out_dir = f"{arm.replace(' ', '-')}.seed{seed}", Path(out_dir).resolve()
-    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir,
-              out_dir / "work" / "own" / data.name / label, fingerprint, profile.device, settings.precision, profile.threads,
-              profile.engine, progress)
+    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir, fingerprint, profile,
+              settings.precision, progress)
 
     def recipe(job: Job):
         done, fields, found, true = finetune_data(what, job, {

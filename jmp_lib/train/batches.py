@@ -50,10 +50,10 @@ class Labelled:
         return self.structures.natoms
 
     def __getitem__(self, index: int) -> dict:
-        structure = self.structures.arrays(index) if hasattr(self.structures, "arrays") else self.structures[index]
-        item = {key: structure[key] if key == "id" else np.asarray(structure[key]) for key in GEOMETRY}
+        structure = self.structures.arrays(index)
+        item = {key: structure[key] for key in GEOMETRY}
         for label, normaliser in self.normalisers.items():
-            item[label] = normaliser.normalise(np.asarray(structure[label]), item["atomic_numbers"])
+            item[label] = normaliser.normalise(structure[label], item["atomic_numbers"])
         if self.dataset_index is not None:
             item["dataset_index"] = self.dataset_index
         return item

@@ -17,7 +17,7 @@ import torch
 
 from jmp_lib.files import write_atomically
 
-LAYOUT = 2  # raised whenever the content of a checkpoint changes
+LAYOUT = 3  # raised whenever the content of a checkpoint changes
 
 
 def previous(path: Path) -> Path:

@@ -25,7 +25,7 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import Task, TaskData, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
-from jmp_lib.settings import ARMS, Engine, FinetuneSettings, Profile
+from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
@@ -34,7 +34,7 @@ from jmp_lib.train.loading import given_start
 from jmp_lib.train.losses import Counts, finetuning_loss, mae
 from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain, scale_factors
-from jmp_lib.train.processes import Processes, in_processes, needed
+from jmp_lib.train.processes import in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau
 from jmp_lib.train.trainer import Progress
@@ -58,8 +58,7 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
     data = task_data(profile, task_id, fold)
     start = start_of(profile, arm, out_dir, progress)
     precision = profile.finetune_settings(data.task.family, task_id).precision
-    print_ = _fingerprint(profile, data, arm, start)
-    job = Job.of(profile, f"{task_id} {arm}", path, out_dir, print_, precision, progress)
+    job = Job(f"{task_id} {arm}", path, out_dir, _fingerprint(profile, data, arm, start), profile, precision, progress)
     return job.run(lambda job: _finetune(profile, data, arm, start, job))
 
 
@@ -146,25 +145,6 @@ class Finetuning:
     weights: dict[str, torch.Tensor] | None = None  # of the backbone and embedding that it starts from; None: random
     max_steps: int | None = None
 
-    def parts(self, processes: Processes, engine: Engine):
-        """What the loop trains: (model, update batches, loss of a part of a batch, optimiser)."""
-        s = self.settings
-        torch.manual_seed(self.seed)
-        model = FinetuneModel(self.backbone, self.heads).to(processes.device)
-        if self.weights is not None:
-            load_backbone(model, self.weights)
-        set_factors(model, self.factors)
-        batches = UpdateBatches([graph_cache(self.train, self.normalisers, self.graph)], [self.train.name],
-                                Sampler.single(len(self.train), s.batch_size, self.seed), self.seed,
-                                max_edges=engine.max_edges, rank=processes.rank, processes=processes.size)
-
-        def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
-            return {"total": finetuning_loss(model(batch), batch, self.coefficients, counts)}
-
-        optimizer = torch.optim.AdamW(parameter_groups(model, self.groups, s.lr), lr=s.lr, betas=s.betas, eps=1.0e-8,
-                                      weight_decay=s.weight_decay, fused=True)
-        return model, batches, loss, optimizer
-
 
 def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, dict, dict, dict]:
     """Train ``what`` within ``job``, write the best weights, and predict the test part with them.
@@ -173,7 +153,20 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     predictions and true values of the test part by label.
     """
     s, processes = what.settings, job.processes
-    model, batches, loss, optimizer = what.parts(processes, job.engine)
+    torch.manual_seed(what.seed)
+    model = FinetuneModel(what.backbone, what.heads).to(processes.device)
+    if what.weights is not None:
+        load_backbone(model, what.weights)
+    set_factors(model, what.factors)
+    batches = UpdateBatches([graph_cache(what.train, what.normalisers, what.graph)], [what.train.name],
+                            Sampler.single(len(what.train), s.batch_size, what.seed), what.seed,
+                            max_edges=job.profile.engine.max_edges, rank=processes.rank, processes=processes.size)
+
+    def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
+        return {"total": finetuning_loss(model(batch), batch, what.coefficients, counts)}
+
+    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, s.lr), lr=s.lr, betas=s.betas, eps=1.0e-8,
+                                  weight_decay=s.weight_decay, fused=True)
     parts = {"val": what.val, "test": what.test}
     evaluation = {part: EvaluationSet(graph_cache(structures, what.normalisers, what.graph), s.eval_batch_size,
                                       processes.device) for part, structures in parts.items()}

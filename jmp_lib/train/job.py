@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.files import write_json
-from jmp_lib.settings import Engine, Profile
+from jmp_lib.settings import Profile
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
 from jmp_lib.train.processes import Processes
@@ -25,21 +25,16 @@ class Job:
     name: str  # for the bar, logs and errors
     record: Path
     out_dir: Path  # the results that the record and its files belong to
-    work: Path  # folder of weights, predictions, checkpoint, logs
     fingerprint: str  # of everything that decides the numbers
-    device: str = "auto"
+    profile: Profile  # says how the training is carried out
     precision: str = "float32"
-    threads: int = 1
-    engine: Engine = field(default_factory=Engine)
     progress: bool = True
     processes: Processes | None = None  # joined by ``run``
 
-    @classmethod
-    def of(cls, profile: Profile, name: str, record: Path, out_dir: Path, fingerprint: str, precision: str,
-           progress: bool) -> Job:
-        """A job as ``profile`` wants it, its files beside its record under ``work``."""
-        return cls(name, record, out_dir, records.work_dir(record, out_dir), fingerprint, profile.device, precision,
-                   profile.threads, profile.engine, progress)
+    @property
+    def work(self) -> Path:
+        """Folder of weights, predictions, checkpoint, logs."""
+        return records.work_dir(self.record, self.out_dir)
 
     def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
         """The record: the finished one of the same fingerprint, or that of ``recipe``.
@@ -47,11 +42,11 @@ class Job:
         recipe: trains (``train``) and writes its files; returns the progress, its own fields of the record, and
         {key: file in ``work``}. It runs on every process; fields and files are those of the first one.
         """
-        self.processes = Processes(choose_device(self.device), self.precision, self.engine.cpu_autocast)
+        self.processes = Processes(choose_device(self.profile.device), self.precision, self.profile.engine.cpu_autocast)
         with self.processes.alone(self.work / "lock"):
             found = records.finished_record(self.record, self.out_dir, self.fingerprint)
             if not self.processes.broadcast(found is not None):
-                torch.set_num_threads(self.threads)
+                torch.set_num_threads(self.profile.threads)
                 if self.processes.first:
                     remove_unfinished(self.work)
                 done, fields, files = recipe(self)
@@ -67,15 +62,15 @@ class Job:
         silent = not self.progress or not self.processes.first
         with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
             return train(Run(name=self.name, fingerprint=self.fingerprint, checkpoint=self.work / "checkpoint.pt",
-                             processes=self.processes, engine=self.engine, bar=bar, **run))
+                             processes=self.processes, engine=self.profile.engine, bar=bar, **run))
 
     def _common(self, done: Progress) -> dict:
         """Fields of every record: how the training went and how it was carried out."""
         return {
             "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
             "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
-            "processes": self.processes.size, "workers_data": self.engine.workers_data, "max_edges": done.max_edges,
-            "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.threads,
+            "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
+            "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.profile.threads,
             "device": records.device_name(self.processes.device), "precision": self.processes.precision,
             "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions()}
 

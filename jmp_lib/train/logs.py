@@ -1,7 +1,6 @@
-"""Logs of a training: one row per update, appended without doubled rows after a resume.
+"""Logs of a training: one row per update in ``log.csv``, and event files for TensorBoard when asked for.
 
-``log.csv`` always; event files for TensorBoard under ``tensorboard/`` and a run at Weights & Biases when asked for.
-Only the first process of a training writes.
+A resumed run appends without doubled rows.  Only the first process of a training writes.
 """
 
 from __future__ import annotations
@@ -28,61 +27,46 @@ class Logs:
     """The logs of one run.  Rows: update, epoch, lr, loss and its parts, grad_norm (before clipping), seconds and of
     it waiting for data, memory_mb."""
 
-    def __init__(self, folder: Path, wanted: Sequence[str], parts: Sequence[str], done: int, name: str, identity: str):
+    def __init__(self, folder: Path, wanted: Sequence[str], parts: Sequence[str], done: int):
         """``done``: updates done so far; later rows of an earlier start are removed.
 
-        Raises ``RuntimeError`` when a package for a log is missing.
+        Raises ``RuntimeError`` when the package tensorboard is missing.
         """
         self.names = [*COLUMNS, *(part for part in parts if part != "total"), *LAST_COLUMNS]
-        self.board = self.wandb = None
-        if "tensorboard" in wanted:
-            self.board = _tensorboard(folder / "tensorboard", done)
-        if "wandb" in wanted:
-            self.wandb = _wandb(folder, name, identity)
-        self.path = Path(folder) / "log.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        keep_rows(self.path, self.names, done)
-        self.stream = open(self.path, "a", newline="", buffering=1)  # a row is with the system as soon as written
+        self.board = _tensorboard(Path(folder) / "tensorboard", done) if "tensorboard" in wanted else None
+        path = Path(folder) / "log.csv"
+        keep_rows(path, self.names, done)
+        self.stream = open(path, "a", newline="", buffering=1)  # a row is with the system as soon as written
         self.writer = csv.DictWriter(self.stream, self.names, lineterminator="\n")
 
     def update(self, row: dict[str, float]) -> None:
         """Write the row of an update."""
         self.writer.writerow({name: f"{row[name]:.9g}" for name in self.names})
-        self._elsewhere("train", row, row["update"])
+        self._events("train", row, row["update"])
 
     def validation(self, row: dict[str, float]) -> None:
-        """Pass the row of a validation on to TensorBoard and Weights & Biases; the record keeps them as ``history``."""
-        self._elsewhere("validation", {k: v for k, v in row.items() if k != "step"}, row["step"])
+        """Pass the row of a validation on to TensorBoard; the record keeps them as ``history``."""
+        self._events("validation", row, row["step"])
 
-    def _elsewhere(self, group: str, row: dict[str, float], step: int) -> None:
-        numbers = {f"{group}/{name}": value for name, value in row.items() if name != "update"}
-        if self.board is not None:
-            for name, value in numbers.items():
-                self.board.add_scalar(name, value, step)
-        if self.wandb is not None:
-            self.wandb.log(numbers, step=step)
+    def _events(self, group: str, row: dict[str, float], step: int) -> None:
+        for name, value in row.items() if self.board is not None else ():
+            if name not in ("update", "step"):
+                self.board.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         """Write what is still held back."""
         self.stream.close()
         if self.board is not None:
             self.board.close()
-        if self.wandb is not None:
-            self.wandb.finish()
 
 
 def keep_rows(path: Path, names: Sequence[str], done: int) -> None:
     """Leave in the CSV at ``path`` the whole rows of updates 1 to ``done``; other columns: start anew."""
-    rows: list[list[str]] = []
-    if path.exists():
-        with open(path, newline="") as stream:
-            found = list(csv.reader(stream))
-        if found and found[0] == list(names):
-            rows = [row for row in found[1:] if len(row) == len(names) and row[0].isdigit() and int(row[0]) <= done]
+    found = [line.split(",") for line in path.read_text().splitlines()] if path.exists() else []
+    rows = found[1:] if found and found[0] == list(names) else []
+    kept = [row for row in rows if len(row) == len(names) and row[0].isdigit() and int(row[0]) <= done]
     with write_atomically(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+        csv.writer(stream, lineterminator="\n").writerows([names, *kept])
 
 
 def _tensorboard(folder: Path, done: int):
@@ -92,12 +76,3 @@ def _tensorboard(folder: Path, done: int):
         raise RuntimeError("logs: tensorboard needs the package tensorboard: pip install tensorboard, or leave "
                            "tensorboard out of engine.logs") from None
     return SummaryWriter(str(folder), purge_step=done + 1)
-
-
-def _wandb(folder: Path, name: str, identity: str):
-    try:
-        import wandb
-    except ImportError:
-        raise RuntimeError("logs: wandb needs the package wandb: pip install 'jmp-workbook[wandb]', or leave wandb "
-                           "out of engine.logs") from None
-    return wandb.init(project="jmp-workbook", name=name, id=identity[:32], resume="allow", dir=str(folder))

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
-import resource
-import sys
-from contextlib import contextmanager
 from typing import Sequence
 
 import torch
@@ -44,28 +40,6 @@ def give_back() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def memory_limit(gb: float | None):
-    """Within this context the process cannot take more than ``gb`` · 10^9 bytes beyond what it has (Linux).
-
-    What goes beyond fails as out of memory instead of making the machine swap.  None: no limit.
-    """
-    if gb is None:
-        yield
-        return
-    if sys.platform != "linux":
-        raise RuntimeError("engine.memory_gb works on Linux only: set it to null")
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as stream:
-        now = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    wanted = now + int(gb * 1e9)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def keep_freed_memory() -> bool:

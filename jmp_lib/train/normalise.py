@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -184,12 +185,7 @@ class JointFit:
 
 def fit(structures: Iterable[dict], block: int = BLOCK) -> JointFit:
     """One pass over the structures, ``block`` of them in memory."""
-    found, waiting = JointFit(), []
-    for structure in structures:
-        waiting.append(structure)
-        if len(waiting) == block:
-            found.add(waiting)
-            waiting = []
-    if waiting:
+    found, structures = JointFit(), iter(structures)
+    while waiting := list(islice(structures, block)):
         found.add(waiting)
     return found

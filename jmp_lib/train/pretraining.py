@@ -9,10 +9,10 @@ weights ``model.safetensors`` with ``model.json``, and ``curves.csv``.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from jmp_lib import records
@@ -43,8 +43,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
     if needed(profile.engine):
         in_processes(profile.engine.devices, profile.threads, pretrain, profile, size, out_dir, progress)
         return records.read_record(path)
-    job = Job.of(profile, f"pre-training {size}", path, out_dir, fingerprint(profile, size),
-                 profile.pretraining.precision, progress)
+    job = Job(f"pre-training {size}", path, out_dir, fingerprint(profile, size), profile, profile.pretraining.precision, progress)
     return job.run(lambda job: _pretrain(profile, size, job))
 
 
@@ -117,7 +116,8 @@ def _pretrain(profile: Profile, size: str, job: Job):
                              "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
                              "elements": s.train.elements} for s in sets},
         "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
-    write_curves(job.work / "curves.csv", done.history)
+    with write_atomically(job.work / "curves.csv") as stream:
+        pd.DataFrame(done.history).to_csv(stream, index=False)
     kinds = {"mini": "generated", "published": "published"}
     return done, {
         "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
@@ -144,14 +144,6 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
         free = ~s.val.fixed
         values[f"{s.name}_force_mae"] = mae(output["forces"][free] * s.forces.std, s.val.forces[free])
     return values
-
-
-def write_curves(path: Path, history: list[dict]) -> None:
-    """History as CSV."""
-    with write_atomically(path) as stream:
-        writer = csv.DictWriter(stream, list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:

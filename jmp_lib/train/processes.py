@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from jmp_lib.files import locked
-from jmp_lib.pool import GO_ON, Terminated, end, end_with
+from jmp_lib.pool import GO_ON, Terminated, end, end_with, termination
 from jmp_lib.settings import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
@@ -175,17 +175,18 @@ def in_processes(count: int, threads: int, function: Callable, *arguments) -> No
 
 def _wait(process: subprocess.Popen) -> int:
     """Exit code of ``process``; SIGTERM and an interrupt reach it, not only this process."""
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate()) if here else None
     try:
-        return process.wait()
+        with termination() as asked:
+            while process.poll() is None:
+                if asked:
+                    process.terminate()
+                    asked.clear()
+                time.sleep(0.1)
     except BaseException:
         process.terminate()
         process.wait()
         raise
-    finally:
-        if here:
-            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    return process.returncode
 
 
 def main(file: Path) -> int:

@@ -25,7 +25,7 @@ from jmp_lib.train.batches import Share, UpdateBatches, prepared
 from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory, memory_limit
+from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
@@ -104,7 +104,7 @@ def train(run: Run) -> Progress:
     if run.bar is not None:
         run.bar.reset(total=run.schedule.stop_at)
         run.bar.update(progress.step)
-    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step, run.name, run.fingerprint) \
+    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step) \
         if processes.first else None
     last = 0 if progress.stopped else run.schedule.stop_at
     batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
@@ -174,16 +174,14 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
     Out of memory: everything again, cut at half the edges of the part that failed; the smaller parts stay.  Raises
     ``RuntimeError`` when a single structure does not fit.
     """
-    limit = run.engine.memory_gb if run.processes.device.type == "cpu" else None
     if share.max_edges != progress.max_edges:  # prepared before memory ran out
         share = run.data[progress.step]
     while True:
         sums: dict[str, float] = {}
         try:
             for number, part in enumerate(share.parts):  # noqa: B007 (the number of the part that failed)
-                with memory_limit(limit):
-                    for name, value in _pass(run, part, share.counts).items():
-                        sums[name] = sums.get(name, 0.0) + value
+                for name, value in _pass(run, part, share.counts).items():
+                    sums[name] = sums.get(name, 0.0) + value
             return sums, share
         except Exception as error:
             if not is_out_of_memory(error):
@@ -273,13 +271,17 @@ def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> N
         progress.stopped = f"learning rate below {run.stop_below_lr:.1e}"
 
 
+def _state(run: Run) -> dict:
+    """What besides the progress is stored in a checkpoint; each has ``state_dict`` and ``load_state_dict``."""
+    parts = {"model": run.model, "optimizer": run.optimizer, "ema": run.ema, "plateau": run.plateau,
+             "scaler": run.processes.scaler}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 def _save(run: Run, progress: Progress) -> None:
-    if not run.processes.first:
-        return
-    save_checkpoint(run.checkpoint, run.fingerprint, model=run.model.state_dict(), optimizer=run.optimizer.state_dict(),
-                    ema=run.ema.state_dict() if run.ema is not None else None,
-                    plateau=run.plateau.state_dict() if run.plateau is not None else None,
-                    scaler=run.processes.scaler.state_dict(), progress=dict(vars(progress)))
+    if run.processes.first:
+        parts = {name: part.state_dict() for name, part in _state(run).items()}
+        save_checkpoint(run.checkpoint, run.fingerprint, **parts, progress=dict(vars(progress)))
 
 
 def _resume(run: Run) -> Progress:
@@ -290,12 +292,6 @@ def _resume(run: Run) -> Progress:
     if run.engine.max_edges is not None:
         kept = state["progress"]["max_edges"] or run.engine.max_edges
         state["progress"]["max_edges"] = min(run.engine.max_edges, kept)
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    if run.ema is not None:
-        run.ema.load_state_dict(state["ema"])
-    if run.plateau is not None:
-        run.plateau.load_state_dict(state["plateau"])
-    if run.processes.scaler.is_enabled():
-        run.processes.scaler.load_state_dict(state["scaler"])
+    for name, part in _state(run).items():
+        part.load_state_dict(state[name])
     return Progress(**state["progress"])
