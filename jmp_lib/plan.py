@@ -1,68 +1,152 @@
-"""What a profile costs on this machine: time, memory and disk of every run, and which setting makes it fit.
+"""What a profile costs on this machine: hours, memory and disk of every run.
 
     python -m jmp_lib plan --profile paper --data-root DIR
 
-A minute of real steps gives the cost of an update (``jmp_lib.plan_cost``). How many there are is told by the data at hand
-where they can be read, else by the published counts, with structures of the embedded companion scaled to the published
-mean number of atoms where one is known. Times are good to about a factor of three; how soon a run stops by itself is not
-known beforehand, so each has a range: stopped when its patience ends after the cosine, to all updates that its settings
-allow.
+Real updates of both networks with every kind of head, on a small and a larger molecule, give seconds and memory of an
+update as a line in the edges of its batch. How many updates there are is told by the settings and by the data at hand where
+they can be read, else by the published counts, with structures of the embedded companion scaled to the published mean number
+of atoms where one is known. Times are good to about a factor of three; how soon a run stops by itself is not known
+beforehand, so each has a range: stopped when its patience ends after the cosine, to all updates that its settings allow.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.overrides import TorchFunctionMode
 
-from jmp_lib import facts, plan_cost, records
+from jmp_lib import facts, records
 from jmp_lib.data import mini
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
-from jmp_lib.files import write_json
-from jmp_lib.graphs import GraphConfig
-from jmp_lib.plan_cost import Cost, Size, measure
+from jmp_lib.graphs import GraphConfig, build_graphs, collate
+from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.results.tables import markdown, save_table
 from jmp_lib.settings import Profile
 from jmp_lib.sweep import Sweep
-from jmp_lib.train.batches import KEPT_MB, choose_device
+from jmp_lib.train.batches import choose_device
 from jmp_lib.train.sampling import expanded_sizes, temperature_ratios
 from jmp_lib.train.schedule import in_updates
 
-SAMPLES = 3  # structures of a set whose graphs are built
+HEADS = {
+    "property": [HeadSpec("y", "scalar", "sum")],
+    "gradient_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")],
+    "direct_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "direct_forces")],
+}
+PROBES = ("rmd17_ethanol", "md22_ac-ala3-nhme")  # embedded structures that are measured: few and many edges
+SAMPLES = 3  # structures of a set whose edges are counted
 GB = 1e9
 PEAK = 2.0  # largest memory of an update over what its backward pass keeps: padding and passing arrays
 HALF = 0.6  # of it that remains with 16-bit numbers
-BASE = {"device": 0.6 * GB, "host": 1.5 * GB}  # libraries
-WEEK = 7 * 24.0  # hours: the time limit of the official runs
+LIBRARIES = 0.6 * GB
+STATE = 20  # bytes of each parameter: weight, gradient, two moments of AdamW, average; float32
+PREDICTION = 0.5  # seconds of a prediction over those of an update; gradient forces differentiate in both
 UNCERTAINTY = 3.0  # of times; on the mini profile the plan gives 0.4 to 1.4 of the recorded times
 
 
-@dataclass(frozen=True)
-class Workload:
-    """The data of one kind of run: counts of the parts, mean size of a structure, and where both come from."""
+class Cost(NamedTuple):
+    """Of one network with one kind of head: base and slope per main edge of a batch."""
+
+    seconds: tuple[float, float]  # of an update
+    kept: tuple[float, float]  # bytes that wait for the backward pass
+    parameters: int
+
+    def update_seconds(self, edges: float) -> float:
+        """Seconds of one update on a batch of so many edges."""
+        return self.seconds[0] + self.seconds[1] * edges
+
+    def memory(self, edges: float, half: bool) -> float:
+        """Bytes of the network, its optimiser, and one update on a batch of so many edges."""
+        return LIBRARIES + STATE * self.parameters + PEAK * (HALF if half else 1.0) * (self.kept[0] + self.kept[1] * edges)
+
+
+class PlainWeights(TorchFunctionMode):
+    """Weights stay plain random numbers: to make those of a large network orthogonal takes minutes, and here time counts."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return (args[0], args[0]) if function is torch.linalg.qr else function(*args, **(kwargs or {}))
+
+
+def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0) -> dict[tuple[str, str], Cost]:
+    """(size of network, kind of head) -> Cost, in about ``seconds``: what takes too long is neither repeated nor made larger."""
+    probes, found = [], {}
+    for task in map(get_task, PROBES):
+        structure, graph = mini.load_mini(task.mini_name)[0], profile.graphs[task.family]
+        probes.append(collate([{**structure, "graphs": build_graphs(structure, graph)}]).to(device))
+    for size in profile.models:
+        for kind, heads in HEADS.items():
+            began = time.perf_counter()
+            with PlainWeights():
+                model = FinetuneModel(profile.models[size], heads).to(device).train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+            edges = [batch["main_edge_index"].shape[1] for batch in probes]
+            until = began + seconds / (len(HEADS) * len(profile.models))
+            steps = [one_update(model, optimizer, probes[0], device)]
+            if time.perf_counter() + steps[0][0] < until:  # the first one of a network is slow
+                steps = [one_update(model, optimizer, probes[0], device)]
+            if time.perf_counter() + steps[0][0] * edges[1] / edges[0] < until:
+                steps.append(one_update(model, optimizer, probes[1], device))
+            lines = [line(edges, values) for values in zip(*steps)]
+            found[size, kind] = Cost(*lines, sum(p.numel() for p in model.parameters()))
+    return found
+
+
+def line(edges: list[int], values: tuple[float, ...]) -> tuple[float, float]:
+    """(base, slope), neither negative, through one or two measured values."""
+    slope = (values[-1] - values[0]) / (edges[1] - edges[0])
+    if len(values) == 1 or not 0 < slope * edges[0] < values[0]:
+        return 0.0, values[-1] / edges[len(values) - 1]
+    return values[0] - slope * edges[0], slope
+
+
+def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float]:
+    """(seconds, bytes kept for the backward pass) of forward, backward and AdamW on one batch."""
+    finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if (storage := tensor.untyped_storage()).data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    finish()
+    began = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out = model(batch)
+        loss = out["forces" if "forces" in out else "y"].square().mean()
+    loss.backward()
+    optimizer.step()
+    finish()
+    return time.perf_counter() - began, float(sum(kept.values()))
+
+
+class Workload(NamedTuple):
+    """The data of one kind of run: counts of the parts, mean atoms and main edges of a structure, and where they come from."""
 
     n_train: int
     n_val: int
     n_test: int
-    size: Size
-    counts_from: str
-    sizes_from: str
+    atoms: float
+    edges: float
+    data: str
 
 
-def typical(structures, graph: GraphConfig, atoms: float | None = None) -> Size:
-    """Mean size of a few structures spread over a set, scaled to a mean of ``atoms`` where given."""
-    chosen = np.unique(np.linspace(0, len(structures) - 1, SAMPLES).astype(int))
-    mean = Size.mean([measure(structures[int(row)], graph) for row in chosen])
-    return mean if atoms is None else mean.times(atoms / mean.atoms)
+def typical(structures, graph: GraphConfig, atoms: float | None = None) -> tuple[float, float]:
+    """Mean (atoms, edges) of a few structures spread over a set, scaled to a mean of ``atoms`` where given."""
+    chosen = [structures[int(row)] for row in np.unique(np.linspace(0, len(structures) - 1, SAMPLES).astype(int))]
+    own = float(np.mean([len(one["pos"]) for one in chosen]))
+    edges = float(np.mean([build_graphs(one, graph)["main_edge_index"].shape[1] for one in chosen]))
+    return atoms or own, edges * (atoms or own) / own
 
 
 def published_atoms(text) -> float | None:
@@ -77,38 +161,31 @@ def published_atoms(text) -> float | None:
 def finetuning_data(profile: Profile, task_id: str, fold: int) -> Workload:
     """The data of a fine-tuning, cut to the profile's caps."""
     task = get_task(task_id)
-    settings, graph = profile.finetune_settings(task.family, task_id), profile.graphs[task.family]
+    settings = profile.finetune_settings(task.family, task_id)
     # folds differ by one structure and reading takes long: the first one that the profile runs stands for all
-    counts, size = at_hand(profile.data, profile.data_root, task_id, profile.folds_of(task_id)[0], graph)
-    origin = ("data at hand", "data at hand")
-    if size is None:
-        counts, atoms = facts.fold_counts(task_id)[fold], _task_atoms(task_id)
-        size = _companion_size(task.mini_name, graph, atoms)
-        origin = "published counts", "embedded companion" + (", scaled to the published mean of atoms" if atoms else "")
+    found = at_hand(profile.data, profile.data_root, task_id, profile.folds_of(task_id)[0], profile.graphs[task.family])
+    counts, size = found or (facts.fold_counts(task_id)[fold], _companion(task_id, profile.graphs[task.family]))
     caps = (settings.max_train, settings.max_val, settings.max_test)
-    return Workload(*(n if cap is None else min(n, cap) for n, cap in zip(counts, caps)), size, *origin)
+    return Workload(*(n if cap is None else min(n, cap) for n, cap in zip(counts, caps)), *size,
+                    "at hand" if found else "published counts")
 
 
 @cache
 def at_hand(data: str, data_root: str | None, task_id: str, fold: int, graph: GraphConfig):
-    """((n_train, n_val, n_test), size) of the data that can be read, or (None, None)."""
+    """((n_train, n_val, n_test), (atoms, edges)) of the data that can be read, or None."""
     try:
         loaded = load_task_data(task_id, data, data_root, fold=fold)
     except (FileNotFoundError, ValueError):
-        return None, None
+        return None
     return tuple(len(part) for part in (loaded.train, loaded.val, loaded.test)), typical(loaded.train, graph)
 
 
 @cache
-def _companion_size(name: str, graph: GraphConfig, atoms: float | None) -> Size:
-    return typical(mini.load_mini(name), graph, atoms)
-
-
-@cache
-def _task_atoms(task_id: str) -> float | None:
+def _companion(task_id: str, graph: GraphConfig) -> tuple[float, float]:
     table = facts.datasets().dropna(subset=["task"])
     rows = table[[task_id == name or name.endswith("*") and task_id.startswith(name[:-1]) for name in table["task"]]]
-    return published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
+    atoms = published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
+    return typical(mini.load_mini(get_task(task_id).mini_name), graph, atoms)
 
 
 def pretraining_data(profile: Profile) -> Workload:
@@ -117,111 +194,79 @@ def pretraining_data(profile: Profile) -> Workload:
     Whole published sets are not read for it: their printed counts serve. What is generated, or put together with the
     published samples at hand, is read.
     """
-    settings = profile.pretraining
+    settings, published = profile.pretraining, profile.pretraining.data == "published"
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.datasets.items()}
-    if settings.data == "published":
+    if published:
         table = facts.datasets().dropna(subset=["pretraining_name"]).set_index("pretraining_name")
         counts = [min(int(table.loc[key, "n_train_paper"]), caps[key]["train"] or 10**12) for key in PRETRAINING_SETS]
-        sizes = [_companion_size(companion, profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
-                 for key, companion in PRETRAINING_SETS.items()]
-        origin = "published counts", "embedded companions"
+        sizes = [typical(mini.load_mini(name), profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
+                 for key, name in PRETRAINING_SETS.items()]
     else:
         loaded = load_pretraining_data(settings.data, caps, profile.data_root, lambda train: lambda numbers: 0.0)  # sizes alone
         counts = [len(one.train) for one in loaded]
         sizes = [typical(one.train, profile.graphs[one.name]) for one in loaded]
-        origin = "data at hand", "data at hand"
     draws = expanded_sizes(counts, temperature_ratios(counts, settings.temperature))
-    return Workload(sum(draws), 0, 0, Size.mean(sizes, draws), *origin)
+    return Workload(sum(draws), 0, 0, *map(float, np.average(sizes, axis=0, weights=draws)),
+                    "published counts" if published else "at hand")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is: name of the device, bytes of its memory, of the host's memory and of free disk."""
+    """What there is: name of the device, bytes of its memory (on a CPU the host's) and of free disk."""
 
     device: str
     cuda: bool
-    device_bytes: float
-    host_bytes: float
-    disk_bytes: float
+    memory: float
+    disk: float
 
 
-def this_machine(profile: Profile, folder: Path) -> Machine:
-    """The machine that this process runs on; on a CPU the device's memory is the host's."""
-    device = choose_device(profile.device)
-    host = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    memory = float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else host
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    return Machine(records.device_name(device), device.type == "cuda", memory, host, float(shutil.disk_usage(there).free))
+def this_machine(sweep: Sweep) -> Machine:
+    """The machine that this process runs on."""
+    device = choose_device(sweep.profile.device)
+    there = next(p for p in (sweep.results_dir, *sweep.results_dir.parents) if p.exists())
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else \
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(records.device_name(device), device.type == "cuda", float(memory), float(shutil.disk_usage(there).free))
 
 
 def run_row(name: dict, cost: Cost, work: Workload, settings, max_steps: int | None, patience: int | None, machine: Machine,
-            ema: bool, predicted: float) -> dict:
-    """One run: counts, hours (low, high), memory of device and host, disk (kept, while it runs), what does not fit.
+            predicted: float) -> dict:
+    """One run: counts, updates and hours (low, high), memory, disk, and whether it fits.
 
     name: the columns that say which run. patience: validations until it stops by itself (None: never). predicted: numbers
     stored per test structure.
     """
     updates = in_updates(settings.schedule, -(-work.n_train // settings.batch_size), max_steps)
     low = updates.stop_at if patience is None else min(updates.stop_at, updates.cosine_until + patience * updates.validate_every)
-    batch, evaluated = (work.size.times(count) for count in (settings.batch_size, settings.eval_batch_size))
-    per_structure = cost.update_seconds(evaluated) * cost.evaluation / settings.eval_batch_size
-    half = HALF if machine.cuda and settings.precision != "float32" else 1.0
-    per_batch = PEAK * half * cost.activation_bytes(batch)
-    fixed = cost.state_bytes(ema) + BASE["device"]
-    graphs = sum(min(work.size.graph_bytes * count, KEPT_MB * 1e6) for count in (work.n_train, work.n_val, work.n_test))
-    host = BASE["host"] + graphs + (0 if machine.cuda else fixed + per_batch)
+    seconds = cost.update_seconds(work.edges * settings.batch_size)
+    evaluated = PREDICTION * cost.update_seconds(work.edges * settings.eval_batch_size) / settings.eval_batch_size
+    memory = cost.memory(work.edges * settings.batch_size, machine.cuda and settings.precision != "float32")
 
     def hours(count: int) -> float:
-        validations = -(-count // updates.validate_every)
-        return (count * cost.update_seconds(batch) + (validations * work.n_val + work.n_test) * per_structure) / 3600
+        return (count * seconds + (-(-count // updates.validate_every) * work.n_val + work.n_test) * evaluated) / 3600
 
-    row = {**name, "n_train": work.n_train, "n_val": work.n_val, "n_test": work.n_test, "counts": work.counts_from,
-           "sizes": work.sizes_from, "atoms": work.size.atoms, "edges": work.size.edges, "batch": settings.batch_size,
-           "precision": settings.precision, "updates_low": low, "updates_high": updates.stop_at,
-           "seconds_per_update": cost.update_seconds(batch), "hours_low": hours(low), "hours_high": hours(updates.stop_at),
-           "device_gb": (fixed + per_batch) / GB, "host_gb": host / GB,
-           "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB,
-           "disk_while_running_gb": cost.parameters * (16 + 4 * ema) / GB}
-    return row | {"does_not_fit": "; ".join(advice(row, fixed, per_batch, machine))}
+    return {**name, **work._asdict(), "batch": settings.batch_size, "precision": settings.precision, "updates_low": low,
+            "updates_high": updates.stop_at, "seconds_per_update": seconds, "hours_low": hours(low),
+            "hours_high": hours(updates.stop_at), "memory_gb": memory / GB,
+            "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB, "fits": memory < machine.memory}
 
 
-def advice(row: dict, fixed: float, per_batch: float, machine: Machine) -> list[str]:
-    """What does not fit, and the setting that makes it fit."""
-    words = []
-    if row["device_gb"] * GB > machine.device_bytes:
-        room = machine.device_bytes - fixed
-        max_edges = int(room / per_batch * row["edges"] * row["batch"]) if room > 0 else 0
-        words.append(f"device memory: set max_edges: {max_edges} (micro-batches with the same gradient)"
-                     if max_edges >= row["edges"] else
-                     "device memory, even for one structure: bfloat16-mixed precision, fewer max_neighbors of the graph, "
-                     "or a device with more memory")
-    if row["host_gb"] * GB > machine.host_bytes and (machine.cuda or not words):
-        words.append("host memory: smaller parts of a batch (max_edges), or fewer runs at once (cores of the sweep)")
-    if row["hours_low"] > WEEK:
-        words.append(f"more than a week: a machine {math.ceil(row['hours_low'] / WEEK)} times as fast, or several devices")
-    return words
-
-
-def finetuning_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
-    """One row for every fine-tuning of the sweep."""
+def run_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
+    """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning."""
     rows, profile = [], sweep.profile
+    sizes = [size for size in sweep.sizes if size not in profile.pretrained]
+    work = pretraining_data(profile) if sizes else None
+    for size in sizes:
+        name = {"run": "pre-training", "family": "pre-training", "task": "", "arm": f"JMP-{size[0].upper()}", "fold": 0}
+        rows.append(run_row(name, costs[size, "direct_forces"], work, profile.pretraining, profile.max_steps, None, machine, 0))
     for job in sweep.jobs:
         task = get_task(job.task)
         settings, work = profile.finetune_settings(task.family, task.id), finetuning_data(profile, task.id, job.fold)
         head = (settings.force_head or task.head) if task.is_force_task else "property"
         name = {"run": "fine-tuning", "family": task.family, "task": task.id, "arm": job.arm, "fold": job.fold}
         rows.append(run_row(name, costs[job.size, head], work, settings, profile.max_steps, settings.early_stopping_patience,
-                            machine, settings.ema_decay is not None, 3 * work.size.atoms if task.is_force_task else 1))
+                            machine, 3 * work.atoms if task.is_force_task else 1))
     return rows
-
-
-def pretraining_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
-    """One row for every pre-training of the sweep; its cost is that of direct forces."""
-    sizes = [size for size in sweep.sizes if size not in sweep.profile.pretrained]
-    work = pretraining_data(sweep.profile) if sizes else None
-    return [run_row({"run": "pre-training", "family": "pre-training", "task": "", "arm": f"JMP-{size[0].upper()}", "fold": 0},
-                    costs[size, "direct_forces"], work, sweep.profile.pretraining, sweep.profile.max_steps, None, machine,
-                    True, 0) for size in sizes]
 
 
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
@@ -229,41 +274,27 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
     parts = [(*key, part) for key, part in runs.groupby(["family", "arm"], sort=False)] + [("all", "", runs)]
     return pd.DataFrame([{
         "family": family, "arm": arm, "runs": len(part), "hours from": part["hours_low"].sum(),
-        "hours to": part["hours_high"].sum(), "device / GB": part["device_gb"].max(), "host / GB": part["host_gb"].max(),
-        "disk / GB": part["disk_gb"].sum(), "do not fit": int((part["does_not_fit"] != "").sum()),
+        "hours to": part["hours_high"].sum(), "memory / GB": part["memory_gb"].max(), "disk / GB": part["disk_gb"].sum(),
+        "do not fit": int((~part["fits"]).sum()),
     } for family, arm, part in parts])
 
 
-def estimate(sweep: Sweep, seconds: float = 60.0) -> tuple[pd.DataFrame, dict]:
-    """(one row per run, what was measured and assumed)."""
-    device = choose_device(sweep.profile.device)
-    torch.set_num_threads(min(sweep.profile.threads, os.cpu_count() or 1))
-    machine = this_machine(sweep.profile, sweep.results_dir)
-    costs = plan_cost.measure_costs(sweep.profile, device, seconds)
-    runs = pd.DataFrame(pretraining_rows(sweep, costs, machine) + finetuning_rows(sweep, costs, machine))
-    need = runs["disk_gb"].sum() + runs["disk_while_running_gb"].max() * sweep.profile.workers
-    return runs, {
-        "profile": sweep.profile.name, "machine": vars(machine), "threads": torch.get_num_threads(),
-        "uncertainty_factor_of_time": UNCERTAINTY, "peak_over_kept_memory": PEAK, "half_precision_memory": HALF,
-        "costs": {" ".join(key): asdict(cost) for key, cost in costs.items()}, "disk_needed_gb": need,
-        "disk_fits": bool(need * GB < machine.disk_bytes), "left_out": sweep.left_out}
-
-
 def main(sweep: Sweep, seconds: float = 60.0) -> int:
-    """Prints totals and what does not fit; writes ``plan/runs.csv``, ``plan/totals.csv`` and ``plan/plan.json``."""
-    runs, about = estimate(sweep, seconds)
+    """Prints totals and what does not fit; writes ``plan/runs.csv`` and ``plan/totals.csv``."""
+    torch.set_num_threads(min(sweep.profile.threads, os.cpu_count() or 1))
+    machine = this_machine(sweep)
+    costs = measure_costs(sweep.profile, choose_device(sweep.profile.device), seconds)
+    runs = pd.DataFrame(run_rows(sweep, costs, machine))
     table, folder = totals(runs), sweep.results_dir / "plan"
     save_table(runs, folder / "runs.csv"), save_table(table, folder / "totals.csv")
-    write_json(folder / "plan.json", about | {"runs": runs.to_dict("records")})
-    print(f"profile {about['profile']} on {about['machine']['device']}, one run at a time\n\n{markdown(table)}\n")
-    print(f"Hours are good to a factor of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run "
-          "that stops as early as its settings allow, 'to' one that uses all its updates.")
-    for (family, arm), part in runs[runs["does_not_fit"] != ""].groupby(["family", "arm"], sort=False):
-        worst = part.loc[part["device_gb"].idxmax()]
-        of = len(runs[(runs["family"] == family) & (runs["arm"] == arm)])
-        print(f"Does not fit: {family} {arm}, {len(part)} of {of} runs; {worst['task'] or 'it'}: {worst['does_not_fit']}")
-    if not about["disk_fits"]:
-        print(f"Disk: {about['disk_needed_gb']:.1f} GB are needed beside the data, {about['machine']['disk_bytes'] / GB:.1f} GB "
-              "are free: choose another --results-dir, or fewer tasks or folds")
+    print(f"profile {sweep.profile.name} on {machine.device}, one run at a time\n\n{markdown(table)}\n\nHours are good to a factor "
+          f"of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that stops as early as its "
+          "settings allow, 'to' one that uses all its updates.")
+    if not runs["fits"].all():
+        print(f"{(~runs['fits']).sum()} runs do not fit into {machine.memory / GB:.1f} GB as they are: `python -m jmp_lib "
+              "batch-budget` finds the max_edges with which their batches go in parts, with the same gradient")
+    if (need := runs["disk_gb"].sum()) * GB > machine.disk:
+        print(f"Disk: {need:.1f} GB are needed beside the data, {machine.disk / GB:.1f} GB are free: choose another "
+              "--results-dir, or fewer tasks or folds")
     print(f"All runs: {folder / 'runs.csv'}")
     return 0
