@@ -44,28 +44,22 @@ KINDS = {
     "results_dir": ("text", "folder for records, tables and figures"),
 }
 
+WANTED = {"text": "text", "list": "a list of names or one text with commas", "float": "a number",
+          "int": "a whole number of at least 1", "source": "a path or a pandas table"}
+
 
 def literal_assignments(source: str) -> list[str] | None:
     """Names assigned in a cell that holds nothing but ``name = literal``; else None."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return None
     names = []
-    for statement in body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target, value = statement.targets[0], statement.value
-        elif isinstance(statement, ast.AnnAssign):
-            target, value = statement.target, statement.value
-        else:
-            return None
-        if not isinstance(target, ast.Name) or value is None:
-            return None
-        try:
-            ast.literal_eval(value)
-        except ValueError:
-            return None
-        names.append(target.id)
+    try:
+        for statement in ast.parse(source).body:
+            if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+                return None
+            (target,) = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            ast.literal_eval(statement.value)
+            names.append(target.id)
+    except (SyntaxError, AttributeError, ValueError, TypeError):  # no code, several targets or no name, no literal
+        return None
     return names or None
 
 
@@ -78,7 +72,7 @@ def assigned_names(namespace: dict) -> list[str]:
     Any other mapping is taken as the parameters themselves.
     """
     if "In" not in namespace:
-        return [n for n, v in namespace.items() if not n.startswith("_") and not _is_code(v)]
+        return [n for n, v in namespace.items() if not (n.startswith("_") or isinstance(v, types.ModuleType) or callable(v))]
     names, started = [], False
     for cell in namespace["In"]:
         found = literal_assignments(cell)
@@ -87,10 +81,6 @@ def assigned_names(namespace: dict) -> list[str]:
             names += [n for n in found if n not in names]
         started = started or "start(" in cell
     return names
-
-
-def _is_code(value) -> bool:
-    return isinstance(value, types.ModuleType) or callable(value)
 
 
 def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
@@ -113,34 +103,26 @@ def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
 
 
 def convert(name: str, value):
-    """``value`` in the type of parameter ``name``; None and "" become None."""
+    """``value`` in the type of parameter ``name``; None and "" become None. Raises ValueError for a value of another kind."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     kind, meaning = KINDS[name]
-    if kind == "source":
-        if not isinstance(value, str) and not hasattr(value, "iterrows"):
-            raise ValueError(f"parameter {name!r} must be a path or a pandas table ({meaning}); got {type(value).__name__}")
+    text, number = isinstance(value, str), isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "source" and (text or hasattr(value, "iterrows")):
         return value
-    if kind == "list":
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
-            raise ValueError(f"parameter {name!r} must be a list of names ({meaning}) or one text "
-                             f"with commas; got {value!r}")
-        return [i.strip() for i in items if i.strip()] or None
-    if kind == "text":
-        if not isinstance(value, str):
-            raise ValueError(f"parameter {name!r} must be text ({meaning}); got {value!r}")
+    if kind == "text" and text:
         return value.strip()
-    if isinstance(value, str):
-        raise ValueError(f"parameter {name!r} must be a number ({meaning}); got the text {value!r} "
-                         "(YAML reads 5e-5 as text: write 5.0e-5, without quotes)")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"parameter {name!r} must be a number ({meaning}); got {value!r}")
-    if kind == "int":
-        if value != int(value) or (value < 1 and name != "seed"):
-            raise ValueError(f"parameter {name!r} must be a whole number of at least 1 ({meaning}); got {value!r}")
+    if kind == "list":
+        items = value.split(",") if text else value
+        if isinstance(items, (list, tuple)) and all(isinstance(i, str) for i in items):
+            return [i.strip() for i in items if i.strip()] or None
+    if kind == "float" and number:
+        return float(value)
+    if kind == "int" and number and value == int(value) and (value >= 1 or name == "seed"):
         return int(value)
-    return float(value)
+    trap = "the text " if text else ""
+    mend = " (YAML reads 5e-5 as text: write 5.0e-5, without quotes)" if text else ""
+    raise ValueError(f"parameter {name!r} must be {WANTED[kind]} ({meaning}); got {trap}{value!r}{mend}")
 
 
 def choose(wanted: list[str] | None, known: list[str], what: str) -> list[str]:

@@ -60,6 +60,7 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
     name, results_dir = loaded.name, results_folder(results, loaded)
     chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
+    states = json.loads(state_file.read_text()) if state_file.is_file() else {}
     began, incomplete = time.monotonic(), []
     print(f"profile {name}: {len(chosen)} notebooks, results in {results_dir}", flush=True)
     for number, path in enumerate(chosen, 1):
@@ -68,8 +69,7 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             print(f"{title}: left out, {reason}", flush=True)
             continue
         copy = results_dir / "notebooks" / path.name
-        sources = source_hash(path, profile, data_files(path, loaded))
-        if copy.is_file() and _state(state_file).get(path.stem) == [sources, records_hash(path, results_dir)]:
+        if copy.is_file() and states.get(path.stem) == state(path, profile, loaded, results_dir):
             print(f"{title}: done and unchanged", flush=True)
             continue
         print(f"{title}: running", flush=True)
@@ -85,7 +85,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             incomplete.append(path.stem)
             print(f"{title}: some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
             continue
-        _remember(state_file, path.stem, [sources, records_hash(path, results_dir)])
+        states[path.stem] = state(path, profile, loaded, results_dir)
+        write_json(state_file, states)
         print(f"{title}: done in {minutes:.1f} min", flush=True)
     keep_weights(results_dir)
     if any((results_dir / "records").rglob("*.json")):
@@ -168,75 +169,66 @@ def execute(source: Path, target: Path, values: dict) -> None:
     import nbformat
     import papermill
 
-    known = _parameters(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.tmp.ipynb")
+    from jmp_lib.parameters import literal_assignments
+
+    tagged = [cell for cell in nbformat.read(source, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{source} has no cell tagged 'parameters'")
+    known = literal_assignments(tagged[0].source) or []
     failed = target.with_name(f"{target.stem}.failed.ipynb")
-    try:
-        papermill.execute_notebook(str(source), str(temporary), {k: v for k, v in values.items() if k in known},
-                                   kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-                                   extra_arguments=["--IPKernelApp.log_level=50"])
-    except Exception:
-        if temporary.is_file():
-            os.replace(temporary, failed)
-        raise
-    notebook = clean(nbformat.read(temporary, as_version=4))
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        try:
+            papermill.execute_notebook(str(source), str(temporary), {k: v for k, v in values.items() if k in known},
+                                       kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
+                                       extra_arguments=["--IPKernelApp.log_level=50"])
+        except Exception:
+            if temporary.is_file():
+                os.replace(temporary, failed)
+            raise
+        nbformat.write(clean(nbformat.read(temporary, as_version=4)), temporary)
     failed.unlink(missing_ok=True)
 
 
 def clean(notebook):
     """Removes what differs between two equal runs: times, progress bars, paths of this machine."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
+    for place in (notebook, *notebook.cells):
+        for key in ("papermill", "widgets", "execution"):
+            place.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
-    folders = [(str(paths.data_dir()), "data"), (str(paths.PACKAGE_DIR.parent) + os.sep, ""), (str(Path.home()) + os.sep, "~/")]
+
+    def plain(text: str) -> str:
+        for folder, name in ((paths.data_dir(), "data"), (f"{paths.PACKAGE_DIR.parent}{os.sep}", ""), (f"{Path.home()}{os.sep}", "~/")):
+            text = text.replace(str(folder), name)
+        return text
+
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-        cell.source = _without_paths(cell.source, folders)
-        kept = []
+        cell.source = plain(cell.source)
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 lines = output.text.replace("\r", "\n").split("\n")
-                output.text = _without_paths("\n".join(line for line in lines if not PROGRESS.search(line)), folders)
-                if not output.text.strip():
-                    continue
+                output.text = plain("\n".join(line for line in lines if not PROGRESS.search(line)))
             for kind, text in output.get("data", {}).items():
-                if kind.startswith("text/") and isinstance(text, str):
-                    output.data[kind] = _without_paths(text, folders)
-            kept.append(output)
+                if kind.startswith("text/"):
+                    output.data[kind] = plain(text)
         if cell.cell_type == "code":
-            cell.outputs = kept
+            cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
     return notebook
 
 
-def data_files(notebook: Path, profile) -> list[str]:
-    """State (name, bytes, time of the last change) of the published files that a notebook of ``profile`` may read."""
-    if "published" not in (profile.data, *profile.pretraining.data.split("+")) or notebook.stem[:2] in RECORDS_ONLY:
-        return []
-    root, passing = Path(profile.data_root or paths.data_dir()), (".lock", ".partial", ".tmp")
-    found = [(path, path.stat()) for path in sorted(root.rglob("*")) if path.is_file() and path.suffix not in passing]
-    return [f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}" for path, about in found]
-
-
-def source_hash(notebook: Path, profile: str, data: list[str] = ()) -> str:
-    """SHA-256 of the notebook, the profile, the package's code and facts, the mini data, and the state of other files."""
-    digest = hashlib.sha256("\0".join([profile, *data]).encode())
+def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
+    """SHA-256 of all that the notebook depends on: itself, profile, package with its facts and mini data, the records that
+    it reads and writes, and names, bytes and times of change of the published files that it may read."""
+    number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
+    digest = hashlib.sha256(profile.encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")]
-    own = Path(profile.partition(":")[0])  # without the variant
-    for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package]:
-        digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
-    return digest.hexdigest()
-
-
-def records_hash(notebook: Path, results_dir: Path) -> str:
-    """SHA-256 of the records that the notebook reads and writes."""
-    digest = hashlib.sha256()
-    for pattern in RECORDS.get(notebook.stem.split("_")[0], ()):
-        for path in sorted((results_dir / "records").glob(pattern)):
-            digest.update(os.path.relpath(path, results_dir).encode() + b"\0" + path.read_bytes())
+    records = [p for pattern in RECORDS.get(number, ()) for p in sorted((results_dir / "records").glob(pattern))]
+    for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package, *records]:
+        name = os.path.relpath(path, results_dir) if path in records else path.name
+        digest.update(name.encode() + file_sha256(path).encode())
+    if "published" in (loaded.data, *loaded.pretraining.data.split("+")) and number not in RECORDS_ONLY:
+        for path in sorted(Path(loaded.data_root or paths.data_dir()).rglob("*")):
+            if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp"):
+                digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -249,31 +241,3 @@ def closing_words(results_dir: Path, minutes: float) -> str:
               ("tsne.html", "the embeddings, to explore in a browser")]
     lines = [f"  {results_dir / name}  ({what})" for name, what in wanted if (results_dir / name).exists()]
     return "\n".join([f"Done in {minutes:.1f} min. Open:"] + lines)
-
-
-def _parameters(source: Path) -> list[str]:
-    """Names in the parameters cell of a notebook."""
-    from jmp_lib.parameters import literal_assignments
-
-    cells = json.loads(source.read_text())["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
-    if not tagged:
-        raise ValueError(f"{source} has no cell tagged 'parameters'")
-    return literal_assignments("".join(tagged[0]["source"])) or []
-
-
-def _without_paths(text: str, folders) -> str:
-    for folder, replacement in folders:
-        text = text.replace(folder, replacement)
-    return text
-
-
-def _state(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _remember(path: Path, name: str, value) -> None:
-    write_json(path, {**_state(path), name: value})

@@ -136,13 +136,16 @@ def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, mon
 
 
 def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_path):
-    profile = load_profile("published_small", data_root=str(tmp_path))
+    (tmp_path / "data").mkdir()
+    published, mini = (load_profile(name, data_root=str(tmp_path / "data")) for name in ("published_small", "mini"))
     first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "09"))
-    before = [reproduce.source_hash(n, "p", reproduce.data_files(n, profile)) for n in (first, ninth)]
-    (tmp_path / "qm9.sdf").write_text("new")
-    after = [reproduce.source_hash(n, "p", reproduce.data_files(n, profile)) for n in (first, ninth)]
-    assert before[0] != after[0] and before[1] == after[1]
-    assert reproduce.data_files(first, load_profile("mini", data_root=str(tmp_path))) == []
+
+    def states():
+        return [reproduce.state(n, "p", profile, tmp_path) for n, profile in ((first, published), (ninth, published), (first, mini))]
+
+    before = states()
+    (tmp_path / "data" / "qm9.sdf").write_text("new")
+    assert [a != b for a, b in zip(before, states())] == [True, False, False]
 
 
 def test_published_data_reuse_the_pretraining_that_is_done_and_say_when_it_is_not(tmp_path, monkeypatch, capsys):
@@ -185,13 +188,13 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
 
 
 def test_records_decide_whether_a_notebook_is_done(tmp_path):
-    notebook = reproduce.select(reproduce.notebook_paths(), "03")[0]
-    empty = reproduce.records_hash(notebook, tmp_path)
+    notebook, profile = reproduce.select(reproduce.notebook_paths(), "03")[0], load_profile("mini")
+    empty = reproduce.state(notebook, "mini", profile, tmp_path)
     for task, changes in (("md22_dha", False), ("qm9_mu", True)):
         path = tmp_path / "records" / "finetune" / task / "JMP-S.json"
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        assert (reproduce.records_hash(notebook, tmp_path) != empty) == changes
+        assert (reproduce.state(notebook, "mini", profile, tmp_path) != empty) == changes
 
 
 @pytest.mark.parametrize("arguments, words", [(["reproduce", "--profile", "minni"], "mini"),
