@@ -14,6 +14,9 @@ from jmp_lib import sweep
 
 SWEEP = sweep.read(config)
 RESULTS = str(SWEEP.results_dir)
+PUBLISHED = SWEEP.profile.data == "published"
+# what the scheduler is asked for, unless --set-resources says otherwise; runtime in minutes, seven days as the official script
+GPU, MEMORY, HOURS = int(SWEEP.profile.device != "cpu"), 32000 if PUBLISHED else 4000, 7 * 24 if PUBLISHED else None
 JMP = f"{sys.executable} -m jmp_lib"
 logger.info(sweep.words(SWEEP))
 shell.prefix(f"export PYTHONPATH='{workflow.basedir}':$PYTHONPATH; ")
@@ -27,7 +30,7 @@ wildcard_constraints:
 
 rule tables:
     input:
-        list(SWEEP.by_record),
+        list(SWEEP.jobs),
     output:
         update(f"{RESULTS}/tables/all_tasks.csv"),
     resources:
@@ -45,7 +48,7 @@ rule scale_factors:
     threads: SWEEP.profile.threads
     resources:
         gpu=0,
-        mem_mb=SWEEP.resource("mem_mb"),
+        mem_mb=MEMORY,
         runtime=60,
     shell:
         f"{JMP} scale-factors {SWEEP.options} --sizes {{wildcards.size}} && touch {{output}}"
@@ -58,9 +61,9 @@ rule pretrain:
         update(f"{RESULTS}/records/pretrain/{{size}}.json"),
     threads: SWEEP.profile.threads
     resources:
-        gpu=SWEEP.resource("gpu"),
-        mem_mb=SWEEP.resource("mem_mb"),
-        runtime=SWEEP.resource("runtime", pretraining=True),
+        gpu=GPU,
+        mem_mb=MEMORY,
+        runtime=(HOURS or 4) * 60,
     shell:
         f"{JMP} pretrain {SWEEP.options} --sizes {{wildcards.size}} && touch {{output}}"
 
@@ -71,12 +74,12 @@ rule finetune:
     output:
         update(f"{RESULTS}/records/finetune/{{task}}/{{run}}.json"),
     params:
-        job=lambda w: SWEEP.by_record[f"{RESULTS}/records/finetune/{w.task}/{w.run}.json"],
+        job=lambda w: SWEEP.jobs[f"{RESULTS}/records/finetune/{w.task}/{w.run}.json"],
     threads: SWEEP.profile.threads
     resources:
-        gpu=SWEEP.resource("gpu"),
-        mem_mb=SWEEP.resource("mem_mb"),
-        runtime=SWEEP.resource("runtime"),
+        gpu=GPU,
+        mem_mb=MEMORY,
+        runtime=(HOURS or 1) * 60,
     shell:
         f"{JMP} finetune {SWEEP.options} --workers 1 --tasks {{wildcards.task}} --arms {{params.job.arm}}"
         " --fold {params.job.fold} && touch {output}"

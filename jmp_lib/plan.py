@@ -254,12 +254,11 @@ def run_row(name: dict, cost: Cost, work: Workload, settings, max_steps: int | N
 def run_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
     """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning."""
     rows, profile = [], sweep.profile
-    sizes = [size for size in sweep.sizes if size not in profile.pretrained]
-    work = pretraining_data(profile) if sizes else None
-    for size in sizes:
+    work = pretraining_data(profile) if sweep.sizes else None
+    for size in sweep.sizes:
         name = {"run": "pre-training", "family": "pre-training", "task": "", "arm": f"JMP-{size[0].upper()}", "fold": 0}
         rows.append(run_row(name, costs[size, "direct_forces"], work, profile.pretraining, profile.max_steps, None, machine, 0))
-    for job in sweep.jobs:
+    for job in sweep.jobs.values():
         task = get_task(job.task)
         settings, work = profile.finetune_settings(task.family, task.id), finetuning_data(profile, task.id, job.fold)
         head = (settings.force_head or task.head) if task.is_force_task else "property"

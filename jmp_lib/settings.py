@@ -27,6 +27,7 @@ from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
 from jmp_lib.data.tasks import TASKS
 from jmp_lib.facts import ARMS
+from jmp_lib.files import reading
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model.config import BackboneConfig
 from jmp_lib.strict import check_keys, merge, nearest
@@ -42,18 +43,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def length(text: str, where: str) -> tuple[int, str]:
+def length(text: str) -> tuple[int, str]:
     """``5 epochs`` -> (5, "epochs"); units are updates and epochs. Raises ``ValueError`` for anything else."""
-    return int(_length(text, where).split()[0]), text.split()[1].rstrip("s") + "s"
+    found = re.fullmatch(r"(\d+) (update|epoch)s?", text)
+    if not found:
+        raise ValueError(f"must be a length such as '2000 updates' or '5 epochs', not {text!r}")
+    return int(found[1]), found[2] + "s"
 
 
-def _length(text: str, where: str = "") -> str:
-    if not re.fullmatch(r"\d+ (update|epoch)s?", text):
-        raise ValueError(f"{where} must be a length such as '2000 updates' or '5 epochs', not {text!r}".lstrip())
-    return text
-
-
-Length = Annotated[str, AfterValidator(_length)]
+Length = Annotated[str, AfterValidator(lambda text: length(text) and text)]
 Precision = Literal["float32", "bfloat16-mixed", "float16-mixed"]
 
 
@@ -251,13 +249,8 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
         path = PROFILE_DIR / f"{name}.yaml"
         if not path.exists():
             raise ValueError(f"unknown profile '{name}'; {nearest(name, available_profiles())}".replace("key", "name"))
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; give the path of a YAML file, or the name of a profile: "
-                                f"{', '.join(available_profiles())}")
-    try:
+    with reading(path, f"give a valid YAML file, or the name of a profile: {', '.join(available_profiles())}"):
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings")
     alternatives, variants = values.pop("alternatives", {}), values.pop("variants", {})
@@ -267,7 +260,11 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
         values["name"] = f"{values.get('name', path.stem)}-{alternative}"
         values["variant"] = alternative if alternative in variants else None
     values["variants"] = list(variants)
-    return profile_from_dict(_with_overrides(values, overrides), f"profile {path.stem}")
+    for key, value in overrides.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merge(values, value)
+    return profile_from_dict(values, f"profile {path.stem}")
 
 
 def profile_from_dict(values: dict, where: str = "profile") -> Profile:
@@ -301,15 +298,6 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
     return profile
 
 
-def _with_overrides(values: dict, overrides: dict) -> dict:
-    """``values`` with nested or dotted overrides put over them."""
-    for key, value in overrides.items():
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        values = merge(values, value)
-    return values
-
-
 Model = TypeVar("Model", bound=Settings)
 
 
@@ -324,7 +312,7 @@ def build(cls: type[Model], values: dict, where: str) -> Model:
         raise ValueError(_sentence(errors[0], cls, where)) from None
 
 
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list",
          "dict": "a mapping", "model": "a mapping", "dataclass": "a mapping"}
 
@@ -349,8 +337,9 @@ def _sentence(error: dict, cls: type, where: str) -> str:
         return f"{place} must be above {ctx['gt']:g} or null, not {value!r}"
     if kind == "value_error":
         return f"{place} {ctx['error']}"
-    expected = NAMES.get(kind.split("_")[0], error["msg"])
-    return f"{place} must be {expected}, not {value!r}{_mend(value) if kind.startswith('float') else ''}"
+    trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if kind == "float_type" and isinstance(value, str) else None
+    mend = f" (text); write {trap[1]}{trap[2] or '.0'}e{trap[3] or '+'}{trap[4]} without quotes, with a decimal point" if trap else ""
+    return f"{place} must be {NAMES.get(kind.split('_')[0], error['msg'])}, not {value!r}{mend}"  # 5e-5 is text in YAML
 
 
 def _fields(kind: Any, path: list) -> list[str]:
@@ -362,13 +351,3 @@ def _fields(kind: Any, path: list) -> list[str]:
     if not path:
         return list(hints or ())
     return _fields(hints[path[0]] if hints else typing.get_args(kind)[-1], path[1:])
-
-
-def _mend(value) -> str:
-    """A hint for the classic YAML trap: 5e-5 is text in YAML, 5.0e-5 is a number."""
-    try:
-        mantissa, _, exponent = f"{float(value):e}".partition("e") if isinstance(value, str) else ("", "", "")
-    except ValueError:
-        return ""
-    mantissa = mantissa.rstrip("0")
-    return f" (text); write {mantissa}{'0' * mantissa.endswith('.')}e{int(exponent)} without quotes, with a decimal point" if mantissa else ""

@@ -16,8 +16,8 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from jmp_lib import paths, workbook
 from jmp_lib.files import locked
@@ -29,13 +29,11 @@ from jmp_lib.strict import check_keys
 # key of ``--config`` -> option of the command line
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in
            ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")}
-RESOURCES = ("mem_mb", "runtime", "gpu")  # per fine-tuning; runtime in minutes
-KEYS = (*OPTIONS, "tasks", "arms", *RESOURCES)
+KEYS = (*OPTIONS, "tasks", "arms")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One fine-tuning: a task, a fold (0 where there are none) and an arm."""
+class Job(NamedTuple):
+    """One fine-tuning: a task, an arm and a fold (0 where there are none)."""
 
     task: str
     arm: str
@@ -49,59 +47,33 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep holds: its profile, where its results lie, its jobs, and the tasks without data."""
+    """What a sweep holds: its profile, where its results lie, its jobs by their records, and the tasks without data."""
 
     profile: Profile
     results_dir: Path
     config: dict
-    jobs: tuple[Job, ...]
+    jobs: dict[str, Job]
     left_out: dict[str, str]  # task -> why, in one sentence
-
-    @cached_property
-    def by_record(self) -> dict[str, Job]:
-        """Path of the record -> job."""
-        return {self.record(job): job for job in self.jobs}
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """Sizes whose pre-training the sweep needs."""
-        return tuple(dict.fromkeys(job.size for job in self.jobs if job.arm.startswith("JMP")))
+        return tuple(dict.fromkeys(job.size for job in self.jobs.values()
+                                   if job.arm.startswith("JMP") and job.size not in self.profile.pretrained))
 
     @property
     def options(self) -> str:
         """The options that all commands of the sweep share."""
         return " ".join(f"{OPTIONS[key]} '{self.config[key]}'" for key in OPTIONS if self.config.get(key) is not None)
 
-    def record(self, job: Job) -> str:
-        """Path of the record of a job."""
-        return str(finetune_record_path(self.results_dir, job.task, job.arm, job.fold))
-
-    def factors(self, size: str) -> str:
-        """Path of the fitted scale factors of a size."""
-        return str(self.results_dir / "work" / "scale_factors" / f"{size}.json")
-
-    def pretraining(self, size: str) -> str:
-        """Path of the pre-training record of a size."""
-        return str(pretrain_record_path(self.results_dir, size))
-
     def needs(self, record: str) -> list[str]:
         """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only, and none
         of them where the profile names given weights (``pretrained``), which bring their factors."""
-        job = self.by_record[record]
+        job = self.jobs[record]
         if job.size in self.profile.pretrained:
             return []
-        return [self.pretraining(job.size) if job.arm.startswith("JMP") else self.factors(job.size)]
-
-    def resource(self, name: str, pretraining: bool = False) -> int:
-        """What the scheduler is asked for: mem_mb, runtime (minutes) or gpu of one job."""
-        if name in self.config:
-            return int(self.config[name])
-        published = self.profile.data == "published"
-        if name == "gpu":
-            return 0 if self.profile.device == "cpu" else 1
-        if name == "mem_mb":
-            return 32000 if published else 4000
-        return 7 * 24 * 60 if published else (240 if pretraining else 60)  # seven days: the limit of the run script
+        pretraining = pretrain_record_path(self.results_dir, job.size)
+        return [str(pretraining if job.arm.startswith("JMP") else self.results_dir / "work/scale_factors" / pretraining.name)]
 
 
 def read(config: dict) -> Sweep:
@@ -112,14 +84,15 @@ def read(config: dict) -> Sweep:
     """
     check_keys(config, KEYS, "--config")
     config = {"profile": "mini", **{k: v for k, v in config.items() if v not in (None, "")}}
-    values = {key: convert(key, value) for key, value in config.items() if key not in RESOURCES}
+    values = {key: convert(key, value) for key, value in config.items()}
     profile = workbook.resolved_profile(values)
     tasks, arms = workbook.choose_tasks(values, profile, None), choose(values.get("arms"), list(profile.arms), "arm")
     left_out = workbook.missing(tasks, profile)
-    jobs = tuple(Job(task, arm, fold) for task in tasks if task not in left_out for arm in arms for fold in profile.folds_of(task))
+    results_dir = workbook.results_folder(config.get("results_dir"), profile)
+    jobs = {str(finetune_record_path(results_dir, *job)): job for task in tasks if task not in left_out
+            for job in (Job(task, arm, fold) for arm in arms for fold in profile.folds_of(task))}
     if not jobs:
         raise ValueError("; ".join(left_out.values()))
-    results_dir = workbook.results_folder(config.get("results_dir"), profile)
     config |= {"data_root": profile.data_root} if profile.data_root else {}  # absolute: jobs have another folder
     return Sweep(profile, results_dir, config | {"results_dir": str(results_dir)}, jobs, left_out)
 
@@ -130,10 +103,8 @@ def outdated(sweep: Sweep) -> list[str]:
     from jmp_lib.train import finetuning, pretraining
 
     profile, folder = sweep.profile, sweep.results_dir
-    wanted = {sweep.pretraining(size): lambda size=size: pretraining.fingerprint(profile, size)
-              for size in sweep.sizes if size not in profile.pretrained}
-    wanted |= {path: lambda job=job: finetuning.fingerprint(profile, job.task, job.arm, job.fold, folder)
-               for path, job in sweep.by_record.items()}
+    wanted = {str(pretrain_record_path(folder, size)): lambda size=size: pretraining.fingerprint(profile, size) for size in sweep.sizes}
+    wanted |= {path: lambda job=job: finetuning.fingerprint(profile, *job, folder) for path, job in sweep.jobs.items()}
     found = []
     for path in filter(os.path.isfile, wanted):
         with suppress(FileNotFoundError):  # data that are gone: the record stays, it could not be made again
@@ -156,6 +127,8 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     extra: further options of Snakemake, for instance ``-n`` or ``--workflow-profile workflow/profiles/slurm``.
     Raises RuntimeError when another ``sweep`` of the same results runs.
     """
+    import torch
+
     root = paths.checkout_dir()
     if root is None or not (root / "Snakefile").is_file():
         raise FileNotFoundError("no Snakefile here: `sweep` needs a checkout of the repository")
@@ -170,17 +143,10 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
         # the system frees our lock when a sweep is killed; Snakemake's own stays
         subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
         again = ["--forcerun", *old] if (old := outdated(sweep)) else []
-        code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *gpus(), *again, *extra], env=environment,
+        shared = ["--resources", f"gpu={count}"] if (count := torch.cuda.device_count()) else []  # jobs do not share a GPU
+        code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *shared, *again, *extra], env=environment,
                               check=False).returncode
     whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
     for variant in sweep.profile.variants if code == 0 and whole else ():
         code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)
     return code
-
-
-def gpus() -> list[str]:
-    """``--resources gpu=N`` for the GPUs of this machine, so that jobs do not share one; nothing without a GPU."""
-    import torch
-
-    count = torch.cuda.device_count()
-    return ["--resources", f"gpu={count}"] if count else []

@@ -17,17 +17,24 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from jmp_lib import parameters, paths
+from jmp_lib.data import families
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import replacing, write_atomically
 from jmp_lib.pool import report, run_jobs
-from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path, read_record
-from jmp_lib.settings import ARMS, SIZES, Profile, load_profile
+from jmp_lib.records import (
+    finetune_record_path,
+    finished_record,
+    load_predictions,
+    load_pretraining_records,
+    pretrain_record_path,
+    read_record,
+)
+from jmp_lib.settings import SIZES, Profile, load_profile
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
@@ -69,7 +76,7 @@ class Run:
             raise ValueError(f"profile {self.profile.name} starts from given weights ("
                              + ", ".join(f"{size}: {name}" for size, name in given.items())
                              + "): there is nothing to pre-train; go on with the fine-tunings")
-        outcomes = run_jobs(self._pretraining_jobs(wanted), self.profile.workers, "pre-training")
+        outcomes = run_jobs(self._jobs(sizes=wanted), self.profile.workers, "pre-training")
         report(self.results_dir, outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]
 
@@ -80,25 +87,23 @@ class Run:
         the others go on; RuntimeError when all fail, ValueError when no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
-        jobs = self._finetuning_jobs(tasks, arms, fold)
+        jobs = self._jobs(tasks, arms, fold=fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         outcomes = run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip())
         report(self.results_dir, outcomes, "fine-tuning")
         return self.table(tasks, arms)
 
-    def _pretraining_jobs(self, sizes) -> list[tuple]:
+    def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
+        """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``."""
+        from jmp_lib.train.finetuning import finetune
         from jmp_lib.train.pretraining import pretrain
 
-        name = f"{self.profile.variant} " if self.profile.variant else ""
-        return [(f"{name}{size}", pretrain, (self.profile, size, self.results_dir, False)) for size in sizes]
-
-    def _finetuning_jobs(self, tasks, arms, fold: int | None = None) -> list[tuple]:
-        from jmp_lib.train.finetuning import finetune
-
-        name = f"{self.profile.variant} " if self.profile.variant else ""
-        return [(f"{name}{task} {arm}" + (f" fold {k}" if k else ""), finetune, (self.profile, task, arm, self.results_dir, False, k))
-                for task in tasks for k in self.folds(task, fold) for arm in arms]
+        name, profile, folder = f"{self.profile.variant} " if self.profile.variant else "", self.profile, self.results_dir
+        folds = {task: profile.folds_of(task) if fold is None else (fold,) * (fold < TASKS[task].n_folds) for task in tasks}
+        return [(f"{name}{size}", pretrain, (profile, size, folder, False)) for size in sizes] + [
+            (f"{name}{task} {arm}" + f" fold {k}" * bool(k), finetune, (profile, task, arm, folder, False, k))
+            for task in tasks for k in folds[task] for arm in arms]
 
     def variants(self) -> list[Run]:
         """One run per variant of the profile (other seeds, less training data, ablations), in their order.
@@ -129,17 +134,11 @@ class Run:
                   if (shown / "variants").is_dir() else f"profile {self.profile.name} has no variants: nothing to run or show")
             return shown
         runs, workers = self.variants(), self.profile.workers
-        first = [job for one in runs for job in one._pretraining_jobs(one.sizes)]
+        first = [job for one in runs for job in one._jobs(sizes=one.sizes)]
         report(self.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
-        jobs = [job for one in runs for job in one._finetuning_jobs(one.tasks, one.arms)]
+        jobs = [job for one in runs for job in one._jobs(one.tasks, one.arms)]
         report(self.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
         return self.results_dir
-
-    def folds(self, task: str, fold: int | None = None) -> tuple[int, ...]:
-        """Folds of ``task`` to run: those of the profile, or only ``fold`` (none where the task does not have it)."""
-        if fold is None:
-            return self.profile.folds_of(task)
-        return (fold,) if fold < TASKS[task].n_folds else ()
 
     def records(self, tasks=None, arms=None) -> list[dict]:
         """Finished fine-tuning records (fold 0, or the first one of the profile) of this run's tasks and arms, in the order of tasks and arms."""
@@ -154,14 +153,12 @@ class Run:
 
     def predictions(self, records: list[dict]) -> dict:
         """{task: (true, predicted)} of the given records in printed units; those whose file is gone are absent."""
-        files = {r["task"]: self.results_dir / r["predictions"]["file"] for r in records}
-        loaded = {task: np.load(path, allow_pickle=False) for task, path in files.items() if path.is_file()}
-        return {task: (arrays["true"], arrays["predicted"]) for task, arrays in loaded.items()}
+        return {r["task"]: load_predictions(self.results_dir, r) for r in records
+                if (self.results_dir / r["predictions"]["file"]).is_file()}
 
     def pretraining_records(self) -> list[dict]:
         """Finished pre-training records of this run's sizes, small before large."""
-        paths_ = [pretrain_record_path(self.results_dir, size) for size in self.sizes]
-        return [read_record(path) for path in paths_ if path.is_file()]
+        return [record for record in load_pretraining_records(self.results_dir) if record["size"] in self.sizes]
 
     def save(self, figure, name: str) -> None:
         """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
@@ -169,16 +166,15 @@ class Run:
 
         save(figure, self.results_dir / "figures", name)
 
-    def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
+    def write_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it.
 
         The folder of the published files is called ``data`` in it, wherever it is on this machine.
         """
         if root := self.profile.data_root:
             table = table.map(lambda value: value.replace(root, "data") if isinstance(value, str) else value)
-        path = self.results_dir / "tables" / f"{name}.csv"
-        with write_atomically(path) as stream:
-            table.to_csv(stream, index=index, lineterminator="\n")
+        with write_atomically(self.results_dir / "tables" / f"{name}.csv") as stream:
+            table.to_csv(stream, index=False, lineterminator="\n")
         return table
 
 
@@ -228,26 +224,17 @@ def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[
     ``data_root`` is given."""
     if profile.data != "published" or not profile.data_root:
         return {}
-    from jmp_lib.data.families import why_not
-    from jmp_lib.data.tasks import get_task
-
-    reasons = {task: why_not(get_task(task), profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
+    reasons = {task: families.why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}
 
 
 def describe(run: Run) -> str:
     """Two lines: versions and machine; profile, data and results folder."""
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    return (f"jmp_lib {_version()} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
+    version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
+    return (f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
             f"profile {run.profile.name} · {run.profile.data} data · seed {run.profile.seed} · "
             f"results in {_short(run.results_dir)}")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("jmp-workbook")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def profile_overrides(values: dict, family: str | None) -> dict:
@@ -265,18 +252,16 @@ def profile_overrides(values: dict, family: str | None) -> dict:
 
 def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
     """Task ids of the family (of all families without one): those asked for, else those of the profile."""
-    families = [family] if family else FAMILIES
-    limit, only = profile.tasks_per_family, profile.tasks
-    every = {f: [task.id for task in TASKS.values() if task.family == f and (only is None or task.id in only)] for f in families}
-    wanted = next((values[name] for name in SUBSET_NAMES if values.get(name)), None)
-    if wanted is None and profile.data == "published" and family in profile.published_tasks:
+    only, what = profile.tasks, next((name for name in SUBSET_NAMES if values.get(name)), None)
+    every = [[task.id for task in TASKS.values() if task.family == name and (only is None or task.id in only)]
+             for name in ([family] if family else FAMILIES)]
+    if what is None and profile.data == "published" and family in profile.published_tasks:
         return list(profile.published_tasks[family])
-    if wanted is None:
-        return [task for f in families for task in every[f][:limit]]
-    short = {task.split("_", 1)[-1]: task for f in families for task in every[f]}
-    names = [w.split("_", 1)[-1] if w in short.values() else w for w in wanted]
-    what = next(name for name in SUBSET_NAMES if values.get(name)).rstrip("s")
-    return [short[name] for name in parameters.choose(names, list(short), what)]
+    if what is None:
+        return [task for tasks in every for task in tasks[: profile.tasks_per_family]]
+    short = {task.split("_", 1)[-1]: task for tasks in every for task in tasks}
+    names = [word.split("_", 1)[-1] if word in short.values() else word for word in values[what]]
+    return [short[name] for name in parameters.choose(names, list(short), what.rstrip("s"))]
 
 
 def results_folder(override: str | Path | None, profile: Profile) -> Path:
@@ -322,5 +307,3 @@ def _short(path: Path) -> str:
     root = paths.checkout_dir()
     return str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path)
 
-
-__all__ = ["ARMS", "Run", "describe", "start"]

@@ -96,7 +96,7 @@ def test_missing_key_and_bad_file(tmp_path):
         profile_from_dict(values)
     path = tmp_path / "broken.yaml"
     path.write_text("seed: [1")
-    with pytest.raises(ValueError, match="not valid YAML"):
+    with pytest.raises(ValueError, match="broken.yaml cannot be read .*give a valid YAML"):
         load_profile(str(path))
     with pytest.raises(ValueError, match="unknown profile 'mni'.*'mini'"):
         load_profile("mni")

@@ -66,8 +66,8 @@ def test_other_profiles_list_their_own(tmp_path):
 
 def test_arms_from_scratch_need_scale_factors_only(tmp_path):
     found = sweep.read({"profile": "paper", "tasks": "matbench_phonons", "results_dir": str(tmp_path)})
-    assert {job.fold for job in found.jobs} == set(range(5)) and len(found.jobs) == 20
-    for record, job in found.by_record.items():
+    assert {job.fold for job in found.jobs.values()} == set(range(5)) and len(found.jobs) == 20
+    for record, job in found.jobs.items():
         (needed,) = found.needs(record)
         assert Path(needed).parent.name == ("pretrain" if job.arm.startswith("JMP") else "scale_factors")
 
@@ -82,7 +82,7 @@ def test_tasks_without_data_are_left_out_with_words(tmp_path):
     if not os.environ.get("JMP_DATA"):
         pytest.skip("JMP_DATA is not set")
     found = sweep.read({"profile": "paper", "data_root": os.environ["JMP_DATA"]})
-    assert "rmd17_ethanol" in {job.task for job in found.jobs} and "md22_dha" in found.left_out
+    assert "rmd17_ethanol" in {job.task for job in found.jobs.values()} and "md22_dha" in found.left_out
     assert "left out: md22_dha: " in sweep.words(found)
 
 

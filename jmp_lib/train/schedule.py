@@ -35,7 +35,7 @@ def in_updates(schedule: Schedule, updates_per_epoch: int, max_steps: int | None
     Raises ``ValueError`` when a length makes no sense.
     """
     def updates(name: str) -> int:
-        number, unit = length(getattr(schedule, name), name)
+        number, unit = length(getattr(schedule, name))
         return number * (updates_per_epoch if unit == "epochs" else 1)
 
     warmup, cosine, stop, every = map(updates, ("warmup", "cosine_until", "stop_at", "validate_every"))
