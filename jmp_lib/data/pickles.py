@@ -1,11 +1,11 @@
 """Pickles of strangers, read without running anything in them.
 
-A pickle is a program that may call any function. Here it may build only tensors and their storages, numpy arrays and
-scalars, dicts, lists, tuples, sets, numbers and text, and graphs of ``torch_geometric``, which become a plain
-:class:`Graph`. Whatever else a pickle names is refused before it is looked up (OC20, OC22: LMDB of pickled graphs), or,
-for the official checkpoints, whose Lightning pickles have instances of the authors' classes in them, becomes a
-:class:`StandIn` that only keeps what it is given. No name is ever imported: all that a pickle can reach are the frozen
-classes below. (``torch.load(weights_only=True)`` knows neither graphs nor stand-ins and checks no sums.)
+A pickle is a program that may call any function. Here no name in it is ever imported: each makes a :class:`StandIn`, which
+keeps what it is given and does nothing. Afterwards the stand-ins of the names in the tables below become what they stand
+for: tensors, numpy arrays and scalars, sets, and graphs of ``torch_geometric`` as a plain :class:`Graph`. Whatever else a
+pickle names is refused (OC20, OC22: LMDB of pickled graphs), or, for the official checkpoints, whose Lightning pickles
+have instances of the authors' classes in them, stays a stand-in. (``torch.load(weights_only=True)`` knows neither graphs
+nor stand-ins and checks no sums.)
 
 >>> loads(pickle.dumps({"sid": 3}), where="here", mend="get it again")
 {'sid': 3}
@@ -28,12 +28,12 @@ import torch
 from jmp_lib.data.formats import check_head
 
 _LARGEST = 1 << 28  # elements of one array: more is no tensor of ours but an attempt to fill the memory
-_DTYPES = {
+_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+DTYPES = {f"torch.{name}Storage": dtype for name, dtype in {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
     "Bool": torch.bool,
-}  # fmt: skip
-_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+}.items()}  # fmt: skip
 
 
 class Graph(dict):
@@ -56,7 +56,7 @@ def load_pickle(path: str | Path, *, mend: str):
 def loads(data: bytes, *, where: str, mend: str):
     """As :func:`load_pickle`, from bytes; where: what the bytes are, opens each message."""
     try:
-        return _settle(_Unpickler(io.BytesIO(data), GRAPHS).load(), {})
+        return _plain(_Unpickler(io.BytesIO(data), {*GRAPHS, *DTYPES, "numpy.ndarray"}).load(), GRAPHS, {})
     except Refused as refusal:
         said = f"{where} asks for {refusal}, which is never loaded from a pickle because it could run code; {mend}"
         raise Refused(said) from None
@@ -70,28 +70,21 @@ def load_checkpoint(data: bytes, storage: Callable[[torch.dtype, str, int], torc
     storage: gives the numbers of a storage (dtype, key, count) as a flat tensor, of which tensors are views. Raises
     anything for a pickle that is damaged.
     """
-    return _Unpickler(io.BytesIO(data), TENSORS, storage, strangers=True).load()
+    return _plain(_Unpickler(io.BytesIO(data), None, storage).load(), TENSORS, {}, strangers=True)
 
 
-class _Frozen(type):
-    """Classes whose attributes no pickle can set (a pickle may ask for that on anything it can name)."""
+class StandIn:
+    """What a pickle makes by a name, or gets from a call of it: keeps what it is given, does nothing.
 
-    def __setattr__(cls, name, value):
-        raise TypeError("stand-ins do not change")
-
-
-class StandIn(metaclass=_Frozen):
-    """An object of a class that is never loaded: keeps the state it is given, does nothing.
-
-    ``origin``: "module.name". A pickle that calls a function makes one of these, too.
+    origin: "module.name"; args: of the call; state; pairs: items that were set.
     """
 
-    __slots__ = ("state",)
+    __slots__ = ("args", "state", "pairs")
     origin = ""
 
-    def __new__(cls, *_args, **_kwargs):
+    def __new__(cls, *args, **_kwargs):
         made = super().__new__(cls)
-        made.state = None
+        made.args, made.state, made.pairs = args, None, []
         return made
 
     def __init__(self, *_args, **_kwargs):
@@ -100,197 +93,156 @@ class StandIn(metaclass=_Frozen):
     def __setstate__(self, state):
         self.state = state
 
-    def _nothing(self, *_):
+    def __setitem__(self, key, value):
+        self.pairs.append((key, value))
+
+    def append(self, _value):
         pass
 
-    append = extend = add = __setitem__ = _nothing
-
-
-class _Ordered(dict, metaclass=_Frozen):
-    """An ``OrderedDict``; what is kept beside its items (``_metadata`` of a state dict) is left out."""
-
-    def __new__(cls, *_ignored):
-        return super().__new__(cls)
-
-    def __setstate__(self, state):
-        pass
-
-
-class _Tensor(metaclass=_Frozen):
-    """A view into a storage; torch refuses one that leaves it."""
-
-    def __new__(cls, storage, offset, size, stride, *_ignored):
-        if not isinstance(storage, torch.Tensor) or math.prod(size) > _LARGEST:
-            raise ValueError("not a view of a tensor")
-        return storage.as_strided(size, stride, offset)
-
-
-class _Parameter(metaclass=_Frozen):
-    """``torch.nn.Parameter``: the tensor in it."""
-
-    def __new__(cls, data, *_ignored):
-        if not isinstance(data, torch.Tensor):
-            raise ValueError("not a tensor")
-        return data
-
-
-class _Storage(metaclass=_Frozen):
-    """Numbers of a tensor, from the bytes that ``torch.save`` wrote in its older format."""
-
-    def __new__(cls, data):
-        stream = io.BytesIO(data)
-        header = [_Unpickler(stream, {}).load() for _ in range(3)]
-        if header[:2] != [_TORCH_MAGIC, _TORCH_PROTOCOL] or not header[2].get("little_endian"):
-            raise ValueError("not a torch storage")
-        dtype = _Unpickler(stream, TENSORS, lambda dtype, *_: dtype).load()
-        keys = _Unpickler(stream, {}).load()
-        (count,) = struct.unpack("<q", stream.read(8))
-        if not isinstance(dtype, torch.dtype) or len(keys) != 1 or not 0 <= count <= _LARGEST:
-            raise ValueError("not one torch storage")
-        numbers = bytearray(stream.read())
-        return torch.frombuffer(numbers, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
-
-
-class _Dtype(metaclass=_Frozen):
-    """A numpy dtype of numbers or text."""
-
-    __slots__ = ("value",)
-
-    def __new__(cls, name, *_ignored):
-        made = super().__new__(cls)
-        if not isinstance(name, str) or not re.fullmatch(r"[biufSU][0-9]{1,4}", name):
-            raise ValueError("a dtype of numbers or text")
-        made.value = np.dtype(name)
-        return made
-
-    def __setstate__(self, state):
-        if state[1] not in "<>|=":
-            raise ValueError("byte order")
-        self.value = self.value.newbyteorder(state[1]) if state[1] in "<>" else self.value
-
-
-class _Array(metaclass=_Frozen):
-    """A numpy array, whose numbers come as its state."""
-
-    __slots__ = ("value",)
-
-    def __new__(cls, *_ignored):
-        made = super().__new__(cls)
-        made.value = None
-        return made
-
-    def __setstate__(self, state):
-        _, shape, dtype, fortran, data = state
-        if self.value is not None or not isinstance(data, bytes):
-            raise ValueError("an array of numbers gets its bytes once")
-        self.value = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran else "C").copy()
-
-
-class _FromBuffer(metaclass=_Frozen):
-    """``numpy``'s arrays in pickles of protocol 5."""
-
-    def __new__(cls, data, dtype, shape, order):
-        made = _Array()
-        made.__setstate__((1, shape, dtype, order == "F", bytes(data)))
-        return made
-
-
-class _Scalar(metaclass=_Frozen):
-    """A numpy scalar: becomes the Python number at once."""
-
-    def __new__(cls, dtype, data):
-        return np.frombuffer(data, dtype.value)[0].item()
-
-
-class _NumpyClass(metaclass=_Frozen):
-    """``numpy.ndarray`` as a name: the class that ``_reconstruct`` is told to make."""
-
-
-class _Encoded(metaclass=_Frozen):
-    """``_codecs.encode``: how old pickles write bytes."""
-
-    def __new__(cls, text, encoding="latin1"):
-        if encoding not in ("latin1", "utf-8") or not isinstance(text, str):
-            raise ValueError("encoding")
-        return codecs.encode(text, encoding)
-
-
-# (module, name) -> what stands for it, everywhere; and what graphs may have beside it
-TENSORS = {
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
-    ("torch._utils", "_rebuild_tensor"): _Tensor,
-    ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch", "Size"): tuple,
-    ("collections", "OrderedDict"): _Ordered,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-    **{("torch", f"{name}Storage"): dtype for name, dtype in _DTYPES.items()},
-}
-GRAPHS = TENSORS | {
-    ("torch.storage", "_load_from_bytes"): _Storage,
-    ("torch_geometric.data.data", "Data"): StandIn,
-    ("torch_geometric.data.data", "DataEdgeAttr"): StandIn,
-    ("torch_geometric.data.data", "DataTensorAttr"): StandIn,
-    ("torch_geometric.data.storage", "GlobalStorage"): StandIn,
-    ("numpy", "ndarray"): _NumpyClass,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _Encoded,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
-}
+    extend = add = append
 
 
 class _Unpickler(pickle.Unpickler):
-    """The only way in: a name that is not ``admitted`` is refused, or with ``strangers`` becomes a :class:`StandIn`."""
+    """The only way in: each name is a :class:`StandIn` of its own; one that is not ``admitted`` (None: all) is refused."""
 
-    def __init__(self, stream, admitted: dict, storage: Callable | None = None, strangers: bool = False):
+    def __init__(self, stream, admitted: set[str] | None, storage: Callable | None = None):
         super().__init__(stream)
-        self._admitted, self._storage, self._strangers, self._unknown = admitted, storage, strangers, {}
+        self._admitted, self._storage, self._named = admitted, storage, {}
 
     def find_class(self, module, name):
-        if (module, name) in self._admitted:
-            return self._admitted[module, name]
         origin = f"{module}.{name}"
-        if not self._strangers:
+        if self._admitted is not None and origin not in self._admitted:
             raise Refused(origin)
-        if origin not in self._unknown:
-            self._unknown[origin] = _Frozen("StandIn", (StandIn,), {"__slots__": (), "origin": origin})
-        return self._unknown[origin]
+        if origin not in self._named:
+            self._named[origin] = type("StandIn", (StandIn,), {"__slots__": (), "origin": origin})
+        return self._named[origin]
 
     def persistent_load(self, pid):
         """A storage: ('storage', dtype, key, place, count), in the older format with a view, which must be None."""
-        word, dtype, key, _place, count, *view = pid
-        if self._storage is None or word != "storage" or not isinstance(dtype, torch.dtype) or view not in ([], [None]):
+        word, kind, key, _place, count, *view = pid
+        dtype = DTYPES.get(kind.origin)
+        if self._storage is None or word != "storage" or dtype is None or view not in ([], [None]):
             raise ValueError("not a torch storage")
         if type(count) is not int or count < 0:
             raise ValueError("not a torch storage")
         return self._storage(dtype, str(key), count)
 
 
-def _settle(item, done: dict):
-    """``item`` with every stand-in replaced by plain data; what a graph keeps beside its fields is left out."""
+def _plain(item, makers: dict, done: dict, strangers: bool = False):
+    """``item`` with every stand-in of ``makers`` replaced by what it makes; others raise, or stay with ``strangers``."""
     if id(item) in done:
         return done[id(item)][1]
-    if isinstance(item, torch.Tensor):
-        made = item.clone().numpy()
-    elif isinstance(item, _Array):
-        if item.value is None:
-            raise ValueError("an array without its numbers")
-        made = item.value
-    elif isinstance(item, StandIn):
-        state = item.state or {}
-        state = state.get("_store", state)  # torch_geometric 2 keeps the fields one level down, version 1 at hand
-        state = (state.state or {}) if isinstance(state, StandIn) else state
-        fields = state.get("_mapping", state)
-        made = Graph((str(k), _settle(v, done)) for k, v in fields.items() if v is not None and k[:1] != "_")
+
+    def plain(part):
+        return _plain(part, makers, done, strangers)
+
+    if isinstance(item, StandIn) and item.origin in makers:
+        made = makers[item.origin](item, plain)
     elif isinstance(item, dict):
-        made = {_settle(k, done): _settle(v, done) for k, v in item.items()}
+        made = {plain(key): plain(value) for key, value in item.items()}
     elif type(item) in (list, tuple, set):
-        made = type(item)(_settle(part, done) for part in item)
-    elif item is None or isinstance(item, (bool, int, float, complex, str, bytes)):
+        made = type(item)(map(plain, item))
+    elif item is None or isinstance(item, (bool, int, float, complex, str, bytes, bytearray, torch.Tensor)):
         return item
-    else:
+    elif not strangers:
         raise ValueError("a name alone is no data")
-    done[id(item)] = (item, made)  # the item is kept so that its id stays its own
+    else:
+        made = item
+        if isinstance(item, StandIn):
+            done[id(item)] = item, item  # it may be part of its own state
+            item.state = plain(item.state)
+    done[id(item)] = item, made  # the item is kept so that its id stays its own
     return made
+
+
+# What stands for a name, made of its stand-in and the function that makes its parts plain
+def _tensor(node: StandIn, plain) -> torch.Tensor:
+    """A view into a storage; torch refuses one that leaves it."""
+    storage, offset, size, stride = map(plain, node.args[:4])
+    if not isinstance(storage, torch.Tensor) or math.prod(size) > _LARGEST:
+        raise ValueError("not a view of a tensor")
+    return storage.as_strided(size, stride, offset)
+
+
+def _first(node: StandIn, plain):
+    return plain(node.args[0])
+
+
+def _storage(node: StandIn, plain) -> torch.Tensor:
+    """Numbers of a tensor, from the bytes that ``torch.save`` wrote in its older format."""
+    stream = io.BytesIO(plain(node.args[0]))
+    header = [_Unpickler(stream, set()).load() for _ in range(3)]
+    if header[:2] != [_TORCH_MAGIC, _TORCH_PROTOCOL] or not header[2].get("little_endian"):
+        raise ValueError("not a torch storage")
+    dtype = _Unpickler(stream, {*DTYPES}, lambda dtype, *_: dtype).load()
+    keys = _Unpickler(stream, set()).load()
+    (count,) = struct.unpack("<q", stream.read(8))
+    if not isinstance(dtype, torch.dtype) or len(keys) != 1 or not 0 <= count <= _LARGEST:
+        raise ValueError("not one torch storage")
+    return torch.frombuffer(bytearray(stream.read()), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+
+def _dtype(node: StandIn, _plain) -> np.dtype:
+    """A numpy dtype of numbers or text."""
+    name, order = node.args[0], node.state[1] if node.state else "|"
+    if not re.fullmatch(r"[biufSU][0-9]{1,4}", name) or order not in ("<", ">", "|", "="):
+        raise ValueError("not a dtype of numbers or text")
+    return np.dtype(name).newbyteorder(order)
+
+
+def _array(node: StandIn, plain) -> np.ndarray:
+    """A numpy array, whose numbers came as its state, or (``_frombuffer``) as arguments."""
+    if node.origin.endswith("_frombuffer"):
+        data, dtype, shape, order = map(plain, node.args)
+    else:
+        _, shape, dtype, fortran, data = map(plain, node.state)
+        order = "F" if fortran else "C"
+    return np.frombuffer(bytes(memoryview(data)), dtype).reshape(shape, order=order).copy()
+
+
+def _scalar(node: StandIn, plain):
+    """A numpy scalar: becomes the Python number."""
+    dtype, data = map(plain, node.args)
+    return np.frombuffer(data, dtype)[0].item()
+
+
+def _encoded(node: StandIn, plain) -> bytes:
+    """``_codecs.encode``: how old pickles write bytes."""
+    text, encoding = (*map(plain, node.args), "latin1")[:2]
+    if encoding not in ("latin1", "utf-8"):
+        raise ValueError("encoding")
+    return codecs.encode(text, encoding)
+
+
+def _graph(node: StandIn, plain) -> Graph:
+    """Fields of a graph; what it keeps beside them is left out."""
+    state = node.state or {}
+    state = state.get("_store", state)  # torch_geometric 2 keeps the fields one level down, version 1 at hand
+    state = (state.state or {}) if isinstance(state, StandIn) else state
+    fields = state.get("_mapping", state)
+    return Graph((str(key), plain(value)) for key, value in fields.items() if value is not None and key[:1] != "_")
+
+
+TENSORS = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch.Size": lambda node, plain: tuple(plain(node.args[0])),
+    "collections.OrderedDict": lambda node, plain: {plain(key): plain(value) for key, value in node.pairs},
+    "builtins.set": lambda node, plain: set(plain(node.args[0])),
+    "__builtin__.set": lambda node, plain: set(plain(node.args[0])),
+}
+GRAPHS = TENSORS | {
+    "torch._utils._rebuild_tensor_v2": lambda node, plain: _tensor(node, plain).clone().numpy(),
+    "torch._utils._rebuild_tensor": lambda node, plain: _tensor(node, plain).clone().numpy(),
+    "torch.storage._load_from_bytes": _storage,
+    "torch_geometric.data.data.Data": _graph,
+    "torch_geometric.data.data.DataEdgeAttr": _graph,
+    "torch_geometric.data.data.DataTensorAttr": _graph,
+    "torch_geometric.data.storage.GlobalStorage": _graph,
+    "numpy.dtype": _dtype,
+    "_codecs.encode": _encoded,
+    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
+}
