@@ -22,7 +22,7 @@ from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.files import file_sha256, replacing, write_json
+from jmp_lib.files import file_sha256, replacing, write_atomically, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
@@ -176,17 +176,12 @@ def execute(source: Path, target: Path, values: dict) -> None:
         raise ValueError(f"{source} has no cell tagged 'parameters'")
     known = literal_assignments(tagged[0].source) or []
     failed = target.with_name(f"{target.stem}.failed.ipynb")
-    with replacing(target) as temporary:
-        try:
-            papermill.execute_notebook(str(source), str(temporary), {k: v for k, v in values.items() if k in known},
-                                       kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-                                       extra_arguments=["--IPKernelApp.log_level=50"])
-        except Exception:
-            if temporary.is_file():
-                os.replace(temporary, failed)
-            raise
-        nbformat.write(clean(nbformat.read(temporary, as_version=4)), temporary)
-    failed.unlink(missing_ok=True)
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(str(source), str(failed), {k: v for k, v in values.items() if k in known}, kernel_name="python3",
+                               progress_bar=False, stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=50"])
+    with write_atomically(target) as stream:
+        nbformat.write(clean(nbformat.read(failed, as_version=4)), stream)
+    failed.unlink()
 
 
 def clean(notebook):

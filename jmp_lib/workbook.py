@@ -166,7 +166,7 @@ class Run:
 
         save(figure, self.results_dir / "figures", name)
 
-    def write_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
         """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it.
 
         The folder of the published files is called ``data`` in it, wherever it is on this machine.
@@ -174,7 +174,7 @@ class Run:
         if root := self.profile.data_root:
             table = table.map(lambda value: value.replace(root, "data") if isinstance(value, str) else value)
         with write_atomically(self.results_dir / "tables" / f"{name}.csv") as stream:
-            table.to_csv(stream, index=False, lineterminator="\n")
+            table.to_csv(stream, index=index, lineterminator="\n")
         return table
 
 
