@@ -48,7 +48,7 @@ def test_an_imported_jmp_s_gives_the_stored_outputs(reference, tmp_path, monkeyp
     """A checkpoint from which the official loader gets the recipe's weights, alias quirk and all."""
     factors = reference / "scale_factors_small.json"
     write(tmp_path / "jmp-s.pt", checkpoint_of(official_model(NETWORKS["small"], json.loads(factors.read_text())), True))
-    folder = import_checkpoint(tmp_path / "jmp-s.pt", tmp_path / "out", "small")
+    folder = import_checkpoint(tmp_path / "jmp-s.pt", tmp_path / "out")
     (tmp_path / "jmp-s.pt").unlink()
     loaded = jmp_lib.load(folder)
     assert loaded.info["parameters"] == {"total": COUNTS["small"], "backbone": 38_842_368, "embedding": 30_720,

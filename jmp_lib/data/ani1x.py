@@ -27,9 +27,8 @@ N_HELD_OUT = 495_600  # frames after which a held-out part of the official split
 def read(path: str | Path, *, formulas: set[str] | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records. formulas: read only these groups. rejected: a list
-    that takes the reasons of the frames left out (frames without labels too); without it the first unsound frame
-    raises ``ValueError``, as a damaged or wrong file always does. ``FileNotFoundError`` when nothing is there.
+    path: the HDF5 file, or an .lmdb or .pkl of graph records. formulas: read only these groups. Frames
+    without labels are left out in any case.
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():

@@ -69,11 +69,10 @@ def _download(args) -> int:
 
 
 def _prepare(args) -> int:
-    pairs = dict(option.partition("=")[::2] for option in args.option)
-    if bare := [option for option in args.option if "=" not in option]:
-        raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
+    from jmp_lib.data.inspect import named
+
     for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes,
-                         skip_bad=not args.refuse_bad, **pairs):  # fmt: skip
+                         skip_bad=not args.refuse_bad, **named(args.option)):  # fmt: skip
         size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():

@@ -1,8 +1,11 @@
 """What the readers of the published sets share: finding a file, opening npz, HDF5 and JSON safely, checking shapes.
 
-Every reader is of one shape. ``find(task, root)`` gives the files at hand, ``load(task, root, fold)`` the set and its
-split, ``mend(task, root)`` where the files come from; ``read(path, ...)`` gives the structures of one file. An error in
-a file is one sentence with the file and the mend (:func:`jmp_lib.files.reading`).
+Every reader is of one shape. ``find(task, root)`` gives the best files at hand, ``load(task, root, fold)`` the set and its
+split (rows of the set), ``mend(task, root)`` where the files come from and where to put them; ``read(path, ...)`` gives the
+structures of one file, one at a time. What is wrong is one sentence with the file and the mend
+(:func:`jmp_lib.files.reading`): ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
+something else. A structure that cannot be used is one, too, but with a list ``rejected`` its reason goes into the list, and
+it is left out.
 """
 
 from __future__ import annotations

@@ -28,9 +28,7 @@ def read_graphs(
 ) -> Iterator[dict]:
     """Structures of an LMDB, a pickle file, or a folder of them, one record in memory at a time; ids count those kept.
 
-    of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others). mend closes each
-    message. An unsound record goes into ``rejected``, or raises ``ValueError`` without one; so does, always, a file that
-    is damaged as a whole or holds something else. ``FileNotFoundError`` when nothing is there.
+    of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others). mend closes each message.
     """
     path, row = Path(path), 0
     folder = path.is_dir() and not (path / "data.mdb").is_file()

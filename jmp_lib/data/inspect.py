@@ -86,12 +86,16 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     }  # fmt: skip
 
 
-def main(file: str, dataset: str, options: list[str], as_json: bool) -> int:
-    """Prints what :func:`inspect` finds; options are texts NAME=VALUE. Returns the exit code 0."""
-    pairs = dict(option.partition("=")[::2] for option in options)
+def named(options: list[str]) -> dict[str, str]:
+    """Options of a reader from texts NAME=VALUE."""
     if bare := [option for option in options if "=" not in option]:
         raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
-    found = inspect(file, dataset, **pairs)
+    return dict(option.partition("=")[::2] for option in options)
+
+
+def main(file: str, dataset: str, options: list[str], as_json: bool) -> int:
+    """Prints what :func:`inspect` finds; options are texts NAME=VALUE. Returns the exit code 0."""
+    found = inspect(file, dataset, **named(options))
     if as_json:
         print(json.dumps(found, indent=2))
         return 0

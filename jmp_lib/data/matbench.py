@@ -47,7 +47,7 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The best file of a task at hand; raises ``FileNotFoundError`` (one sentence with the mend) when none is."""
+    """The best file of a task at hand."""
     name = known("MatBench has no structure task", task.suffix, TASKS)
     files = [f"matbench_{name}{ending}.json.gz" for ending in _ENDINGS]
     missing = f"no MatBench file of {name} in {root}; {mend(task, root)}"
@@ -58,8 +58,8 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
     """The structures at hand of a task and their part of official fold 0..4 (rows of the set).
 
     With the whole file the split is the official one; with a part of it each structure stays in the part (train,
-    validation, test) of the official split that it belongs to. Raises as :func:`find` and :func:`read`, and
-    ``ValueError`` when a part stays empty.
+    validation, test) of the official split that it belongs to. Raises ``ValueError`` when a
+    part stays empty.
     """
     (path,), name, total = find(task, root), task.suffix, n_total(task.suffix)
     data = _whole(path, name, path.stat().st_mtime_ns)
@@ -88,8 +88,7 @@ def _whole(path: Path, name: str, modified: int) -> StructureSet:
 def read(path: str | Path, task: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of one file, in its order, with label ``y`` (unit of the task), ``id`` and ``sid`` (official id).
 
-    task: read off the file's name when None. rejected: gets the reason for each structure that cannot be
-    used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
+    task: read off the file's name when None.
     """
     path = Path(path)
     name = re.sub(r"^matbench_|(_subset|_analog_structures)?\.json(\.gz)?$", "", path.name) if task is None else task

@@ -10,6 +10,7 @@ Split: seed-42 shuffle; a pool of sGDML's size, its last 5 % validation and the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The file of a task's molecule, npz before xyz; raises ``FileNotFoundError`` (one sentence with the mend)."""
+    """The file of a task's molecule, npz before xyz."""
     name = molecule_of(task.suffix)
     forms = (f"md22_{name}.npz", f"md22_{name}.*xyz", f"md22_{name}_*.*xyz")
     missing = f"no MD22 file of {name} in {root}; {mend(task, root)}"
@@ -62,10 +63,7 @@ def find(task, root: str | Path) -> list[Path]:
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """The frames at hand of a task's molecule and their split (rows of the set).
-
-    Raises as :func:`find` and :func:`read`, and ``ValueError`` when the frames are too few for the split.
-    """
+    """The frames at hand of a task's molecule and their split; ``ValueError`` when they are too few for it."""
     (path,), molecule = find(task, root), molecule_of(task.suffix)
     official = task_facts(f"md22_{task.suffix}")
     pool, total = int(official["n_train"]) + int(official["n_val"]), int(official["n_total"])
@@ -80,17 +78,14 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 def read(path: str | Path, molecule: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Frames of one file with energy (eV) and forces (eV/Å); ``id`` is the frame, ``group`` the molecule.
 
-    molecule: read off the file's name when None. rejected: gets the reason for each frame that cannot be used, which
-    is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
+    molecule: read off the file's name when None.
     """
     path = Path(path)
     if molecule is None:
-        stem = path.name.removeprefix("md22_").split(".")[0]
-        fits = [name for name in MOLECULES if stem == name or stem.startswith(name + "_")]
+        fits = [name for name in MOLECULES if re.match(rf"md22_{name}[._]", path.name)]
         if not fits:
-            known = ", ".join(MOLECULES)
-            raise ValueError(f"{path} is not named md22_<molecule>, so its molecule must be given: {known}")
-        molecule = max(fits, key=len)
+            raise ValueError(f"{path} is not named md22_<molecule>, so its molecule must be given: {', '.join(MOLECULES)}")
+        molecule = fits[0]
     molecule = molecule_of(molecule)
     form = _npz if path.suffix == ".npz" else _xyz
     yield from screened(form(path, molecule, _mend(molecule, path.parent)), str(path), rejected)

@@ -34,9 +34,7 @@ def read(path: str | Path, *, energy: str = "adsorption", rejected: list[str] | 
     sid "random<sid>/<frame>".
 
     path: an .extxyz(.xz), .lmdb, .traj or .pkl file, or a folder of them. energy: "adsorption" (not in .traj), "total"
-    (not in LMDB), or "stored" for what the file holds (total in .extxyz and .traj, adsorption in LMDB). rejected: a list
-    that takes the reasons of the structures left out; without it the first unsound structure raises ``ValueError``, as
-    a damaged file always does. ``FileNotFoundError``: nothing there.
+    (not in LMDB), or "stored" for what the file holds (total in .extxyz and .traj, adsorption in LMDB).
     """
     if energy not in ENERGIES:
         raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, not {energy!r}")

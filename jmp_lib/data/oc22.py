@@ -19,8 +19,6 @@ def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dic
     """Structures of OC22 one at a time: energy eV (total), forces eV/Å, cell, tags, fixed; group "<sid>",
     sid "<sid>/<frame>".
 
-    path: an .lmdb or .pkl file or a folder of them. rejected: a list that takes the reasons of the structures left
-    out; without it the first unsound one raises ``ValueError``, as a damaged or wrong file always does.
-    ``FileNotFoundError`` when nothing is there.
+    path: an .lmdb or .pkl file or a folder of them.
     """
     yield from read_graphs(path, "OC22", True, mend=MEND, rejected=rejected, energies=("y_relaxed", *ENERGIES))

@@ -44,7 +44,7 @@ _FORMS = ("qm9_v3.pt", "gdb9.sdf", "qm9*.npz")
 
 
 def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
-    """Where QM9 comes from and where to put it."""
+    """Where QM9 comes from."""
     return (
         f"unpack qm9_v3.pt from {formats.source_url('QM9', 'official JMP')}, or gdb9.sdf and gdb9.sdf.csv from "
         f"{formats.source_url('QM9', 'torch_geometric raw')} with uncharacterized.txt beside them, and put them in "
@@ -53,13 +53,13 @@ def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The best form of QM9 at hand; raises ``FileNotFoundError`` (one sentence with the mend) when there is none."""
+    """The best form of QM9 at hand."""
     folders = formats.folders_of("qm9", root, ("", "raw"))
     return [formats.first_file(_FORMS, folders, f"no QM9 file in {root}; {mend(task, root)}")]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All molecules at hand with the 12 targets, and their split. Raises as :func:`find`, :func:`read`."""
+    """All molecules at hand with the 12 targets, and their split."""
     (path,) = find(task, root)
     description = f"published QM9 (B3LYP/6-31G(2df,p)), {{n}} of {N_OFFICIAL} molecules, from {path.name}"
     data = formats.whole_set("QM9", read(path), N_OFFICIAL, description, path)
@@ -68,11 +68,7 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 
 
 def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Molecules of one file (any form) with the 12 targets, their ``id`` and ``sid``, uncharacterized ones left out.
-
-    rejected: gets the reason for each molecule that cannot be used, which is then left out; the uncharacterized ones
-    are among them. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
-    """
+    """Molecules of one file (any form) with the 12 targets; the uncharacterized ones go to ``rejected``."""
     path = Path(path)
     advice = mend(root=path.parent)
     form = {".pt": _torch, ".sdf": _sdf, ".npz": _npz}.get(path.suffix)

@@ -35,13 +35,13 @@ def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The best form of QMOF at hand; raises ``FileNotFoundError`` (one sentence with the mend) when there is none."""
+    """The best form of QMOF at hand."""
     folders = formats.folders_of("qmof", root, ("", "qmof_database", "qmof_database/qmof_database"))
     return [formats.first_file(_FORMS, folders, f"no QMOF file in {root}; {mend(task, root)}")]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All frameworks at hand with label ``y``, and their split. Raises as :func:`find` and :func:`read`."""
+    """All frameworks at hand with label ``y``, and their split."""
     (path,), total = find(task, root), int(task_facts("qmof_bandgap")["n_total"])
     description = f"published QMOF (PBE), {{n}} of {total} frameworks, from {path.name}"
     data = formats.whole_set("QMOF", read(path), total, description, path)
@@ -49,11 +49,7 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 
 
 def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Frameworks of one file with label ``y`` (eV), ``id`` and ``sid``.
-
-    rejected: gets the reason for each framework that cannot be used, then left out. Raises ``FileNotFoundError`` or
-    ``ValueError``, one sentence.
-    """
+    """Frameworks of one file with label ``y`` (eV), ``id`` and ``sid``."""
     path = Path(path)
     form = {".json": _json, ".npz": _npz}.get(path.suffix)
     if form is None:

@@ -61,11 +61,7 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The archive's file of a task's molecule, else its train and test parts.
-
-    Raises ``ValueError`` for a name that is not one of the ten, ``FileNotFoundError`` (one sentence: which file,
-    where it comes from, where to put it) when neither layout is complete.
-    """
+    """The archive's file of a task's molecule, else its train and test parts."""
     molecule = known("rMD17 has no molecule", task.suffix, MOLECULES)
     folders = folders_of("rmd17", root, ("", "npz_data", "rmd17/npz_data", "raw/rmd17/npz_data"))
     for names in ([f"rmd17_{molecule}.npz"], [f"rmd17_{molecule}_{part}_01.npz" for part in ("train", "test")]):
@@ -81,8 +77,8 @@ def find(task, root: str | Path) -> list[Path]:
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All frames at hand of a task's molecule with energy (eV) and forces (eV/Å), and their split (rows of the set).
 
-    Of the two parts, the frames of the test file follow those of the train file. Raises as :func:`find` and
-    :func:`read_arrays`, and ``ValueError`` when the parts share frames.
+    Of the two parts, the frames of the test file follow those of the train file. ``ValueError`` when the parts
+    share frames.
     """
     paths, molecule, advice = find(task, root), task.suffix, mend(task, root)
     parts = [read_arrays(path, molecule, advice) for path in paths]
@@ -116,10 +112,7 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 
 
 def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of one original file: energy eV, forces eV/Å; group the molecule, sid "<molecule>/<frame of MD17>".
-
-    The molecule is read off the file's name; raises as :func:`read_arrays`, and ``ValueError`` for another name.
-    """
+    """Structures of one original file, which names the molecule: energy eV, forces eV/Å; sid "<molecule>/<frame of MD17>"."""
     path = Path(path)
     named = re.fullmatch(r"rmd17_([a-z]+)(_(train|test)_0[1-5])?", path.stem)
     molecule = known("rMD17 has no molecule", named[1] if named else path.stem, MOLECULES)
@@ -138,7 +131,6 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
     """Frames of one original file, converted: numbers (N,), pos (F,N,3) Å, energy (F,) eV, forces (F,N,3) eV/Å.
 
     ``frame`` (F,) is there when the file has ``old_indices`` (frame numbers of the original MD17).
-    Raises ``FileNotFoundError`` or ``ValueError`` (one sentence) for a missing, damaged or wrong file.
     """
     raw = read_npz(path, _SHAPES, optional=None, mend=advice)  # all: an altered name shows
     found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}

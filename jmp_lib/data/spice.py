@@ -50,7 +50,7 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 
 
 def find(task, root: str | Path) -> list[Path]:
-    """The file that has a task's subset; raises ``FileNotFoundError`` (one sentence with the mend) when none has."""
+    """The file that has a task's subset."""
     subset = known("SPICE has no part", task.suffix, SUBSETS)
     names = (f"{subset}.h5", f"{subset}.hdf5", f"SPICE_{subset}.hdf5", f"SPICE_{subset}.h5")
     missing = f"no SPICE file with {subset} in {root}; {mend(task, root)}"
@@ -59,7 +59,7 @@ def find(task, root: str | Path) -> list[Path]:
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All conformations of a task's subset and their split (rows of the set). Raises as :func:`find`, :func:`read`."""
+    """All conformations of a task's subset and their split."""
     (path,), subset = find(task, root), task.suffix
     total = int(task_facts(f"spice_{subset}")["n_total"])
     description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {{n}} conformations, from {path.name}"
@@ -70,8 +70,7 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 def read(path: str | Path, subset: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
     """Conformations of one file, molecule by molecule, with energy, formation_energy (eV) and forces (eV/Å).
 
-    subset: only this part (None: all that is there). rejected: gets the reason for each conformation that cannot be
-    used, which is then left out. Raises ``FileNotFoundError`` or ``ValueError``, one sentence with the mend.
+    subset: only this part (None: all that is there).
     """
     yield from screened(_conformations(Path(path), subset), str(path), rejected)
 

@@ -27,9 +27,7 @@ def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = N
     """Structures of Transition-1x one at a time: energy eV (total), forces eV/Å; group "formula/rxnNNNN",
     sid "group/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group. rejected:
-    a list that takes the reasons of the frames left out; without it the first unsound frame raises ``ValueError``,
-    as a damaged or wrong file always does. ``FileNotFoundError`` when nothing is there.
+    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group.
     """
     path = Path(path)
     if part not in PARTS:

@@ -57,8 +57,8 @@ class Checkpoint:
     ema_decay: float | None
 
 
-def read_checkpoint(path: str | Path, size: str = "auto", networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
-    """Open a checkpoint and check its names, order, shapes, dtypes and counts against the network of ``size``.
+def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
+    """Open a checkpoint and check its names, order, shapes, dtypes and counts against the network whose size it has.
 
     Raises ``FileNotFoundError`` or ``ValueError``, one sentence that names the file and what does not fit.
     """
@@ -71,7 +71,7 @@ def read_checkpoint(path: str | Path, size: str = "auto", networks: dict[str, Ba
         for name, value in state.items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise ValueError(f"the entry {str(name)!r} of state_dict is not a tensor")
-        size = find_size(state, size, networks, path)
+        size = find_size(state, networks)
         expected = meta_model(networks[size]).state_dict()
         _check_names(state, expected)
         for name, own in expected.items():
@@ -145,8 +145,8 @@ def meta_model(network: BackboneConfig) -> PretrainModel:
         return PretrainModel(network, num_tasks=len(PRETRAINING_SETS))
 
 
-def find_size(state: dict, size: str, networks: dict[str, BackboneConfig], path) -> str:
-    """The network whose edge embedding and number of blocks ``state`` has; must be ``size`` unless that is auto."""
+def find_size(state: dict, networks: dict[str, BackboneConfig]) -> str:
+    """The network whose edge embedding and number of blocks ``state`` has."""
     blocks = len({name.split(".")[2] for name in state if name.startswith("backbone.int_blocks.")})
     edge = state.get("backbone.bases.edge_emb.dense.linear.weight")
     width = edge.shape[0] if edge is not None and edge.shape else None
@@ -155,8 +155,6 @@ def find_size(state: dict, size: str, networks: dict[str, BackboneConfig], path)
         words = (f"{key} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for key, c in networks.items())
         known = " nor ".join(words)
         raise ValueError(f"it has {blocks} interaction blocks and edge embedding {width}: it is neither {known}")
-    if size not in ("auto", found[0]):
-        raise ValueError(f"{path} holds the {found[0]} network, not the {size} one; give --size {found[0]} or leave it out")
     return found[0]
 
 

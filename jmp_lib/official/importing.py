@@ -38,21 +38,18 @@ _CHOICES = {
 def import_checkpoint(
     file: str | Path,
     out: str | Path | None = None,
-    size: str = "auto",
     weights: str = "official",
     networks: dict[str, BackboneConfig] = NETWORKS,
 ) -> Path:
     """Check an official checkpoint and write its folder; returns the folder.
 
     out: default ``checkpoints/<jmp-s or jmp-l>`` of the data folder, with ``-<weights>`` for other weights than the
-    default. size: small, large or auto (from the file). weights: official, ema or raw (:mod:`.checkpoint`). Raises
+    default. weights: official, ema or raw (:mod:`.checkpoint`). Raises
     ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
-    if size not in ("auto", *networks):
-        raise ValueError(f"size must be one of auto, {', '.join(networks)}, not {size!r}")
-    checkpoint = read_checkpoint(file, size, networks)
+    checkpoint = read_checkpoint(file, networks)
     with reading(checkpoint.path, MEND):
         tensors = dict(chosen_tensors(checkpoint, weights))
     factors = read_factors_of(checkpoint, tensors)
@@ -120,7 +117,7 @@ def official_folder(name: str, progress: bool = True) -> Path:
     with locked(f"{folder}.lock"):
         if not (folder / "model.json").is_file():
             verify(file, size, MULTIPART.get(name))
-            import_checkpoint(file, folder, SIZES[name])
+            import_checkpoint(file, folder)
     return folder
 
 
