@@ -109,7 +109,7 @@ def test_the_counters_may_be_absent(parts, tmp_path):
     (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
     (b"PK\x03\x04 and no more", "damaged or cut short"),
     (b"something else entirely", "no zip file"),
-    (pickle.dumps({"state_dict": {}}, protocol=2), "old format"),
+    (pickle.dumps({"state_dict": {}}, protocol=2), "no zip file"),
 ])  # fmt: skip
 def test_files_of_something_else(tmp_path, content, words):
     (tmp_path / "jmp.pt").write_bytes(content)
@@ -118,7 +118,7 @@ def test_files_of_something_else(tmp_path, content, words):
 
 def test_a_file_of_the_old_torch_format(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "jmp.pt", _use_new_zipfile_serialization=False)
-    refused(tmp_path / "jmp.pt", "old format")
+    refused(tmp_path / "jmp.pt", "no zip file")
 
 
 def test_a_missing_file(tmp_path):

@@ -68,23 +68,13 @@ def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Sp
 
 
 def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Molecules of one file (any form) with the 12 targets; the uncharacterized ones go to ``rejected``."""
+    """Molecules of one file (any form) with the 12 targets, without the uncharacterized ones of the raw files."""
     path = Path(path)
     advice = mend(root=path.parent)
     form = {".pt": _torch, ".sdf": _sdf, ".npz": _npz}.get(path.suffix)
     if form is None:
         raise ValueError(f"{path} is none of the forms of QM9 ({', '.join(_FORMS)}); {advice}")
-    left_out = _uncharacterized(path.parent, advice) if form is _sdf else frozenset()
-
-    def characterized() -> Iterator:
-        for name, make in form(path, advice):
-            if left_out and int(name.removeprefix("gdb_")) in left_out:
-                if rejected is not None:
-                    rejected.append(f"{name}: uncharacterized, its geometry does not match its SMILES")
-            else:
-                yield name, make
-
-    yield from screened(characterized(), str(path), rejected)
+    yield from screened(form(path, advice), str(path), rejected)
 
 
 def atom_references() -> dict[str, np.ndarray]:
@@ -139,23 +129,21 @@ def _sdf(path: Path, advice: str) -> Iterator:
         pos = [[float(x) for x in atom[:3]] for atom in atoms]
         return _molecule(pos, numbers_of([atom[3] for atom in atoms]), number, [row[key] for key in _CSV_KEYS])
 
-    table = path.with_name(path.name + ".csv")
+    table, left_out = path.with_name(path.name + ".csv"), _uncharacterized(path.parent, advice)
     formats.check_head(table, "the table of properties", mend=advice)
     with (
         formats.opened(path, "an sdf file", mend=advice), open(table, newline="", encoding="utf-8") as stream,
         open(path, encoding="utf-8", errors="replace") as sdf,
     ):  # fmt: skip
         number, rows = 0, csv.DictReader(stream)
-        missing = [key for key in ("mol_id", *_CSV_KEYS) if key not in (rows.fieldnames or [])]
-        if missing:
-            raise ValueError(f"{table} has no column {', '.join(missing)}; {advice}")
         for number, row in enumerate(rows, start=1):
             lines = list(takewhile(lambda line: not line.startswith("$$$$"), sdf))
             if not any(line.startswith("M  END") for line in lines):
                 raise ValueError(f"it ends before molecule {number} of {table.name} does")
             if not lines[0].strip() == row["mol_id"] == f"gdb_{number}":
                 raise ValueError(f"molecule {number} is not {row['mol_id']} as in {table.name}")
-            yield f"gdb_{number}", partial(make, number, lines, row)
+            if number not in left_out:  # their geometry does not match their SMILES
+                yield f"gdb_{number}", partial(make, number, lines, row)
         if sdf.read(1).strip():
             raise ValueError(f"it has more molecules than the {number} of {table.name}")
 

@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETW
     Raises ``FileNotFoundError`` or ``ValueError``, one sentence that names the file and what does not fit.
     """
     path = Path(path)
-    with opened(path, "a torch checkpoint", mend=MEND):
+    with opened(path, "a torch checkpoint (no zip file)", b"PK\x03\x04", mend=MEND):
         root = contents(path)
         state = root.get("state_dict") if isinstance(root, dict) else None
         if not isinstance(state, dict) or not state:
@@ -86,14 +86,9 @@ def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETW
 def contents(path: Path):
     """What was saved in a checkpoint, tensors as views of the mapped file, strange objects as stand-ins.
 
-    Raises ``ValueError`` (legacy format, cut short, altered) with the reason alone.
+    Raises ``ValueError`` (cut short, altered) with the reason alone.
     """
     with open(path, "rb") as stream:
-        begin = stream.read(16)
-        if not begin.startswith(b"PK\x03\x04"):
-            if begin.startswith((b"\x80\x02", b"\x80\x04")):
-                raise ValueError("it is a pickle or a torch file of the old format (before 1.6), never read")
-            raise ValueError("it is not a torch checkpoint (no zip file)")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # nobody writes; torch wants to be able to
         try:
             with zipfile.ZipFile(stream) as zipped:
