@@ -44,26 +44,17 @@ BY_ARM = {"hue": "arm", "style": "arm", "palette": ARM_COLOURS, "markers": ARM_M
 def learning_curves(records: list[dict]):
     """Validation metric over optimiser steps, one panel per task, one line per arm."""
     table = _history(records, "task", "arm", "unit").dropna(subset="val_metric")
-    tasks = list(dict.fromkeys(r["task"] for r in records))
-    figure, axes = grid(len(tasks))
-    for axis, task in zip(axes, tasks):
-        rows = table[table["task"] == task]
-        every = max(1, rows.groupby("arm").size().max() // 6) if len(rows) else 1
-        _lines(axis, rows, "step", "val_metric", **_arms_of(rows), markevery=every)
-        axis.set(title=short_task(task), xlabel="optimiser step")
-        axis.set_ylabel(axis_label("validation MAE", next(r["unit"] for r in records if r["task"] == task)), fontsize=7)
-        log_axis(axis, "y")
-    legend_below(figure, axes)
-    return figure
+    every = max(1, table.groupby(["task", "arm"]).size().max() // 6) if len(table) else 1
+    return _panels(table, "step", "val_metric", "optimiser step", "validation MAE", markevery=every)
 
 
 def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
-    """Predicted against true values on the test part, one panel per task.
+    """Predicted against true values of the test part, one panel per task.
 
     ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components).
     """
     shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
-    figure, axes = grid(max(len(shown), 1))
+    figure, axes = grid(len(shown))
     if not shown:
         axes[0].set_title(f"no predictions of {arm} here")
     for axis, record in zip(axes, shown):
@@ -71,8 +62,7 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
         thin = slice(None, None, max(1, true.size // 4000))
         sns.scatterplot(x=true[thin], y=predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0,
                         color=ARM_COLOURS[arm], rasterized=True, ax=axis)
-        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
-        axis.plot([low, high], [low, high], color="black", linewidth=0.8)
+        axis.axline((true[0], true[0]), slope=1, color="black", linewidth=0.8)
         axis.set_title(f"{short_task(record['task'])}\nMAE {record['value']:.3g} {unit_text(record['unit'])}", fontsize=8)
         axis.set_xlabel(axis_label("label", record["unit"]), fontsize=7)
         axis.set_ylabel(axis_label(arm, record["unit"]), fontsize=7)
@@ -84,16 +74,11 @@ def arms_by_task(table: pd.DataFrame):
     wide = table.pivot_table(index="task", columns="arm", values="value", sort=False, observed=True)
     first = next(arm for arm in ARMS if arm in wide)
     ratios = wide.div(wide[first], axis=0)
-    figure, (axis,) = new_figure(width=6.5, height=0.22 * len(wide) + 1.2)
+    figure, axis = _rows_figure(len(wide), 0.22)
     axis.hlines(ratios.index, ratios.min(axis=1), ratios.max(axis=1), color="#bbbbbb", linewidth=1)
     rows = ratios.melt(ignore_index=False, value_name="ratio").reset_index()
     sns.scatterplot(rows, x="ratio", y="task", s=26, linewidth=0, **_arms_of(rows), ax=axis, zorder=2)
-    axis.axvline(1.0, color="black", linewidth=0.6)
-    rows_tight(axis, len(wide))
-    axis.set_xlabel(f"test error relative to {first} (no unit; left is better)")
-    log_axis(axis, "x")
-    legend_below(figure, [axis])
-    return figure
+    return _finished(axis, len(wide), f"test error relative to {first} (no unit; left is better)", at=1.0, log=True)
 
 
 def gains(own: pd.Series, published: pd.Series, title: str = "JMP-L over GN-OC-L"):
@@ -103,48 +88,41 @@ def gains(own: pd.Series, published: pd.Series, title: str = "JMP-L over GN-OC-L
     bars are left out where all of them are blank (smoke profile).
     """
     ours, theirs = own.name or "this workbook", published.reindex(own.index)
-    figure, (axis,) = new_figure(width=6.5, height=0.24 * max(len(own), 1) + 1.4)
     table = pd.DataFrame({ours: own, **({PAPER: theirs} if theirs.notna().any() else {})}).rename_axis("task")
-    _bars(figure, axis, table.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), y="task",
-          hue="of", palette={ours: PALETTE[0], PAPER: PAPER_COLOUR})
+    axis = _bars(table.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), "task", "of",
+                 {ours: PALETTE[0], PAPER: PAPER_COLOUR}, 0.24 * max(len(own), 1) + 1.4)
     axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *own, *theirs]), -150), 105))
-    return figure
+    return axis.figure
 
 
 def scaling(table: pd.DataFrame):
     """Mean relative improvement over all tasks, own beside published; ``table`` of results.tables.scaling_table."""
     means = table[table["family"] == "all"].rename(
         columns={"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER})
-    figure, (axis,) = new_figure(width=6.5, height=0.45 * len(means) + 1.2)
-    rows = means.melt("comparison", ["this workbook", PAPER], "of", "gain")
-    _bars(figure, axis, rows.fillna({"gain": 0.0}), y="comparison", hue="of",
-          palette={"this workbook": PALETTE[0], PAPER: PAPER_COLOUR})
-    for bars, of in zip(axis.containers, ("this workbook", PAPER)):
+    colours = {"this workbook": PALETTE[0], PAPER: PAPER_COLOUR}
+    rows = means.melt("comparison", list(colours), "of", "gain").fillna({"gain": 0.0})
+    axis = _bars(rows, "comparison", "of", colours, 0.45 * len(means) + 1.2)
+    for bars, of in zip(axis.containers, colours):
         axis.bar_label(bars, ["none" if np.isnan(v) else f"{v:+.1f}" for v in means[of]], padding=3, fontsize=7)
     axis.margins(x=0.15)
     axis.set_xlabel(f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
-    return figure
+    return axis.figure
 
 
 def speedup(ratios: pd.Series, total: float, published: float = 12.0):
     """Time ratio from scratch / fine-tuning per task (Series by task id, NaN: never reached), and of the totals."""
-    figure, (axis,) = new_figure(width=6.5, height=0.2 * max(len(ratios), 4) + 1.2)
+    figure, axis = _rows_figure(max(len(ratios), 4), 0.2)
     rows = (ratios.astype(float) - 1.0).rename("beyond").rename_axis("task").reset_index()
     sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1, width=0.8, linewidth=0, ax=axis)
     for place in np.flatnonzero(ratios.isna()):
         axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
                       zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.axvline(1.0, color="black", linewidth=0.8)
     axis.axvline(published, color="#777777", linestyle="--", label=f"{PAPER}, totals: {published:g}x")
     if np.isfinite(total):
         axis.axvline(total, color=PALETTE[5], label=f"this workbook, totals: {total:.1f}x")
-    rows_tight(axis, len(ratios))
-    left, right = 0.8 * ratios.min(), 1.2 * ratios.max()
-    axis.set(xlabel="time from scratch / time of fine-tuning to the same validation error (no unit)",
-             xlim=(np.nanmin([0.5, left]), np.nanmax([20.0, right])))
-    log_axis(axis, "x")
-    legend_below(figure, [axis])
-    return figure
+    axis.set_xlim(np.nanmin([0.5, 0.8 * ratios.min()]), np.nanmax([20.0, 1.2 * ratios.max()]))
+    words = "time from scratch / time of fine-tuning to the same validation error (no unit)"
+    return _finished(axis, len(ratios), words, at=1.0, log=True)
 
 
 def pretraining_curves(records: list[dict]):
@@ -181,21 +159,12 @@ def pretraining_loss(records: list[dict]):
 
 def by_training_size(table: pd.DataFrame):
     """Test error against number of training structures, one panel per task, one line per arm; both axes logarithmic."""
-    tasks = list(dict.fromkeys(table["task"]))
-    figure, axes = grid(max(len(tasks), 1), columns=4, panel_height=2.4)
-    if not tasks:
-        axes[0].set_title("no variants with fewer training structures")
-    for axis, task in zip(axes, tasks):
-        wide = table[table["task"] == task]
-        rows = wide.melt(["n_train"], [arm for arm in ARMS if arm in wide], "arm", "value")
-        _lines(axis, rows, "n_train", "value", **_arms_of(rows))
-        axis.set(title=short_task(task), xlabel="training structures")
-        axis.set_ylabel(axis_label("test MAE", wide["unit"].iloc[0]), fontsize=7)
+    rows = table.melt(["task", "unit", "n_train"], [arm for arm in ARMS if arm in table], "arm", "value")
+    figure = _panels(rows, "n_train", "value", "training structures", "test MAE", panel_height=2.4)
+    for axis, (_, part) in zip(figure.axes, table.groupby("task", sort=False)):
         log_axis(axis, "x")
-        log_axis(axis, "y")
-        axis.set_xticks(wide["n_train"], [str(n) for n in wide["n_train"]])
+        axis.set_xticks(part["n_train"], [str(n) for n in part["n_train"]])
         axis.xaxis.minorticks_off()
-    legend_below(figure, axes)
     return figure
 
 
@@ -205,32 +174,23 @@ def gain_spread(table: pd.DataFrame):
     ``table``: one row per task, comparison and seed (``variants.seed_gains``).
     """
     tasks = table["task"].nunique()
-    figure, (axis,) = new_figure(width=6.5, height=0.4 * max(tasks, 1) + 1.3)
+    figure, axis = _rows_figure(tasks, 0.4)
     if tasks:
         seeds = table.groupby(["comparison", "task"]).size().groupby("comparison").max()
         rows = table.assign(of=[f"{name}, {seeds[name]} seeds" for name in table["comparison"]])
         colours = {of: ARM_COLOURS[of[:5]] for of in rows["of"]}
         sns.pointplot(rows, x="gain", y="task", hue="of", palette=colours, errorbar=("pi", 100), linestyle="none",
                       dodge=0.26 if len(colours) > 1 else False, markersize=5, err_kws={"linewidth": 2}, ax=axis)
-    else:
-        axis.set_title("no variants with other seeds")
-    axis.axvline(0.0, color="black", linewidth=0.8)
-    axis.set_xlabel(GAIN)
-    rows_tight(axis, tasks)
-    legend_below(figure, [axis])
-    return figure
+    return _finished(axis, tasks, GAIN)
 
 
 def ablations(table: pd.DataFrame):
     """Relative improvement over training from scratch by pre-training recipe, one group of bars per task."""
     shown = table[~table["variant"].str.startswith("GN-OC")].replace({"variant": {"base": "whole recipe"}})
-    figure, (axis,) = new_figure(width=6.5, height=0.14 * max(len(shown), 1) + 1.6)
-    if len(shown):
-        _bars(figure, axis, shown, y="task", hue="variant", palette=PALETTE[:shown["variant"].nunique()])
-    else:
-        axis.set_title("no ablations")
+    colours = dict(zip(shown["variant"].unique(), PALETTE))
+    axis = _bars(shown, "task", "variant", colours, 0.14 * max(len(shown), 1) + 1.6)
     axis.set_xlabel(GAIN.replace("improvement", "improvement over training from scratch"))
-    return figure
+    return axis.figure
 
 
 # data
@@ -361,19 +321,51 @@ def _arms_of(rows: pd.DataFrame) -> dict:
 
 
 def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
+    if len(rows):
+        sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _panels(rows: pd.DataFrame, x: str, y: str, xlabel: str, quantity: str, panel_height: float = 2.1, **lines):
+    """One panel per task of ``rows``, one line per arm; ``quantity`` in the unit of the task on a logarithmic axis."""
+    figure, axes = grid(rows["task"].nunique(), panel_height=panel_height)
     if rows.empty:
-        return
-    sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axes[0].set_title("nothing was run")
+    for axis, (task, part) in zip(axes, rows.groupby("task", sort=False)):
+        _lines(axis, part, x, y, **_arms_of(part), **lines)
+        axis.set(title=short_task(task), xlabel=xlabel)
+        axis.set_ylabel(axis_label(quantity, part["unit"].iloc[0]), fontsize=7)
+        log_axis(axis, "y")
+    legend_below(figure, axes)
+    return figure
 
 
-def _bars(figure, axis, rows: pd.DataFrame, y: str, **semantics) -> None:
-    """Horizontal bars of ``gain`` in %, first row on top, the legend below."""
-    sns.barplot(rows, x="gain", y=y, saturation=1, linewidth=0, errorbar=None, ax=axis, **semantics)
-    axis.axvline(0.0, color="black", linewidth=0.8)
-    axis.set_xlabel(GAIN)
-    rows_tight(axis, rows[y].nunique())
-    legend_below(figure, [axis])
+def _rows_figure(rows: int, height: float):
+    """A figure with one row of ``height`` inches per task, and its axes."""
+    figure, (axis,) = new_figure(width=6.5, height=height * max(rows, 1) + 1.25)
+    return figure, axis
+
+
+def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False):
+    """The figure of ``axis`` with a line at no change, the first row on top and the legend below."""
+    axis.axvline(at, color="black", linewidth=0.8)
+    if not rows:
+        axis.set_title("nothing was run")
+    axis.set_xlabel(xlabel)
+    rows_tight(axis, rows)
+    if log:
+        log_axis(axis, "x")
+    legend_below(axis.figure, [axis])
+    return axis.figure
+
+
+def _bars(rows: pd.DataFrame, y: str, hue: str, palette: dict, height: float):
+    """Horizontal bars of ``gain`` in %; the axes of a new figure of ``height`` inches."""
+    figure, (axis,) = new_figure(width=6.5, height=height)
+    if len(rows):
+        sns.barplot(rows, x="gain", y=y, hue=hue, palette=palette, saturation=1, linewidth=0, errorbar=None, ax=axis)
+    _finished(axis, rows[y].nunique(), GAIN)
+    return axis
 
 
 def _numbers(structure) -> np.ndarray:

@@ -25,28 +25,24 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 STYLE = {
     "figure.dpi": 100, "savefig.dpi": 130, "figure.constrained_layout.use": True, "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "xtick.major.width": 0.8, "ytick.major.width": 0.8, "xtick.minor.width": 0.6, "ytick.minor.width": 0.6,
-    "xtick.major.size": 3.5, "ytick.major.size": 3.5, "xtick.minor.size": 2, "ytick.minor.size": 2,
-    "legend.frameon": False, "legend.fontsize": 8, "legend.title_fontsize": 9, "lines.linewidth": 1.4, "lines.markersize": 5,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4, "lines.markersize": 5,
     "svg.hashsalt": "jmp", "svg.fonttype": "none",  # the same figure gives the same, small SVG file
 }
 
 
 def new_figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **kwargs):
     """A figure of ``width`` x ``height`` inches and its axes as a flat list."""
-    sns.set_theme(style="ticks", palette=PALETTE, rc=STYLE)
+    sns.set_theme(context="paper", style="ticks", palette=PALETTE, font_scale=0.92, rc=STYLE)
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **kwargs)
     return figure, list(axes.flat)
 
 
 def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float = 2.1):
-    """A figure with one panel per item; left-over panels are removed."""
-    columns = max(1, min(columns, panels))
-    rows = max(1, -(-panels // columns))
-    width = width * columns / 4 if columns < 4 else width
-    figure, axes = new_figure(rows, columns, max(width, 4.5), panel_height * rows + 0.5)
+    """A figure with one panel per item (one at least); left-over panels are removed."""
+    panels = max(panels, 1)
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure, axes = new_figure(rows, columns, max(width * min(columns / 4, 1), 4.5), panel_height * rows + 0.5)
     for axis in axes[panels:]:
         axis.remove()
     return figure, axes[:panels]
