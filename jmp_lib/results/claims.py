@@ -16,13 +16,17 @@ from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.values import all_tasks_table, comparable, gain, own_values, published_values, reduced
 
-GAINS = ("mean_gain", "mean_gain_over_better")  # rules: mean relative improvement
+GAINS = ("mean_gain", "mean_gain_over_better", "gain_over_external")  # rules: mean relative improvement
 
 
-def gain_over_external(values: pd.DataFrame, new: str, family: str, skip: tuple = ("qm9_r2",)) -> pd.Series:
-    """Relative improvement in % of ``new`` over the lowest value of a model that is not one of the four arms, by task."""
-    others = values.drop(columns=[arm for arm in facts.ARMS if arm in values]).min(axis=1)
-    return gain(values[[new]].assign(others=others), new, "others", family).drop(list(skip))
+def gains_of(claim: dict, values: pd.DataFrame) -> pd.Series:
+    """Relative improvement in % by task that a claim of one of the rules ``GAINS`` is the mean of.
+
+    gain_over_external: over the lowest value of a model that is not one of the four arms, without QM9's R2.
+    """
+    if claim["rule"] == "gain_over_external":
+        values = values.assign(external=values.drop(columns=[*facts.ARMS]).min(axis=1)).drop("qm9_r2")
+    return gain(values, claim["new"], claim["reference"] or "external", claim["family"]).dropna()
 
 
 def standing(values: pd.DataFrame, new: str, against: list[str] | None = None) -> pd.Series:
@@ -36,26 +40,24 @@ def standing(values: pd.DataFrame, new: str, against: list[str] | None = None) -
     return words[best.notna() & values[new].notna()]
 
 
-def recompute(claim) -> tuple[float, str]:
+def recompute(claim: dict) -> tuple[float, str]:
     """(value, words) of one claim from the published tables and the facts; (NaN, "") for a claim without a rule."""
-    rule = claim["rule"]
-    if rule in (*GAINS, "gain_over_external"):
-        gains = gain(published_values(), claim["new"], claim["reference"], claim["family"]) if rule in GAINS else \
-            gain_over_external(published_values(), claim["new"], claim["family"])
-        value, tasks = gains.mean(), gains.count()
-        return value, f"{value:+.2f} % over {tasks} task" + ("" if tasks == 1 else "s")
+    rule, numbers = claim["rule"], facts.hyperparameters()
+    if rule in GAINS:
+        gains = gains_of(claim, published_values())
+        return gains.mean(), f"{gains.mean():+.2f} % over {len(gains)} task" + "s" * (len(gains) != 1)
     if rule == "count_best":
         found = standing(published_values(five_fold_mean=True), claim["new"])
         return (found != "behind").sum(), _counts(found)
     if rule == "speedup_of_totals":
-        hours = facts.hyperparameters()["finetuning"]["gpu_hours"]
+        hours = numbers["finetuning"]["gpu_hours"]
         value = hours["from_scratch"] / hours["finetuning_until_equal"]
         return value, f"{hours['from_scratch']} / {hours['finetuning_until_equal']} GPU-hours = {value:.1f}x"
     if rule == "pretraining_total":
         sizes = facts.datasets()["n_train_paper"].dropna() / 1e6
         return sizes.sum(), " + ".join(f"{size:.0f}" for size in sizes) + f" = {sizes.sum():.0f}M"
     if rule == "parameters":
-        value, origin = facts.hyperparameters()["models"]["parameters"][claim["new"]]
+        value, origin = numbers["models"]["parameters"][claim["new"]]
         return value / 1e6, f"{value:,} ({claim['new'].split('_', 1)[1].replace('_', ' ')} model, {origin})"
     if rule == "count_runs":
         runs = sum(len(facts.fold_counts(task)) for task in facts.tasks()["id"])
@@ -63,16 +65,6 @@ def recompute(claim) -> tuple[float, str]:
     if rule:
         raise ValueError(f"claim {claim['id']} has the unknown rule {rule!r}; mend it in jmp_lib/facts/claims.csv")
     return float("nan"), ""
-
-
-def agrees(claim, recomputed: float) -> str:
-    """``yes`` when the recomputed value lies within the claim's tolerance (half of its last printed digit), else ``no``.
-
-    Blank where nothing is printed or nothing can be recomputed.
-    """
-    if claim["printed_value"] == "" or pd.isna(recomputed):
-        return ""
-    return "yes" if abs(recomputed - claim["printed_value"]) <= claim["tolerance"] else "no"
 
 
 @dataclass
@@ -99,45 +91,48 @@ class Own:
         kinds, profiles = (" and ".join(self.table[name].dropna().astype(str).unique()) for name in ("data_kind", "profile"))
         return f"{kinds} data{reduced(self.table)}, profile {profiles}"
 
+    def standing(self, claim: dict) -> pd.Series:
+        """The standing of the claim's arm among our four."""
+        return standing(self.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
+
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
     """One row per claim: published, recomputed from the published tables, agrees, own, own tasks, own data, note.
 
-    Without records (or before any run) the own columns are blank.
+    agrees: ``yes`` when the recomputed value lies within the claim's tolerance (half of its last printed digit), else
+    ``no``; blank where nothing is printed or nothing can be recomputed. Without records the own columns are blank.
     """
     own = Own.of(records_dir) if records_dir is not None else None
     rows = []
     for claim in facts.claims().to_dict("records"):
         value, words = recompute(claim)
-        row = {"id": claim["id"], "claim": claim["claim"], "published": claim["printed"],
-               "published_where": claim["where_printed"], "recomputed_value": value,
-               "recomputed_from_published": words, "agrees": agrees(claim, value),
-               "own_value": float("nan"), "own": "", "own_tasks": "", "own_data": "",
-               "definition": claim["definition"], "note": claim["note"]}
-        if own is not None and not own.table.empty and claim["own"] == "yes":
-            row.update(own_claim(claim, own))
-        rows.append(row)
+        known = claim["printed_value"] != "" and not pd.isna(value)
+        close = known and abs(value - claim["printed_value"]) <= claim["tolerance"]
+        rows.append({"id": claim["id"], "claim": claim["claim"], "published": claim["printed"],
+                     "published_where": claim["where_printed"], "recomputed_value": value, "recomputed_from_published": words,
+                     "agrees": ("yes" if close else "no") if known else "", "own_value": float("nan"), "own": "",
+                     "own_tasks": "", "own_data": "", "definition": claim["definition"], "note": claim["note"],
+                     **(own_claim(claim, own) if own is not None else {})})
     return pd.DataFrame(rows)
 
 
 def own_claim(claim: dict, own: Own) -> dict:
-    """The own columns of one claim; empty when the runs it needs are missing."""
+    """The own columns of one claim; empty when it has none or the runs it needs are missing."""
     rule, tasks = claim["rule"], ""
+    if own.table.empty or claim["own"] != "yes":
+        return {}
     if rule in GAINS:
-        gains = gain(own.values, claim["new"], claim["reference"], claim["family"])
-        value, tasks = gains.mean(), gains.count()
-        words = f"{value:+.2f} %"
+        gains = gains_of(claim, own.values)
+        value, tasks, words = gains.mean(), len(gains), f"{gains.mean():+.2f} %"
     elif rule == "count_best":
-        found = standing(own.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
-        value, tasks = (found != "behind").sum(), len(found)
-        words = f"{_counts(found)}, among our four arms"
+        found = own.standing(claim)
+        value, tasks, words = (found != "behind").sum(), len(found), f"{_counts(found)}, among our four arms"
     elif rule == "speedup_of_totals":
-        totals = speedup_totals(own.speedup).set_index("size")
-        if claim["new"][-1] not in totals.index:
+        totals = speedup_totals(own.speedup[own.speedup["size"] == claim["new"][-1]])
+        if totals.empty:
             return {}
-        total = totals.loc[claim["new"][-1]]
-        value, tasks = total["ratio_seconds_reached"], int(total["tasks_reached"])
-        words = f"{value:.1f}x over the {tasks} of {total['tasks']:.0f} tasks that reach it" if tasks else "never reached"
+        value, tasks, count = totals.loc[0, ["ratio_seconds_reached", "tasks_reached", "tasks"]]
+        words = f"{value:.1f}x over the {tasks} of {count} tasks that reach it" if tasks else "never reached"
     elif rule == "parameters" and claim["new"].split("_")[0] in own.pretraining:
         number = own.pretraining[claim["new"].split("_")[0]]["model"]["n_parameters"]
         value, words = number / 1e6, f"{number:,} in our pre-training model"

@@ -21,8 +21,7 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.files import write_json
-from jmp_lib.results.claims import GAINS, Own, own_claim, standing
+from jmp_lib.results.claims import GAINS, Own, own_claim
 from jmp_lib.results.tables import save_table
 from jmp_lib.results.values import COMPARISONS, gain
 from jmp_lib.results.variants import gains_by_seed, variant_values
@@ -49,14 +48,11 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
     """
     runs = [Own.of(Path(folder) / "records") for folder in (shipped_dir, results_dir)]
     for run, folder in zip(runs, (shipped_dir, results_dir)):
-        if run.table["value"].notna().sum() == 0:
+        run.table = run.table.dropna(subset=["value"])
+        if run.table.empty:
             raise FileNotFoundError(f"{folder} holds no fine-tuning records to compare (those of smoke do not count)")
-    keys = [run.table.dropna(subset=["value"]).set_index(["task", "arm"]).index for run in runs]
-    for run in runs:
-        run.table = run.table[run.table.set_index(["task", "arm"]).index.isin(keys[0].intersection(keys[1]))]
-    pairs = [run.speedup.set_index(["task", "size"]).index for run in runs]
-    for run in runs:
-        run.speedup = run.speedup[run.speedup.set_index(["task", "size"]).index.isin(pairs[0].intersection(pairs[1]))]
+    missing = _limit_to_common(runs, "table", ["task", "arm"])
+    _limit_to_common(runs, "speedup", ["task", "size"])
     errors = runs[0].table.merge(runs[1].table, on=["task", "arm"], suffixes=("", "_run"))
     other = [f"{row['task']} {row['arm']}: {name} is {row[f'{name}_run']}, shipped {row[name]}"
              for _, row in errors.iterrows()
@@ -65,26 +61,32 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
     errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
     seeds = variant_values(shipped_dir)
     rows = [*_claims(*runs, seeds), *_families(*runs, seeds)]
-    return Comparison(pd.DataFrame(rows, columns=COLUMNS), errors, sorted(keys[0].difference(keys[1])), other)
+    return Comparison(pd.DataFrame(rows, columns=COLUMNS), errors, missing, other)
+
+
+def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple]:
+    """Leaves the rows of both runs' ``table`` whose ``keys`` both have; the keys of the first alone."""
+    first, second = (getattr(run, table).set_index(keys).index for run in runs)
+    for run, index in zip(runs, (first, second)):
+        setattr(run, table, getattr(run, table)[index.isin(first.intersection(second))])
+    return sorted(first.difference(second))
 
 
 def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
-    for claim in facts.claims().query("own == 'yes'").to_dict("records"):
+    for claim in facts.claims().to_dict("records"):
         old, new = own_claim(claim, shipped), own_claim(claim, run)
         if not old or not new:
             continue
-        values, scale, origin = None, 1.0, "exact"
+        tasks, noise, origin = old["own_tasks"], 0.0, "exact"
         if claim["rule"] in GAINS:
-            values, origin = _spread(shipped, claim["new"], claim["reference"], seeds, claim["family"])
+            spread, origin = _spread(shipped, claim["new"], claim["reference"], seeds)
+            noise = _limit(spread, tasks)
         elif claim["rule"] == "count_best":
-            found = standing(shipped.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
-            values, scale, origin = _within_families((found != "behind").astype(float)), len(found), "tasks"
+            noise, origin = tasks * _limit(_within_families((shipped.standing(claim) != "behind").astype(float)), tasks), "tasks"
         elif claim["rule"] == "speedup_of_totals":  # spread of a ratio of sums, to first order
             part = shipped.speedup[shipped.speedup["size"] == claim["new"][-1]].dropna(subset="jmp_seconds").set_index("task")
-            values = (part["scratch_seconds"] - old["own_value"] * part["jmp_seconds"]) / part["jmp_seconds"].mean()
-            values, origin = _within_families(values), "tasks"
-        tasks = old["own_tasks"]
-        noise = 0.0 if values is None else scale * _limit(values, tasks)
+            beyond = (part["scratch_seconds"] - old["own_value"] * part["jmp_seconds"]) / part["jmp_seconds"].mean()
+            noise, origin = _limit(_within_families(beyond), tasks), "tasks"
         yield _row("claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"], new["own_value"],
                    noise, origin)
 
@@ -110,7 +112,7 @@ def _limit(spread: float, tasks: int) -> float:
     return 2 * spread * np.sqrt(2 / tasks)
 
 
-def _spread(shipped: Own, new: str, reference: str, seeds: pd.DataFrame, family: str = "") -> tuple[float, str]:
+def _spread(shipped: Own, new: str, reference: str, seeds: pd.DataFrame) -> tuple[float, str]:
     """(standard deviation of the gain of one task in %, where it is from: ``seeds`` or ``tasks``)."""
     if set(reference.split("|")) | {new} <= set(seeds["arm"]):
         variances = gains_by_seed(seeds, new, reference).groupby("task").var()
@@ -129,38 +131,29 @@ def _within_families(values: pd.Series) -> float:
 
 def comparison_text(found: Comparison) -> str:
     """A few lines for the terminal: the means over all tasks, what lies beyond noise, and how noise was computed."""
-    rows, errors = found.rows, found.errors
-    lines = ["This run beside the shipped one:"]
-    for row in rows[(rows["kind"] == "family") & (rows["family"] == "all")].itertuples():
-        lines.append(f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})")
-    change = errors["change_percent"].abs()
-    worst = errors.loc[change.idxmax()]
-    lines.append(f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
-                 f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})")
-    beyond = rows[rows["within_noise"].eq(False)]
-    lines.append(f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, "
-                 f"{rows['same_sign'].sum()} with the same sign" + (":" if len(beyond) else "."))
-    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} "
-              f"(noise ± {row.noise:.1f} {row.unit})" for row in beyond.itertuples()]
-    if found.missing:
-        lines.append(f"  not run here: {', '.join(' '.join(key) for key in found.missing[:3])}"
-                     + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else ""))
-    if found.other:
-        lines.append(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}")
+    rows, errors, change = found.rows, found.errors, found.errors["change_percent"].abs()
+    worst, beyond = errors.loc[change.idxmax()], rows[rows["within_noise"].eq(False)]
     words = {"seeds": "of the shipped seeds", "tasks": "of the shipped tasks within their families"}
     origins = [words[name] for name in words if (rows["noise_from"] == name).any()]
-    lines.append(f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
-                 "1 of 20 is beyond by chance. All of it: tables/comparison.csv")
-    return "\n".join(lines)
+    return "\n".join([
+        "This run beside the shipped one:",
+        *(f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})"
+          for row in rows.query("kind == 'family' and family == 'all'").itertuples()),
+        f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
+        f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})",
+        f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
+        + (":" if len(beyond) else "."),
+        *(f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
+          for row in beyond.itertuples()),
+        *(f"  not run here: {', '.join(' '.join(key) for key in found.missing[:3])}"
+          + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else "") for _ in found.missing[:1]),
+        *(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {first}" for first in found.other[:1]),
+        f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
+        "1 of 20 is beyond by chance. All of it: tables/comparison.csv"])
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
-    """Writes ``tables/comparison.csv`` (rows) and ``comparison.json`` (rows, errors, words); returns the words."""
+    """Writes the rows of the comparison to ``tables/comparison.csv``; returns the words."""
     found = compare(results_dir, shipped_dir)
-    words, folder = comparison_text(found), Path(results_dir) / "tables"
-    save_table(found.rows, folder / "comparison.csv")
-    rows = found.rows.astype(object).where(found.rows.notna(), None)
-    write_json(folder / "comparison.json", {"words": words.splitlines(), "rows": rows.to_dict("records"),
-                                            "errors": found.errors.to_dict("records"), "other": found.other,
-                                            "missing": [" ".join(key) for key in found.missing]})
-    return words
+    save_table(found.rows, Path(results_dir) / "tables" / "comparison.csv")
+    return comparison_text(found)
