@@ -15,13 +15,12 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from jmp_lib import facts
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS
 from jmp_lib.results.summary import speedup_lines
-from jmp_lib.results.values import PAPER, finetune_records, in_printed_unit, is_comparable
+from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
 
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
@@ -69,6 +68,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
     records, pretraining = finetune_records(results_dir / "records"), load_pretraining_records(results_dir)
     if not records and not pretraining:
         raise ValueError(f"{results_dir} holds no records to report on: run `make reproduce PROFILE={name}` first")
+    runs = records_table(results_dir / "records")
     every, tsne = [*pretraining, *records], results_dir / "tsne.html"
     all_tasks = tables.all_tasks_table(results_dir / "records")
     means, families = _means(tables.scaling_table(all_tasks))
@@ -83,7 +83,16 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every) / 3600, made=_made(every),
-        pretrained=_pretrained(results_dir, pretraining), finetuned=_finetuned(results_dir, records))
+        pretrained=table(pd.DataFrame([{
+            "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
+            "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}
+            for r in pretraining])),
+        finetuned=table(pd.DataFrame({
+            "task": runs["task"], "arm": runs["arm"], "fold": runs["fold"], "test error": runs["value"],
+            "trivial prediction": runs["trivial"], "unit": runs["unit"],
+            "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}" for r in runs.itertuples()],
+            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"],
+            **pd.DataFrame([_file(results_dir, results_dir / record) for record in runs["record"]])}), words=True))
 
 
 def table(frame: pd.DataFrame, words: bool = False) -> dict:
@@ -146,22 +155,6 @@ def _made(records: list[dict]) -> dict[str, str]:
     values = {words: {r.get(key) for r in records} for words, key in found.items()}
     values |= {key: {(r.get("versions") or {}).get(key) for r in records} for key in ("python", "torch", "numpy")}
     return {words: ", ".join(sorted(str(v) for v in known if v is not None)) or "unknown" for words, known in values.items()}
-
-
-def _pretrained(results_dir: Path, records: list[dict]) -> dict:
-    return table(pd.DataFrame([{
-        "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
-        "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}
-        for r in records]))
-
-
-def _finetuned(results_dir: Path, records: list[dict]) -> dict:
-    return table(pd.DataFrame([{
-        "task": r["task"], "arm": r["arm"], "fold": r["fold"], "test error": in_printed_unit(r, r["value"]),
-        "trivial prediction": in_printed_unit(r, r.get("baseline")), "unit": facts.task(r["task"])["unit_printed"],
-        "train / val / test": f"{r['n_train']} / {r.get('n_val', '?')} / {r['n_test']}", "updates": r.get("updates"),
-        "seconds": r.get("wall_time_s"), "data": r["data"], **_file(results_dir, results_dir / r["record"])}
-        for r in records]), words=True)
 
 
 def _file(results_dir: Path, path: Path) -> dict[str, str]:

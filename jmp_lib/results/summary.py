@@ -24,17 +24,15 @@ def summary(results_dir: str | Path) -> str:
     """
     folder = Path(results_dir) / "tables"
     scaling, totals = pd.read_csv(folder / "scaling.csv"), pd.read_csv(folder / "speedup_totals.csv")
-    means = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")[SHOWN]
-    families = [name for name in scaling["family"].unique() if means.loc[name].notna().any()]
-    if not families:
+    means = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
+    means = means.loc[scaling["family"].unique(), SHOWN].dropna(how="all")
+    if means.empty:
         return "No two arms have values that may stand side by side."
-    counts = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
-    rows = [["all tasks" if family == "all" else family, *map(_signed, means.loc[family])] for family in families]
-    improved = zip(counts["own_tasks_improved"], counts["own_tasks"])
-    rows.append(["tasks improved", *(f"{n:.0f} of {of:.0f}" for n, of in improved)])
-    rows.append(["*paper, published data, all tasks*", *map(_signed, counts["published_mean_gain_percent"])])
-    table = markdown_table(["mean improvement / %", *SHOWN], rows, rule="---")
-    return "\n".join([table, "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+    over_all = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
+    table = means.map(_signed).rename({"all": "all tasks"}).rename_axis("mean improvement / %")
+    table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" for n, of in over_all[["own_tasks_improved", "own_tasks"]].values]
+    table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(_signed)
+    return "\n".join([_markdown(table, "---"), "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
 
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
@@ -49,10 +47,22 @@ def variant_summary(results_dir: str | Path) -> str:
 
     All are relative improvements in % over training from scratch with the same size of network.  Empty without variants.
     """
-    values = variants.variant_values(results_dir)
-    blocks = [_seeds(variants.gain_spread(values)), _sizes(variants.by_training_size(values)),
-              _ablations(variants.ablations(values))]
-    return "\n\n".join(block for block in blocks if block)
+    values, blocks = variants.variant_values(results_dir), []
+    if len(seeds := variants.gain_spread(values)):
+        cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in seeds.itertuples()]
+        wide = seeds.assign(cell=cells).pivot(index="task", columns="comparison", values="cell").fillna("")
+        title = f"improvement / %, mean ± deviation over {seeds['seeds'].max()} seeds (lowest to highest)"
+        blocks.append(wide.loc[seeds["task"].unique(), seeds["comparison"].unique()].rename_axis(title))
+    if len(sizes := variants.by_training_size(values)):
+        gains = sizes.set_index(["task", "n_train"]).filter(like=" / %").map(_signed).reset_index("n_train")
+        blocks.append(gains.rename(columns=lambda name: name.replace(" / %", " / % improvement"))
+                      .rename(columns={"n_train": "training structures"}))
+    if len(shown := variants.ablations(values).query("not variant.str.startswith('GN-OC')", engine="python")):
+        wide = shown.pivot(index="task", columns="variant", values="gain").loc[shown["task"].unique()]
+        wide = wide[["base", *wide.columns.drop("base")]].rename(columns={"base": "whole recipe"})
+        wide.loc["mean"] = wide.mean()
+        blocks.append(wide.map(_signed).rename_axis("JMP-S over GN-OC-S / %"))
+    return "\n\n".join(_markdown(block) for block in blocks)
 
 
 def baseline_summary(results_dir: str | Path) -> str:
@@ -76,39 +86,12 @@ def baseline_summary(results_dir: str | Path) -> str:
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
 
 
-def markdown_table(header: list[str], rows: list[list[str]], rule: str = " --- ") -> str:
-    """A Markdown table of cells as they are, without padding."""
-    lines = ["| " + " | ".join(line) + " |" for line in (header, *rows)]
-    return "\n".join([lines[0], "|" + "|".join([rule] * len(header)) + "|", *lines[1:]])
+def _markdown(table: pd.DataFrame, rule: str = " --- ") -> str:
+    """A Markdown table of the cells as they are, without padding; the index is the first column."""
+    rows = [[table.index.name, *table.columns], *table.reset_index().values.astype(str)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join([rule] * len(rows[0])) + "|", *lines[1:]])
 
 
 def _signed(value: float) -> str:
     return "" if pd.isna(value) else f"{value:+.1f}"
-
-
-def _seeds(table: pd.DataFrame) -> str:
-    if table.empty:
-        return ""
-    cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in table.itertuples()]
-    wide = table.assign(cell=cells).pivot(index="task", columns="comparison", values="cell").fillna("")
-    wide = wide.loc[table["task"].unique(), table["comparison"].unique()]
-    title = f"improvement / %, mean ± deviation over {table['seeds'].max()} seeds (lowest to highest)"
-    return markdown_table([title, *wide], [list(row) for row in wide.itertuples()])
-
-
-def _sizes(table: pd.DataFrame) -> str:
-    columns = [c for c in table if c.endswith(" / %")]
-    if table.empty:
-        return ""
-    rows = [[r["task"], str(r["n_train"]), *(f"{r[c]:+.1f}" for c in columns)] for _, r in table.iterrows()]
-    return markdown_table(["task", "training structures", *(c.replace(" / %", " / % improvement") for c in columns)], rows)
-
-
-def _ablations(table: pd.DataFrame) -> str:
-    shown = table[~table["variant"].str.startswith("GN-OC")]
-    if shown.empty:
-        return ""
-    wide = shown.pivot(index="task", columns="variant", values="gain").loc[shown["task"].unique()]
-    wide = wide[["base", *wide.columns.drop("base")]].rename(columns={"base": "whole recipe"})
-    wide.loc["mean"] = wide.mean()
-    return markdown_table(["JMP-S over GN-OC-S / %", *wide], [[row[0], *map(_signed, row[1:])] for row in wide.itertuples()])

@@ -6,7 +6,6 @@ All values stand in the unit that the paper prints (meV/A for forces, meV for en
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +19,7 @@ NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
                      "wall_time_s", "trivial"]  # what is written of the table; ``comparable`` comes besides
+OVER_FOLDS = ("folds", "mean_over_folds")
 
 PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
@@ -67,27 +67,30 @@ def in_printed_unit(record: dict, value: float | None) -> float:
         raise ValueError(f"the record of {record['arm']} on {record['task']}: {error}") from None
 
 
+def records_table(records_dir: str | Path) -> pd.DataFrame:
+    """One row per fine-tuning record (task, arm and fold), in printed units.
+
+    ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: those of
+    ``ALL_TASKS_COLUMNS`` that a record gives, ``fold``, ``updates`` and ``comparable``. Empty when nothing was run.
+    """
+    tasks, columns = facts.tasks().set_index("id"), [name for name in ALL_TASKS_COLUMNS if name not in OVER_FOLDS]
+    return pd.DataFrame([{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
+                          "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
+                          "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r)}
+                         for r in finetune_records(records_dir)], columns=[*columns, "fold", "updates", "comparable"])
+
+
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
 
-    Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``).
-
-    ``mean_over_folds`` is filled where all five MatBench folds were run (``folds`` counts them); ``trivial`` is the error
-    of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS`` and
-    ``comparable``. Empty when nothing was run.
+    Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``). ``folds`` counts the
+    folds that were run, ``mean_over_folds`` is filled where all five were. Columns: ``ALL_TASKS_COLUMNS``, ``comparable``.
     """
-    rows = []
-    for _, same in groupby(finetune_records(records_dir), key=lambda r: (r["task"], r["arm"])):
-        folds = list(same)
-        first, task = folds[0], facts.task(folds[0]["task"])
-        values = [in_printed_unit(r, r["value"]) for r in folds]
-        whole = [r["fold"] for r in folds] == list(range(5))
-        rows.append({**{name: first.get(name) for name in ALL_TASKS_COLUMNS}, "family": task["family"], "value": values[0],
-                     "unit": task["unit_printed"], "folds": len(folds),
-                     "mean_over_folds": sum(values) / 5 if whole else float("nan"),
-                     "n_parameters": (first.get("model") or {}).get("n_parameters"),
-                     "trivial": in_printed_unit(first, first.get("baseline")), "comparable": is_comparable(first)})
-    return pd.DataFrame(rows, columns=[*ALL_TASKS_COLUMNS, "comparable"])
+    table = records_table(records_dir)
+    folds = table.groupby(["task", "arm"])["fold"].transform("nunique")
+    means = table.groupby(["task", "arm"])["value"].transform("mean").where(folds == 5)
+    table = table.assign(folds=folds, mean_over_folds=means).drop_duplicates(["task", "arm"], ignore_index=True)
+    return table[[*ALL_TASKS_COLUMNS, "comparable"]]
 
 
 def is_comparable(record: dict) -> bool:
