@@ -64,16 +64,14 @@ def with_engine(run, args):
     return dataclasses.replace(run, profile=profile)
 
 
-def _reproduce(args) -> int:
-    from jmp_lib.reproduce import main
+def main_of(module: str, *names: str):
+    """A command that hands the options ``names`` on to ``main`` of a module of the package."""
+    def run(args) -> int:
+        from importlib import import_module
 
-    return main(args.profile, args.only, args.results_dir)
+        return import_module(f"jmp_lib.{module}").main(*(getattr(args, name) for name in names))
 
-
-def _check_reference(args) -> int:
-    from jmp_lib.reference_check import main
-
-    return main(args.directory)
+    return run
 
 
 def _pretrain(args) -> int:
@@ -144,18 +142,6 @@ def _ship(args) -> int:
     return 0
 
 
-def _predict(args) -> int:
-    from jmp_lib.predict import main
-
-    return main(args.model, args.structures, args.output, args.batch_size, args.device, args.dataset, args.any_element)
-
-
-def _data_inspect(args) -> int:
-    from jmp_lib.data.inspect import main
-
-    return main(args.file, args.dataset, args.option, args.json)
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(prog="python -m jmp_lib", description="JMP workbook: pre-train, fine-tune, tables.")
@@ -168,10 +154,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{option}", **OPTIONS[option])
         return command
 
-    command = add("reproduce", _reproduce, "run the notebooks in order; done ones are skipped", "profile", "results-dir")
+    command = add("reproduce", main_of("reproduce", "profile", "only", "results_dir"),
+                  "run the notebooks in order; done ones are skipped", "profile", "results-dir")
     command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
 
-    command = add("check-reference", _check_reference, "recompute a folder of golden inputs and outputs")
+    command = add("check-reference", main_of("reference_check", "directory"), "recompute a folder of golden inputs and outputs")
     command.add_argument("directory", help="folder with weights, inputs and expected outputs")
 
     add("pretrain", _pretrain, "joint pre-training of the small and large model", *RUN, "sizes", *ENGINE)
@@ -200,7 +187,8 @@ def parser() -> argparse.ArgumentParser:
 
     add_import(add)
 
-    command = add("predict", _predict, "predict with a trained network; structures in, extended XYZ out")
+    asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
+    command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out")
     command.add_argument("model", help="folder with model.json and model.safetensors")
     command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
     command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")
@@ -219,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     action.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                         help="an option of the reader, for instance energy=adsorption; may be given again")
     action.add_argument("--json", action="store_true", help="print JSON")
-    action.set_defaults(function=_data_inspect)
+    action.set_defaults(function=main_of("data.inspect", "file", "dataset", "option", "json"))
     return top
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.files import file_sha256, write_atomically
+from jmp_lib.files import file_sha256, reading, write_atomically
 
 SCHEMA = 1  # raised when the code changes in a way that changes numbers or the layout of records
 
@@ -50,13 +50,8 @@ def fingerprint(values: dict) -> str:
 
 def read_record(path: Path) -> dict:
     """A record; raises ``FileNotFoundError`` or ``ValueError`` with one sentence."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"the record {path} is missing: run the notebook or command that makes it")
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error.msg} in line {error.lineno}); delete it and run again") from None
+    with reading(path, "delete it if it is there, and run the notebook or command that makes it"):
+        record = json.loads(Path(path).read_text())
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a record of schema {SCHEMA}; delete it and run again")
     return record

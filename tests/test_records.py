@@ -89,7 +89,7 @@ def test_damaged_records_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is missing"):
         records.read_record(path)
     path.write_text('{"schema": ')
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="r.json cannot be read"):
         records.read_record(path)
     path.write_text('{"schema": 0}')
     with pytest.raises(ValueError, match="schema"):
