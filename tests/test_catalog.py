@@ -11,7 +11,7 @@ import pytest
 
 from jmp_lib import facts
 from jmp_lib.__main__ import main
-from jmp_lib.data import catalog, cli, pretraining, rmd17
+from jmp_lib.data import catalog, cli, pretraining, qmof, rmd17
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.fetch import Source
 from jmp_lib.data.store import open_store
@@ -25,11 +25,11 @@ needs_data = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder with 
 def test_every_file_has_addresses_and_the_whole_study_is_covered():
     names = catalog.entries()
     for one in names.values():
-        for file in [file for alternatives in one.alternatives for file in alternatives]:
+        for file in one.files:
             assert one.sources(file) and all(source.url.startswith("http") for source in one.sources(file)), file
         assert one.size and one.licence and one.citation
     pretraining = facts.downloads().query("use == 'pre-training'")["file"]
-    assert set(pretraining) <= {file for one in names.values() for file, *_ in one.alternatives}
+    assert set(pretraining) <= {file for one in names.values() for file in one.files}
     for family in tuple(FAMILIES):
         assert any(name.startswith(family) for name in names)
     assert len([name for name in names if name.startswith("matbench")]) == 8
@@ -48,28 +48,34 @@ def test_facts_reach_the_sources():
 
 
 def test_download_unpacks_archives_in_archives_once(tmp_path, monkeypatch, server):  # noqa: F811
-    inner = tmp_path / "rmd17.tar.bz2"
-    with tarfile.open(inner, "w:bz2") as archive:
-        np.savez(tmp_path / "x.npz", a=np.zeros(3))
-        archive.add(tmp_path / "x.npz", "rmd17/npz_data/rmd17_ethanol.npz")
+    with zipfile.ZipFile(tmp_path / "qmof_database.zip", "w") as archive:
+        archive.writestr("qmof_database/qmof.json", "[]")
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
-        archive.write(inner, "rmd17.tar.bz2")
+        archive.write(tmp_path / "qmof_database.zip", "qmof_database.zip")
     server.data = (tmp_path / "outer.zip").read_bytes()
-    dead = "http://127.0.0.1:9/rmd17.tar.bz2"
-    monkeypatch.setattr(
-        catalog.Entry, "sources", lambda self, file: [Source(server.url(file) if file == "12672038.zip" else dead)]
-    )
+    dead = Source("http://127.0.0.1:9/13147324.zip")
+    monkeypatch.setattr(catalog.Entry, "sources", lambda self, file: [dead, Source(server.url(file))])
     root = tmp_path / "root"
-    found = cli.download("rmd17", root, progress=False)
-    assert [str(path.relative_to(root)) for path in found] == ["rmd17/rmd17/npz_data/rmd17_ethanol.npz"]
-    assert rmd17.find(get_task("rmd17_ethanol"), root) == found
+    found = cli.download("qmof", root, progress=False)
+    assert [str(path.relative_to(root)) for path in found] == ["qmof/qmof_database/qmof.json"]
+    assert qmof.find(get_task("qmof_bandgap"), root) == found
     changed = found[0].stat().st_mtime_ns
-    assert cli.download("rmd17", root, progress=False)[0].stat().st_mtime_ns == changed and len(server.asked) == 1
+    assert cli.download("qmof", root, progress=False)[0].stat().st_mtime_ns == changed and len(server.asked) == 1
     server.status = 404
-    (root / "rmd17" / "12672038.zip").unlink()
-    (root / "rmd17" / "rmd17.tar.bz2").unlink()
-    with pytest.raises(RuntimeError, match="12672038.zip could not be downloaded.*404.*; rmd17.tar.bz2 could not"):
-        cli.download("rmd17", root, progress=False)
+    (root / "qmof" / "13147324.zip").unlink()
+    with pytest.raises(RuntimeError, match="13147324.zip could not be downloaded.*no connection.* nor from .*404"):
+        cli.download("qmof", root, progress=False)
+
+
+def test_an_archive_is_unpacked_where_its_reader_looks(tmp_path, monkeypatch, server):  # noqa: F811
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with tarfile.open(tmp_path / "rmd17.tar.bz2", "w:bz2") as archive:
+        archive.add(tmp_path / "x.npz", "rmd17/npz_data/rmd17_ethanol.npz")
+    server.data = (tmp_path / "rmd17.tar.bz2").read_bytes()
+    monkeypatch.setattr(catalog.Entry, "sources", lambda self, file: [Source(server.url(file))])
+    found = cli.download("rmd17", tmp_path / "root", progress=False)
+    assert [str(path.relative_to(tmp_path / "root")) for path in found] == ["rmd17/rmd17/npz_data/rmd17_ethanol.npz"]
+    assert rmd17.find(get_task("rmd17_ethanol"), tmp_path / "root") == found
 
 
 @needs_data

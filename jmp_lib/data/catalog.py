@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from jmp_lib import facts
 from jmp_lib.data.fetch import Source
+from jmp_lib.data.formats import downloads
+from jmp_lib.paths import FACTS_DIR
 from jmp_lib.strict import nearest
 
 
@@ -20,8 +21,8 @@ from jmp_lib.strict import nearest
 class Entry:
     """A data set or a part of one.
 
-    files: each needed file, or a list of its alternatives, best first; folder: where they go under the data root; unpack:
-    names of archives inside the archive to unpack too; reader, options: module of ``jmp_lib.data`` and its options;
+    files: names of the needed files; folder: where they go under the data root; unpack: names of archives inside the
+    archive to unpack too; reader, options: module of ``jmp_lib.data`` and its options;
     originals: patterns of what the reader takes, under the folder, of which the first with a match is taken; citation:
     the publication to cite.
     """
@@ -29,7 +30,7 @@ class Entry:
     name: str
     dataset: str
     what: str
-    files: list[str | list[str]]
+    files: list[str]
     folder: str
     reader: str
     originals: list[str]
@@ -37,14 +38,9 @@ class Entry:
     options: dict[str, str] = field(default_factory=dict)
     unpack: tuple[str, ...] = ()
 
-    @property
-    def alternatives(self) -> list[list[str]]:
-        """For each needed file its alternatives."""
-        return [[file] if isinstance(file, str) else file for file in self.files]
-
     def rows(self, file: str) -> list[dict]:
         """Rows of downloads.csv for one file: its addresses, without those of an older version."""
-        found = [row for row in _downloads() if (row["dataset"], row["file"]) == (self.dataset, file)]
+        found = [row for row in downloads() if (row["dataset"], row["file"]) == (self.dataset, file)]
         return [row for row in found if row["use"] != "single file of version 1"]
 
     def sources(self, file: str) -> list[Source]:
@@ -54,7 +50,7 @@ class Entry:
     @property
     def size(self) -> str:
         """Size to download, and on disk where both are published, in words."""
-        rows = [self.rows(file)[0] for file, *_ in self.alternatives]
+        rows = [self.rows(file)[0] for file in self.files]
         known = [row["size_text"] or _size(int(row["size_bytes"])) for row in rows if row["size_text"] or row["size_bytes"]]
         unknown = len(rows) - len(known)
         return " + ".join(known + ([f"{unknown} file{'s' * (unknown > 1)} of a size not published"] if unknown else []))
@@ -62,7 +58,7 @@ class Entry:
     @property
     def licence(self) -> str:
         """The licence as stated for its files."""
-        found = {row["licence"] for file, *_ in self.alternatives for row in self.rows(file) if row["licence"]}
+        found = {row["licence"] for file in self.files for row in self.rows(file) if row["licence"]}
         return ", ".join(sorted(found)) or "not stated"
 
     def find(self, data_root: str | Path) -> list[Path]:
@@ -76,12 +72,6 @@ class Entry:
     def store(self, data_root: str | Path) -> Path:
         """Where its store lies once prepared."""
         return Path(data_root).expanduser() / "stores" / self.name
-
-
-@cache
-def _downloads() -> list[dict]:
-    table = facts.downloads()
-    return table.where(table.notna(), "").to_dict("records")
 
 
 def _source(row: dict) -> Source:
@@ -100,7 +90,7 @@ def _size(count: int) -> str:
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name, in the order of the paper."""
-    about = yaml.safe_load((facts.FOLDER / "catalog.yaml").read_text(encoding="utf-8"))
+    about = yaml.safe_load((FACTS_DIR / "catalog.yaml").read_text(encoding="utf-8"))
     made = {}
     for name, values in about["entries"].items():
         reader = values["dataset"].lower().replace("-", "")

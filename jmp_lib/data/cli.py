@@ -143,12 +143,12 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     Raises as :func:`jmp_lib.data.fetch.fetch` and :func:`jmp_lib.data.fetch.extract`.
     """
     from jmp_lib.data.catalog import entry
-    from jmp_lib.data.fetch import is_archive
+    from jmp_lib.data.fetch import fetch, is_archive
 
     one, root = entry(name), data_dir(data_root)
     folder = root / one.folder
-    for alternatives in one.alternatives:
-        path = _first_that_works(one, alternatives, folder, progress)
+    for file in one.files:
+        path = fetch(folder / file, one.sources(file), progress=progress)
         if is_archive(path):
             _unpack(path, one, folder)
     found = one.find(root)
@@ -204,18 +204,6 @@ def prepare(
             one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
             processes=processes, skip_bad=skip_bad, progress=bar.update,
         )]  # fmt: skip
-
-
-def _first_that_works(one: Entry, alternatives: list[str], folder: Path, progress: bool) -> Path:
-    from jmp_lib.data.fetch import fetch
-
-    failures = []
-    for file in alternatives:
-        try:
-            return fetch(folder / file, one.sources(file), progress=progress)
-        except RuntimeError as error:
-            failures.append(str(error))
-    raise RuntimeError("; ".join(failures))
 
 
 def _unpack(archive: Path, one: Entry, folder: Path) -> None:

@@ -17,7 +17,6 @@ import shutil
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -102,8 +101,8 @@ class Transfer:
     Beside the part stand its address, version (ETag) and size when it is whole.
     """
 
-    def __init__(self, path: Path, source: Source, progress: bool, sleep: Callable[[float], None] = time.sleep):
-        self.path, self.source, self.progress, self.sleep = path, source, progress, sleep
+    def __init__(self, path: Path, source: Source, progress: bool):
+        self.path, self.source, self.progress = path, source, progress
         self.partial = path.with_name(path.name + ".partial")
         self.about = path.with_name(path.name + ".partial.json")
 
@@ -119,7 +118,7 @@ class Transfer:
                 tries = 0 if self._have() > before else tries + 1
                 if tries >= TRIES:
                     raise
-                self.sleep(_WAIT * 2**tries)
+                time.sleep(_WAIT * 2**tries)
         _refuse_page(self.partial, self.path.name)
         os.replace(self.partial, output_file)
         self.about.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,19 @@ from jmp_lib.files import reading
 from jmp_lib.paths import FACTS_DIR
 
 
+@cache
+def downloads() -> list[dict[str, str]]:
+    """Rows of facts/downloads.csv, without pandas: readers say where their files come from as soon as they are imported."""
+    with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 def source_url(dataset: str, use: str | None = None, **more: str) -> str:
     """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
     wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
-    with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if all(row[key] == value for key, value in wanted.items()):
-                return row["url"]
+    for row in downloads():
+        if all(row[key] == value for key, value in wanted.items()):
+            return row["url"]
     raise KeyError(f"downloads.csv has no row with {wanted}")
 
 

@@ -52,10 +52,10 @@ def mend(task, root: str | Path = "DATA_ROOT") -> str:
 def find(task, root: str | Path) -> list[Path]:
     """The file that has a task's subset."""
     subset = known("SPICE has no part", task.suffix, SUBSETS)
-    names = (f"{subset}.h5", f"{subset}.hdf5", f"SPICE_{subset}.hdf5", f"SPICE_{subset}.h5")
+    forms = (f"{subset}.h*5", f"SPICE_{subset}.h*5", "SPICE*.h*5")
     missing = f"no SPICE file with {subset} in {root}; {mend(task, root)}"
-    has_it = lambda path: path.name in names or next(_molecules(path, subset), None)  # noqa: E731
-    return [first_file((*names, "SPICE*.hdf5", "SPICE*.h5"), folders_of("spice", root), missing, has_it)]
+    has_it = lambda path: subset in path.name or next(_molecules(path, subset), None)  # noqa: E731
+    return [first_file(forms, folders_of("spice", root), missing, has_it)]
 
 
 def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
