@@ -103,17 +103,18 @@ class Outcome:
     details: str = ""
 
 
-def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str) -> list[Outcome]:
+def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str, together: bool = False) -> list[Outcome]:
     """Runs ``jobs`` (label, importable function, picklable arguments) and returns outcomes in order.
 
     A job that raises becomes an :class:`Outcome` with ``error``. One worker runs the jobs in this process. SIGTERM ends
-    with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once.
+    with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once. ``together``: the jobs
+    need each other, the first that fails ends them all, and its outcome alone is returned.
     """
     if not jobs:
         return []
-    with tqdm(total=len(jobs), desc=title, mininterval=2.0, unit="run", dynamic_ncols=False, ncols=88) as bar:
+    with tqdm(total=len(jobs), desc=title, mininterval=2.0, unit="run", ncols=88, disable=together) as bar:
         if workers > 1 and len(jobs) > 1:
-            return _in_workers(jobs, min(workers, len(jobs)), title, bar)
+            return _in_workers(jobs, min(workers, len(jobs)), title, bar, together)
         outcomes = []
         for job in jobs:
             outcomes.append(_call(*job))
@@ -152,7 +153,7 @@ def _call(label: str, function, arguments: tuple) -> Outcome:
         return Outcome(label, error=words, details=traceback.format_exc())
 
 
-def _in_workers(jobs, workers: int, title: str, bar) -> list[Outcome]:
+def _in_workers(jobs, workers: int, title: str, bar, together: bool) -> list[Outcome]:
     outcomes: list[Outcome | None] = [None] * len(jobs)
     waiting = list(enumerate(jobs))[::-1]
     running: dict = {}  # connection -> (worker, number of its job)
@@ -182,6 +183,9 @@ def _in_workers(jobs, workers: int, title: str, bar) -> list[Outcome]:
                         connection.close()
                         if waiting:
                             connection, worker = _started()
+                    if together and outcomes[number].error and not asked:
+                        connection.close()
+                        return [outcomes[number]]
                     bar.update()
                     if not connection.closed:
                         give(connection, worker)

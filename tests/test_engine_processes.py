@@ -102,19 +102,6 @@ def test_shares_are_balanced_and_whole():
     assert balanced([5], 2) == [[0], []]
 
 
-def test_wait_passes_sigterm_on():
-    """The program that starts the processes hands SIGTERM to them instead of leaving them behind."""
-    from jmp_lib.train.processes import _wait
-
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
-    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        assert _wait(child) == -signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
 def where(folder: str, most: int) -> None:
     """Says who it is; a process of rank ``most`` or more fails."""
     from jmp_lib.train.processes import Processes
@@ -128,10 +115,10 @@ def where(folder: str, most: int) -> None:
 def test_processes_are_started_here(tmp_path, monkeypatch):
     """``--devices 2`` needs no torchrun: a function goes to two new programs, and an error comes back as its sentence."""
     monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parent))
-    in_processes(2, 1, where, str(tmp_path), 2)
+    in_processes(2, where, str(tmp_path), 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0-of-2", "1-of-2"]
     with pytest.raises(RuntimeError, match="ValueError: the data are damaged: get them again"):
-        in_processes(2, 1, where, str(tmp_path), 0)
+        in_processes(2, where, str(tmp_path), 0)
 
 
 def test_sigterm_reaches_processes_that_were_started_here(tmp_path):

@@ -53,7 +53,7 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
     out_dir = Path(out_dir).resolve()
     path = records.finetune_record_path(out_dir, task_id, arm, fold)
     if needed(profile.engine):
-        in_processes(profile.engine.devices, profile.threads, finetune, profile, task_id, arm, out_dir, progress, fold)
+        in_processes(profile.engine.devices, finetune, profile, task_id, arm, out_dir, progress, fold)
         return records.read_record(path)
     data = task_data(profile, task_id, fold)
     start = start_of(profile, arm, out_dir, progress)

@@ -41,7 +41,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
     out_dir = Path(out_dir).resolve()
     path = records.pretrain_record_path(out_dir, size)
     if needed(profile.engine):
-        in_processes(profile.engine.devices, profile.threads, pretrain, profile, size, out_dir, progress)
+        in_processes(profile.engine.devices, pretrain, profile, size, out_dir, progress)
         return records.read_record(path)
     job = Job(f"pre-training {size}", path, out_dir, fingerprint(profile, size), profile, profile.pretraining.precision, progress)
     return job.run(lambda job: _pretrain(profile, size, job))

@@ -6,19 +6,14 @@ per update, after all parts of the share.  (The DistributedDataParallel wrapper 
 backward pass, where a part that runs out of memory could not be repeated.)  Clipping, optimiser and averages then do
 the same on every process.  The processes need one file system: the first writes, all read.
 
-    python -m jmp_lib pretrain --devices 2              (two processes are started here through torchrun)
+    python -m jmp_lib pretrain --devices 2              (two processes are started here)
     torchrun --nproc-per-node 8 -m jmp_lib pretrain     (torchrun or srun has started them: nothing is started here)
 """
 
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-import time
+import socket
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +27,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from jmp_lib.files import locked
-from jmp_lib.pool import GO_ON, Terminated, end, end_with, termination
+from jmp_lib.pool import run_jobs
 from jmp_lib.settings import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
@@ -149,64 +144,28 @@ def needed(engine: Engine) -> bool:
     return engine.devices > 1
 
 
-def in_processes(count: int, threads: int, function: Callable, *arguments) -> None:
-    """``function(*arguments)`` in ``count`` processes of ``threads`` threads; importable, with picklable arguments.
+def in_processes(count: int, function: Callable, *arguments) -> None:
+    """``function(*arguments)`` in ``count`` new processes that train together; importable, with picklable arguments.
 
-    The processes are new programs, so a notebook may hold threads or a GPU meanwhile.  SIGTERM is passed on, so that a
-    checkpoint is written.  Raises ``RuntimeError`` with the sentence of the process that failed, and ``Terminated``
-    when the run was ended from outside.
+    SIGTERM is passed on, so that a checkpoint is written.  Raises ``RuntimeError`` with the sentence of the process that
+    failed first (the others are ended), and ``Terminated`` when the run was ended from outside.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "job"
-        file.write_bytes(pickle.dumps((function, arguments, os.getpid())))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count),
-                   "-m", "jmp_lib.train.processes", str(file)]
-        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdin=subprocess.DEVNULL)
-        code = _wait(process)
-        failed = Path(folder) / "error.txt"
-        if failed.exists():
-            raise RuntimeError(failed.read_text())
-        if code in (143, -signal.SIGTERM) or (Path(folder) / "terminated").exists():
-            end(f"the training was ended by SIGTERM; its checkpoint is written, and {GO_ON}")
-        if code:
-            raise RuntimeError(f"a training process was ended from outside (exit code {code}; often: out of memory); "
-                               "run again to go on")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    jobs = [(f"process {rank}", _member, (rank, count, port, function, arguments)) for rank in range(count)]
+    for outcome in run_jobs(jobs, count, "the training", together=True):
+        if outcome.error:
+            raise RuntimeError(outcome.error)
 
 
-def _wait(process: subprocess.Popen) -> int:
-    """Exit code of ``process``; SIGTERM and an interrupt reach it, not only this process."""
-    try:
-        with termination() as asked:
-            while process.poll() is None:
-                if asked:
-                    process.terminate()
-                    asked.clear()
-                time.sleep(0.1)
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    return process.returncode
-
-
-def main(file: Path) -> int:
-    """One of the started processes."""
-    function, arguments, parent = pickle.loads(file.read_bytes())
-    end_with(parent)
+def _member(rank: int, count: int, port: int, function: Callable, arguments: tuple) -> None:
+    """One of the started processes; its environment is that of torchrun."""
+    os.environ.update({"TORCHELASTIC_RUN_ID": "jmp_lib", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                       "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(count),
+                       "LOCAL_WORLD_SIZE": str(count)})
     try:
         function(*arguments)
-    except Terminated:
-        file.with_name("terminated").touch()
-        return 143
-    except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
-        if is_first() or not file.with_name("error.txt").exists():
-            file.with_name("error.txt").write_text(f"{type(error).__name__}: {error}")
-        raise
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
