@@ -23,9 +23,9 @@ from toy_sets import toy_pretraining, toy_task
 def toy(monkeypatch):
     monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetuning, "load_task_data", toy_task)
-    joint_sets.joint_sets.cache_clear()
+    joint_sets._read.cache_clear()
     yield
-    joint_sets.joint_sets.cache_clear()
+    joint_sets._read.cache_clear()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def float64():
 def update_batches(draws="batch", max_edges=None, rank=0, processes=1) -> UpdateBatches:
     """Batches of 6 from the toy sets of the pre-training, with edge dropout."""
     profile = load_profile("smoke")
-    sets = joint_sets.profile_sets(profile)
+    sets = joint_sets.joint_sets(profile)
     caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1)
               for i, s in enumerate(sets)]
     return UpdateBatches(caches, [s.name for s in sets], Sampler.joint([len(s.train) for s in sets], 2.0, 6, 1), 1,
@@ -171,7 +171,7 @@ def test_large_sets_keep_no_graphs(toy, monkeypatch):
 
 def evaluation_set(batch_size=4):
     profile = load_profile("smoke")
-    s = joint_sets.profile_sets(profile)[2]
+    s = joint_sets.joint_sets(profile)[2]
     return EvaluationSet(graph_cache(s.train, s.normalisers, profile.graphs[s.key]), batch_size, torch.device("cpu"))
 
 

@@ -22,9 +22,9 @@ MIXED = ("bfloat16-mixed", "float16-mixed")
 def toy(monkeypatch):
     monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetuning, "load_task_data", toy_task)
-    joint_sets.joint_sets.cache_clear()
+    joint_sets._read.cache_clear()
     yield
-    joint_sets.joint_sets.cache_clear()
+    joint_sets._read.cache_clear()
 
 
 def smoke(precision: str, autocast: bool = True, **changes):

@@ -139,18 +139,19 @@ def test_settings_that_give_everything_read_no_structure(tmp_path, monkeypatch):
     make_all(tmp_path)
     given = PretrainingSet(linear_reference=False, energy_mean=0.0, energy_std=2.0, force_std=0.5)
     monkeypatch.setattr(Columns, "fields", lambda self, row: pytest.fail("structures were read"))
-    sets = joint_sets_module.joint_sets("published", tuple((key, given) for key in PRETRAINING_SETS), str(tmp_path))
+    sets = joint_sets_module._read("published", tuple((key, given) for key in PRETRAINING_SETS), str(tmp_path))
     assert [s.force_scale for s in sets] == [4.0] * 4 and sets[0].energy.std == 2.0
-    joint_sets_module.joint_sets.cache_clear()
+    joint_sets_module._read.cache_clear()
 
 
-def test_a_fit_on_some_of_the_structures(tmp_path):
+def test_a_fit_on_some_of_the_structures(tmp_path, monkeypatch):
     make_all(tmp_path)
+    monkeypatch.setattr(joint_sets_module, "FIT_STRUCTURES", 20)
     settings = tuple((key, PretrainingSet()) for key in PRETRAINING_SETS)
-    some = joint_sets_module.joint_sets("published", settings, str(tmp_path), 20)
+    some = joint_sets_module._read("published", settings, str(tmp_path))
     rows = np.linspace(0, 59, 20).astype(int)
     assert some[0].forces.std == pytest.approx(fit_forces([some[0].train[int(r)]["forces"] for r in rows]).std)
-    joint_sets_module.joint_sets.cache_clear()
+    joint_sets_module._read.cache_clear()
 
 
 @needs_data
@@ -168,10 +169,10 @@ def test_published_samples_directly_and_through_stores_give_the_same_pretraining
         cli.prepare(name, tmp_path / "prepared", sources=sorted(place.glob(pattern)), progress=False, **options)
     records = []
     for root in (place, tmp_path / "prepared"):
-        joint_sets_module.joint_sets.cache_clear()
+        joint_sets_module._read.cache_clear()
         profile = load_profile("smoke", max_steps=3, data_root=str(root), **{"pretraining.data": "published"})
         records.append(pretrain(profile, "small", tmp_path / f"out {root.name}", progress=False))
-    joint_sets_module.joint_sets.cache_clear()
+    joint_sets_module._read.cache_clear()
     direct, stored = records
     assert direct["data_kind"] == "published" and direct["updates"] == 3
     assert list(direct["n_train"].values()) == list(stored["n_train"].values())

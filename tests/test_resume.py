@@ -143,9 +143,9 @@ def test_checkpoint_executes_nothing(tmp_path):
 def toy_data(monkeypatch):
     monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
-    joint_sets_module.joint_sets.cache_clear()
+    joint_sets_module._read.cache_clear()
     yield
-    joint_sets_module.joint_sets.cache_clear()
+    joint_sets_module._read.cache_clear()
 
 
 def kill_after(monkeypatch, saves: int) -> None:

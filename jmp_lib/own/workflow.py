@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from jmp_lib import paths
 from jmp_lib.data.splits import Split
 from jmp_lib.own.data import OwnData, read_own
@@ -27,19 +29,13 @@ def read_data(run) -> OwnData:
                     group_key=values["group_key"], name=name)
 
 
-def split_data(run, data: OwnData) -> Split:
-    """The split of the parameter ``split``: a fifth of the structures for the test, a tenth for validation."""
-    return split_own(data, split_kind(run), seed=run.profile.seed)
+def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
+    """The split (a fifth of the structures for the test, a tenth for validation), and what the bootstrap draws, (S,).
 
-
-def split_kind(run) -> str:
-    """Chosen kind of split; by default groups where a ``group_key`` is given, else random."""
-    return run.parameters["split"] or ("group" if run.parameters["group_key"] else "random")
-
-
-def drawn_units(run, data: OwnData):
-    """What the bootstrap draws, (S,): structures or groups, as in the split."""
-    return units_of(data, split_kind(run))
+    Kind: the parameter ``split``; by default groups where a ``group_key`` is given, else random.
+    """
+    kind = run.parameters["split"] or ("group" if run.parameters["group_key"] else "random")
+    return split_own(data, kind, seed=run.profile.seed), units_of(data, kind)
 
 
 def open_checkpoint(run, data: OwnData) -> Start:

@@ -1,6 +1,6 @@
 """The four pre-training sets with what is fitted on their training parts.
 
-    sets = profile_sets(load_profile("mini"))     # read once per process
+    sets = joint_sets(load_profile("mini"))     # read once per process
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ class JointSet:
     """One pre-training set; references, normalisers and scales are fitted when first asked for.
 
     What the settings give is taken; the rest is fitted in one pass over the training part, over at most
-    ``fit_structures`` of it (None: all), evenly spaced.
+    FIT_STRUCTURES of it, evenly spaced.
     """
 
     key: str  # oc20, oc22, ani1x, transition1x
     train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
     val: object
     settings: PretrainingSet
-    fit_structures: int | None = FIT_STRUCTURES
 
     @property
     def name(self) -> str:
@@ -42,10 +41,8 @@ class JointSet:
         if not s.linear_reference and None not in (s.energy_mean, s.energy_std, s.force_std):
             return None  # everything is given
         count = len(self.train)
-        if self.fit_structures is None or count <= self.fit_structures:
-            return fit(iter(self.train))
-        rows = np.linspace(0, count - 1, self.fit_structures).astype(np.int64)
-        return fit(self.train[int(row)] for row in rows)
+        rows = range(count) if count <= FIT_STRUCTURES else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64)
+        return fit(self.train.arrays(int(row)) for row in rows)
 
     @cached_property
     def energy(self) -> Normaliser:
@@ -76,25 +73,20 @@ class JointSet:
         return self._fitted.mean_atoms if self._fitted else float(np.mean(self.train.natoms))
 
 
+def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
+    """The four sets in the order of the heads, read once per process.  Raises as ``load_pretraining_data``.
+
+    data: "mini" for the embedded sets, whatever the pre-training reads.
+    """
+    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
+    return _read(data or profile.pretraining.data, settings, None if data else profile.data_root)
+
+
 @lru_cache(maxsize=2)
-def joint_sets(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data_root: str | None = None,
-               fit_structures: int | None = FIT_STRUCTURES) -> list[JointSet]:
-    """The four sets in the order of the heads.  Raises as ``load_pretraining_data``."""
+def _read(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data_root: str | None) -> list[JointSet]:
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
     loaded = load_pretraining_data(data, caps, data_root, lambda train: fit(iter(train)).energy().offset)
-    return [JointSet(key, train, val, s, fit_structures) for (key, s), (_, train, val) in zip(settings, loaded)]
-
-
-def profile_sets(profile: Profile) -> list[JointSet]:
-    """``joint_sets`` of a profile; read once per process."""
-    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
-    return joint_sets(profile.pretraining.data, settings, profile.data_root)
-
-
-def factor_sets(profile: Profile) -> list[JointSet]:
-    """The embedded sets, on whose validation parts the scale factors are fitted, whatever the pre-training reads."""
-    settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
-    return joint_sets("mini", settings)
+    return [JointSet(key, train, val, s) for (key, s), (_, train, val) in zip(settings, loaded)]
 
 
 def data_hashes(sets: list[JointSet]) -> dict[str, str]:

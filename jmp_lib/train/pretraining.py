@@ -22,7 +22,7 @@ from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train import losses
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
 from jmp_lib.train.job import Job, describe_model
-from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, factor_sets, profile_sets
+from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, joint_sets
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
@@ -50,7 +50,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
 def fingerprint(profile: Profile, size: str) -> str:
     """Of everything that decides the numbers of a pre-training; nothing is trained for it."""
     return records.fingerprint({"kind": "pretrain", "parameters": pretraining_parameters(profile, size),
-                                "data": data_hashes(profile_sets(profile))})
+                                "data": data_hashes(joint_sets(profile))})
 
 
 def pretraining_parameters(profile: Profile, size: str) -> dict:
@@ -94,7 +94,7 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
 
 def _pretrain(profile: Profile, size: str, job: Job):
     """The recipe: trains, writes weights and curves; the fields of the record."""
-    settings, sets = profile.pretraining, profile_sets(profile)
+    settings, sets = profile.pretraining, joint_sets(profile)
     factors = scale_factors(profile, size, job.out_dir)
     model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
     validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
@@ -154,17 +154,16 @@ def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) 
     official release ships one file per size.  Where the pre-training sets are the published ones, 16 batches do not
     need 120 million structures: the embedded sets serve, and arms from scratch need no pre-training data at all.
     """
-    sets, settings = factor_sets(profile), profile.pretraining
+    sets, settings = joint_sets(profile, "mini"), profile.pretraining
     wanted = records.fingerprint({
         "kind": "scale factors", "seed": profile.seed, "model": profile.models[size].to_dict(),
         "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
         "batches": [settings.scale_factor_batches, settings.batch_size], "data": data_hashes(sets)})
     path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
-    known = read_factors(path, wanted)
-    if known is not None or not fit:
-        return known
+    if not fit:
+        return read_factors(path, wanted)
     with locked(path.with_suffix(".lock")):
-        known = read_factors(path, wanted)  # of another process meanwhile
+        known = read_factors(path, wanted)
         if known is not None:
             return known
         torch.set_num_threads(profile.threads)

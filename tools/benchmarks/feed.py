@@ -14,7 +14,7 @@ import torch
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
 from jmp_lib.train.batches import prepared
-from jmp_lib.train.joint_sets import profile_sets
+from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.memory import keep_freed_memory
 from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
@@ -49,7 +49,7 @@ def one_case(name: str, updates: int, threads: int) -> dict:
     """Cost of a batch of eight, of an update, and shares of waiting."""
     profile = load_profile(name, **{"pretraining.data": "mini", "pretraining.batch_size": 8})
     factors = dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0)
-    model, data, loss, optimizer = parts_of_run(profile, "small", profile_sets(profile), factors, Processes(torch.device("cpu")))
+    model, data, loss, optimizer = parts_of_run(profile, "small", joint_sets(profile), factors, Processes(torch.device("cpu")))
     count = max(updates, 60)
     began = time.process_time()
     for k in range(count):  # structures are met for the first time: neighbours are searched
