@@ -115,7 +115,7 @@ BAD = {
     "position count": (spoil("pos", np.zeros((10, 3))), r"field 'pos' has shape \(10, 3\)"),
     "element": (spoil("atomic_numbers", np.full(9, 121)), "field 'atomic_numbers': 121 is not an element"),
     "no element": (spoil("atomic_numbers", np.full(9, 0)), "field 'atomic_numbers': 0 is not an element"),
-    "no atoms": ([*good()[:3], no_atoms(), *good()[4:]], "field 'atomic_numbers': a structure with 0 atoms"),
+    "no atoms": ([*good()[:3], no_atoms(), *good()[4:]], "field 'natoms': a structure with 0 atoms"),
     "flat cell": ([*good()[:3], {**good()[3], "cell": np.ones((3, 3)), "pbc": np.ones(3, bool)}, *good()[4:]],
                   "field 'cell': periodic, but its lattice vectors span no volume"),
     "label missing": ([*good()[:3], {k: v for k, v in good()[3].items() if k != "energy"}, *good()[4:]],

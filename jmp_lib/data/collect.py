@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
 
-from jmp_lib.data.structures import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, SMALLEST_CELL, StructureSet
+from jmp_lib.data.structures import DEFAULTS, DTYPES, PER_ATOM, StructureSet, check
 
 _NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 
@@ -76,49 +76,15 @@ def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None,
 
 
 def check_structure(structure: Mapping, where: str) -> None:
-    """Raise ``ValueError`` (one sentence: where, field, what is wrong) for a structure no training may see.
-
-    Refused: no atoms, unknown elements, arrays that do not fit the number of atoms, NaN or infinite positions, cells or
-    labels, a periodic cell without volume.
-    """
+    """Raise ``ValueError`` (one sentence: where, field, what is wrong) for a structure no training may see; see
+    :func:`jmp_lib.data.structures.check`."""
     missing = [key for key in ("pos", "atomic_numbers") if key not in structure]
     if missing:
         raise ValueError(f"{where}: field {missing[0]!r} is missing")
-    numbers = np.asarray(structure["atomic_numbers"])
-    n = numbers.size
-    if n == 0 or numbers.ndim != 1:
-        raise ValueError(f"{where}: field 'atomic_numbers': a structure with {n} atoms (shape {numbers.shape})")
-    unknown = ~((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER))
-    if unknown.any():
-        raise ValueError(
-            f"{where}: field 'atomic_numbers': {numbers[unknown][0]} is not an element (1 to {MAX_ATOMIC_NUMBER})"
-        )
-    shapes = {key: (n, *shape) for key, shape in PER_ATOM.items()} | {"cell": (3, 3), "pbc": (3,)}
-    for key in structure.keys():
-        value = structure[key]
-        if key in ("id", "sid", "group") or isinstance(value, str):
-            continue
-        value, needed = np.asarray(value), shapes.get(key, ())
-        if value.shape != needed:
-            raise ValueError(f"{where}: field {key!r} has shape {value.shape} where {n} atoms need {needed}")
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"{where}: field {key!r} holds NaN or infinity; leave this structure out or mend the label"
-            )
-    if "cell" in structure and np.any(np.asarray(structure.get("pbc", structure["cell"]))):
-        cell = np.asarray(structure["cell"])
-        if abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=1)):
-            raise ValueError(f"{where}: field 'cell': periodic, but its lattice vectors span no volume")
-
-
-def keep(structure: Mapping, where: str, rejected: list[str] | None) -> bool:
-    """Whether ``structure`` is sound; when not, the reason goes into ``rejected``, or is raised without one."""
-    try:
-        check_structure(structure, where)
-    except ValueError as error:
-        refuse(str(error), rejected)
-        return False
-    return True
+    texts = ("id", "sid", "group")
+    found = {key: np.asarray(structure[key]) for key in structure.keys() if key not in texts and not isinstance(structure[key], str)}
+    columns = {key: array if key in PER_ATOM else array[None] for key, array in found.items()}
+    check(where, {"natoms": np.array([found["atomic_numbers"].size]), **columns}, one=True)
 
 
 def refuse(reason: str, rejected: list[str] | None) -> None:
@@ -140,13 +106,13 @@ def screened(
         at = f"{where}: {name}"
         try:
             structure = make()
+            check_structure(structure, at)
         except ValueError as error:
-            refuse(f"{at}: {error}; leave it out or mend it", rejected)
+            refuse(str(error) if str(error).startswith(at) else f"{at}: {error}; leave it out or mend it", rejected)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             refuse(f"{at}: it cannot be read ({error!r}); leave it out or mend it", rejected)
         else:
-            if keep(structure, at, rejected):
-                yield structure
+            yield structure
 
 
 def pack(structures: Sequence[Mapping], labels: Labels) -> dict[str, np.ndarray | list[str]]:
@@ -175,8 +141,7 @@ def _default(key: str, structure: Mapping, natoms: int, shape: tuple[int, ...]) 
 def to_set(name: str, structures: Iterable[Mapping], description: str = "", where: str = "") -> StructureSet:
     """A set in memory of the structures, all with the same labels; text ``group`` becomes the group.
 
-    Raises ``ValueError`` when there are none, when labels differ, and as
-    :meth:`~jmp_lib.data.structures.StructureSet.validate`.
+    Raises ``ValueError`` when there are none, when labels differ, and as :func:`~jmp_lib.data.structures.check`.
     """
     found = list(structures)
     if not found:

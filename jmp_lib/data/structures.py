@@ -232,7 +232,7 @@ class StructureSet(Dataset):
         Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every
         structure a group of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a
         file's path) goes into error messages.
-        Raises ``ValueError`` as :meth:`validate`.
+        Raises ``ValueError`` as :func:`check`.
         """
         natoms = np.asarray(natoms)
         pbc = np.full((len(natoms), 3), True) if pbc is None and cell is not None else pbc
@@ -242,20 +242,22 @@ class StructureSet(Dataset):
         }  # fmt: skip
         arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
         scalars = {key: np.asarray(value) for key, value in (scalars or {}).items()}
-        check_shapes(where or name, arrays, scalars)
-        made = cls(
+        check(where or name, arrays | scalars)
+        names = tuple(map(str, group_names if group_names is not None else ()))
+        if names and (stray := np.flatnonzero((arrays["group"] < 0) | (arrays["group"] >= len(names)))).size:
+            number = arrays["group"][stray[0]]
+            raise ValueError(f"{where or name}: row {stray[0]}, field 'group': {number} has no name among the {len(names)}")
+        return cls(
             name,
             description,
             Columns(
                 **{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
                 scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
                 texts={key: Texts.of(column) for key, column in (texts or {}).items()},
-                group_names=tuple(map(str, group_names if group_names is not None else ())),
+                group_names=names,
             ),
             transform,
         )
-        made.validate(where)
-        return made
 
     def len(self) -> int:
         """Structures of the whole set that this one may be a part of."""
@@ -298,8 +300,7 @@ class StructureSet(Dataset):
     def index_select(self, idx) -> StructureSet:
         """The structures of a slice, rows or a mask of bool (S,)."""
         if isinstance(idx, slice):
-            start, stop, step = (round(i * len(self)) if isinstance(i, float) else i for i in (idx.start, idx.stop, idx.step))
-            return self.subset(range(*slice(start, stop, step).indices(len(self))))
+            return self.subset(range(len(self))[idx])
         rows = np.asarray(idx)
         if rows.dtype == bool:
             return self.subset(np.flatnonzero(rows))
@@ -320,13 +321,6 @@ class StructureSet(Dataset):
             made._indices = range(*(own.start + own.step * end for end in (rows.start, rows.stop)), own.step * rows.step)
         else:
             made._indices = own.start + own.step * rows if isinstance(own, range) else own[np.asarray(rows)]
-        return made
-
-    def renamed(self, name: str | None = None, description: str | None = None) -> StructureSet:
-        """The same structures under another name or description."""
-        made = self.__copy__()
-        made.name = self.name if name is None else name
-        made.description = self.description if description is None else description
         return made
 
     def compact(self) -> StructureSet:
@@ -425,79 +419,47 @@ class StructureSet(Dataset):
                 digest.update(np.ascontiguousarray(block, dtype).data)
         return digest.hexdigest()
 
-    def validate(self, where: str = "") -> None:
-        """Raise ``ValueError`` (one sentence: set or file, row, field, what is wrong) for contents no training may see.
 
-        Refused: zero-atom structures, element numbers outside 1..120, NaN or infinite positions or labels,
-        singular cells of periodic structures, duplicate ids.
-        """
-        check_contents(where or self.name, self)
+def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> None:
+    """Raise ``ValueError`` (one sentence: set or file, row, field, what is wrong) for contents no training may see.
 
-
-def check_shapes(where: str, arrays: dict[str, np.ndarray], scalars: dict[str, np.ndarray]) -> None:
-    """Check that every array has numbers in it and one row for each structure or for each atom; scalars (S,) each."""
-    natoms = arrays["natoms"]
+    columns: natoms (S,), and arrays as of :class:`StructureSet` with the scalars among them; one: they are those of one
+    structure, and no row is named. Refused: structures without atoms, arrays that do not fit the numbers of structures and
+    atoms, element numbers outside 1 to 120, NaN or infinite values, cells of periodic structures without volume, duplicate ids.
+    """
+    natoms = columns["natoms"]
     if natoms.ndim != 1 or natoms.dtype.kind not in "iu":
-        raise ValueError(
-            f"{where}: field 'natoms' must be whole numbers in one row, not {natoms.dtype} of shape {natoms.shape}"
-        )
+        raise ValueError(f"{where}: field 'natoms' must be whole numbers in one row, not {natoms.dtype} of shape {natoms.shape}")
     if len(natoms) == 0:
         raise ValueError(f"{where}: there is no structure in it")
-    empty = np.flatnonzero(natoms < 1)
-    if empty.size:
-        raise ValueError(f"{where}: row {empty[0]}, field 'natoms': a structure with {natoms[empty[0]]} atoms")
-    expected = {key: (len(natoms), *shape) for key, shape in PER_STRUCTURE.items()}
-    expected |= {key: (int(natoms.sum()), *shape) for key, shape in PER_ATOM.items()}
-    expected |= {key: (len(natoms),) for key in scalars}
-    for key, array in {**arrays, **scalars}.items():
-        if key == "natoms":
-            continue
+
+    def need(good: np.ndarray, key: str, words: str) -> None:
+        if not good.all():
+            at = int(np.argmin(good.reshape(len(good), -1).all(axis=1)))
+            row = int(np.searchsorted(np.cumsum(natoms), at, side="right")) if key in PER_ATOM else at
+            words = words.format(columns[key][at])
+            raise ValueError(f"{where}: field {key!r}{words}" if one else f"{where}: row {row}, field {key!r}{words}")
+
+    need(natoms > 0, "natoms", ": a structure with {} atoms")
+    count, atoms = len(natoms), int(natoms.sum())
+    for key, array in columns.items():
+        needed = (atoms, *PER_ATOM[key]) if key in PER_ATOM else (count, *PER_STRUCTURE.get(key, ()))
         if array.dtype.kind not in "iufb":
             raise ValueError(f"{where}: field {key!r} holds {array.dtype}, not numbers")
-        if array.shape != expected[key]:
-            raise ValueError(
-                f"{where}: field {key!r} has shape {array.shape} where the {len(natoms)} structures with "
-                f"{int(natoms.sum())} atoms need {expected[key]}"
-            )
-    numbers = arrays["atomic_numbers"]
-    unknown = np.flatnonzero(~((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)))
-    if unknown.size:
-        raise ValueError(
-            f"{where}: row {_row(natoms, unknown[0])}, field 'atomic_numbers': {numbers[unknown[0]]} is not an "
-            f"element (1 to {MAX_ATOMIC_NUMBER})"
-        )
-
-
-def check_contents(where: str, data: StructureSet) -> None:
-    """Check the values of a set: finite, with a proper cell, unique ids."""
-    fields = {"pos": data.pos, "forces": data.forces, "cell": data.cell, **data.scalars}
-    for key, array in fields.items():
-        if array is None or np.isfinite(array).all():
-            continue
-        bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0]
-        row = _row(data.natoms, bad) if key in PER_ATOM else bad
-        raise ValueError(
-            f"{where}: row {row}, field {key!r} holds NaN or infinity; leave this structure out or mend the label"
-        )
-    edges = np.linalg.norm(data.cell, axis=2)
-    flat = np.abs(np.linalg.det(data.cell)) <= SMALLEST_CELL * np.prod(edges, axis=1)
-    singular = np.flatnonzero(flat & data.pbc.any(axis=1))
-    if singular.size:
-        raise ValueError(f"{where}: row {singular[0]}, field 'cell': periodic, but its lattice vectors span no volume")
-    names = len(data.group_names)
-    stray = np.flatnonzero((data.group < 0) | (data.group >= names)) if names else np.empty(0, int)
-    if stray.size:
-        raise ValueError(
-            f"{where}: row {stray[0]}, field 'group': {data.group[stray[0]]} has no name among the {names}"
-        )
-    unique, first, counts = np.unique(data.ids, return_index=True, return_counts=True)
-    if (counts > 1).any():
-        twice = unique[counts > 1][0]
-        raise ValueError(
-            f"{where}: row {first[counts > 1][0]}, field 'ids': id {twice} occurs {counts[counts > 1][0]} times"
-        )
-
-
-def _row(natoms: np.ndarray, atom: int) -> int:
-    """Row of the structure that atom ``atom`` of the flat arrays belongs to."""
-    return int(np.searchsorted(np.cumsum(natoms), atom, side="right"))
+        if array.shape != needed:
+            have = f"{atoms} atoms" if one else f"the {count} structures with {atoms} atoms"
+            raise ValueError(f"{where}: field {key!r} has shape {array.shape} where {have} need {needed}")
+    numbers = columns["atomic_numbers"]
+    need((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER), "atomic_numbers", f": {{}} is not an element (1 to {MAX_ATOMIC_NUMBER})")
+    for key, array in columns.items():
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32) if key in ("pos", "forces") else array)
+        need(finite, key, " holds NaN or infinity; leave this structure out or mend the label")
+    cell = columns.get("cell", np.zeros((count, 3, 3)))
+    pbc = np.asarray(columns.get("pbc", cell.any(axis=2)), bool).any(axis=1)
+    flat = np.abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=2), axis=1)
+    need(~(flat & pbc), "cell", ": periodic, but its lattice vectors span no volume")
+    if "ids" in columns:
+        unique, first, counts = np.unique(columns["ids"], return_index=True, return_counts=True)
+        again = np.isin(np.arange(count), first[counts > 1])
+        need(~again, "ids", f": id {{}} occurs {counts.max()} times")
