@@ -8,8 +8,9 @@ differ, :data:`EXPLANATIONS` says why, as far as it is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,17 @@ def compare(data_root: str | Path, task_ids: Iterable[str] | None = None) -> pd.
             parts = (data.train, data.val, data.test)
             whole = sum(map(len, parts)) == task.n_total
             other = whole and task.family == "matbench" and _of_another_selection(task, parts)
-            for quantity, unit, published, measured, sigma in _pairs(task, fold, data.train):
-                verdict = _verdict(task, quantity, published, measured, sigma, len(data.train), whole)
-                verdict = EXPLANATIONS["matbench"] if other and quantity == "mean" else verdict
-                rows.append(
-                    {"task": task.id, "fold": fold, "quantity": quantity, "unit": unit, "published": published,
-                     "measured": measured, "n_train": len(data.train), "verdict": verdict}
-                )  # fmt: skip
+            measured = train_statistics(data.train, task)
+            for quantity, published in published_statistics(task, fold).items():
+                if quantity not in measured or quantity == "mean" and task.is_force_task:
+                    continue
+                unit, sigma = ("eV", "energy std") if quantity.startswith("energy") else (task.label_unit, "std")
+                verdict = _verdict(task, quantity, published, measured[quantity], measured[sigma], len(data.train), whole)
+                rows.append({
+                    "task": task.id, "fold": fold, "quantity": quantity, "unit": unit, "published": published,
+                    "measured": measured[quantity], "n_train": len(data.train),
+                    "verdict": EXPLANATIONS["matbench"] if other and quantity == "mean" else verdict,
+                })  # fmt: skip
     columns = ["task", "fold", "quantity", "unit", "published", "measured", "n_train", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -101,22 +106,6 @@ def published_statistics(task: Task, fold: int = 0) -> dict[str, float]:
     return {key: float(row[column]) for key, column in named.items() if not pd.isna(row[column])}
 
 
-def _pairs(task: Task, fold: int, train: StructureSet) -> Iterator[tuple[str, str, float, float, float]]:
-    """(quantity, unit, published, measured, deviation of the quantity's distribution)."""
-    measured, published = train_statistics(train, task), published_statistics(task, fold)
-    for quantity, value in published.items():
-        if quantity == "mean" and task.is_force_task or quantity not in measured:
-            continue
-        of_energy = quantity.startswith("energy")
-        yield (
-            quantity,
-            "eV" if of_energy else task.label_unit,
-            value,
-            measured[quantity],
-            measured["energy std" if of_energy else "std"],
-        )
-
-
 def _of_another_selection(task: Task, parts: tuple[StructureSet, ...]) -> bool:
     """Whether the published means of a MatBench task, averaged over its folds, are not those of the folds' train parts.
 
@@ -142,11 +131,7 @@ def _verdict(task: Task, quantity: str, published: float, measured: float, sigma
         return "within sampling"
     if task.family == "qm9" and quantity == "mean" and task.label in ("U0", "U", "H", "G"):
         return EXPLANATIONS["qm9 reference"]
-    if task.family == "qmof":
-        return EXPLANATIONS["qmof"]
-    if not whole:
-        return EXPLANATIONS["part"]
-    return EXPLANATIONS["matbench"] if task.family == "matbench" else "not explained"
+    return EXPLANATIONS["part"] if not whole and task.family != "qmof" else EXPLANATIONS.get(task.family, "not explained")
 
 
 # --- all sets at once ----------------------------------------------------------------------------------------
@@ -154,8 +139,8 @@ def _verdict(task: Task, quantity: str, published: float, measured: float, sigma
 
 @dataclass
 class Survey:
-    """sets: collection -> sampled structures; counts: a row for each pre-training set and task; targets: task ->
-    labels in the printed unit (with ``units``), of train, validation and test together."""
+    """sets: collection -> sampled structures; rows: one for each pre-training set and task; targets: task -> labels in the
+    printed unit (with ``units``), of train, validation and test together."""
 
     sets: dict[str, list[Structure]] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
@@ -172,6 +157,16 @@ class Survey:
         """{set or task: why it cannot run with the data at hand, in words}."""
         return {row["set or task"]: row["why not"] for row in self.rows if row["why not"]}
 
+    def add(self, name: str, official: tuple, read: Callable[[], tuple]) -> None:
+        """A row of a set or task whose numbers of structures here ``read`` gives; what that raises says why it cannot run."""
+        row = {"set or task": name, "official train / val / test": " / ".join(map(str, official)),
+               "here train / val / test": "", "why not": ""}  # fmt: skip
+        try:
+            row["here train / val / test"] = " / ".join(map(str, read()))
+        except (FileNotFoundError, ValueError) as error:
+            row["why not"] = str(error)
+        self.rows.append(row)
+
 
 def survey(data: str = "mini", data_root: str | Path | None = None, limit: int = 400, seed: int = 0) -> Survey:
     """Everything that is there of ``data`` (mini or published, under ``data_root``). Missing sets are rows with a reason.
@@ -179,74 +174,47 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
     Each file is read once; at most ``limit`` structures of each set are kept, drawn at random. Prepared sets are never
     read whole.
     """
-    found, rng = Survey(), np.random.default_rng(seed)
-    for key in PRETRAINING_SETS:
-        _pretraining_set(found, key, data, data_root, limit, rng)
+    found, rng, is_mini = Survey(), np.random.default_rng(seed), data == "mini"
+    official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
+    mini_sets = {s.name: s[1:] for s in pretraining.load_pretraining_data("mini")} if is_mini else {}
     samples: dict[str, list[list[Structure]]] = {}
-    opened: tuple = ("", None)
+    opened: dict[str, tuple[StructureSet, Split]] = {}  # of the last file: the tasks of QM9 share one
+
+    def drawn(structures: StructureSet) -> list[Structure]:
+        rows = rng.choice(len(structures), min(limit, len(structures)), replace=False)
+        return [structures[int(row)] for row in rows]
+
+    def pretraining_set(key: str) -> tuple:
+        train, val = mini_sets[key] if is_mini else pretraining.load(key, data_root)
+        found.sets[PRETRAINING_SETS[key] if is_mini else key] = drawn(train)
+        return len(train), len(val), "-"
+
+    def fine_tuning_task(task: Task) -> tuple:
+        name = task.mini_name if is_mini else families.store_path(task, "").name
+        if name not in opened:
+            opened.clear()
+            if is_mini:
+                whole = mini.load_mini(name)
+                opened[name] = whole, families.get_family(task.family).mini_split(len(whole), 0)
+            else:
+                opened[name] = families.load(task, data_root)
+            samples.setdefault(f"{task.family}-mini" if is_mini else task.family, []).append(drawn(opened[name][0]))
+        whole, split = opened[name]
+        if task.label not in whole.labels:
+            raise ValueError(f"{whole.name} has no label {task.label!r} (it has {', '.join(whole.labels) or 'none'})")
+        if not task.is_force_task:
+            found.targets[task.id] = task.print_factor * whole.scalars[task.label]
+            found.units[task.id] = task.printed_unit
+        return split.counts
+
+    for key in PRETRAINING_SETS:
+        found.add(key, (int(official[key]), "-", "-"), partial(pretraining_set, key))
     for task in TASKS.values():
-        name = task.mini_name if data == "mini" else families.store_path(task, "").name
-        try:
-            if opened[0] != name:  # the tasks of QM9 share one file
-                opened = (name, _open(task, data, data_root))
-                samples.setdefault(_collection(task.family, data), []).append(_drawn(opened[1][0], limit, rng))
-        except (FileNotFoundError, ValueError) as error:
-            opened = (name, error)
-        _task(found, task, opened[1])
+        found.add(task.id, (task.n_train, task.n_val, task.n_test), partial(fine_tuning_task, task))
     for collection, files in samples.items():  # the files of a family in equal parts
         share = -(-limit // len(files))
         found.sets[collection] = [structure for file in files for structure in file[:share]][:limit]
     return found
-
-
-def _pretraining_set(found: Survey, key: str, data: str, data_root, limit: int, rng) -> None:
-    facts_ = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name").loc[key]
-    row = {"set or task": key, "official train / val / test": f"{int(facts_['n_train_paper'])} / - / -",
-           "here train / val / test": "", "why not": ""}  # fmt: skip
-    try:
-        if data == "mini":
-            _, train, val = next(s for s in pretraining.load_pretraining_data("mini") if s.name == key)
-        else:
-            train, val = pretraining.load(key, data_root)
-        row["here train / val / test"] = f"{len(train)} / {len(val)} / -"
-        found.sets[PRETRAINING_SETS[key] if data == "mini" else key] = _drawn(train, limit, rng)
-    except (FileNotFoundError, ValueError) as error:
-        row["why not"] = str(error)
-    found.rows.append(row)
-
-
-def _open(task: Task, data: str, data_root) -> tuple[StructureSet, Split]:
-    if data == "mini":
-        whole = mini.load_mini(task.mini_name)
-        return whole, families.get_family(task.family).mini_split(len(whole), 0)
-    return families.load(task, data_root)
-
-
-def _task(found: Survey, task: Task, opened) -> None:
-    row = {"set or task": task.id, "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
-           "here train / val / test": "", "why not": ""}  # fmt: skip
-    found.rows.append(row)
-    if isinstance(opened, Exception):
-        row["why not"] = str(opened)
-        return
-    whole, split = opened
-    if task.label not in whole.labels:
-        row["why not"] = f"{whole.name} has no label {task.label!r} (it has {', '.join(whole.labels) or 'none'})"
-        return
-    row["here train / val / test"] = " / ".join(map(str, split.counts))
-    if not task.is_force_task:
-        found.targets[task.id] = task.print_factor * whole.scalars[task.label]
-        found.units[task.id] = task.printed_unit
-
-
-def _collection(family: str, data: str) -> str:
-    return f"{family}-mini" if data == "mini" else family
-
-
-def _drawn(structures, limit: int, rng) -> list[Structure]:
-    """At most ``limit`` structures, without replacement."""
-    rows = rng.choice(len(structures), min(limit, len(structures)), replace=False)
-    return [structures[int(row)] for row in rows]
 
 
 def family_of(collection: str) -> str:
