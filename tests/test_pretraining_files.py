@@ -94,7 +94,7 @@ def test_whole_ani1x_is_split_by_formulas(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_named_with_folder_and_command(tmp_path):
     make_store(tmp_path, "oc20-200k")
-    assert why_not("oc20", tmp_path) is None and find("oc20", tmp_path).words == "store oc20-200k"
+    assert why_not("oc20", tmp_path) is None and find("oc20", tmp_path).train().path.name == "oc20-200k"
     with pytest.raises(FileNotFoundError) as error:
         load_pretraining_data("published", None, tmp_path)
     text = str(error.value)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from jmp_lib.data.catalog import entry
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.inspect import read
 from jmp_lib.data.store import LeftOut, is_store, open_store
-from jmp_lib.data.structures import Columns, StructureSet
+from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, Columns, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir
 
@@ -118,20 +117,40 @@ def _check_labels(whole: StructureSet) -> None:
         raise ValueError(f"{whole.name} has no {' and no '.join(missing)}, which pre-training needs")
 
 
-@dataclass(frozen=True)
-class Found:
-    """What serves a set: name and kind in words, and functions that open the training and the validation part."""
+class Found(NamedTuple):
+    """What serves a set: functions that open the training part and, where there is an official one, the validation part."""
 
-    key: str
-    words: str
     train: Callable[[], StructureSet]
-    val: Callable[[], StructureSet] | None
+    val: Callable[[], StructureSet] | None = None
 
 
 def find(key: str, data_root: str | Path | None = None) -> Found:
     """What serves pre-training set ``key``; nothing is read. ``FileNotFoundError`` names set, folder and command."""
     root = data_dir(data_root)
-    return next(chain(_stores(key, root), _originals(key, root), _samples(key, root)), None) or _missing(key, root)
+    for names in PARTS[key]:
+        paths = [entry(name).store(root) for name in names if name]
+        if is_store(paths[0]):
+            return Found(*(partial(open_store, path) for path in paths if is_store(path)))
+    for train, val in PARTS[key]:
+        found = [(name, entry(name), entry(name).find(root)) for name in (train, val) if name]
+        if not found[0][2]:
+            continue
+        if sum(file.stat().st_size for file in {file for *_, files in found for file in files}) > DIRECT_BYTES:
+            raise FileNotFoundError(
+                f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
+                + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found)
+            )
+        return Found(*(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
+    for pattern, val_pattern, options in SAMPLES[key]:
+        files = [sorted((root / key).glob(p)) for p in (pattern, val_pattern) if p]
+        if files[0] and sum(file.stat().st_size for file in files[0]) <= DIRECT_BYTES:
+            return Found(*(partial(_whole, f"{key}-sample", key, part, options) for part in files if part))
+    last = [name for name in PARTS[key][-1] if name]
+    commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
+    raise FileNotFoundError(
+        f"there are no published data of {key} for pre-training: no store {' or '.join(train for train, _ in PARTS[key])} in "
+        f"{root / 'stores'} and no original files in {root / entry(last[0]).folder}; run {commands}"
+    )
 
 
 def why_not(key: str, data_root: str | Path | None = None) -> str | None:
@@ -207,48 +226,13 @@ def groups(whole: StructureSet) -> tuple[np.ndarray, list[str]]:
     return np.asarray(whole.group), list(whole.group_names)
 
 
-def group_elements(whole: StructureSet, group: np.ndarray, block: int = 1 << 16) -> np.ndarray:
+def group_elements(whole: StructureSet, group: np.ndarray) -> np.ndarray:
     """Which elements each group has, bool (G, 121) by atomic number; read block by block."""
-    has = np.zeros((group.max() + 1, 121), bool)
-    for start in range(0, len(whole), block):
-        part = whole[start : start + block]
-        has[np.repeat(group[start : start + block], part.natoms), part.atomic_numbers] = True
+    has = np.zeros((group.max() + 1, MAX_ATOMIC_NUMBER + 1), bool)
+    for start in range(0, len(whole), BLOCK):
+        part = whole[start : start + BLOCK]
+        has[np.repeat(group[start : start + BLOCK], part.natoms), part.atomic_numbers] = True
     return has
-
-
-def _stores(key: str, root: Path) -> Iterator[Found]:
-    for train, val in PARTS[key]:
-        path, other = entry(train).store(root), entry(val).store(root) if val else None
-        if is_store(path):
-            official = other is not None and is_store(other)
-            yield Found(key, f"store {train}" + (f" and store {val}" if official else ""),
-                        lambda p=path: open_store(p), (lambda p=other: open_store(p)) if official else None)  # fmt: skip
-
-
-def _originals(key: str, root: Path) -> Iterator[Found]:
-    for train, val in PARTS[key]:
-        one = entry(train)
-        files, others = one.find(root), entry(val).find(root) if val else []
-        if not files:
-            continue
-        if sum(file.stat().st_size for file in {*files, *others}) > DIRECT_BYTES:
-            raise FileNotFoundError(
-                f"{train} is in {root / one.folder} but not prepared for pre-training: run "
-                f"`python -m jmp_lib data prepare {train}`" + (f" and `python -m jmp_lib data prepare {val}`" if val else "")
-            )
-        yield Found(key, f"{len(files)} original file(s) of {train}", _reading(train, one.reader, files, one.options),
-                    _reading(val, one.reader, others, entry(val).options) if others else None)  # fmt: skip
-
-
-def _samples(key: str, root: Path) -> Iterator[Found]:
-    for pattern, val_pattern, options in SAMPLES[key]:
-        files = sorted((root / key).glob(pattern))
-        others = sorted((root / key).glob(val_pattern)) if val_pattern else []
-        if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
-            words = f"{len(files)} sample file(s) {pattern} of {root / key}"
-            words += "".join(f", {name} {value}" for name, value in options.items())
-            yield Found(key, words, _reading(f"{key}-sample", key, files, options),
-                        _reading(f"{key}-sample", key, others, options) if others else None)  # fmt: skip
 
 
 def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[Mapping | LeftOut]:
@@ -269,28 +253,11 @@ def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterato
     yield from left_out()
 
 
-def _reading(name: str, reader: str, files: list[Path], options: dict) -> Callable[[], StructureSet]:
-    """A function that reads ``files`` into one set whose ids are its rows; unsound structures are left out."""
-
-    def whole() -> StructureSet:
-        found = chain.from_iterable(read_part(file, dataset=reader, skip_bad=True, **options) for file in files)
-        sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
-        return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
-
-    return whole
-
-
-def _missing(key: str, root: Path):
-    name, val = PARTS[key][-1]
-    one = entry(name)
-    parts = [name, val] if val else [name]
-    names = " or ".join(train for train, _ in PARTS[key])
-    actions = [(action, part) for part in parts for action in ("download", "prepare")]
-    commands = ", ".join(f"`python -m jmp_lib data {action} {part}`" for action, part in actions)
-    raise FileNotFoundError(
-        f"there are no published data of {key} for pre-training: no store {names} in {root / 'stores'} and no "
-        f"original files in {root / one.folder}; run {commands}"
-    )
+def _whole(name: str, reader: str, files: list[Path], options: dict) -> StructureSet:
+    """``files`` as one set whose ids are its rows; unsound structures are left out."""
+    found = chain.from_iterable(read_part(file, dataset=reader, skip_bad=True, **options) for file in files)
+    sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
+    return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
 
 
 def _capped(rows, limit: int | None):
