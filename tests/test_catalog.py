@@ -1,6 +1,5 @@
 """The list of data sets, downloads that are unpacked, and stores made of original files."""
 
-import json
 import os
 import tarfile
 import zipfile
@@ -113,19 +112,6 @@ def test_stores_of_published_files(tmp_path):
     assert table.loc["md22", "present"] == "no"
 
 
-@needs_data
-def test_one_large_file_is_shared_by_processes(tmp_path, monkeypatch):
-    """ANI-1x is one file; its parts are blocks of formulas, in the order of the file."""
-    from jmp_lib.data import ani1x
-
-    monkeypatch.setattr(cli, "FORMULAS", 2)
-    file = Path(DATA) / "ani1x" / "ani1x_n5.hdf5"
-    store = cli.prepare("ani1x", tmp_path, sources=[file], processes=2, progress=False)[0]
-    expected = list(ani1x.read(file, rejected=[]))
-    assert len(store.columns.about["plan"]["parts"]) == 3 and [s["sid"] for s in store] == [s["sid"] for s in expected]
-    assert all(np.array_equal(a["forces"], b["forces"]) for a, b in zip(store, expected, strict=True))
-
-
 def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
     from jmp_lib.data import oc22
     from tests.test_store_writer import good
@@ -154,9 +140,7 @@ def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
 
 
 def test_command_line(tmp_path, capsys):
-    assert main(["data", "list", "--data-root", str(tmp_path), "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert [row["present"] for row in listed] == ["no"] * len(catalog.entries())
+    assert cli.table(tmp_path)["present"].tolist() == ["no"] * len(catalog.entries())
     assert main(["data", "list", "--data-root", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "qm9-mini" in printed and "Smith et al." in printed

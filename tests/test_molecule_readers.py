@@ -60,7 +60,7 @@ def test_ani1x_is_converted_once(tmp_path):
         assert np.array_equal(found[4]["pos"], group["coordinates"][1])
     assert found[4]["atomic_numbers"].tolist() == [8, 1, 1] and not found[4]["pbc"].any()
     assert found[4]["tags"].tolist() == [2, 2, 2] and not found[4]["cell"].any()
-    assert [s["group"] for s in ani1x.read(path, formulas={"H2O1"})] == ["H2O1"] * 3
+    assert [s["group"] for s in found[3:]] == ["H2O1"] * 3
 
 
 def test_ani1x_frames_without_labels_are_left_out(tmp_path):
@@ -121,8 +121,7 @@ def test_hdf5_files_that_are_damaged_or_of_another_set(tmp_path):
         list(ani1x.read(write_t1x(tmp_path / "t.h5")))
 
 
-def test_ani1x_split_of_formulas(tmp_path):
-    assert ani1x.formula_sizes(write_ani(tmp_path / "a.h5")) == {"C1H4": (3, 5), "H2O1": (3, 3)}
+def test_ani1x_split_of_formulas():
     sizes = {f"C{n}": (n, 3 + n % 7) for n in range(200)}
     train, val, test = ani1x.split_formulas(sizes, n_held_out=3000)
     assert sorted(train + val + test) == sorted(name for name, (_, atoms) in sizes.items() if atoms >= 4)

@@ -24,30 +24,28 @@ MIN_ATOMS = 4  # formulas with fewer atoms are left out of the official split
 N_HELD_OUT = 495_600  # frames after which a held-out part of the official split is full
 
 
-def read(path: str | Path, *, formulas: set[str] | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
+def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records. formulas: read only these groups. Frames
-    without labels are left out in any case.
+    path: the HDF5 file, or an .lmdb or .pkl of graph records. Frames without labels are left out in any
+    case.
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():
         yield from read_graphs(path, "ANI-1x", False, mend=MEND, rejected=rejected)
         return
-    for row, structure in enumerate(screened(_frames(path, formulas, rejected), str(path), rejected)):
+    for row, structure in enumerate(screened(_frames(path, rejected), str(path), rejected)):
         structure["id"] = row
         yield structure
 
 
-def _frames(path: Path, formulas: set[str] | None, rejected: list[str] | None) -> Iterator:
+def _frames(path: Path, rejected: list[str] | None) -> Iterator:
     def make(numbers, formula: str, fid: int, pos, energy, forces) -> dict:
         energy, forces = energy * units.HARTREE_ASE, forces * np.float64(units.HARTREE_ASE)
         return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
 
     with open_h5(path, mend=MEND) as file:
         for formula in file:
-            if formulas is not None and formula not in formulas:
-                continue
             where = f"group {formula}"
             frames = h5_frames(file[formula], ("coordinates", ENERGY, FORCES), where)
             for fid, (numbers, pos, energy, forces) in enumerate(frames):
@@ -55,12 +53,6 @@ def _frames(path: Path, formulas: set[str] | None, rejected: list[str] | None) -
                     yield f"{where}, frame {fid}", partial(make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:
                     rejected.append(f"{path}: {where}, frame {fid}: no wb97x_dz label (NaN)")
-
-
-def formula_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
-    """{formula: (frames, atoms)} of the HDF5 file, without reading its frames."""
-    with open_h5(path, mend=MEND) as file:
-        return {formula: file[formula]["coordinates"].shape[:2] for formula in file}
 
 
 def split_formulas(

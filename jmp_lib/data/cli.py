@@ -3,7 +3,6 @@ them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jmp_lib.data.catalog import Entry
-    from jmp_lib.data.store import Part
     from jmp_lib.data.structures import StructureSet
-
-FORMULAS = 100  # of ANI-1x in one part
 
 
 def add_actions(actions) -> None:
@@ -29,8 +25,7 @@ def add_actions(actions) -> None:
         action.set_defaults(function=function)
         return action
 
-    action = add("list", _list, "the mini data that ship with the package, and the published data sets")
-    action.add_argument("--json", action="store_true", help="print JSON of the published data sets")
+    add("list", _list, "the mini data that ship with the package, and the published data sets")
     action = add("download", _download, "fetch, check and unpack the files of a data set")
     action.add_argument("name", help="name of the data set, as in the list")
     action = add("prepare", _prepare, "make the store of a data set of its original files")
@@ -38,17 +33,11 @@ def add_actions(actions) -> None:
     action.add_argument("--source", action="append", help="an original file (else those under the data root); repeatable")
     action.add_argument("--processes", type=int, default=1, help="processes that share the files (default 1)")
     action.add_argument("--refuse-bad", action="store_true", help="stop at a bad structure; else they are left out and counted")
-    action.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the reader")
     action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
     action.add_argument("--tasks", help="task ids with commas (default all 40)")
-    action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _list(args) -> int:
-    found = table(args.data_root)
-    if args.json:
-        print(found.to_json(orient="records", indent=1, force_ascii=False))
-        return 0
     from jmp_lib.data.mini import card, list_mini
 
     for name in list_mini():
@@ -57,7 +46,7 @@ def _list(args) -> int:
         print(f"{name:34s} {counts.get('structures', '?'):>6} structures  {about.get('level_of_theory', '')}"
               f"  (stands for {about.get('stands_for', '?')})")  # fmt: skip
     print(f"\nPublished data sets (data root {data_dir(args.data_root)}):")
-    for row in found.itertuples():
+    for row in table(args.data_root).itertuples():
         print(f"{row.name:28s} {row.what}\n{'':28s} {row.size}; licence: {row.licence}; {row.citation}; present: {row.present}")
     return 0
 
@@ -69,10 +58,7 @@ def _download(args) -> int:
 
 
 def _prepare(args) -> int:
-    from jmp_lib.data.inspect import named
-
-    for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes,
-                         skip_bad=not args.refuse_bad, **named(args.option)):  # fmt: skip
+    for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes, skip_bad=not args.refuse_bad):
         size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
@@ -83,11 +69,7 @@ def _prepare(args) -> int:
 def _statistics(args) -> int:
     from jmp_lib.data.statistics import compare
 
-    found = compare(data_dir(args.data_root), args.tasks.split(",") if args.tasks else None)
-    if args.json:
-        print(found.to_json(orient="records", indent=1, force_ascii=False))
-        return 0
-    for row in found.itertuples():
+    for row in compare(data_dir(args.data_root), args.tasks.split(",") if args.tasks else None).itertuples():
         numbers = "" if row.quantity != row.quantity else (  # not a number where there are no data
             f"{row.quantity}: published {row.published:.6g}, here {row.measured:.6g} {row.unit} of {row.n_train:.0f}: ")
         print(f"{row.task} fold {row.fold}: {numbers}{row.verdict}")
@@ -178,7 +160,8 @@ def prepare(
 
     from jmp_lib.data import families
     from jmp_lib.data.catalog import entry
-    from jmp_lib.data.store import write_store
+    from jmp_lib.data.pretraining import read_part
+    from jmp_lib.data.store import file_part, write_store
 
     one, root = entry(name), data_dir(data_root)
     options = one.options | options
@@ -199,7 +182,7 @@ def prepare(
                 f"no file of {name} in {root / one.folder} (looked for {' or '.join(one.originals)}); "
                 f"run `python -m jmp_lib data download {name}` or name the files with --source"
             )
-        parts = [part for file in files for part in _parts(one, file, options, skip_bad)]
+        parts = [file_part(read_part, file, dataset=one.reader, skip_bad=skip_bad, **options) for file in files]
         return [write_store(
             one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
             processes=processes, skip_bad=skip_bad, progress=bar.update,
@@ -211,7 +194,7 @@ def _unpack(archive: Path, one: Entry, folder: Path) -> None:
     from jmp_lib.data.fetch import extract
 
     mark = archive.with_name(archive.name + ".unpacked")
-    about = _version(archive)
+    about = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
     if mark.is_file() and mark.read_text() == about:
         return
     for path in extract(archive, folder):
@@ -219,26 +202,3 @@ def _unpack(archive: Path, one: Entry, folder: Path) -> None:
             extract(path, path.parent)
     with write_atomically(mark) as stream:
         stream.write(about)
-
-
-def _parts(one: Entry, file: Path, options: dict, skip_bad: bool) -> list[Part]:
-    """One part for each file; the single large file of ANI-1x by blocks of formulas, so that processes can share it."""
-    from jmp_lib.data.pretraining import read_part
-    from jmp_lib.data.store import file_part
-
-    fixed = {"dataset": one.reader, "skip_bad": skip_bad, **options}
-    if one.reader != "ani1x" or file.suffix not in (".h5", ".hdf5") or "formulas" in options or not file.is_file():
-        return [file_part(read_part, file, **fixed)]
-    from jmp_lib.data.ani1x import formula_sizes
-
-    formulas = list(formula_sizes(file))
-    blocks = [formulas[start : start + FORMULAS] for start in range(0, len(formulas), FORMULAS)]
-    return [
-        replace(file_part(read_part, file, formulas=frozenset(block), **fixed),
-                name=f"{file.name}, formulas {block[0]} to {block[-1]}", version=_version(file))
-        for block in blocks
-    ]  # fmt: skip
-
-
-def _version(file: Path) -> str:
-    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"

@@ -270,7 +270,7 @@ def _pack_part(number: int, part: Part, consumed: int, labels: dict | None, skip
             except ValueError as error:
                 reason = str(error).removeprefix(f"{where}: ")
                 if not skip_bad:
-                    raise ValueError(f"{where}: {reason} (--skip-bad leaves such structures out and counts them)") from None
+                    raise ValueError(f"{where}: {reason} (without --refuse-bad such structures are left out and counted)") from None
                 count(rejected, reason)
                 continue
             waiting.append(structure if "id" in structure else {**structure, "id": consumed - 1})
