@@ -108,15 +108,15 @@ def test_matbench_inner_split_stays_inside_the_fold():
 def test_group_split_shares_no_group():
     rng = np.random.default_rng(1)
     group = rng.integers(0, 60, size=1500)
-    train, val = splits.by_group(group, 0.1)
+    val, train = splits.group_parts(group, (0.1,))
     assert not set(group[train]) & set(group[val])
     assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(1500))
     assert 0.1 <= len(val) / 1500 < 0.1 + np.bincount(group).max() / 1500
-    again = splits.by_group(group, 0.1)
-    assert np.array_equal(train, again[0])
+    again = splits.group_parts(group, (0.1,))
+    assert np.array_equal(train, again[1])
     assert len(set(group[train[:100]])) > 30  # a cap keeps a mixture of groups
     with pytest.raises(ValueError, match="1 groups in 20 structures"):
-        splits.by_group(np.zeros(20), 0.1)
+        splits.group_parts(np.zeros(20), (0.1,))
 
 
 @pytest.mark.parametrize(

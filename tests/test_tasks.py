@@ -104,7 +104,7 @@ def test_task_data(toy_mini, task_id, fold, counts):
     ids = np.concatenate([data.train.ids, data.val.ids, data.test.ids])
     assert len(np.unique(ids)) == sum(counts)
     assert data.train.periodic == data.task.periodic
-    assert data.split_sha256 == splits.rows_sha256(data.train.ids, data.val.ids, data.test.ids)
+    assert data.split_sha256 == splits.Split(data.train.ids, data.val.ids, data.test.ids).sha256
     assert data.data_sha256 == mini.load_mini(data.task.mini_name).sha256
     again = load_task_data(task_id, fold=fold)
     assert (again.data_sha256, again.split_sha256) == (data.data_sha256, data.split_sha256)

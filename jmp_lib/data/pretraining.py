@@ -95,7 +95,7 @@ def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
     """Training and validation part of a mini pre-training set."""
     whole = mini.load_mini(name)
     _check_labels(whole)
-    train, val = splits.by_group(whole.group, VAL_FRACTION)
+    val, train = splits.group_parts(whole.group, (VAL_FRACTION,))
     train, val = keep_elements_in_train(whole, train, val)
     return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
 
@@ -105,9 +105,9 @@ def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarr
 
     Reference energies of such an element cannot be fitted, and its embedding would be random.
     """
-    known, group = whole.subset(train).elements, whole.group
-    unseen = {group[i] for i in val if not np.isin(whole[int(i)].atomic_numbers, known).all()}
-    moved = np.isin(group[val], list(unseen))
+    group = whole.group
+    has = group_elements(whole, group)
+    moved = (has & ~has[group[train]].any(axis=0)).any(axis=1)[group[val]]
     return np.concatenate([train, val[moved]]), val[~moved]
 
 

@@ -33,20 +33,15 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """Hash of the three lists of rows."""
-        return rows_sha256(self.train, self.val, self.test)
+        """Hash of the three lists of rows, one after the other, each with its length."""
+        digest = hashlib.sha256()
+        for rows in (self.train, self.val, self.test):
+            digest.update(f"{len(rows)};".encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes())
+        return digest.hexdigest()
 
     def capped(self, train: int | None = None, val: int | None = None, test: int | None = None) -> Split:
         """At most so many rows of each part (None: all), the first of each, so that a larger cap adds rows."""
         return Split(self.train[:train], self.val[:val], self.test[:test])
-
-
-def rows_sha256(*parts: np.ndarray) -> str:
-    """Hash of lists of row numbers, one after the other, each with its length."""
-    digest = hashlib.sha256()
-    for rows in parts:
-        digest.update(f"{len(rows)};".encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes())
-    return digest.hexdigest()
 
 
 def shuffled(n: int, seed: int = SEED) -> np.ndarray:
@@ -111,21 +106,11 @@ def matbench(n: int, fold: int = 0) -> Split:
     return Split(rest[:n_train], rest[n_train:], test)
 
 
-def by_group(group: np.ndarray, val_fraction: float, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Train and validation rows such that no group is in both: groups in shuffled order go to validation until it
-    holds ``val_fraction`` of the rows. Both come shuffled, so that any first part of them mixes groups.
-
-    group: int (S,). Raises ``ValueError`` when this leaves one of the two empty.
-    """
-    val, train = group_parts(group, (val_fraction,), seed)
-    return train, val
-
-
 def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED) -> list[np.ndarray]:
     """Rows of a part for each of ``fractions`` and of the rest, no group in two of them; each part comes shuffled.
 
     Groups in shuffled order go to the first part until it holds its fraction of the rows, then to the second, and so on.
-    Raises ``ValueError`` when a part stays empty.
+    Any first piece of a part mixes groups. Raises ``ValueError`` when a part stays empty.
     """
     names, index, sizes = np.unique(np.asarray(group), return_inverse=True, return_counts=True)
     order = shuffled(len(names), seed)

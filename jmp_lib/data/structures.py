@@ -207,26 +207,9 @@ class StructureSet(Dataset):
 
     @classmethod
     def from_arrays(
-        cls,
-        name,
-        natoms,
-        pos,
-        atomic_numbers,
-        *,
-        description="",
-        cell=None,
-        pbc=None,
-        tags=None,
-        fixed=None,
-        forces=None,
-        scalars=None,
-        group=None,
-        group_names=None,
-        ids=None,
-        texts=None,
-        where="",
-        transform=None,
-    ) -> StructureSet:
+        cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None, fixed=None, forces=None,
+        scalars=None, group=None, group_names=None, ids=None, texts=None, where="", transform=None,
+    ) -> StructureSet:  # fmt: skip
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
 
         Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every

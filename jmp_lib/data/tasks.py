@@ -200,18 +200,8 @@ def load_task_data(
         )
     split = split.capped(**caps)
     train, val, test = (whole.subset(rows) for rows in (split.train, split.val, split.test))
-    return TaskData(
-        task,
-        train,
-        val,
-        test,
-        name=name,
-        description=whole.description,
-        data_kind=kind,
-        data_sha256=whole.sha256,
-        split_sha256=split.sha256,
-        fold=fold,
-    )
+    return TaskData(task, train, val, test, name=name, description=whole.description, data_kind=kind, data_sha256=whole.sha256,
+                    split_sha256=split.sha256, fold=fold)  # fmt: skip
 
 
 def mini_data_name(card: Mapping) -> str:
