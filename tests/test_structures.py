@@ -222,7 +222,7 @@ def spoil_swap(path):
         (spoil_html, "is a web page"),
         (spoil_cut, "cannot be read"),
         (spoil_flip, "cannot be read .Bad CRC"),
-        (spoil_pickle, "pickled"),
+        (spoil_pickle, "sha256 differs"),
         (spoil_swap, "sha256 differs"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_text("hello"), "is not an npz archive"),

@@ -435,13 +435,15 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
     numbers = columns["atomic_numbers"]
     need((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER), "atomic_numbers", f": {{}} is not an element (1 to {MAX_ATOMIC_NUMBER})")
     for key, array in columns.items():
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32) if key in ("pos", "forces") else array)
-        need(finite, key, " holds NaN or infinity; leave this structure out or mend the label")
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                need(np.isfinite(array.astype(DTYPES.get(key, np.float64), copy=False)), key,
+                     " holds NaN or infinity; leave this structure out or mend the label")  # fmt: skip
     cell = columns.get("cell", np.zeros((count, 3, 3)))
     pbc = np.asarray(columns.get("pbc", cell.any(axis=2)), bool).any(axis=1)
-    flat = np.abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=2), axis=1)
-    need(~(flat & pbc), "cell", ": periodic, but its lattice vectors span no volume")
+    if pbc.any():
+        flat = np.abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=2), axis=1)
+        need(~(flat & pbc), "cell", ": periodic, but its lattice vectors span no volume")
     if "ids" in columns:
         unique, first, counts = np.unique(columns["ids"], return_index=True, return_counts=True)
         again = np.isin(np.arange(count), first[counts > 1])
