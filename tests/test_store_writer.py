@@ -119,7 +119,7 @@ BAD = {
     "flat cell": ([*good()[:3], {**good()[3], "cell": np.ones((3, 3)), "pbc": np.ones(3, bool)}, *good()[4:]],
                   "field 'cell': periodic, but its lattice vectors span no volume"),
     "label missing": ([*good()[:3], {k: v for k, v in good()[3].items() if k != "energy"}, *good()[4:]],
-                      "its labels are forces where the first structure of the store has energy, forces"),
+                      "its labels are forces where the first structure of the store has forces, scalar energy"),
     "label shape": (spoil("energy", np.zeros(2)), "field 'energy' is neither a number nor a text"),
 }  # fmt: skip
 

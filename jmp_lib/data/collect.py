@@ -7,7 +7,6 @@ Readers and writers pass structures on as dicts of numpy arrays with the fields 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
@@ -17,31 +16,21 @@ from jmp_lib.data.structures import DEFAULTS, DTYPES, PER_ATOM, StructureSet, ch
 _NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 
 
-class Labels(NamedTuple):
-    """What every structure of a set has beside its geometry: forces or not, names of numbers and of texts."""
+def labels_of(structure: Mapping) -> list[str]:
+    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``, ``text NAME``.
 
-    forces: bool
-    scalars: tuple[str, ...]
-    texts: tuple[str, ...]
-
-    @classmethod
-    def of(cls, structure: Mapping) -> Labels:
-        """The labels of one structure; raises ``ValueError`` for a field that no column can hold."""
-        scalars, texts = [], []
-        for key in structure.keys():
-            value = structure[key]
-            if isinstance(value, str):
-                texts.append(key)
-            elif key in _NO_SCALARS:
-                continue
-            elif np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iufb":
-                scalars.append(key)
-            else:
+    Raises ``ValueError`` for a field that no column can hold.
+    """
+    found = ["forces"] if "forces" in structure else []
+    for key in structure.keys():
+        value = structure[key]
+        if isinstance(value, str):
+            found.append(f"text {key}")
+        elif key not in _NO_SCALARS:
+            if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
                 raise ValueError(f"field {key!r} is neither a number nor a text")
-        return cls("forces" in structure, tuple(sorted(scalars)), tuple(sorted(texts)))
-
-    def __str__(self) -> str:
-        return ", ".join([*self.scalars, *self.texts, *(["forces"] if self.forces else [])]) or "none"
+            found.append(f"scalar {key}")
+    return sorted(found)
 
 
 def numbers_of(symbols: Iterable[str]) -> np.ndarray:
@@ -115,22 +104,22 @@ def screened(
             yield structure
 
 
-def pack(structures: Sequence[Mapping], labels: Labels) -> dict[str, np.ndarray | list[str]]:
-    """Columns of structures that passed :func:`check_structure` and all have ``labels``.
+def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarray | list[str]]:
+    """Columns of structures that passed :func:`check_structure` and all have ``labels``, which name columns too.
 
-    Keys as of :class:`~jmp_lib.data.structures.Columns` (group and ids excepted), ``scalar NAME`` and ``text NAME``.
+    Other keys as of :class:`~jmp_lib.data.structures.Columns` (group and ids excepted).
     """
     natoms = np.array([len(s["atomic_numbers"]) for s in structures])
 
-    def column(key: str) -> np.ndarray:
+    def column(key: str) -> np.ndarray | list[str]:
+        kind, _, name = key.rpartition(" ")
+        if kind:
+            return [s[name] for s in structures] if kind == "text" else np.array([float(s[name]) for s in structures])
         shape = PER_ATOM.get(key, (3, 3) if key == "cell" else (3,))
         values = [np.asarray(s[key]) if key in s else _default(key, s, n, shape) for s, n in zip(structures, natoms)]
         return (np.concatenate if key in PER_ATOM else np.stack)(values).astype(DTYPES[key], copy=False)
 
-    keys = ["pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *(["forces"] if labels.forces else [])]
-    made = {"natoms": natoms, **{key: column(key) for key in keys}}
-    made |= {f"scalar {key}": np.array([float(s[key]) for s in structures], np.float64) for key in labels.scalars}
-    return made | {f"text {key}": [str(s[key]) for s in structures] for key in labels.texts}
+    return {"natoms": natoms} | {key: column(key) for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *labels)}
 
 
 def _default(key: str, structure: Mapping, natoms: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -149,7 +138,7 @@ def to_set(name: str, structures: Iterable[Mapping], description: str = "", wher
     for structure in found:
         if differing := sorted(set(structure.keys()) ^ set(found[0].keys())):
             raise ValueError(f"{where or name}: structure {structure['id']} differs in {', '.join(differing)}")
-    columns = pack(found, Labels.of(found[0]))
+    columns = pack(found, labels_of(found[0]))
     texts = {key.removeprefix("text "): columns.pop(key) for key in list(columns) if key.startswith("text ")}
     scalars = {key.removeprefix("scalar "): columns.pop(key) for key in list(columns) if key.startswith("scalar ")}
     if not columns["pbc"].any():

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import Labels, check_structure, pack
+from jmp_lib.data.collect import check_structure, labels_of, pack
 from jmp_lib.data.structures import BLOCK, DEFAULTS, DTYPES, PER_ATOM, Columns, StructureSet, Texts
 from jmp_lib.files import locked, write_json
 
@@ -44,14 +44,14 @@ _MEND = "remove it and make it again with `python -m jmp_lib data prepare`"
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def open_store(path: str | Path, transform=None) -> StructureSet:
+def open_store(path: str | Path) -> StructureSet:
     """The prepared set in folder ``path``, which stays on disk.
 
     Raises ``FileNotFoundError`` when there is none and ``ValueError`` (one sentence) when it is damaged or not one of
     this version.
     """
     columns = mapped(Path(path))
-    return StructureSet(columns.about["plan"]["name"], columns.about["description"], columns, transform)
+    return StructureSet(columns.about["plan"]["name"], columns.about["description"], columns)
 
 
 def extra(data: StructureSet, key: str) -> np.ndarray | None:
@@ -240,20 +240,19 @@ def _packed(*arguments) -> list[dict]:
     return list(_pack_part(*arguments))
 
 
-def _pack_part(number: int, part: Part, consumed: int, labels: dict | None, skip_bad: bool, chunk_bytes: int) -> Iterator[dict]:
+def _pack_part(number: int, part: Part, consumed: int, labels: list[str] | None, skip_bad: bool, chunk_bytes: int) -> Iterator[dict]:
     """Chunks of part ``number`` behind its first ``consumed`` structures.
 
     A chunk: columns as of :func:`pack`, number of structures, why others were left out, labels, and the position behind
     it: [part, structures consumed of it]. The last chunk, which may be empty, leads to the next part.
     """
-    common = labels and Labels(labels["forces"], *map(tuple, (labels["scalars"], labels["texts"])))
     waiting, rejected, size = [], {}, 0
 
     def chunk(*position: int) -> dict:
-        columns = pack(waiting, common) if waiting else {}
+        columns = pack(waiting, labels) if waiting else {}
         ids = {"ids": np.array([int(s["id"]) for s in waiting])} if waiting else {}
         return {"columns": columns | ids, "structures": len(waiting), "rejected": rejected,
-                "labels": common and common._asdict(), "position": position}  # fmt: skip
+                "labels": labels, "position": position}  # fmt: skip
 
     try:
         for structure in islice(part.read(), consumed, None):
@@ -262,11 +261,12 @@ def _pack_part(number: int, part: Part, consumed: int, labels: dict | None, skip
                 if isinstance(structure, LeftOut):
                     count(rejected, structure.reason)
                     continue
-                found = Labels.of(structure)
+                found = labels_of(structure)
                 check_structure(structure, where)
-                common = common or found
-                if found != common:
-                    raise ValueError(f"{where}: its labels are {found} where the first structure of the store has {common}")
+                labels = found if labels is None else labels
+                if found != labels:
+                    words = [", ".join(names) or "none" for names in (found, labels)]
+                    raise ValueError(f"{where}: its labels are {words[0]} where the first structure of the store has {words[1]}")
             except ValueError as error:
                 reason = str(error).removeprefix(f"{where}: ")
                 if not skip_bad:

@@ -208,7 +208,7 @@ class StructureSet(Dataset):
     @classmethod
     def from_arrays(
         cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None, fixed=None, forces=None,
-        scalars=None, group=None, group_names=None, ids=None, texts=None, where="", transform=None,
+        scalars=None, group=None, group_names=None, ids=None, texts=None, where="",
     ) -> StructureSet:  # fmt: skip
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
 
@@ -239,7 +239,6 @@ class StructureSet(Dataset):
                 texts={key: Texts.of(column) for key, column in (texts or {}).items()},
                 group_names=names,
             ),
-            transform,
         )
 
     def len(self) -> int:
