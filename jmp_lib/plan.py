@@ -290,8 +290,8 @@ def main(sweep: Sweep, seconds: float = 60.0) -> int:
           f"of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that stops as early as its "
           "settings allow, 'to' one that uses all its updates.")
     if not runs["fits"].all():
-        print(f"{(~runs['fits']).sum()} runs do not fit into {machine.memory / GB:.1f} GB as they are: `python -m jmp_lib "
-              "batch-budget` finds the max_edges with which their batches go in parts, with the same gradient")
+        print(f"{(~runs['fits']).sum()} runs do not fit into {machine.memory / GB:.1f} GB as they are: set max_edges, the edges "
+              "that are computed at once, so that their batches go in parts, with the same gradient")
     if (need := runs["disk_gb"].sum()) * GB > machine.disk:
         print(f"Disk: {need:.1f} GB are needed beside the data, {machine.disk / GB:.1f} GB are free: choose another "
               "--results-dir, or fewer tasks or folds")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.files import file_sha256, replacing, write_atomically, write_json
+from jmp_lib.files import file_sha256, write_atomically, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
@@ -88,7 +88,6 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
         states[path.stem] = state(path, profile, loaded, results_dir)
         write_json(state_file, states)
         print(f"{title}: done in {minutes:.1f} min", flush=True)
-    keep_weights(results_dir)
     if any((results_dir / "records").rglob("*.json")):
         write_report(results_dir, name)
     beside = beside_shipped(results_dir, loaded)
@@ -111,7 +110,8 @@ def beside_shipped(results_dir: Path, profile) -> str:
 def ship(name: str) -> Path:
     """Puts the light files of ``results/<name>`` in the place of ``results/shipped/<name>``; for maintainers.
 
-    Checkpoints and predictions (``work``) stay out. Measurements (``benchmarks``) are taken over one by one.
+    Checkpoints and predictions (``work``) stay out, but for a small pre-trained network (``weights/small``). Measurements
+    (``benchmarks``) are taken over one by one.
     Raises FileNotFoundError where there is no such run.
     """
     source, target = paths.results_dir() / name, paths.shipped_dir(name)
@@ -120,17 +120,13 @@ def ship(name: str) -> Path:
     if (source / "records").is_dir():
         shutil.rmtree(target, ignore_errors=True)
     left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
-    return Path(shutil.copytree(source, target, ignore=left, dirs_exist_ok=True))
-
-
-def keep_weights(results_dir: Path) -> None:
-    """Copies a small pre-trained network (below 4 MB) to ``weights/small``, where git keeps it: a start for own data."""
-    source, target = results_dir / "work" / "pretrain" / "small", results_dir / "weights" / "small"
-    if not (source / "model.json").is_file() or (source / "model.safetensors").stat().st_size > 4_000_000:
-        return
-    for name in ("model.safetensors", "model.json"):
-        with replacing(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
+    shutil.copytree(source, target, ignore=left, dirs_exist_ok=True)
+    weights = [source / "work/pretrain/small" / name for name in ("model.safetensors", "model.json")]
+    if weights[0].is_file() and weights[0].stat().st_size < 4_000_000:  # a start for own data, small enough for git
+        (target / "weights/small").mkdir(parents=True, exist_ok=True)
+        for file in weights:
+            shutil.copy(file, target / "weights/small")
+    return target
 
 
 def no_data(notebook: Path, profile) -> str | None:

@@ -24,7 +24,7 @@ def command(results: Path, cwd: Path, *arguments: str) -> subprocess.CompletedPr
                            str(results), *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def smoke(tmp_path_factory) -> tuple[Path, str]:
     """Folder of results of all notebooks, and what the command printed."""
     folder = tmp_path_factory.mktemp("smoke")

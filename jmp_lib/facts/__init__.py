@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+
+from jmp_lib.strict import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,14 +55,10 @@ def tasks() -> pd.DataFrame:
 
 
 def task(task_id: str) -> pd.Series:
-    """One row of ``tasks()``. Raises ``ValueError`` that names similar ids when there is no such task."""
+    """One row of ``tasks()``. Raises ``ValueError`` that names the nearest id when there is no such task."""
     table = tasks().set_index("id", drop=False)
     if task_id not in table.index:
-        import difflib
-
-        near = difflib.get_close_matches(task_id, table.index, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "the ids are in jmp_lib/facts/tasks.csv"
-        raise ValueError(f"there is no task {task_id!r}; {hint}")
+        raise ValueError(f"there is no task {task_id!r}; {nearest(task_id, table.index)}")
     return table.loc[task_id]
 
 
@@ -101,9 +98,4 @@ def downloads() -> pd.DataFrame:
 
 def hyperparameters() -> dict:
     """The recipe of pre-training and fine-tuning; each entry is stated with its origin."""
-    return copy.deepcopy(_recipe())
-
-
-@cache
-def _recipe() -> dict:
     return yaml.safe_load((FOLDER / "hyperparameters.yaml").read_text())
