@@ -15,6 +15,7 @@ from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.tables import gains_table, markdown, paper_table, scaling_table, write_tables
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
+    BESIDES,
     all_tasks_table,
     gain,
     gains_summary,
@@ -96,7 +97,7 @@ def test_all_tasks_table_has_one_row_per_task_and_arm_in_printed_units(tmp_path)
     write_record(tmp_path, "qm9_mu", "GN-OC-S", 0.4, "D")
     write_record(tmp_path, "qm9_u0", "GN-OC-S", 250.0, "meV")  # already in the printed unit
     table = all_tasks_table(tmp_path / "records")
-    assert list(table.columns) == [*ALL_TASKS_COLUMNS, "comparable"]
+    assert list(table.columns) == [*ALL_TASKS_COLUMNS, *BESIDES]
     assert list(zip(table["task"], table["arm"])) == [
         ("qm9_mu", "GN-OC-S"), ("qm9_u0", "GN-OC-S"), ("rmd17_ethanol", "GN-OC-S"), ("rmd17_ethanol", "JMP-S")]
     assert list(table["value"]) == pytest.approx([0.4, 250.0, 50.0, 12.3])

@@ -225,30 +225,27 @@ def label_distributions(sets: dict):
     Both panels show the inner 99 % of the values, so that a few broken bonds do not squeeze the rest.
     """
     figure, axes = new_figure(1, 2, width=8.0, height=2.9)
-    values: dict[str, list] = {"energy": [], "force": []}
+    energies, forces = {}, {}
     for name, structures in sets.items():
         counts = np.array([np.bincount(_numbers(s), minlength=119) for s in structures], float)
-        total = np.array([float(s["energy"]) for s in structures])
         elements = int(counts.any(axis=0).sum())
-        enough = len(structures) > 2 * elements  # else the element energies fit every energy exactly
-        label = name if enough else f"{name} (forces only: {len(structures)} structures, {elements} elements)"
-        if enough:
-            fitted = counts @ np.linalg.lstsq(counts, total, rcond=None)[0]
-            values["energy"].append((label, (total - fitted) / counts.sum(1)))
-        values["force"].append((label, np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])))
-    names = [name for name, _ in values["force"]]
+        label = f"{name} (forces only: {len(structures)} structures, {elements} elements)"
+        if len(structures) > 2 * elements:  # else the element energies fit every energy exactly
+            label, total = name, np.array([float(s["energy"]) for s in structures])
+            energies[label] = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
+        forces[label] = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
+    colours = dict(zip(forces, PALETTE))
     words = ("(energy − fitted element energies) / atoms, inner 99 % / eV", "force component, inner 99 % / eV Å⁻¹")
-    for axis, kind, label in zip(axes, values, words):
-        inner = {name: v[np.abs(v) <= np.percentile(np.abs(v), 99)] for name, v in values[kind]}
-        rows = pd.concat([pd.DataFrame({"set": name, "value": v}) for name, v in inner.items()], ignore_index=True)
-        sns.histplot(rows, x="value", hue="set", hue_order=names, palette=PALETTE[:len(names)], bins=40, stat="density",
-                     common_norm=False, common_bins=False, element="step", fill=False, linewidth=1.0,
-                     legend=kind == "force", ax=axis)
+    for axis, values, label in zip(axes, (energies, forces), words):
+        inner = {name: v[np.abs(v) <= np.percentile(np.abs(v), 99)] for name, v in values.items()}
+        rows = pd.DataFrame({name: pd.Series(v) for name, v in inner.items()})
+        sns.histplot(rows, palette=[colours[name] for name in rows], bins=40, stat="density", common_norm=False,
+                     common_bins=False, element="step", fill=False, linewidth=1.0, legend=values is forces, ax=axis)
         axis.set(xlabel=label, ylabel="density")
         log_axis(axis, "y")
     handles = axes[1].get_legend().legend_handles
     axes[1].get_legend().remove()
-    figure.legend(handles, names, loc="outside upper center", ncols=4)
+    figure.legend(handles, list(forces), loc="outside upper center", ncols=4)
     return figure
 
 

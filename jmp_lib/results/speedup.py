@@ -53,18 +53,16 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     that never reaches it with its whole run, so it is still an upper limit of the true ratio; ``median_*`` is the
     median of the ratios per task.
     """
-    rows = []
+    rows, costs = [], ("seconds", "steps")
     for size, part in table.groupby("size", sort=False):
-        hit = part[part["jmp_seconds"].notna()]
-        row = {"size": size, "tasks": len(part), "tasks_reached": len(hit)}
-        for cost in ("seconds", "steps"):
+        hit = part.dropna(subset="jmp_seconds")
+        rows.append({"size": size, "tasks": len(part), "tasks_reached": len(hit)})
+        for cost in costs:
             spent = part[f"jmp_{cost}"].fillna(part[f"jmp_{cost}_whole_run"])
-            row[f"ratio_{cost}_reached"] = _ratio(hit[f"scratch_{cost}"].sum(), hit[f"jmp_{cost}"].sum())
-            row[f"ratio_{cost}_all"] = _ratio(part[f"scratch_{cost}"].sum(), spent.sum())
-            row[f"median_ratio_{cost}"] = hit[f"ratio_{cost}"].median()
-        rows.append(row)
-    names = [f"{kind}_{cost}{end}" for cost in ("seconds", "steps")
-             for kind, end in (("ratio", "_reached"), ("ratio", "_all"), ("median_ratio", ""))]
+            rows[-1] |= {f"ratio_{cost}_reached": _ratio(hit[f"scratch_{cost}"].sum(), hit[f"jmp_{cost}"].sum()),
+                         f"ratio_{cost}_all": _ratio(part[f"scratch_{cost}"].sum(), spent.sum()),
+                         f"median_ratio_{cost}": hit[f"ratio_{cost}"].median()}
+    names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"median_ratio_{c}")]
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 

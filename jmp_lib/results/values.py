@@ -18,7 +18,8 @@ from jmp_lib.units import print_factor
 NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")  # fields of every record
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
-                     "wall_time_s", "trivial"]  # what is written of the table; ``comparable`` comes besides
+                     "wall_time_s", "trivial"]  # what is written of the table
+BESIDES = ["comparable", "pretrained"]  # may it stand beside others; SHA-256 of the weights it started from, or ""
 OVER_FOLDS = ("folds", "mean_over_folds")
 
 PAPER = "paper (published data)"  # whose values a column or a bar shows
@@ -71,26 +72,27 @@ def records_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per fine-tuning record (task, arm and fold), in printed units.
 
     ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: those of
-    ``ALL_TASKS_COLUMNS`` that a record gives, ``fold``, ``updates`` and ``comparable``. Empty when nothing was run.
+    ``ALL_TASKS_COLUMNS`` that a record gives, ``fold``, ``updates`` and ``BESIDES``. Empty when nothing was run.
     """
     tasks, columns = facts.tasks().set_index("id"), [name for name in ALL_TASKS_COLUMNS if name not in OVER_FOLDS]
     return pd.DataFrame([{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
                           "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
-                          "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r)}
-                         for r in finetune_records(records_dir)], columns=[*columns, "fold", "updates", "comparable"])
+                          "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r),
+                          "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", "")}
+                         for r in finetune_records(records_dir)], columns=[*columns, "fold", "updates", *BESIDES])
 
 
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
 
     Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``). ``folds`` counts the
-    folds that were run, ``mean_over_folds`` is filled where all five were. Columns: ``ALL_TASKS_COLUMNS``, ``comparable``.
+    folds that were run, ``mean_over_folds`` is filled where all five were. Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
     """
     table = records_table(records_dir)
     folds = table.groupby(["task", "arm"])["fold"].transform("nunique")
     means = table.groupby(["task", "arm"])["value"].transform("mean").where(folds == 5)
     table = table.assign(folds=folds, mean_over_folds=means).drop_duplicates(["task", "arm"], ignore_index=True)
-    return table[[*ALL_TASKS_COLUMNS, "comparable"]]
+    return table[[*ALL_TASKS_COLUMNS, *BESIDES]]
 
 
 def is_comparable(record: dict) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from jmp_lib.facts import ARMS
-from jmp_lib.records import read_record
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
 BASE = "base"
+ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
 
 
@@ -26,28 +27,16 @@ def variant_values(results_dir: str | Path) -> pd.DataFrame:
     role: base, seed (another seed), size (fewer training structures) or ablation (another pre-training).  Empty when
     there are no variants.
     """
-    results_dir = Path(results_dir)
-    base = all_tasks_table(results_dir / "records").assign(variant=BASE, role=BASE)
-    known = base.set_index(["task", "arm"])
-    found = []
-    for folder in sorted((results_dir / "variants").glob("*/records")):
-        table = all_tasks_table(folder).assign(variant=folder.parent.name)
-        for row in table.to_dict("records"):
-            key = (row["task"], row["arm"])
-            if key in known.index:
-                found.append({**row, "role": _role(row, known.loc[key], folder.parent, results_dir)})
-    rows = pd.DataFrame(found, columns=COLUMNS)
-    return pd.concat([base.loc[base["task"].isin(rows["task"]), COLUMNS], rows], ignore_index=True)
-
-
-def _role(row: dict, base: pd.Series, folder: Path, results_dir: Path) -> str:
-    if row["seed"] != base["seed"]:
-        return "seed"
-    if row["n_train"] != base["n_train"]:
-        return "size"
-    starts = [read_record(path)["start"].get("pretrained", {}).get("sha256")
-              for path in (folder / row["record"], results_dir / base["record"])]
-    return "ablation" if starts[0] != starts[1] else "same"
+    base = all_tasks_table(Path(results_dir) / "records")
+    found = [all_tasks_table(folder).assign(variant=folder.parent.name)
+             for folder in sorted(Path(results_dir).glob("variants/*/records"))]
+    if not found:
+        return pd.DataFrame(columns=COLUMNS)
+    rows = pd.concat(found).merge(base, on=["task", "arm"], suffixes=("", "_base"))
+    changed = [rows[name].ne(rows[f"{name}_base"]) for name in ROLES.values()]
+    rows["role"] = np.select(changed, list(ROLES), "same")
+    base = base[base["task"].isin(rows["task"])].assign(variant=BASE, role=BASE)
+    return pd.concat([base[COLUMNS], rows[COLUMNS]], ignore_index=True)
 
 
 def spread(values: pd.DataFrame) -> pd.DataFrame:
