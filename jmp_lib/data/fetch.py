@@ -8,7 +8,6 @@ pooch transfers, checks the sum and moves the file; to go on, which it does not,
 from __future__ import annotations
 
 import bz2
-import errno
 import gzip
 import json
 import lzma
@@ -50,13 +49,13 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
     else is downloading it or the disk is too small; ``ValueError`` when the file that is there has another checksum.
     """
     path = Path(path).resolve()
+    lock = Path(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission")
+        lock.touch()
     except OSError as error:
         raise RuntimeError(f"cannot write in {path.parent} ({error.strerror}); choose another data root") from None
-    with locked(f"{path}.lock", f"another process is downloading {path}; wait until it is done"):
+    with locked(lock, f"another process is downloading {path}; wait until it is done"):
         if path.is_file():
             return _check_present(path, sources)
         failures = []
@@ -165,12 +164,7 @@ class Transfer:
             out.truncate(0)
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        needed, free = (total or self.source.size or 0) - have, shutil.disk_usage(self.path.parent).free
-        if needed + SPARE > free:
-            raise RuntimeError(
-                f"{self.path.name} needs {needed / 1e9:.2f} GB more, {self.path.parent} has {free / 1e9:.2f} GB free (of "
-                f"which {SPARE / 1e9:.1f} GB stay free); make room or choose another data root"
-            )
+        _check_room(self.path, (total or self.source.size or 0) - have, self.path.parent)
         self.about.write_text(json.dumps({"url": url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
 
     def _begun(self, url: str) -> dict:
@@ -241,7 +235,7 @@ def _unzip(archive: Path, folder: Path) -> list[str]:
         items = zipped.infolist()
         for item in items:
             _check_member(archive, item.filename, link=item.external_attr >> 16 & 0o170000 == 0o120000)
-        _check_space(sum(item.file_size for item in items), archive, folder)
+        _check_room(archive, sum(item.file_size for item in items), folder)
         zipped.extractall(folder)  # checks the sums
         return [item.filename for item in items if not item.is_dir()]
 
@@ -251,7 +245,7 @@ def _untar(archive: Path, folder: Path) -> list[str]:
 
     def files_only(item: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
         _check_member(archive, item.name, link=not item.isreg() and not item.isdir())
-        _check_space(item.size, archive, folder)
+        _check_room(archive, item.size, folder)
         if item.isreg():
             names.append(item.name)
         return tarfile.data_filter(item, path)
@@ -275,10 +269,10 @@ def _check_member(archive: Path, name: str, link: bool) -> None:
         raise ValueError(f"{name!r} is a link or a device, which is not unpacked")
 
 
-def _check_space(needed: int, archive: Path, folder: Path) -> None:
+def _check_room(file: Path, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if needed + SPARE > free:
         raise RuntimeError(
-            f"{archive} needs {needed / 1e9:.1f} GB to be unpacked, {folder.parent} has {free / 1e9:.1f} GB free; make room "
-            "or choose another data root"
+            f"{file} needs {needed / 1e9:.2f} GB more, {folder} has {free / 1e9:.2f} GB free (of which {SPARE / 1e9:.1f} GB stay "
+            "free); make room or choose another data root"
         )

@@ -44,15 +44,16 @@ def import_checkpoint(
     """Check an official checkpoint and write its folder; returns the folder.
 
     out: default ``checkpoints/<jmp-s or jmp-l>`` of the data folder, with ``-<weights>`` for other weights than the
-    default. weights: official, ema or raw (:mod:`.checkpoint`). Raises
-    ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
+    default. weights: official, ema or raw (:mod:`.checkpoint`). Raises ``FileNotFoundError`` or ``ValueError``, one
+    sentence; then nothing was changed.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     checkpoint = read_checkpoint(file, networks)
     with reading(checkpoint.path, MEND):
         tensors = dict(chosen_tensors(checkpoint, weights))
-    factors = read_factors_of(checkpoint, tensors)
+    modules = scale_modules(meta_model(checkpoint.network))  # a factor of 0 stays 0: not fitted, acts as 1
+    factors = {name: float(tensors[f"{name}.scale_factor"]) for name in modules}
     folder = Path(out) if out else default_folder(checkpoint.size, weights)
     info = describe(checkpoint, weights, factors)
     seen = set()
@@ -72,11 +73,6 @@ def default_folder(size: str, weights: str = "official") -> Path:
     """Where an imported checkpoint goes: beside the downloaded files."""
     name = NAMES.get(size, size) + ("" if weights == "official" else f"-{weights}")
     return paths.data_dir() / "checkpoints" / name
-
-
-def read_factors_of(checkpoint: Checkpoint, tensors: dict) -> dict[str, float]:
-    """Scale factors by the name of their module; 0 stays 0 (not fitted, acts as 1)."""
-    return {name: float(tensors[f"{name}.scale_factor"]) for name in scale_modules(meta_model(checkpoint.network))}
 
 
 def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) -> dict:
