@@ -14,7 +14,6 @@ Works for the folders of a pre-training, of a fine-tuning (``jmp_lib.train.weigh
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 from ase.data import atomic_masses
 
-from jmp_lib.files import file_sha256, locked, reading, write_json
+from jmp_lib.files import file_sha256, locked, reading, replacing, write_json
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import SpatialExtentHead
 from jmp_lib.official.importing import official_folder
@@ -109,9 +108,9 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
 def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
     """{scale_factors, pretrained: {file, sha256}} of the weights that the profile names for ``size``, None without.
 
-    The weights are put under ``work/given/<size>`` of the results (as a link where that is possible), so that the
-    results are whole. A declared factor of 0 (not fitted) becomes 1, which acts the same. Raises ``ValueError`` when
-    they are of another network, ``FileNotFoundError`` when they are missing.
+    The weights are copied to ``work/given/<size>`` of the results, so that these are whole. A declared factor of 0 (not
+    fitted) becomes 1, which acts the same. Raises ``ValueError`` when they are of another network, ``FileNotFoundError``
+    when they are missing.
     """
     name = profile.pretrained.get(size)
     if name is None:
@@ -135,16 +134,12 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
 
 
 def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
-    """Link or copy the weights and their JSON into ``folder``; the file entry of the weights."""
+    """Copy the weights and their JSON into ``folder``; the file entry of the weights."""
     target, wanted = folder / "model.safetensors", file_sha256(source)
     with locked(folder / "lock"):
         if not target.exists() or file_sha256(target) != wanted:
-            temporary = folder / f"model.{os.getpid()}.tmp"
-            try:
-                os.link(source, temporary)
-            except OSError:
+            with replacing(target) as temporary:
                 shutil.copyfile(source, temporary)
-            os.replace(temporary, target)
         if not (folder / "model.json").exists() or json.loads((folder / "model.json").read_text()) != info:
             write_json(folder / "model.json", info)
     return {"file": target.relative_to(out_dir).as_posix(), "sha256": wanted}
