@@ -81,6 +81,7 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     from jmp_lib.data.catalog import entries
+    from jmp_lib.data.families import store_path
     from jmp_lib.data.store import is_store, open_store
 
     root = data_dir(data_root)
@@ -88,7 +89,8 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
     for one in entries().values():
         originals = one.find(root)
         present = [f"{len(originals)} file{'s' * (len(originals) != 1)}"] if originals else []
-        stores, counts = [path for path in _store_paths(one, root) if is_store(path)], []
+        paths = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
+        stores, counts = [path for path in paths if is_store(path)], []
         for path in stores:
             try:
                 counts.append(len(open_store(path)))
@@ -111,12 +113,6 @@ def _tasks_of(one: Entry) -> list:
         return []
     sets = {store_path(task, "").name.replace("_", "-"): task for task in TASKS.values() if task.family == one.reader}
     return [sets[name]] if (name := one.name.replace("_", "-")) in sets else list(sets.values())
-
-
-def _store_paths(one: Entry, root: Path) -> list[Path]:
-    from jmp_lib.data.families import store_path
-
-    return [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
 
 
 def download(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[Path]:

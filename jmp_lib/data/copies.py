@@ -71,15 +71,7 @@ def distances(structure) -> np.ndarray:
     table[group[near], rank[near]] = found[near]
     table = table.reshape(len(pos), -1)
     parts = [table[kind == k] for k in range(len(kinds))]
-    return np.concatenate([f(part) for part in parts for f in (_mean, _root_mean_square)])
-
-
-def _mean(part: np.ndarray) -> np.ndarray:
-    return part.mean(axis=0)
-
-
-def _root_mean_square(part: np.ndarray) -> np.ndarray:
-    return np.sqrt((part**2).mean(axis=0))
+    return np.concatenate([row for part in parts for row in (part.mean(axis=0), np.sqrt((part**2).mean(axis=0)))])
 
 
 def _composition(structure) -> tuple:

@@ -65,10 +65,6 @@ def _by_parts(train: float, val: float) -> Callable[[int, int], splits.Split]:
     return lambda n, fold: splits.consecutive(n, int(train * n), int(val * n))
 
 
-def _eighty_ten_ten(n: int, fold: int) -> splits.Split:
-    return splits.eighty_ten_ten(n)
-
-
 # what the official rule becomes at the size of a mini set (counts at the shipped size)
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -80,11 +76,11 @@ FAMILIES: dict[str, Family] = {
         # 80 frames: 48, 8, 24
         Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "05_md22", _by_parts(0.6, 0.1)),
         # 300 conformers: 240, 30, 30
-        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "06_spice", _eighty_ten_ten),
+        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "06_spice", lambda n, fold: splits.eighty_ten_ten(n)),
         # 300 crystals: 216, 24, 60 (fold 0 of the five by the official fold rule)
         Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "07_matbench", splits.matbench, folds=5),
         # 200 frameworks: 160, 20, 20
-        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "08_qmof", _eighty_ten_ten, one_set=True),
+        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "08_qmof", lambda n, fold: splits.eighty_ten_ten(n), one_set=True),
     )
 }
 
