@@ -86,16 +86,11 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     }  # fmt: skip
 
 
-def named(options: list[str]) -> dict[str, str]:
-    """Options of a reader from texts NAME=VALUE."""
-    if bare := [option for option in options if "=" not in option]:
-        raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
-    return dict(option.partition("=")[::2] for option in options)
-
-
 def main(file: str, dataset: str, options: list[str], as_json: bool) -> int:
     """Prints what :func:`inspect` finds; options are texts NAME=VALUE. Returns the exit code 0."""
-    found = inspect(file, dataset, **named(options))
+    if bare := [option for option in options if "=" not in option]:
+        raise ValueError(f"--option takes NAME=VALUE, not {bare[0]!r}")
+    found = inspect(file, dataset, **dict(option.partition("=")[::2] for option in options))
     if as_json:
         print(json.dumps(found, indent=2))
         return 0

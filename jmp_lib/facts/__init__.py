@@ -7,6 +7,7 @@
 ``claims.csv``              headline claims: printed value and the rule of ``jmp_lib.results.claims`` that recomputes it
 ``datasets.csv``            pre-training and fine-tuning data sets
 ``downloads.csv``           what a user needs to fetch: address, file, size, checksum, layout, licence
+``catalog.yaml``            the data sets that are fetched by name: which files, where they go, who reads them
 ``hyperparameters.yaml``    the recipe, every value with its origin
 ==========================  ======================================================================================
 """
