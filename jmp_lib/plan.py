@@ -37,12 +37,13 @@ from jmp_lib.train.batches import choose_device
 from jmp_lib.train.sampling import expanded_sizes, temperature_ratios
 from jmp_lib.train.schedule import in_updates
 
-HEADS = {
-    "property": [HeadSpec("y", "scalar", "sum")],
+HEADS = {  # the most expensive one first
     "gradient_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")],
     "direct_forces": [HeadSpec("energy", "energy"), HeadSpec("forces", "direct_forces")],
+    "property": [HeadSpec("y", "scalar", "sum")],
 }
-PROBES = ("rmd17_ethanol", "md22_ac-ala3-nhme")  # embedded structures that are measured: few and many edges
+# embedded structures that are measured, and how many of them in a batch: few and many edges
+PROBES = (("rmd17_ethanol", 4), ("md22_ac-ala3-nhme", 1))
 SAMPLES = 3  # structures of a set whose edges are counted
 GB = 1e9
 PEAK = 2.0  # largest memory of an update over what its backward pass keeps: padding and passing arrays
@@ -77,14 +78,20 @@ class PlainWeights(TorchFunctionMode):
 
 
 def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0) -> dict[tuple[str, str], Cost]:
-    """(size of network, kind of head) -> Cost, in about ``seconds``: what takes too long is neither repeated nor made larger."""
-    probes, found = [], {}
-    for task in map(get_task, PROBES):
+    """(size of network, kind of head) -> Cost, in about ``seconds``: what takes too long is neither repeated nor made larger.
+
+    Past that time a kind of head has the numbers of the one before it, which costs more.
+    """
+    end, probes, found, cost = time.perf_counter() + seconds, [], {}, None
+    for task, count in ((get_task(name), count) for name, count in PROBES):
         structure, graph = mini.load_mini(task.mini_name)[0], profile.graphs[task.family]
-        probes.append(collate([{**structure, "graphs": build_graphs(structure, graph)}]).to(device))
+        probes.append(collate([{**structure, "graphs": build_graphs(structure, graph)}] * count).to(device))
     for size in profile.models:
-        for kind, heads in HEADS.items():
+        for number, (kind, heads) in enumerate(HEADS.items()):
             began = time.perf_counter()
+            if number and began > end:
+                found[size, kind] = cost
+                continue
             with PlainWeights():
                 model = FinetuneModel(profile.models[size], heads).to(device).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
@@ -96,7 +103,7 @@ def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0)
             if time.perf_counter() + steps[0][0] * edges[1] / edges[0] < until:
                 steps.append(one_update(model, optimizer, probes[1], device))
             lines = [line(edges, values) for values in zip(*steps)]
-            found[size, kind] = Cost(*lines, sum(p.numel() for p in model.parameters()))
+            found[size, kind] = cost = Cost(*lines, sum(p.numel() for p in model.parameters()))
     return found
 
 
