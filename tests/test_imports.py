@@ -72,3 +72,21 @@ def test_what_is_heavy_waits_until_it_is_used(code):
     done = subprocess.run([sys.executable, "-c", f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"],
                           cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imported_packages() -> set[str]:
+    """First names of everything that some file of the package imports."""
+    found = set()
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def test_the_package_uses_what_it_is_built_on_and_never_its_tools():
+    found = imported_packages()
+    assert {"torch", "torch_geometric", "papermill", "matplotlib", "seaborn", "ase", "pandas", "matbench"} <= found
+    assert "tools" not in found and "tests" not in found
