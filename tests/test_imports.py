@@ -1,4 +1,4 @@
-"""Imports run one way and in no circle, also those inside functions; the command line imports nothing heavy."""
+"""Imports run one way and in no circle, also those inside functions and for type checking; starting imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -30,17 +30,13 @@ def modules() -> dict[str, Path]:
 
 
 def imports() -> networkx.DiGraph:
-    """Importing module -> imported module, those for type checking alone left out."""
+    """Importing module -> imported module, inside functions and for type checking alone too."""
     known, graph = modules(), networkx.DiGraph()
     graph.add_nodes_from(known)
     for name, path in known.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         tree = ast.parse(path.read_text())
-        skipped = {id(node) for top in ast.walk(tree) if isinstance(top, ast.If) and "TYPE_CHECKING" in ast.unparse(top.test)
-                   for node in ast.walk(top)}
         for node in ast.walk(tree):
-            if id(node) in skipped:
-                continue
             if isinstance(node, ast.Import):
                 graph.add_edges_from((name, alias.name) for alias in node.names if alias.name in known)
             elif isinstance(node, ast.ImportFrom):

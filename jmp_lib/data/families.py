@@ -19,14 +19,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jmp_lib.data import splits
 from jmp_lib.strict import nearest
 
 if TYPE_CHECKING:
     from jmp_lib.data.structures import StructureSet
-    from jmp_lib.data.tasks import Task
+
+
+class Asked(Protocol):
+    """What a family's file is told of a task: a :class:`jmp_lib.data.tasks.Task` has these, and more."""
+
+    family: str
+    suffix: str  # the id without the family
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def get_family(name: str) -> Family:
 # --- published files -----------------------------------------------------------------------------------------
 
 
-def load(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load(task: Asked, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The published structures at hand for ``task``, all in one set, and their split (rows of the set).
 
     Where only a part of the files is at hand the name of the set says how much. Raises ``ValueError`` or
@@ -142,7 +148,7 @@ def _state(task, root: str | Path) -> str:
     return "; ".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
 
 
-def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
+def why_not(task: Asked, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
     """Why ``task`` cannot run with the published files under ``data_root``, in one sentence, or None when it can.
 
     The files are only found, unless ``thorough``: then they are read, so that a damaged one, or one with too few
@@ -158,7 +164,7 @@ def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool 
     return None
 
 
-def mend(task: Task, data_root: str | Path = "DATA_ROOT") -> str:
+def mend(task: Asked, data_root: str | Path = "DATA_ROOT") -> str:
     """Where the files of ``task`` come from and where to put them."""
     return FAMILIES[task.family].reader.mend(task, data_root)
 
@@ -169,7 +175,7 @@ def store_path(task, data_root: str | Path) -> Path:
     return Path(data_root).expanduser() / "stores" / (f"{task.family}-{suffix}" if suffix else task.family)
 
 
-def prepare(task: Task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
+def prepare(task: Asked, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
     """Read the files of ``task`` once and keep set and splits as a prepared set, which every process maps from then on.
 
     Raises as :func:`load` and :func:`jmp_lib.data.store.write_store`.
