@@ -102,8 +102,9 @@ def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0)
                 steps = [one_update(model, optimizer, probes[0], device)]
             if time.perf_counter() + steps[0][0] * edges[1] / edges[0] < until:
                 steps.append(one_update(model, optimizer, probes[1], device))
-            lines = [line(edges, values) for values in zip(*steps)]
-            found[size, kind] = cost = Cost(*lines, sum(p.numel() for p in model.parameters()))
+            (base, slope), kept = (line(edges, values) for values in list(zip(*steps))[:2])
+            fixed = min(step[2] for step in steps)  # of the optimiser, whatever the batch
+            found[size, kind] = cost = Cost((base + fixed, slope), kept, sum(p.numel() for p in model.parameters()))
     return found
 
 
@@ -115,8 +116,8 @@ def line(edges: list[int], values: tuple[float, ...]) -> tuple[float, float]:
     return values[0] - slope * edges[0], slope
 
 
-def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float]:
-    """(seconds, bytes kept for the backward pass) of forward, backward and AdamW on one batch."""
+def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float, float]:
+    """(seconds of forward and backward, bytes kept for the backward pass, seconds of AdamW) on one batch."""
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
@@ -132,9 +133,11 @@ def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, de
         out = model(batch)
         loss = out["forces" if "forces" in out else "y"].square().mean()
     loss.backward()
+    finish()
+    passed = time.perf_counter()
     optimizer.step()
     finish()
-    return time.perf_counter() - began, float(sum(kept.values()))
+    return passed - began, float(sum(kept.values())), time.perf_counter() - passed
 
 
 class Workload(NamedTuple):
