@@ -22,7 +22,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from unittest.mock import patch
 
 from tqdm import tqdm
 
@@ -205,8 +204,14 @@ def _started() -> tuple:
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     worker = context.Process(target=_work, args=(there, os.getpid()), daemon=False)
-    with patch.dict(os.environ, dict.fromkeys(SINGLE_THREAD, "1")):  # read by the child as it starts
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(SINGLE_THREAD, "1"))  # read by the child as it starts
+    try:
         worker.start()
+    finally:
+        for name in SINGLE_THREAD:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in SINGLE_THREAD if name in before})
     there.close()
     return here, worker
 
