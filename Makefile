@@ -28,8 +28,9 @@ reproduce: $(STAMP) ## pre-train, fine-tune all 40 tasks, write tables and figur
 sweep: $(STAMP) ## the same runs as jobs of Snakemake, CORES at once (data: python -m jmp_lib sweep --data-root ...)
 	$(VENV)/bin/python -m jmp_lib sweep --profile $(PROFILE) --cores $(CORES)
 
-test: $(STAMP) ## run the tests, with the slowest ones listed
-	$(VENV)/bin/python -m pytest -q --durations=15
+# A file's tests stay in one process (fixtures are made once), files in the order of tests/conftest.py: the long ones first.
+test: $(STAMP) ## run the tests in CORES processes, with the slowest ones listed
+	$(VENV)/bin/python -m pytest -q -n $(CORES) --dist loadfile --no-loadscope-reorder --durations=15
 
 smoke: $(STAMP) ## run every notebook in about 3 minutes; its numbers mean nothing
 	$(VENV)/bin/python -m jmp_lib reproduce --profile smoke
