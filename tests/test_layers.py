@@ -41,8 +41,40 @@ def test_a_chain_of_residuals_is_the_residuals_one_by_one():
 
 def test_derivatives_of_residuals_by_finite_differences():
     _, x, weights = _chain(2)
-    joined = lambda *tensors: fast_grad._Residuals.apply(*tensors)[0]  # noqa: E731
+    joined = lambda *tensors: fast_grad._Residuals.apply(torch.float64, *tensors)[0]  # noqa: E731
     assert gradcheck(joined, (x, *weights)) and gradgradcheck(joined, (x, *weights))
+
+
+@pytest.mark.parametrize("rows", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gradient_forces", [False, True])
+def test_under_autocast_residuals_keep_16_bits_and_agree_with_plain_operators(gradient_forces, rows):
+    """Both are within the coarseness of bfloat16 (8 binary digits) of float64; the node keeps no float32 but x."""
+    chain, exact, weights = _chain(3, 32)
+    plain = lambda y: fast_grad.plain_residuals(y, *weights, low=torch.bfloat16)[0]  # noqa: E731
+    found, kept = {}, []
+
+    def derivatives(form, x):
+        if gradient_forces:
+            return _of_a_gradient(form, x, weights)
+        return torch.autograd.grad(form(x).sin().sum(), (x, *weights))
+
+    def joined(y):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            found = layers.apply_all(chain, y)
+        assert found.grad_fn.name().startswith("_Residuals") and found.dtype == y.dtype
+        return found
+
+    found["float64"] = derivatives(lambda y: layers.apply_all(chain, y), exact)
+    chain.float()
+    weights = list(chain.parameters())
+    x = exact.detach().to(rows).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found["node"], found["plain"] = derivatives(joined, x), derivatives(plain, x)
+    once = kept[: 1 + 4 * len(chain)]  # x, then two weights and two arrays of each residual
+    assert [t.dtype for t in once if t.shape == x.shape] == [rows, *[torch.bfloat16] * (2 * len(chain))]
+    for node, operators, true in zip(found["node"], found["plain"], found["float64"], strict=True):
+        size = true.norm()
+        assert (node - true).norm() < 0.05 * size and (node - operators).norm() < 0.05 * size
 
 
 def test_second_derivatives_that_are_differentiated_again_come_from_the_plain_form_and_third_ones_are_refused():

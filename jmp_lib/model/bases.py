@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import BackboneConfig
-from .fast_grad import scaled_silu
+from .fast_grad import lowered, scaled_silu
 from .geometry import (
     azimuth_harmonics,
     cosine_expansion,
@@ -95,6 +95,7 @@ class EdgeEmbedding(nn.Module):
     def forward(self, h: Tensor, m: Tensor, edge_index: Tensor) -> Tensor:
         # The columns of W that act on h are applied to the atoms, which are fewer than the edges.
         width, weight = h.shape[1], self.dense.linear.weight
+        h = lowered(h)
         source = F.linear(h, weight[:, :width]).index_select(0, edge_index[0])
         target = F.linear(h, weight[:, width : 2 * width]).index_select(0, edge_index[1])
         return scaled_silu(F.linear(m, weight[:, 2 * width :]) + source + target)
@@ -156,7 +157,7 @@ class Bases(nn.Module):
         distance, u = {}, {}
         for graph in ("main", "a2ee2a", "qint", "a2a"):
             distance[graph], u[graph] = edge_vectors(batch, graph, pos)
-        g = {graph: self.radial_basis(d) for graph, d in distance.items()}
+        g = {graph: lowered(self.radial_basis(d)) for graph, d in distance.items()}
         kernels = Kernels(
             rad_e2e=self.mlp_rbf_tint(g["main"]), rad_quad=self.mlp_rbf_qint(g["main"]),
             rad_a2e=self.mlp_rbf_aeint(g["a2ee2a"]), rad_e2a=self.mlp_rbf_eaint(g["main"]),
@@ -167,13 +168,13 @@ class Bases(nn.Module):
 
     def triplet_kernels(self, batch: dict, g: dict, u: dict) -> dict[str, Tensor]:
         """e2e, a2e, e2a and a2a kernels; members whose two edges share an image are left out."""
-        dtype, L = g["main"].dtype, self.num_spherical
+        dtype, L = self.radial_basis.rbf.temps.dtype, self.num_spherical
         n, dm, da, dp = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"], batch["pair_width"]
         u_main = pad(u["main"], batch["main_slot"], n * dm).view(n, dm, 3)
         u_ae = pad(u["a2ee2a"], batch["a2ee2a_slot"], n * da).view(n, da, 3)
         y = legendre((u_main @ u_main.mT).to(dtype), L)  # (n, dm, dm, L): output edge j, input edge i
         y = y * (1 - torch.eye(dm, dtype=dtype, device=y.device)).unsqueeze(-1)
-        y_ae = legendre((u_main @ u_ae.mT).to(dtype), L).view(-1, L).index_fill(0, batch["ae_same"], 0.0)
+        y_ae = lowered(legendre((u_main @ u_ae.mT).to(dtype), L).view(-1, L).index_fill(0, batch["ae_same"], 0.0))
 
         r_tint = pad(self.mlp_cbf_tint(g["main"]), batch["main_slot"], n * dm)  # (n·dm, Ec, L)
         r_aeint = pad(self.mlp_cbf_aeint(g["main"]), batch["main_slot"], n * dm)
@@ -188,7 +189,7 @@ class Bases(nn.Module):
 
     def quadruplet_kernels(self, batch: dict, g: dict, u: dict) -> dict[str, Tensor]:
         """Inner edges i = d -> b about p = b -> a, and outer edges j = c -> a about p."""
-        dtype, L = g["main"].dtype, self.num_spherical
+        dtype, L = self.radial_basis.rbf.temps.dtype, self.num_spherical
         n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
         u_main = pad(u["main"], batch["main_slot"], n * dm).view(n, dm, 3)
         frame = frames(u["qint"])  # (E_q, 3, 3)
@@ -215,9 +216,8 @@ class Bases(nn.Module):
         collinear = collinear_out.unsqueeze(1)
         series, at_zero, at_one = a[:, :, :L], a[:, :, L], a[:, :, L + 1]
         constant = torch.where(collinear, at_zero, series[:, :, 0]).unsqueeze(2)
-        waves = series[:, :, 1:]
-        q_out = torch.cat([constant, waves * torch.stack(cos, 1).unsqueeze(1),
-                           waves * torch.stack(sin, 1).unsqueeze(1), at_zero.unsqueeze(2)], dim=2)  # fmt: skip
+        waves, cos, sin = series[:, :, 1:], lowered(torch.stack(cos, 1)), lowered(torch.stack(sin, 1))
+        q_out = torch.cat([constant, waves * cos.unsqueeze(1), waves * sin.unsqueeze(1), at_zero.unsqueeze(2)], dim=2)
 
         # c = d is not a quadruplet: cos ϑ = 1 there (0 if collinear); its inner edge, or the zero row.
         same_in = torch.full((n * dm * dq,), len(chi) * dm, dtype=torch.long, device=z.device)
@@ -225,7 +225,7 @@ class Bases(nn.Module):
         straight = torch.cat([collinear_in.flatten(), collinear_in.new_zeros(1)])[same_in].view(n * dm, 1, dq)
         return {
             "q_in_cbf": chi,
-            "q_in_azimuth": azimuth.mT.contiguous(),
+            "q_in_azimuth": lowered(azimuth).mT.contiguous(),
             "q_out": q_out.reshape(n, -1, 2 * L * dq),
             "q_same": torch.where(collinear | straight, at_zero, at_one),
             "q_same_in": same_in.view(n * dm, dq),

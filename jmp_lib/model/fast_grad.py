@@ -11,8 +11,10 @@ A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> 
                at g:  (γ + q₁ σ'(p₁))/√2        at p₀:  h q₀ σ''(p₀)        at p₁:  g q₁ σ''(p₁)/√2
 
 Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go into the
-weights, which are fewer than the rows. Under autocast, which chooses the precision operator by operator, chains are computed by
-ordinary operators.
+weights, which are fewer than the rows.
+
+Under autocast the nodes do as it does: products in 16 bits, what is added to x in the number type of x. Kept are 16 bits, and
+the backward pass computes in them, whether or not autocast is on then.
 """
 
 from __future__ import annotations
@@ -186,18 +188,28 @@ def _gradients(function, needed, gradient, inputs, differentiable: bool = False)
         return torch.autograd.grad(result, sources, gradient, create_graph=differentiable)
 
 
+def autocast_type(x: Tensor) -> torch.dtype:
+    """The number type in which autocast, if it is on, multiplies ``x`` with something; else the one of x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x.dtype
+
+
+def lowered(x: Tensor) -> Tensor:
+    """x in its ``autocast_type``: converted once where several products read it, which would each keep a copy."""
+    return x.to(autocast_type(x))
+
+
 def chain_of_residuals(x: Tensor, *weights: Tensor) -> Tensor:
     """Residuals with the weights W₀, W₁, W₀, W₁ … one after the other, as one node."""
-    form = plain_residuals if torch.is_autocast_enabled(x.device.type) else _Residuals.apply
-    return form(x, *weights)[0]
+    return _Residuals.apply(autocast_type(x), x, *weights)[0]
 
 
-def plain_residuals(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-    """(x, W₀, W₁, W₀, W₁ …) -> (y, p₀, p₁, p₀, p₁ …) by ordinary operators."""
-    inner = []
+def plain_residuals(x: Tensor, *weights: Tensor, low: torch.dtype | None = None) -> tuple[Tensor, ...]:
+    """(x, W₀, W₁, W₀, W₁ …) -> (y, p₀, p₁, p₀, p₁ …) by ordinary operators, products in ``low`` or the number type of x."""
+    low, inner = low or x.dtype, []
     for w0, w1 in zip(weights[::2], weights[1::2]):
-        inner.append(F.linear(x, w0))
-        inner.append(F.linear(scaled_silu(inner[-1]), w1))
+        inner.append(F.linear(x.to(low), w0.to(low)))
+        inner.append(F.linear(scaled_silu(inner[-1]), w1.to(low)))
         x = (x + scaled_silu(inner[-1])) * INV_SQRT_2
     return x, *inner
 
@@ -206,12 +218,13 @@ class _Residuals(torch.autograd.Function):
     """As ``plain_residuals``; the p are results only so that second derivatives can reach them."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, low: torch.dtype, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
+        ctx.low = low
         y, inner = x, []
         for w0, w1 in zip(weights[::2], weights[1::2]):
-            p0 = y.mm(w0.t())
-            p1 = F.silu(p0).mm((w1 * SILU).t())
+            p0 = y.to(low).mm(w0.to(low).t())
+            p1 = F.silu(p0).mm((w1 * SILU).to(low).t())
             y = _after(y, p1)
             inner += [p0, p1]
         ctx.save_for_backward(x, *weights, *inner)
@@ -219,14 +232,14 @@ class _Residuals(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g: Tensor | None, *onto: Tensor | None) -> tuple[Tensor | None, ...]:
-        half = len(onto)
+        half, low = len(onto), ctx.low
         x, weights, inner = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + half], ctx.saved_tensors[1 + half :]
         if torch.is_grad_enabled():
             if only_positions.active and not any(o is not None for o in onto):
-                return _ResidualsGradient.apply(g, *weights, *inner), *[None] * half
-            pairs = [(r, o) for r, o in zip(plain_residuals(x, *weights), (g, *onto)) if o is not None]
+                return None, _ResidualsGradient.apply(low, g, *weights, *inner), *[None] * half
+            pairs = [(r, o) for r, o in zip(plain_residuals(x, *weights, low=low), (g, *onto)) if o is not None]
             results, gradients = zip(*pairs)  # derivatives of something else: correct, but not fast
-            return torch.autograd.grad(results, (x, *weights), gradients, create_graph=True, allow_unused=True)
+            return None, *torch.autograd.grad(results, (x, *weights), gradients, create_graph=True, allow_unused=True)
         inputs = [x]
         for p1 in inner[1:-1:2]:
             inputs.append(_after(inputs[-1], p1))
@@ -234,49 +247,59 @@ class _Residuals(torch.autograd.Function):
         found, own = [], False
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
-            g1 = _plus(silu_backward(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
-            g0 = _plus(silu_backward(g1.mm(w1 * (SKIP * SILU)), p0), onto0)
+            g1 = _plus(silu_backward(g.to(low), p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
+            g0 = _plus(silu_backward(g1.mm((w1 * (SKIP * SILU)).to(low)), p0), onto0)
             if not only_positions.active:
-                found[:0] = [g0.t().mm(x), g1.t().mm(F.silu(p0)).mul_(SKIP * SILU)]
-            g = g.addmm_(g0, w0, beta=INV_SQRT_2) if own else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
+                found[:0] = [g0.t().mm(x.to(low)), g1.t().mm(F.silu(p0)).mul_(SKIP * SILU)]
+            g = _skipped(g, g0, w0, own)
             own = True
-        return g, *(found or [None] * half)
+        return None, g, *(found or [None] * half)
 
 
 class _ResidualsGradient(torch.autograd.Function):
     """(g, weights, p) -> gradient at x; its derivatives by the formulas above, those at the p flow on to ``_Residuals``."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx, low: torch.dtype, g: Tensor, *tensors: Tensor) -> Tensor:
         half = len(tensors) // 2
         weights, inner, kept = tensors[:half], tensors[half:], []
         for k in reversed(range(0, half, 2)):
-            h = silu_backward(g, inner[k + 1]).mm(weights[k + 1] * (SKIP * SILU))  # with the 1/0.6 of σ'(p₀)
-            kept[:0] = [g, h]
-            g = torch.addmm(g, silu_backward(h, inner[k]), weights[k], beta=INV_SQRT_2)
+            g_low = g.to(low)
+            h = silu_backward(g_low, inner[k + 1]).mm((weights[k + 1] * (SKIP * SILU)).to(low))  # with the 1/0.6 of σ'(p₀)
+            kept[:0] = [g_low, h]
+            g = _skipped(g, silu_backward(h, inner[k]), weights[k])
+        ctx.low = low
         ctx.save_for_backward(*tensors, *kept)
         return g
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, ...]:
-        half = len(ctx.saved_tensors) // 3
+    def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:
+        half, low = len(ctx.saved_tensors) // 3, ctx.low
         weights, inner, kept = (ctx.saved_tensors[i * half : (i + 1) * half] for i in range(3))
         at_weights, at_inner = [], []
         for k in range(0, half, 2):
             (w0, w1), (p0, p1), (g, h) = weights[k : k + 2], inner[k : k + 2], kept[k : k + 2]
-            q0 = outer.mm(w0.t())
+            outer_low = outer.to(low)
+            q0 = outer_low.mm(w0.to(low).t())
             r0 = silu_backward(q0, p0)
-            q1 = r0.mm((w1 * SILU).t())
-            at_weights += [silu_backward(h, p0).t().mm(outer), silu_backward(g, p1).t().mm(r0).mul_(SKIP * SILU)]
+            q1 = r0.mm((w1 * SILU).to(low).t())
+            at_weights += [silu_backward(h, p0).t().mm(outer_low), silu_backward(g, p1).t().mm(r0).mul_(SKIP * SILU)]
             at_inner += [silu_curvature(p0, h, q0), silu_curvature(p1, g, q1).mul_(SKIP)]
-            outer = silu_backward(q1, p1).mul_(SKIP).add_(outer, alpha=INV_SQRT_2)
-        return outer, *at_weights, *at_inner
+            outer = silu_backward(q1, p1).to(outer.dtype).mul_(SKIP).add_(outer, alpha=INV_SQRT_2)
+        return None, outer, *at_weights, *at_inner
 
 
 def _after(x: Tensor, p1: Tensor) -> Tensor:
     """(x + σ(p₁)) / √2"""
-    return F.silu(p1).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
+    return F.silu(p1).to(x.dtype).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
+
+
+def _skipped(g: Tensor, g0: Tensor, w0: Tensor, in_place: bool = False) -> Tensor:
+    """W₀ᵀ g₀ + g/√2"""
+    if g.dtype != w0.dtype or g0.dtype != w0.dtype:
+        return g0.mm(w0.to(g0.dtype)).to(g.dtype).add_(g, alpha=INV_SQRT_2)
+    return g.addmm_(g0, w0, beta=INV_SQRT_2) if in_place else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
 
 
 def _plus(x: Tensor, other: Tensor | None, factor: float = 1.0) -> Tensor:

@@ -20,8 +20,21 @@ def full(x: Tensor) -> Tensor:
 
 def sum_at(index: Tensor, x: Tensor, count: int) -> Tensor:
     """Rows of x (E, …) summed at ``index`` (E,) -> (count, …); 16-bit rows are summed in float32."""
-    x = full(x)
-    return x.new_zeros(count, *x.shape[1:]).index_add(0, index, x)
+    return _SumAt.apply(index, x, count)
+
+
+class _SumAt(torch.autograd.Function):
+    """Keeps the index alone; PyTorch's ``index_add`` keeps the rows as well."""
+
+    @staticmethod
+    def forward(ctx, index: Tensor, x: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.dtype, x = x.dtype, full(x)
+        return x.new_zeros(count, *x.shape[1:]).index_add_(0, index, x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, None]:
+        return None, gradient.to(ctx.dtype).index_select(0, ctx.saved_tensors[0]), None
 
 
 class Dense(nn.Module):
