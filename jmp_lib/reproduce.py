@@ -216,7 +216,7 @@ def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
     for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package, *records]:
         name = os.path.relpath(path, results_dir) if path in records else path.name
         digest.update(name.encode() + file_sha256(path).encode())
-    if "published" in (loaded.data, *loaded.pretraining.data.split("+")) and number not in RECORDS_ONLY:
+    if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
         for path in sorted(Path(loaded.data_root or paths.data_dir()).rglob("*")):
             if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp"):
                 digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())

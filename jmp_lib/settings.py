@@ -86,7 +86,7 @@ class PretrainingSet(Settings):
 class Pretraining(Settings):
     """Joint pre-training: data, sampling, optimiser, schedule, regularisation."""
 
-    data: Literal["mini", "published", "mini+published"]
+    data: Literal["mini", "published", "large", "mini+published", "large+published"]
     datasets: dict[str, PretrainingSet]
     temperature: float
     batch_size: int
@@ -105,6 +105,7 @@ class Pretraining(Settings):
     # batch), or one per structure (every process builds those of its own share)
     edge_dropout_draws: Literal["batch", "structure"] = "batch"
     structurewise_loss: bool = True  # false: the force loss is a mean over all atoms of a batch (an ablation)
+    fixed_atoms_loss: bool = True  # false: forces on atoms held still count in no loss, as they count in no reported error
 
 
 class Layerwise(Settings):

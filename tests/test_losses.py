@@ -97,3 +97,23 @@ def test_finetuning_losses_against_reference(golden):
     assert both == pytest.approx(outputs["energy_forces_model model_type=energy_forces y=1 force=100"], rel=1e-6)
     alone = finetuning_loss(pred, target, {"y": 0.0, "force": 100.0}).item()
     assert alone == pytest.approx(outputs["energy_forces_model model_type=forces y=1 force=100"], rel=1e-6)
+
+
+def test_atoms_that_do_not_count():
+    """Their forces change neither the loss nor the weight of the others; without such atoms nothing changes to the last bit."""
+    generator = torch.Generator().manual_seed(0)
+    forces, other = torch.randn(5, 3, 1, generator=generator), torch.randn(5, 3, generator=generator)
+    batch, task = torch.tensor([0, 0, 0, 1, 1]), torch.zeros(2, dtype=torch.long)
+    ones = torch.ones(1)
+
+    def loss(predicted, target, counted, batch=batch):
+        count = int(batch.max()) + 1
+        return pretraining_loss(torch.zeros(count, 1), predicted, torch.zeros(count), target, batch, task[:count], ones, ones,
+                                counted=counted)["force"]
+
+    free = torch.tensor([True, False, True, False, False])
+    wild = torch.where(free[:, None], other, 1e3 * other)
+    assert loss(forces, other, free) == loss(forces, wild, free)
+    alone = loss(forces[[0, 2]], other[[0, 2]], None, torch.tensor([0, 0]))
+    assert loss(forces, other, free) == pytest.approx(float(alone) / 2)  # the second structure has none that counts
+    assert loss(forces, other, torch.ones(5, dtype=torch.bool)) == loss(forces, other, None)

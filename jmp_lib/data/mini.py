@@ -6,12 +6,16 @@ made and what it is not. The labels are those of the card's level of theory, nev
 npz arrays: natoms int32 (S,), pos float32 (ΣN,3) Å, numbers uint8 (ΣN,), group int32 (S,), group_names <U (G,);
 where the set has them cell float32 (S,3,3) Å (then periodic in three directions), tags uint8 (ΣN,), fixed bool
 (ΣN,), forces float32 (ΣN,3) eV/Å, energy float64 (S,) eV and scalar targets float64 (S,) in the task's label unit.
+
+The large companion of the pre-training sets, which does not ship, is made of parts that are such sets.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+import numpy as np
 
 from jmp_lib.data.formats import read_npz
 from jmp_lib.data.structures import StructureSet
@@ -65,6 +69,28 @@ def load_mini(name: str, folder: str | Path = MINI_DIR) -> StructureSet:
         name, arrays["natoms"], arrays["pos"], arrays["numbers"], description=describe(about), group=arrays["group"],
         group_names=arrays["group_names"], scalars=scalars, where=str(path),
         **{key: arrays[key] for key in _OPTIONAL if key in arrays},
+    )  # fmt: skip
+
+
+def load_parts(name: str, folder: str | Path) -> StructureSet:
+    """A set of the large companion (``anix-large``): all parts of it that lie in ``folder``, as one.
+
+    Groups of the same name are one group. Raises ``FileNotFoundError`` when there is no part, ``ValueError`` as ``load_mini``.
+    """
+    files = sorted(Path(folder).glob(f"{name}-*.card.json"))  # written after its npz
+    if not files:
+        raise FileNotFoundError(f"{folder} has no part of {name}: make some with `python -m tools.generate large --out {folder}`")
+    parts = [load_mini(file.name.removesuffix(".card.json"), folder) for file in files]
+    names = sorted(set().union(*(part.group_names for part in parts)))
+    number = {group: row for row, group in enumerate(names)}
+    column = {key: np.concatenate([getattr(part, key) for part in parts])
+              for key in ("natoms", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces")}  # fmt: skip
+    group = [np.array([number[text] for text in part.group_names])[part.group] for part in parts]
+    level = card(parts[0].name, folder).get("level_of_theory")
+    return StructureSet.from_arrays(
+        name, column.pop("natoms"), column.pop("pos"), column.pop("atomic_numbers"), group=np.concatenate(group),
+        group_names=names, scalars={"energy": np.concatenate([part.scalars["energy"] for part in parts])}, where=str(folder),
+        description=f"{name}, {len(parts)} parts, labels by {level}", **column,
     )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ validation, and groups with an element that no training structure has come back 
 ``mini+published`` is each set from both sources. Their energies are on different scales (GFN2-xTB totals against wB97X
 totals, say), so the energies of each are taken relative to per-element reference energies fitted on its own training
 part: what is learnt is the energy of bonding, which the levels of theory agree on far better. Forces stay as they are.
+
+``large`` is the generator's large companion of the four sets, as many parts as are there, and ``large+published`` that and
+the published files. A tenth of its groups, chosen by their names, is validation, so more parts never move a group.
 """
 
 from __future__ import annotations
@@ -59,6 +62,9 @@ class PretrainingData(NamedTuple):
     val: StructureSet
 
 
+SOURCES = ("mini", "large", "published", "mini+published", "large+published")
+LARGE = "large"  # folder of the large companion, in that of the published data
+
 # from a training part: a function that gives the reference energy (eV) of the atomic numbers of a structure
 Fit = Callable[[StructureSet], Callable[[np.ndarray], float]]
 
@@ -73,20 +79,26 @@ def load_pretraining_data(
 
     data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
     ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/), which stay on disk where they are
-    stores; or ``mini+published``, both together, with references by ``fit``. caps: {set: {"train": n, "val": n}}, at
+    stores; or ``mini+published``, both together, with references by ``fit``; or ``large`` (in ``data_root/large``) in place
+    of ``mini`` in one of the two. caps: {set: {"train": n, "val": n}}, at
     most so many structures of each source, drawn from all groups. Raises ``ValueError`` for another source, an unknown
     set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
     """
     caps = checked_caps(caps, tuple(PRETRAINING_SETS))
     limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
-    if data not in ("mini", "published", "mini+published"):
-        raise ValueError(f"data is {data!r}; pre-training data can be 'mini', 'published' or 'mini+published'")
+    if data not in SOURCES:
+        raise ValueError(f"data is {data!r}; pre-training data can be {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
     if data == "published":
         for name in PRETRAINING_SETS:  # a missing set is told before the others are read
             find(name, data_root)
         return [PretrainingData(name, *load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
-    found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
-    if data == "mini":
+    if data.startswith("large"):
+        folder = data_dir(data_root) / LARGE
+        found = [PretrainingData(name, *_large(mini_name.replace("mini", "large"), folder, limits[name]))
+                 for name, mini_name in PRETRAINING_SETS.items()]  # fmt: skip
+    else:
+        found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+    if "+" not in data:
         return found
     return [PretrainingData(s.name, *_both(s, data_root, limits[s.name], fit)) for s in found]
 
@@ -97,6 +109,16 @@ def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
     _check_labels(whole)
     val, train = splits.group_parts(whole.group, (VAL_FRACTION,))
     train, val = keep_elements_in_train(whole, train, val)
+    return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
+
+
+def _large(name: str, folder: Path, limit: Mapping[str, int | None]) -> list[StructureSet]:
+    """Training and validation part of a set of the large companion."""
+    whole = mini.load_parts(name, folder)
+    held = np.array([hashlib.sha256(text.encode()).digest()[0] < 256 * VAL_FRACTION for text in whole.group_names])
+    rows = splits.shuffled(len(whole))
+    in_val = held[whole.group[rows]]
+    train, val = keep_elements_in_train(whole, rows[~in_val], rows[in_val])
     return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
 
 

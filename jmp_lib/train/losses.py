@@ -30,23 +30,27 @@ def force_distance(predicted: Tensor, target: Tensor) -> Tensor:
     return torch.linalg.vector_norm(predicted - target + EPSILON, dim=-1)
 
 
-def per_structure_mean(values: Tensor, batch: Tensor, count: int) -> Tensor:
-    """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,)."""
-    sums = values.new_zeros(count).index_add(0, batch, values)
-    atoms = values.new_zeros(count).index_add(0, batch, torch.ones_like(values))
-    return sums / atoms
+def per_structure_mean(values: Tensor, batch: Tensor, count: int, counted: Tensor | None = None) -> Tensor:
+    """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,). ``counted`` (N,): 0 for atoms
+    that do not count; a structure without one that does has the mean 0."""
+    weight = torch.ones_like(values) if counted is None else counted.to(values.dtype)
+    sums = values.new_zeros(count).index_add(0, batch, values if counted is None else values * weight)
+    atoms = values.new_zeros(count).index_add(0, batch, weight)
+    return sums / atoms.clamp(min=1.0)
 
 
 def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy: Tensor, forces: Tensor,
                      batch: Tensor, task: Tensor, energy_scale: Tensor, force_scale: Tensor,
-                     structurewise: bool = True, counts: Counts | None = None) -> dict[str, Tensor]:
+                     structurewise: bool = True, counts: Counts | None = None,
+                     counted: Tensor | None = None) -> dict[str, Tensor]:
     """Joint pre-training loss: every structure is judged by the heads of its own data set only.
 
     predicted_energy (B,T), predicted_forces (N,3,T), energy (B,), forces (N,3), batch (N,),
     task (B,) index of each structure's data set, energy_scale and force_scale (T,).
     Energy: |ŷ - y| · scale, mean over structures.  Forces: shifted L2 norm · scale, mean over the atoms of
     each structure and then over structures (``structurewise``), else mean over all atoms.
-    counts: of the whole batch, when these structures are a part of it.
+    counts: of the whole batch, when these structures are a part of it.  counted (N,): atoms whose forces count; the mean
+    over all atoms of a batch stays one over all.
     Returns the scalars total, energy and force.
     """
     own_energy = predicted_energy.gather(1, task[:, None]).squeeze(1)
@@ -56,9 +60,9 @@ def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy:
     counts = counts or Counts(len(energy), len(batch))
     energy_loss = energy_terms.sum() / counts.structures
     if structurewise:
-        force_loss = per_structure_mean(force_terms, batch, len(energy)).sum() / counts.structures
+        force_loss = per_structure_mean(force_terms, batch, len(energy), counted).sum() / counts.structures
     else:
-        force_loss = force_terms.sum() / counts.atoms
+        force_loss = (force_terms if counted is None else force_terms * counted).sum() / counts.atoms
     return {"total": energy_loss + force_loss, "energy": energy_loss, "force": force_loss}
 
 

@@ -55,9 +55,12 @@ def fingerprint(profile: Profile, size: str) -> str:
 
 def pretraining_parameters(profile: Profile, size: str) -> dict:
     """Everything in the profile that decides the numbers of a pre-training."""
+    settings = profile.pretraining.model_dump()
+    if settings["fixed_atoms_loss"]:
+        del settings["fixed_atoms_loss"]  # records from before there was a choice stay done
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
             "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
-            "pretraining": profile.pretraining.model_dump(), **profile.engine.numbers}
+            "pretraining": settings, **profile.engine.numbers}
 
 
 def new_model(profile: Profile, size: str) -> torch.nn.Module:
@@ -85,7 +88,8 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
         output = model(batch)
         return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
                                        batch["batch"], batch["dataset_index"], energy_scale, force_scale,
-                                       settings.structurewise_loss, counts)
+                                       settings.structurewise_loss, counts,
+                                       None if settings.fixed_atoms_loss else ~batch["fixed"])
 
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
                                   betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
@@ -118,7 +122,7 @@ def _pretrain(profile: Profile, size: str, job: Job):
         "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
     with write_atomically(job.work / "curves.csv") as stream:
         pd.DataFrame(done.history).to_csv(stream, index=False)
-    kinds = {"mini": "generated", "published": "published"}
+    kinds = {"mini": "generated", "large": "generated", "published": "published"}
     return done, {
         "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
         "data": [s.name for s in sets], "data_kind": kinds.get(settings.data, "generated and published"),

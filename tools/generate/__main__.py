@@ -1,4 +1,7 @@
-"""`python -m tools.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card."""
+"""`python -m tools.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card.
+
+`python -m tools.generate large --out DIR`: the large companion of the pre-training sets, in parts (tools/generate/large.py).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: repeata
 
 import argparse
 import importlib
+import json
+import sys
 from pathlib import Path
 
 _RMD17 = ("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde", "naphthalene", "paracetamol", "salicylic",
@@ -34,10 +39,16 @@ GENERATORS: dict[str, tuple[str, tuple]] = {
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.generate", description=__doc__)
-    parser.add_argument("names", nargs="*", help="names of sets, or all")
+    parser.add_argument("names", nargs="*", help="names of sets, or all; or large, alone")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the package's data/mini)")
+    parser.add_argument("--processes", type=int, default=1, help="large: processes side by side")
+    parser.add_argument("--parts", type=int, default=None, help="large: only the first so many parts")
     options = parser.parse_args(argv)
+    if options.names == ["large"]:
+        if options.out is None:
+            parser.error("large needs --out DIR: it is not a part of the package")
+        return make_large(options)
     if options.list or not options.names:
         print("\n".join(GENERATORS))
         return 0
@@ -54,6 +65,18 @@ def main(argv: list[str] | None = None) -> int:
         card = generate(*arguments, out_dir=options.out)
         print(f"{name}: {card['counts']['structures']} structures, {card['bytes']} bytes, {card['cpu_seconds']} CPU s")
     return 0
+
+
+def make_large(options: argparse.Namespace) -> int:
+    """The parts of the large companion, then `summary.json` of all that is there; 1 where a part failed."""
+    from tools.generate import large
+    from tools.generate.cards import atomic_write
+
+    failed = [outcome for outcome in large.generate(options.out, options.processes, options.parts) if outcome.error]
+    atomic_write(options.out / "summary.json", (json.dumps(large.summary(options.out), indent=1) + "\n").encode())
+    if failed:
+        print(f"{len(failed)} parts failed, the first, {failed[0].label}, with {failed[0].error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Relaxation, Hessians, normal-mode sampling and Langevin dynamics of molecules (units Å, eV, fs, amu, K)."""
+"""Relaxation, Hessians, normal-mode sampling, Langevin dynamics, torsions and pairs of molecules (units Å, eV, fs, amu, K)."""
 
 from __future__ import annotations
 
@@ -124,3 +124,50 @@ def langevin(calculator: XTB, numbers, pos, *, temperature: float, frames: int, 
     except RuntimeError:
         pass
     return kept
+
+
+def turned(numbers, pos, bonds, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Up to ``count`` geometries in which one side of a bond that is in no ring is turned about it by any angle, and all
+    atoms are moved by 0.03 Å; none with two atoms closer than 0.75 Å."""
+    near = [[] for _ in numbers]
+    for i, j in bonds:
+        near[i].append(j)
+        near[j].append(i)
+    axes = []
+    for i, j in sorted(bonds):
+        side, waiting = {j}, [k for k in near[j] if k != i]
+        while waiting:
+            side.add(last := waiting.pop())
+            waiting += [k for k in near[last] if k not in side]
+        if i not in side and len(near[i]) > 1 and len(near[j]) > 1:
+            axes.append((i, j, sorted(side)))
+    found = []
+    for _ in range(count if axes else 0):
+        i, j, side = axes[rng.integers(len(axes))]
+        axis, angle = (pos[j] - pos[i]) / np.linalg.norm(pos[j] - pos[i]), rng.uniform(0.0, 2.0 * np.pi)
+        arm = pos[side] - pos[i]
+        moved = pos + 0.03 * rng.normal(size=pos.shape)
+        moved[side] += (np.cos(angle) - 1.0) * (arm - np.outer(arm @ axis, axis)) + np.sin(angle) * np.cross(axis, arm)
+        if closest(moved, moved) > 0.75:
+            found.append(moved)
+    return found
+
+
+def closest(one, other) -> float:
+    """Shortest distance (Å) between an atom of ``one`` (N,3) and another of ``other`` (M,3)."""
+    distance = np.linalg.norm(one[:, None] - other[None], axis=-1)
+    return float(distance[distance > 0.0].min(initial=np.inf))
+
+
+def dock(one, other, rng: np.random.Generator) -> np.ndarray:
+    """Positions (M,3) of ``other``, turned at random and put beside ``one`` (N,3) from a random side, so that the closest
+    two atoms are 1.8 to 3.4 Å apart."""
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    direction, wanted = rng.normal(size=3), rng.uniform(1.8, 3.4)
+    direction /= np.linalg.norm(direction)
+    body = (other - other.mean(0)) @ (turn * np.linalg.det(turn)).T + one.mean(0)  # a rotation: mirrored where it is none
+    far = np.ptp(one, axis=0).sum() + np.ptp(other, axis=0).sum() + wanted
+    for distance in np.arange(far, 0.0, -0.05):
+        if closest(one, body + (distance - 0.05) * direction) < wanted:
+            break
+    return body + distance * direction

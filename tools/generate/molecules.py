@@ -64,11 +64,24 @@ def dipeptide(first: str, second: str) -> str:
     return canonical(f"CC(=O)NC({chains[first]})C(=O)NC({chains[second]})C(=O)NC")
 
 
-TRAJECTORY_SMILES = frozenset(
-    [canonical(s) for s in (*RMD17_SMILES.values(), *MD22_SMILES.values())]
-    + [amino_acid(n) for n in AMINO_ACID_SIDE_CHAINS]
-    + [dipeptide(a, b) for a in AMINO_ACID_SIDE_CHAINS for b in AMINO_ACID_SIDE_CHAINS]
-)
+# the side chains of the other amino acids, neutral; none of the generated sets has them, but the SPICE tasks do
+OTHER_SIDE_CHAINS = (
+    "CC(C)C", "C(C)CC", "CCSC", "Cc1ccccc1", "Cc1ccc(O)cc1", "Cc1c[nH]c2ccccc12", "Cc1c[nH]cn1", "Cc1cnc[nH]1", "CC(=O)O",
+    "CCC(=O)O", "CCC(N)=O", "CCCCN", "CCCNC(N)=N", "CCCN=C(N)N",
+)  # fmt: skip
+
+
+def _of_spice() -> list[str]:
+    """Amino acids, free and capped as ACE-X-NME, and all capped dipeptides but those of proline, which are larger than
+    what pre-training grows."""
+    chains = (*AMINO_ACID_SIDE_CHAINS.values(), *OTHER_SIDE_CHAINS)
+    free = [f"NC({chain})C(=O)O" for chain in chains] + ["OC(=O)C1CCCN1"]
+    capped = [f"CC(=O)NC({chain})C(=O)NC" for chain in chains] + ["CC(=O)N1CCCC1C(=O)NC"]
+    pairs = [f"CC(=O)NC({one})C(=O)NC({two})C(=O)NC" for one in chains for two in chains]
+    return [canonical(s) for s in (*free, *capped, *pairs)]
+
+
+TRAJECTORY_SMILES = frozenset([*map(canonical, (*RMD17_SMILES.values(), *MD22_SMILES.values())), *_of_spice()])
 TAUTOMERS_OF_MALONALDEHYDE = frozenset([canonical("OC=CC=O")])
 
 
@@ -87,12 +100,13 @@ _UNWANTED = [
         "[OX2][OX2]", "[#7][OX2]", "[NX3;!a][NX3;!a]", "N~N~N", "[OX2H][CX4][OX2H]", "[NX3;!H0][CX4][OX2H]", "[F]~[!#6]", "F[CX4][#7,#8]",
         "[NX2]=[NX2]", "C=C=C", "[#6]=[#6]=[#7,#8]", "[OX2H][#6]=[#6;!a]", "[*;R]#[*;R]", "[NX2]=C=[#7,#8]", "O=N", "[r3]=*",
         "[r3]1[r3]2[r3]1*2", "[r3][r3;R2]", "[r4;R2]", "[R3]", "[CX4](O)(O)(O)", "[OX2][F]", "C(=O)C(=O)C(=O)",
+        "[Cl]~[!#6]", "Cl[CX4][#7,#8]", "[#16]~[!#6]",
     )
 ]
 
 
 def _free(atom) -> int:
-    limit = {6: 4, 7: 3, 8: 2, 9: 1}[atom.GetAtomicNum()]
+    limit = {6: 4, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}[atom.GetAtomicNum()]
     return limit - int(sum(b.GetBondTypeAsDouble() for b in atom.GetBonds()))
 
 
@@ -164,7 +178,7 @@ def embed(smiles: str, seed: int, conformers: int = 1):
     return numbers, [mol.GetConformer(c).GetPositions() for c in ids], bonds
 
 
-_RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 16: 1.05}  # covalent radii in Å, Cordero et al. 2008
+_RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 16: 1.05, 17: 1.02}  # covalent radii in Å, Cordero et al. 2008
 
 
 def bonds_of(numbers, pos, scale: float = 1.3) -> set[tuple[int, int]]:

@@ -36,29 +36,46 @@ PEROVSKITE = {
     ("Sr", "Ti"): 3.905, ("Ba", "Ti"): 4.00, ("Ca", "Ti"): 3.84, ("La", "Al"): 3.79, ("Ba", "Zr"): 4.19,
     ("La", "Co"): 3.83, ("La", "Mn"): 3.88, ("K", "Nb"): 4.00,
 }
+# of the large companion, besides (experiment, or the pseudocubic edge of a distorted perovskite)
+MORE_ROCKSALT = {"Ti": 4.18, "V": 4.09, "Nb": 4.21, "Zn": 4.28, "Eu": 5.14, "Cu": 4.25}
+MORE_RUTILE = {"Nb": (4.85, 2.99, 0.295), "Ta": (4.71, 3.06, 0.295), "Rh": (4.49, 3.09, 0.306), "Pt": (4.49, 3.14, 0.306),
+               "Te": (4.79, 3.78, 0.308), "Si": (4.18, 2.67, 0.306), "W": (4.86, 2.77, 0.300), "Mo": (4.86, 2.81, 0.300)}
+MORE_FLUORITE = {"Pr": 5.39, "Th": 5.60, "U": 5.47, "Tb": 5.22}
+MORE_ANTIFLUORITE = {"K": 6.44, "Rb": 6.74}
+MORE_PEROVSKITE = {
+    ("Sr", "Zr"): 4.10, ("Sr", "Hf"): 4.08, ("Ba", "Sn"): 4.12, ("Ba", "Hf"): 4.17, ("Ca", "Zr"): 4.01, ("Sr", "Ru"): 3.93,
+    ("Sr", "Fe"): 3.85, ("Sr", "Co"): 3.83, ("Sr", "Mn"): 3.80, ("Sr", "V"): 3.84, ("Sr", "Mo"): 3.97, ("Sr", "Nb"): 4.02,
+    ("Ca", "V"): 3.77, ("Ca", "Mn"): 3.73, ("La", "Fe"): 3.93, ("La", "Ni"): 3.84, ("La", "Cr"): 3.88, ("La", "Ga"): 3.87,
+    ("La", "V"): 3.92, ("La", "Ti"): 3.96, ("K", "Ta"): 3.99, ("Na", "Nb"): 3.94, ("Na", "Ta"): 3.93, ("Pb", "Ti"): 3.97,
+    ("Pb", "Zr"): 4.13, ("Bi", "Fe"): 3.96, ("Y", "Al"): 3.70, ("Ce", "Al"): 3.77, ("Nd", "Al"): 3.75, ("Gd", "Fe"): 3.86,
+}
+LARGE_FRAMES = 4
 
 
 def _cubic(symbols, basis, group, a):
     return crystal(symbols, basis, spacegroup=group, cellpar=[a, a, a, 90, 90, 90])
 
 
-def bulks() -> list[tuple[str, Atoms, tuple, int]]:
+def bulks(more: bool = False) -> list[tuple[str, Atoms, tuple, int]]:
     """(name, conventional bulk cell, Miller indices of the cut, layers) of every oxide; lattice data in Å, experiment."""
+    rocksalt, rutile, fluorite, antifluorite, perovskite = (a | b if more else a for a, b in (
+        (ROCKSALT, MORE_ROCKSALT), (RUTILE, MORE_RUTILE), (FLUORITE, MORE_FLUORITE), (ANTIFLUORITE, MORE_ANTIFLUORITE),
+        (PEROVSKITE, MORE_PEROVSKITE)))  # fmt: skip
     found = []
-    for m, a in ROCKSALT.items():
+    for m, a in rocksalt.items():
         found.append((f"{m}O rocksalt", _cubic([m, "O"], [(0, 0, 0), (0.5, 0.5, 0.5)], 225, a), (1, 0, 0), 2))
-    for m, (a, c, u) in RUTILE.items():
+    for m, (a, c, u) in rutile.items():
         bulk = crystal([m, "O"], [(0, 0, 0), (u, u, 0)], spacegroup=136, cellpar=[a, a, c, 90, 90, 90])
         found += [(f"{m}O2 rutile", bulk, (1, 1, 0), 1), (f"{m}O2 rutile", bulk, (1, 0, 0), 2)]
     for m, (a, c) in WURTZITE.items():
         basis = [(1 / 3, 2 / 3, 0), (1 / 3, 2 / 3, 0.382)]
         bulk = crystal([m, "O"], basis, spacegroup=186, cellpar=[a, a, c, 90, 90, 120])
         found += [(f"{m}O wurtzite", bulk, (1, 0, 0), 3), (f"{m}O wurtzite", bulk, (1, 1, 0), 2)]
-    for m, a in FLUORITE.items():
+    for m, a in fluorite.items():
         found.append((f"{m}O2 fluorite", _cubic([m, "O"], [(0, 0, 0), (0.25, 0.25, 0.25)], 225, a), (1, 1, 1), 2))
-    for m, a in ANTIFLUORITE.items():
+    for m, a in antifluorite.items():
         found.append((f"{m}2O antifluorite", _cubic(["O", m], [(0, 0, 0), (0.25, 0.25, 0.25)], 225, a), (1, 1, 1), 2))
-    for (m, n), a in PEROVSKITE.items():
+    for (m, n), a in perovskite.items():
         bulk = _cubic([m, n, "O"], [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], 221, a)
         found.append((f"{m}{n}O3 perovskite", bulk, (1, 0, 0), 2))
     return found
@@ -81,9 +98,8 @@ def make_slab(rng: np.random.Generator, choices) -> tuple[str, Atoms]:
     return f"{name} {slab.get_chemical_formula()} ({miller[0]}{miller[1]}{miller[2]})", slab
 
 
-def start_system(index: int, choices) -> dict:
-    """System `index` at its start: name, numbers, tags, fixed (lower half of the slab), cell Å and its Descent."""
-    rng = np.random.default_rng([SEED, index])
+def start_system(rng: np.random.Generator, choices) -> dict:
+    """A system at its start: name, numbers, tags, fixed (lower half of the slab), cell Å and its Descent."""
     while True:
         name, slab = make_slab(rng, choices)
         adsorbate = str(rng.choice(ADSORBED))
@@ -92,14 +108,14 @@ def start_system(index: int, choices) -> dict:
         fixed = (tags == 0) & (pos[:, 2] < (z.min() + z.max()) / 2)
         pos = pos + np.where(~fixed[:, None], rng.normal(size=pos.shape) * RATTLE, 0.0)
         if 12 <= len(numbers) <= 40 and shortest_distance(pos, slab.cell.array) > 0.75:
-            return {"name": f"{name} + {adsorbate} #{index}", "numbers": numbers, "tags": tags, "fixed": fixed,
+            return {"name": f"{name} + {adsorbate}", "numbers": numbers, "tags": tags, "fixed": fixed,
                     "cell": slab.cell.array, "descent": Descent(pos, ~fixed, rng), "frames": []}
 
 
-def relax_together(systems: list[dict]) -> list[dict]:
-    """Record `FRAMES` frames of every system, all systems of one step in one batch; returns those that stayed sane."""
+def relax_together(systems: list[dict], frames: int = FRAMES) -> list[dict]:
+    """Record ``frames`` frames of every system, all systems of one step in one batch; returns those that stayed sane."""
     alive = list(systems)
-    for step in range(FRAMES):
+    for step in range(frames):
         labels = evaluate([(s["numbers"], s["descent"].pos, s["cell"]) for s in alive])
         kept = []
         for s, label in zip(alive, labels, strict=True):
@@ -115,13 +131,26 @@ def relax_together(systems: list[dict]) -> list[dict]:
     return alive
 
 
+def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
+    """``count`` frames for the large companion: twice as many oxides, ``LARGE_FRAMES`` of each system, total energies."""
+    choices, structures, names = bulks(more=True), [], []
+    while len(structures) < count:
+        batch = [start_system(np.random.default_rng(rng.integers(1 << 62)), choices) for _ in range(TOGETHER)]
+        for s in relax_together(batch, LARGE_FRAMES):
+            structures += [{**frame, "group": len(names)} for frame in s["frames"]]
+            names.append(s["name"])
+    return structures, names
+
+
 def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
     """Make oc22-mini and return its card."""
     start = time.process_time()
     choices = bulks()
     structures, names, index = [], [], 0
     while len(names) < systems:
-        batch = [start_system(index + k, choices) for k in range(TOGETHER)]
+        batch = [start_system(np.random.default_rng([SEED, index + k]), choices) for k in range(TOGETHER)]
+        for k, s in enumerate(batch):
+            s["name"] += f" #{index + k}"
         index += TOGETHER
         for s in relax_together(batch)[: systems - len(names)]:
             structures += [{**frame, "group": len(names)} for frame in s["frames"]]

@@ -6,12 +6,13 @@ atoms, far smaller cells and a semi-empirical method at the Gamma point instead 
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
 from ase import Atoms
-from ase.build import bcc110, fcc100, fcc111, hcp0001
-from ase.data import atomic_numbers, reference_states
+from ase.build import bcc110, fcc100, fcc111, hcp0001, molecule
+from ase.data import atomic_numbers, covalent_radii, reference_states
 
 from .adsorbates import ADSORBATES, place
 from .cards import software_versions, write_set
@@ -29,6 +30,12 @@ METALS = {
     "hcp": ("Ru", "Co", "Zn", "Os", "Re", "Ti", "Zr"),
 }
 FACETS = {"fcc": (fcc111, fcc100), "bcc": (bcc110,), "hcp": (hcp0001,)}
+
+
+# of the large companion, besides: metals with slabs of their own, and elements that only take their atoms' places
+MORE_METALS = {"fcc": ("Ca", "Sr", "Pb"), "bcc": ("Cr", "Li"), "hcp": ("Mg", "Sc", "Y", "Tc", "Hf", "Cd")}
+GUESTS = ("Mn", "Si", "Ga", "Ge", "As", "Se", "In", "Sn", "Sb", "Te", "Tl", "Bi")
+LARGE_FRAMES = 3
 
 
 def make_slab(rng: np.random.Generator) -> tuple[str, Atoms]:
@@ -55,25 +62,67 @@ def make_slab(rng: np.random.Generator) -> tuple[str, Atoms]:
     return f"{slab.get_chemical_formula()} {build.__name__}", slab
 
 
-def make_system(index: int) -> tuple[str, list[dict]]:
-    """System `index` (its own random stream): name and `FRAMES` frames in time order.
+def make_varied_slab(rng: np.random.Generator) -> tuple[str, Atoms]:
+    """A random slab for the large companion: 3 or 4 layers of a metal, up to half of its atoms of another element.
 
-    Raises RuntimeError when no start converges below `START_FORCE`.
+    In-plane lattice: experimental, mixed by covalent radii, strained by up to 4 %. Tags as of ``make_slab``.
     """
-    rng = np.random.default_rng([SEED, index])
+    kind = rng.choice(["fcc", "bcc", "hcp"], p=[0.5, 0.2, 0.3])
+    metals = METALS[kind] + MORE_METALS[kind]
+    host = str(rng.choice(metals))
+    guest = str(rng.choice([element for element in (*sum((*METALS.values(), *MORE_METALS.values()), ()), *GUESTS) if element != host]))
+    build = FACETS[kind][rng.integers(len(FACETS[kind]))]
+    layers, share = int(rng.choice([3, 4], p=[0.7, 0.3])), rng.choice([0.0, 0.25, 0.5], p=[0.35, 0.4, 0.25])
+    state, radius = reference_states[atomic_numbers[host]], [covalent_radii[atomic_numbers[e]] for e in (host, guest)]
+    a = rng.uniform(0.96, 1.04) * state["a"] * (1.0 + share * (radius[1] / radius[0] - 1.0))
+    slab = build(host, (2, 2, layers), vacuum=6.0, a=a, **({"c": a * state["c/a"]} if kind == "hcp" else {}))
+    symbols = np.array(slab.get_chemical_symbols(), dtype="<U2")
+    symbols[rng.choice(len(slab), size=round(share * len(slab)), replace=False)] = guest
+    slab.set_chemical_symbols(list(symbols))
+    slab.set_tags((slab.get_tags() == 1).astype(int))
+    slab.pbc = True
+    return f"{slab.get_chemical_formula()} {build.__name__}", slab
+
+
+def calculator_of(numbers, pos, cell=None) -> XTB:
+    """The method of this set."""
+    return XTB(numbers, pos, method="GFN1-xTB", cell=cell, temperature=TEMPERATURE)
+
+
+@functools.cache
+def gas_energies() -> dict[str, float]:
+    """Energies in eV of the atoms of adsorbates in H2, H2O, CO and N2, the references of OC20's adsorption energies."""
+    energy = {}
+    for name in ("H2", "H2O", "CO", "N2"):
+        gas = molecule(name)
+        energy[name] = calculator_of(gas.numbers, gas.positions)(gas.positions)[0]
+    hydrogen = energy["H2"] / 2
+    oxygen = energy["H2O"] - 2 * hydrogen
+    return {"H": hydrogen, "O": oxygen, "C": energy["CO"] - oxygen, "N": energy["N2"] / 2}
+
+
+def make_system(rng: np.random.Generator, slab_of=make_slab, count: int = FRAMES, adsorption: bool = False):
+    """One system: name and ``count`` frames in time order.
+
+    adsorption: energies are those of adsorption, that is less the energies of the slab alone at its lattice sites and of
+    the adsorbate's atoms in the gas; else total energies. Raises RuntimeError when no start converges below `START_FORCE`.
+    """
     for _ in range(6):
-        name, slab = make_slab(rng)
+        name, slab = slab_of(rng)
         adsorbate = str(rng.choice(list(ADSORBATES)))
         numbers, pos, tags = place(slab, adsorbate, rng)
         free = tags > 0
         pos = pos + np.where(free[:, None], rng.normal(size=pos.shape) * RATTLE, 0.0)
         if shortest_distance(pos, slab.cell.array) < 0.75:
             continue
-        calculator = XTB(numbers, pos, method="GFN1-xTB", cell=slab.cell.array, temperature=TEMPERATURE)
+        calculator = calculator_of(numbers, pos, slab.cell.array)
         descent = Descent(pos, free, rng)
-        frames = []
+        frames, reference = [], 0.0
         try:
-            for step in range(FRAMES):
+            if adsorption:
+                reference = calculator_of(slab.numbers, slab.positions, slab.cell.array)(slab.positions)[0]
+                reference += sum(gas_energies()[symbol] for symbol in Atoms(numbers[tags == 2]).symbols)
+            for step in range(count):
                 energy, forces = calculator(descent.pos)
                 if not plausible(energy, forces) or (
                     step == 0 and np.linalg.norm(forces[free], axis=1).max() > START_FORCE
@@ -81,14 +130,31 @@ def make_system(index: int) -> tuple[str, list[dict]]:
                     break
                 frames.append({
                     "pos": descent.pos.copy(), "numbers": numbers, "tags": tags, "fixed": ~free,
-                    "cell": slab.cell.array, "energy": energy, "forces": forces,
+                    "cell": slab.cell.array, "energy": energy - reference, "forces": forces,
                 })
                 descent.step(forces)
         except RuntimeError:
             continue
-        if len(frames) == FRAMES:
-            return f"{name} + {adsorbate} #{index}", frames
-    raise RuntimeError(f"system {index}: no start converged")
+        if len(frames) == count:
+            return f"{name} + {adsorbate}", frames
+    raise RuntimeError("no start converged")
+
+
+def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
+    """``count`` frames for the large companion: more metals and alloys, `LARGE_FRAMES` of each system, adsorption energies.
+
+    A network learns the energy of a system as a whole from one number, however many frames of it there are, so there are
+    few frames of many systems; and adsorption energies lack what slabs differ in by ten times as much as by adsorption.
+    """
+    structures, names = [], []
+    while len(structures) < count:
+        try:
+            name, frames = make_system(rng, make_varied_slab, LARGE_FRAMES, adsorption=True)
+        except RuntimeError:
+            continue
+        structures += [{**frame, "group": len(names)} for frame in frames]
+        names.append(name)
+    return structures, names
 
 
 def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
@@ -97,20 +163,19 @@ def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
     structures, names, index = [], [], 0
     while len(names) < systems:
         try:
-            name, frames = make_system(index)
+            name, frames = make_system(np.random.default_rng([SEED, index]))  # each system its own random stream
         except RuntimeError as error:
-            print(f"oc20-mini: {error}, left out", flush=True)
+            print(f"oc20-mini: system {index}: {error}, left out", flush=True)
         else:
             structures += [{**frame, "group": len(names)} for frame in frames]
-            names.append(name)
+            names.append(f"{name} #{index}")
             if len(names) % 10 == 0:
                 print(f"oc20-mini: {len(names)} systems, {time.process_time() - start:.0f} s", flush=True)
         index += 1
     checked = []
     for row in range(0, len(structures), max(1, len(structures) // 3)):
         s = structures[row]
-        calculator = XTB(s["numbers"], s["pos"], method="GFN1-xTB", cell=s["cell"], temperature=TEMPERATURE)
-        checked.append(force_error(calculator, s["pos"], np.random.default_rng(row)))
+        checked.append(force_error(calculator_of(s["numbers"], s["pos"], s["cell"]), s["pos"], np.random.default_rng(row)))
     return write_set(
         "oc20-mini", structures, names,
         stands_for="OC20 S2EF (metal surfaces with adsorbates, RPBE)",

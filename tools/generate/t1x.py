@@ -14,6 +14,7 @@ from tools.generate.xtb import XTB, force_error, plausible
 SEED = 1922
 REACTIONS, FRAMES = 400, 10
 HEAVY = {3: 2, 4: 5, 5: 6, 6: 3}
+LARGE_HEAVY = {3: 1, 4: 4, 5: 6, 6: 6, 7: 3}
 ELEMENTS = {6: 0.62, 7: 0.18, 8: 0.20}
 IMAGES, STEPS, KEEP_AT = 8, 9, (2, 5, 8)  # images with both ends; band steps; the steps whose images are kept from
 HIGHEST = 15.0  # eV above the reactant: frames beyond are atoms inside each other, not a reaction
@@ -53,24 +54,40 @@ def frames_of(smiles: str, product, rng: np.random.Generator) -> list[dict] | No
     return [{"numbers": numbers, "pos": p - p.mean(0), "energy": e, "forces": f} for p, e, f in kept]
 
 
+def reactions_of(molecules, rng: np.random.Generator):
+    """One reaction of each of the SMILES that has one: yields its name and its frames."""
+    for smiles in molecules:
+        for product, name in rearrangements(smiles, rng, 3):
+            frames = frames_of(smiles, product, rng)
+            if frames is not None:
+                yield f"{smiles}>>{name}", frames
+                break
+
+
+def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
+    """``count`` frames for the large companion: reactions of molecules with 3 to 7 heavy atoms, ``FRAMES`` of each."""
+    smiles = enumerate_molecules(int(rng.integers(1 << 30)), count // 3 + 5, LARGE_HEAVY, ELEMENTS, "pretrain")
+    structures, names = [], []
+    for name, frames in reactions_of(smiles, rng):
+        structures += [{**frame, "group": len(names)} for frame in frames]
+        names.append(name)
+        if len(structures) >= count:
+            break
+    return structures, names
+
+
 def generate(out_dir=None, reactions: int = REACTIONS, log=print) -> dict:
     """Make t1x-mini; returns its card. `reactions` may be lowered for a trial."""
     started = time.process_time()
     rng = np.random.default_rng(SEED)
-    structures, names, errors, tried = [], [], [], 0
-    for smiles in enumerate_molecules(SEED, 2 * reactions + 5, HEAVY, ELEMENTS, "pretrain"):
-        for product, name in rearrangements(smiles, rng, 3):
-            tried += 1
-            frames = frames_of(smiles, product, rng)
-            if frames is None:
-                continue
-            structures += [{**frame, "group": len(names)} for frame in frames]
-            names.append(f"{smiles}>>{name}")
-            if len(names) % 50 == 1:
-                pos = frames[-1]["pos"]
-                errors.append(force_error(XTB(frames[-1]["numbers"], pos), pos, np.random.default_rng(0)))
-                log(f"t1x-mini: {len(names)} reactions of {tried} tried, {time.process_time() - started:.0f} s")
-            break
+    structures, names, errors = [], [], []
+    for name, frames in reactions_of(enumerate_molecules(SEED, 2 * reactions + 5, HEAVY, ELEMENTS, "pretrain"), rng):
+        structures += [{**frame, "group": len(names)} for frame in frames]
+        names.append(name)
+        if len(names) % 50 == 1:
+            pos = frames[-1]["pos"]
+            errors.append(force_error(XTB(frames[-1]["numbers"], pos), pos, np.random.default_rng(0)))
+            log(f"t1x-mini: {len(names)} reactions, {time.process_time() - started:.0f} s")
         if len(names) == reactions:
             break
     return cards.write_set(
