@@ -88,7 +88,7 @@ def test_yaml_trap_5e_5(tmp_path):
 
 def test_missing_key_and_bad_file(tmp_path):
     values = yaml.safe_load((PROFILE_DIR / "mini.yaml").read_text())
-    del values["graphs"]["qmof"]
+    del values["graphs"]["qmof"], values["alternatives"]
     with pytest.raises(ValueError, match="'qmof' is missing"):
         profile_from_dict(values)
     del values["seed"]
