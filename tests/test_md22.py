@@ -17,7 +17,7 @@ def frames(n, atoms=42, **changes):
     rng = np.random.default_rng(3)
     made = {
         "z": rng.integers(1, 9, atoms),
-        "R": rng.normal(size=(n, atoms, 3)),
+        "R": 30 * rng.normal(size=(n, atoms, 3)),
         "E": -620_700 + rng.normal(size=(n, 1)),
         "F": rng.normal(size=(n, atoms, 3)),
         "e_unit": np.array("kcal/mol"),

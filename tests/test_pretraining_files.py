@@ -23,7 +23,7 @@ needs_data = pytest.mark.skipif(not DATA, reason="JMP_DATA does not name the fol
 
 def molecule(row: int, formula: str, heavy: int) -> dict:
     rng = np.random.default_rng(row)
-    return {"pos": rng.normal(size=(4, 3)).astype(np.float32), "atomic_numbers": np.array([1, 1, 6, heavy]),
+    return {"pos": 30 * rng.normal(size=(4, 3)).astype(np.float32), "atomic_numbers": np.array([1, 1, 6, heavy]),
             "forces": rng.normal(size=(4, 3)).astype(np.float32), "energy": float(-1000 * heavy + rng.normal()),
             "group": formula, "sid": f"{formula}/{row}"}
 

@@ -21,7 +21,7 @@ def frames(n, seed=0, **changes):
     rng = np.random.default_rng(seed)
     made = {
         "nuclear_charges": ETHANOL,
-        "coords": rng.normal(size=(n, 9, 3)),
+        "coords": 30 * rng.normal(size=(n, 9, 3)),
         "energies": -97000 + rng.normal(size=n),
         "forces": rng.normal(size=(n, 9, 3)),
         "old_indices": np.arange(n) + 1_000_000 * seed,

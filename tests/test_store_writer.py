@@ -24,7 +24,7 @@ def stream(first: int, count: int, wait: float = 0.0):
     for i in range(first, first + count):
         n = 3 + i % 5
         time.sleep(wait)
-        yield {"pos": rng.normal(size=(n, 3)).astype(np.float32), "atomic_numbers": np.full(n, 1 + i % 9),
+        yield {"pos": 30 * rng.normal(size=(n, 3)).astype(np.float32), "atomic_numbers": np.full(n, 1 + i % 9),
                "forces": rng.normal(size=(n, 3)).astype(np.float32), "energy": float(i), "sid": f"random{i}"}  # fmt: skip
 
 

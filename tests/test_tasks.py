@@ -60,7 +60,7 @@ def write_set(folder, name, n, *, scalars=(), forces=False, cell=False, groups=N
     rng = np.random.default_rng(5)
     stored = {
         "natoms": np.full(n, 3, np.int32),
-        "pos": rng.normal(size=(3 * n, 3)).astype(np.float32),
+        "pos": 30 * rng.normal(size=(3 * n, 3)).astype(np.float32),
         "numbers": np.tile([8, 1, 1], n).astype(np.uint8),
         "group_names": np.array([f"g{i}" for i in range(groups or n)]),
         "group": (np.arange(n) if groups is None else np.arange(n) % groups).astype(np.int32),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch_geometric.data import Data, Dataset
 
 # dtype of every column of a set in memory; scalar columns are float64
@@ -26,16 +27,22 @@ PER_ATOM = {"pos": (3,), "atomic_numbers": (), "tags": (), "fixed": (), "forces"
 PER_STRUCTURE = {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}
 DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns that a set may leave out
 _CACHED = ("natoms", "sha256")
-MAX_ATOMIC_NUMBER = 120
+MAX_ATOMIC_NUMBER = 118
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
+SMALLEST_VOLUME = 0.5  # Å³ for an atom of a crystal (solid hydrogen at 500 GPa has 1.3)
+SHORTEST = 0.5  # Å, of a lattice vector that repeats
+CLOSEST = 0.1  # Å between two atoms, or an atom and its images
+LARGEST = {"natoms": 100_000, "pos": 1e4, "cell": 1e4, "forces": 1e5, "energy": 1e8}  # Å, eV/Å, eV
+MIXING = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)  # of a hash
+LARGEST_LABEL = 1e15  # of other scalars, in their unit
 
 
 class Structure(Data):
     """One structure: a ``torch_geometric`` ``Data`` of tensors, N atoms. ``z`` is atomic_numbers.
 
     pos             (N,3) float32 Å   Cartesian positions
-    atomic_numbers  (N,) int64        1 to 120
+    atomic_numbers  (N,) int64        1 to 118
     cell            (3,3) float64 Å   lattice vectors in rows; zeros where there is no cell
     pbc             (3,) bool         periodic along each lattice vector
     tags            (N,) int64        0 below the surface, 1 surface, 2 adsorbate and every atom of other data
@@ -403,27 +410,40 @@ class StructureSet(Dataset):
 
 
 def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> None:
-    """Raise ``ValueError`` (one sentence: set or file, row, field, what is wrong) for contents no training may see.
+    """Raise ``ValueError`` (one sentence: set or file, row, field, atom, what is wrong) for contents no network may see.
 
+    The door: every structure passes here before a graph is made of it, and nothing checks the same behind it.
     columns: natoms (S,), and arrays as of :class:`StructureSet` with the scalars among them; one: they are those of one
-    structure, and no row is named. Refused: structures without atoms, arrays that do not fit the numbers of structures and
-    atoms, element numbers outside 1 to 120, NaN or infinite values, cells of periodic structures without volume, duplicate ids.
+    structure, and no row is named. Refused: structures without atoms or with more than 100,000, arrays that do not fit the
+    numbers of structures and atoms, what is no element, tags other than 0, 1, 2, NaN or infinite values, coordinates and
+    cell lengths beyond 10⁴ Å, forces beyond 10⁵ eV/Å, energies beyond 10⁸ eV, other labels beyond 10¹⁵, duplicate ids;
+    periodic structures without volume, with a lattice vector under 0.5 Å or less than 0.5 Å³ for an atom; two atoms (or
+    an atom and an image) closer than 0.1 Å.
     """
     natoms = columns["natoms"]
     if natoms.ndim != 1 or natoms.dtype.kind not in "iu":
         raise ValueError(f"{where}: field 'natoms' must be whole numbers in one row, not {natoms.dtype} of shape {natoms.shape}")
     if len(natoms) == 0:
         raise ValueError(f"{where}: there is no structure in it")
+    count, atoms, ends = len(natoms), int(natoms.sum()), np.cumsum(natoms)
+    numbers = columns.get("atomic_numbers", natoms)
+
+    def refuse(row: int, key: str, words: str) -> None:
+        raise ValueError(f"{where}: field {key!r}{words}" if one else f"{where}: row {row}, field {key!r}{words}")
+
+    def named(atom: int) -> tuple[int, str]:
+        row, number = int(np.searchsorted(ends, atom, side="right")), float(numbers[atom])
+        symbol = f" ({chemical_symbols[int(number)]})" if number in range(1, MAX_ATOMIC_NUMBER + 1) else ""
+        return row, f"atom {atom - ends[row] + natoms[row]}{symbol}"
 
     def need(good: np.ndarray, key: str, words: str) -> None:
         if not good.all():
             at = int(np.argmin(good.reshape(len(good), -1).all(axis=1)))
-            row = int(np.searchsorted(np.cumsum(natoms), at, side="right")) if key in PER_ATOM else at
-            words = words.format(columns[key][at])
-            raise ValueError(f"{where}: field {key!r}{words}" if one else f"{where}: row {row}, field {key!r}{words}")
+            row, atom = named(at) if key in PER_ATOM else (at, "")
+            refuse(row, key, words.format(columns[key][at], atom=f" at {atom}" if atom else ""))
 
     need(natoms > 0, "natoms", ": a structure with {} atoms")
-    count, atoms = len(natoms), int(natoms.sum())
+    need(natoms <= LARGEST["natoms"], "natoms", f": {{}} atoms in one structure, more than the {LARGEST['natoms']:,} that are taken")
     for key, array in columns.items():
         needed = (atoms, *PER_ATOM[key]) if key in PER_ATOM else (count, *PER_STRUCTURE.get(key, ()))
         if array.dtype.kind not in "iufb":
@@ -431,19 +451,90 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
         if array.shape != needed:
             have = f"{atoms} atoms" if one else f"the {count} structures with {atoms} atoms"
             raise ValueError(f"{where}: field {key!r} has shape {array.shape} where {have} need {needed}")
-    numbers = columns["atomic_numbers"]
-    need((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER), "atomic_numbers", f": {{}} is not an element (1 to {MAX_ATOMIC_NUMBER})")
+    need(_whole(numbers, 1, MAX_ATOMIC_NUMBER), "atomic_numbers", f": {{}} is not an element (1 to {MAX_ATOMIC_NUMBER}){{atom}}")
+    if "tags" in columns:
+        need(_whole(columns["tags"], 0, 2), "tags", ": {}{atom} is none of 0 (below the surface), 1 (surface) and 2 "
+             "(adsorbate, and every atom of other data); leave tags out where they mean something else")  # fmt: skip
     for key, array in columns.items():
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
-                need(np.isfinite(array.astype(DTYPES.get(key, np.float64), copy=False)), key,
-                     " holds NaN or infinity; leave this structure out or mend the label")  # fmt: skip
+                finite = np.isfinite(array.astype(DTYPES.get(key, np.float64), copy=False))
+            need(finite, key, " holds NaN or infinity{atom}; leave this structure out or mend the label")
+        largest = LARGEST.get(key) if key in DTYPES or key in LARGEST else LARGEST_LABEL
+        if largest and key != "natoms":
+            need(np.abs(array) <= largest, key, f" is beyond {largest:g}{{atom}}; mend its unit or leave this structure out")
     cell = columns.get("cell", np.zeros((count, 3, 3)))
-    pbc = np.asarray(columns.get("pbc", cell.any(axis=2)), bool).any(axis=1)
-    if pbc.any():
-        flat = np.abs(np.linalg.det(cell)) <= SMALLEST_CELL * np.prod(np.linalg.norm(cell, axis=2), axis=1)
-        need(~(flat & pbc), "cell", ": periodic, but its lattice vectors span no volume")
+    pbc = np.asarray(columns.get("pbc", np.repeat(cell.any(axis=2).any(axis=1, keepdims=True), 3, axis=1)), bool)
+    if (periodic := pbc.any(axis=1)).any():
+        volume, lengths = np.abs(np.linalg.det(cell)), np.linalg.norm(cell, axis=2)
+        flat = volume <= SMALLEST_CELL * np.prod(lengths, axis=1)
+        need(~(flat & periodic), "cell", ": periodic, but its lattice vectors span no volume; give a cell of three vectors, or "
+             "set pbc to false for a molecule")  # fmt: skip
+        roomy = (volume >= SMALLEST_VOLUME * natoms) | ~pbc.all(axis=1)
+        need(roomy & ((lengths >= SHORTEST) | ~pbc).all(axis=1), "cell", f": a lattice vector is shorter than {SHORTEST} Å, or "
+             f"an atom has less than {SMALLEST_VOLUME} Å³; give the cell in Å (is it in nm, or of one cell for many?)")  # fmt: skip
+    if pair := _too_close(natoms, columns["pos"], cell, pbc):
+        (row, first), (_, second) = map(named, pair[:2])
+        refuse(row, "pos", f": {first} and {second} are {pair[2]:.2g} Å apart, less than {CLOSEST} Å (an atom listed twice, an image "
+               "of it listed, or positions that are not in Å?); leave one out or mend them")  # fmt: skip
     if "ids" in columns:
         unique, first, counts = np.unique(columns["ids"], return_index=True, return_counts=True)
         again = np.isin(np.arange(count), first[counts > 1])
         need(~again, "ids", f": id {{}} occurs {counts.max()} times")
+
+
+def _whole(array: np.ndarray, least: int, most: int) -> np.ndarray:
+    """Where these are whole numbers from ``least`` to ``most``."""
+    inside = (array >= least) & (array <= most)
+    return inside & (array == np.floor(array)) if array.dtype.kind == "f" else inside
+
+
+def _too_close(natoms: np.ndarray, pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, int, float] | None:
+    """Rows of two atoms of a structure that are closer than ``CLOSEST`` (periodic images too), and their distance; else None.
+
+    Of linear cost: the atoms are put into boxes of at least four times that width, which fill the cell; of four grids
+    of them, each shifted by a quarter of a box, one has any two such atoms in one box, and only those are looked at.
+    """
+    ends, start = np.cumsum(natoms), 0
+    while start < len(natoms):
+        first = int(ends[start] - natoms[start])
+        stop = max(int(np.searchsorted(ends, first + BLOCK, side="right")), start + 1)
+        rows, last = slice(start, stop), int(ends[stop - 1])
+        found = _close_pair(natoms[rows], np.asarray(pos[first:last], np.float64), cell[rows], pbc[rows])
+        if found:
+            return found[0] + first, found[1] + first, found[2]
+        start = stop
+    return None
+
+
+def _close_pair(natoms, pos, cell, pbc) -> tuple[int, int, float] | None:
+    row = np.repeat(np.arange(len(natoms)), natoms)
+    around = pbc[row] if pbc.any() else np.zeros(3, bool)
+    if pbc.any():
+        box = np.where(pbc.any(axis=1)[:, None, None], cell, np.eye(3))
+        inverse = np.linalg.inv(box)
+        boxes = 1 / (4 * CLOSEST * np.linalg.norm(inverse, axis=1))  # (S,3) between two faces of the cell
+        boxes = np.where(pbc, np.maximum(np.floor(boxes), 1), boxes)
+        place = np.einsum("ni,nij->nj", pos, inverse[row]) * boxes[row]
+    else:
+        place = pos / (4 * CLOSEST)
+    grid = np.floor(place + np.arange(4)[:, None, None] / 4)
+    if pbc.any():
+        grid = np.where(around, np.mod(grid, boxes[row]), grid)
+    # one number for each box of each structure; that two boxes share one by chance does no harm
+    key = (grid.astype(np.int64).view(np.uint64) * MIXING[:3]).sum(axis=2) ^ (row.astype(np.uint64) * MIXING[3])
+    ordered = np.sort(key, axis=1)
+    for shift in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        order, step = np.argsort(key[shift], kind="stable"), 1
+        while (same := np.flatnonzero(ordered[shift, step:] == ordered[shift, :-step])).size:
+            one, other = order[same], order[same + step]
+            between = pos[one] - pos[other]
+            if pbc.any():
+                steps = np.round(np.einsum("ni,nij->nj", between, inverse[row[one]])) * pbc[row[one]]
+                between -= np.einsum("ni,nij->nj", steps, box[row[one]])
+            distance = np.where(row[one] == row[other], np.linalg.norm(between, axis=1), np.inf)
+            if distance.min() < CLOSEST:
+                at = int(distance.argmin())
+                return *sorted((int(one[at]), int(other[at]))), float(distance[at])
+            step += 1
+    return None
