@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         return args.function(args)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("JMP_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import select
+import queue
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -25,7 +27,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jmp_lib.files import write_json
+from jmp_lib.files import locked, write_json
 
 SINGLE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 300.0  # seconds that a job has, after SIGTERM, to end its update and write its checkpoint
@@ -66,32 +68,6 @@ def termination() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-def end_with(parent: int) -> None:
-    """From now on this process ends when the process ``parent`` is gone: SIGTERM, and for good after GRACE seconds."""
-
-    def watch() -> None:
-        try:
-            ended = select.poll()
-            ended.register(os.pidfd_open(parent), select.POLLIN)  # Linux: readable as soon as the process has ended
-            ended.poll()
-        except (AttributeError, OSError):
-            while _exists(parent):
-                time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of one job: its result, or in words why there is none."""
@@ -129,12 +105,13 @@ def failures_file(results_dir: Path) -> Path:
 def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
     """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any, if all are needed)."""
     failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
-    if found := kept | {outcome.label: outcome.error for outcome in failed}:
-        write_json(file, found)
-    else:
-        file.unlink(missing_ok=True)
+    with locked(file.with_suffix(".lock")):  # two runs may share the results
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
+        if found := kept | {outcome.label: outcome.error for outcome in failed}:
+            write_json(file, found)
+        else:
+            file.unlink(missing_ok=True)
     if not failed:
         return
     lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]
@@ -153,106 +130,90 @@ def _call(label: str, function, arguments: tuple) -> Outcome:
 
 
 def _in_workers(jobs, workers: int, title: str, bar, together: bool) -> list[Outcome]:
+    """Threads with a process each, since a pool of several processes ends them all when one dies."""
     outcomes: list[Outcome | None] = [None] * len(jobs)
-    waiting = list(enumerate(jobs))[::-1]
-    running: dict = {}  # connection -> (worker, number of its job)
+    waiting, ended = iter(range(len(jobs))), queue.SimpleQueue()
+    working, over = set(), threading.Event()  # ids of the processes that have a job
 
-    def give(connection, worker) -> None:
-        """The next job to a worker; none is left: its end."""
-        if not waiting:
-            return connection.close()
-        number, job = waiting.pop()
-        running[connection] = worker, number
-        with suppress(OSError):  # it has just ended, which the loop below is told
-            connection.send(job)
+    def life() -> None:
+        """Of a thread: job after job in its process, in another one when that has died."""
+        number = next(waiting, None)
+        while number is not None and not over.is_set():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin) as process:
+                pid = None
+                try:
+                    pid = process.submit(os.getpid).result()
+                    while number is not None:
+                        working.add(pid)
+                        if over.is_set():
+                            return
+                        ended.put((number, process.submit(_alone, *jobs[number]).result()))
+                        number = next(waiting, None)
+                except Exception as error:  # the process is gone, or it cannot be told the job or tell what came out
+                    words = "the worker process was ended from outside (often: out of memory); run again to go on, with fewer " \
+                        "workers if it repeats" if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
+                    ended.put((number, Outcome(jobs[number][0], error=words)))
+                    number = next(waiting, None)
+                finally:
+                    working.discard(pid)
 
+    def end_all(number: int) -> None:
+        over.set()
+        for pid in list(working):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    threads = [threading.Thread(target=life) for _ in range(workers)]
     try:
         with termination() as asked:
-            for _ in range(workers):
-                give(*_started())
-            while running and not asked:
-                for connection in wait(list(running), timeout=0.5):
-                    worker, number = running.pop(connection)
-                    try:
-                        outcomes[number] = connection.recv()
-                    except (EOFError, OSError):  # the process is gone; another one takes its place
-                        outcomes[number] = Outcome(
-                            jobs[number][0], error="the worker process was ended from outside (often: out of memory); run "
-                            "again to go on, with fewer workers if it repeats")
-                        connection.close()
-                        if waiting:
-                            connection, worker = _started()
+            for thread in threads:
+                thread.start()
+            while None in outcomes and not asked:
+                with suppress(queue.Empty):
+                    number, outcomes[number] = ended.get(timeout=0.5)
                     if together and outcomes[number].error and not asked:
-                        connection.close()
                         return [outcomes[number]]
                     bar.update()
-                    if not connection.closed:
-                        give(connection, worker)
             if asked:
                 bar.close()
-                _end_all(running)
-                end(f"{title}: SIGTERM; {len(running)} runs were ended, their checkpoints are written, and {GO_ON}")
+                ending, until = len(working), time.monotonic() + GRACE
+                end_all(signal.SIGTERM)
+                for thread in threads:
+                    thread.join(max(0.0, until - time.monotonic()))
+                end(f"{title}: SIGTERM; {ending} runs were ended, their checkpoints are written, and {GO_ON}")
     finally:
-        for connection, (worker, _) in running.items():
-            worker.kill()
-            connection.close()
+        end_all(signal.SIGKILL)
+        for thread in threads:
+            thread.join()
     return outcomes
 
 
-def _started() -> tuple:
-    """A new worker: (connection, process)."""
-    here, there = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    worker = context.Process(target=_work, args=(there, os.getpid()), daemon=False)
-    before = dict(os.environ)
-    os.environ.update(dict.fromkeys(SINGLE_THREAD, "1"))  # read by the child as it starts
-    try:
-        worker.start()
-    finally:
-        for name in SINGLE_THREAD:
-            os.environ.pop(name)
-        os.environ.update({name: before[name] for name in SINGLE_THREAD if name in before})
-    there.close()
-    return here, worker
+def _begin() -> None:
+    """The start of a worker: one thread, deaf to interrupts, which reach the parent; and it ends with its parent."""
+    os.environ.update(dict.fromkeys(SINGLE_THREAD, "1"))  # read when the job imports torch
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_all(running: dict) -> None:
-    """SIGTERM to every worker, and GRACE seconds in which they write their checkpoints."""
-    until = time.monotonic() + GRACE
-    for connection, (worker, _) in running.items():
-        connection.close()  # nobody waits for the outcome
-        worker.terminate()
-    for worker, _ in running.values():
-        worker.join(max(0.0, until - time.monotonic()))
+def _end_with_parent() -> None:
+    """SIGTERM to this process when its parent is gone, and its end for good after GRACE seconds."""
+    wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(1)
 
 
-def _work(connection, parent: int) -> None:
-    """The life of a worker: jobs from ``connection``, outcomes back, until it is closed."""
-    working = []
-
+def _alone(*job) -> Outcome:
+    """A job in a worker, where SIGTERM ends it and not the worker."""
     def terminated(number, frame) -> None:
-        if not working:
-            os._exit(143)
         raise Terminated("SIGTERM outside the training")
 
     signal.signal(signal.SIGTERM, terminated)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt reaches the parent, which ends the workers
-    end_with(parent)
-    import torch
-
-    torch.set_num_threads(1)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        working.append(job)
-        try:
-            outcome = _call(*job)
-        except Terminated as ended:
-            outcome = Outcome(job[0], error=f"{ended}; run again to go on")
-        working.clear()
-        try:
-            connection.send(outcome)
-        except OSError:  # the parent is gone
-            return
+    try:
+        return _call(*job)
+    except Terminated as ended:
+        return Outcome(job[0], error=f"{ended}; run again to go on")
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not multiprocessing.parent_process().is_alive():  # nobody waits for the outcome
+            os._exit(143)

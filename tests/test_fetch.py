@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from jmp_lib.data import fetch as module
 from jmp_lib.data.fetch import Source, fetch
+from jmp_lib.files import locked
 
 DATA = np.random.default_rng(0).bytes(300_000)
 MD5, SHA = "md5:" + hashlib.md5(DATA).hexdigest(), "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -173,7 +173,7 @@ def test_damaged_file_that_is_there(tmp_path, server):
 
 
 def test_two_downloads_at_once(tmp_path, server):
-    with FileLock(f"{tmp_path / 'file.bin'}.lock"):
+    with locked(f"{tmp_path / 'file.bin'}.lock"):
         with pytest.raises(RuntimeError, match="another process is downloading"):
             get(tmp_path / "file.bin", Source(server.url(), MD5))
 

@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from jmp_lib.data.store import Part, file_part, open_store, verify, write_store
+from jmp_lib.files import locked
 from tests.structures import random_molecule, skewed_crystal
 
 
@@ -152,7 +152,7 @@ def test_nothing_good_and_nothing_at_all(tmp_path):
 
 
 def test_two_preparations_at_once(tmp_path):
-    with FileLock(f"{tmp_path / 's'}.lock"):
+    with locked(f"{tmp_path / 's'}.lock"):
         with pytest.raises(RuntimeError, match="another process is preparing .*s; wait"):
             write_store(tmp_path / "s", [Part("f", good().__iter__)], name="s")
     assert not (tmp_path / "s.building").exists()

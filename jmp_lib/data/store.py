@@ -16,13 +16,11 @@ bytes, whatever the number of processes or interruptions.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,7 +30,7 @@ import numpy as np
 
 from jmp_lib.data.collect import check_structure, labels_of, pack
 from jmp_lib.data.structures import BLOCK, DEFAULTS, DTYPES, PER_ATOM, Columns, StructureSet, Texts
-from jmp_lib.files import locked, write_json
+from jmp_lib.files import locked, write_json, writing
 
 VERSION = 3
 MANIFEST = "store.json"
@@ -195,7 +193,7 @@ def write_store(
     if not parts:
         raise ValueError(f"there is nothing to make the store {path} of: no source file was found")
     plan = {"name": name, "parts": [[part.name, part.version] for part in parts], "skip_bad": skip_bad}
-    with _writing(path), locked(f"{path}.lock", f"another process is preparing {path}; wait until it is done"):
+    with writing(path), locked(f"{path}.lock", f"another process is preparing {path}; wait until it is done"):
         if not path.exists():
             store = _Unfinished(path.with_name(f"{path.name}.building"), plan)
             if store.about["sha256"] is None:
@@ -393,20 +391,3 @@ class _Unfinished:
         encoded, (_, (before,)) = [text.encode() for text in texts], self.about["columns"].get(f"text {name}", [None, [0]])
         self._extend_ends(f"ends {name}", before, [len(text) for text in encoded])
         self._extend(f"text {name}", np.frombuffer(b"".join(encoded), np.uint8))
-
-
-@contextmanager
-def _writing(path: Path):
-    """Errors of the disk as one sentence."""
-    try:
-        yield
-    except OSError as error:
-        words = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only",
-                 errno.EACCES: "writing there is not permitted", errno.EEXIST: "a file is in the way",
-                 errno.ENOTDIR: "a file is in the way"}.get(error.errno)  # fmt: skip
-        if words is None:
-            raise  # a sentence of ours already, or nothing that a sentence would help
-        raise RuntimeError(
-            f"cannot write {path}: {words}; make room or choose another place, then run the same command again "
-            "(finished chunks are kept)"
-        ) from None

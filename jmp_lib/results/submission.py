@@ -116,13 +116,12 @@ def _new_task(task: str, data_root):
 
 def _write_arm(folder: Path, arm: str, tasks: dict) -> None:
     """The submission of one arm; one that is no longer covered by records is removed."""
-    shutil.rmtree(folder / "submission", ignore_errors=True)
     if not tasks:
-        return
+        return shutil.rmtree(folder / "submission", ignore_errors=True)
     bench = _package().MatbenchBenchmark(subset=[f"matbench_{name}" for name in tasks])
     bench.tasks_map.update({f"matbench_{name}": task for name, task in tasks.items()})
     bench.add_metadata({"algorithm": f"{arm} (JMP workbook)"})
-    making, root = folder / f".submission.{os.getpid()}.tmp", paths.checkout_dir()
+    making, root = folder / ".submission.tmp", paths.checkout_dir()
     shutil.rmtree(making, ignore_errors=True)
     with write_atomically(making / "results.json.gz", "wb") as stream:  # the same content gives the same bytes
         stream.write(gzip.compress(json.dumps(bench.as_dict()).encode(), mtime=0))
@@ -130,6 +129,7 @@ def _write_arm(folder: Path, arm: str, tasks: dict) -> None:
     (making / "info.json").write_text(json.dumps(info(arm, sorted(tasks)), indent=1) + "\n")
     if root:
         shutil.copyfile(root / "notebooks" / "07_matbench.ipynb", making / "notebook.ipynb")
+    shutil.rmtree(folder / "submission", ignore_errors=True)
     os.replace(making, folder / "submission")
 
 

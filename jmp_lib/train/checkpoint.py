@@ -1,23 +1,30 @@
 """Saving and resuming a run.
 
-A checkpoint holds everything that decides the following updates.  It is written to a temporary file, forced to disk
-and moved into place, and the one before is kept as ``<name>.previous``: a kill at any moment leaves a whole one, and
-a damaged one is replaced by the one before.  It is read with ``torch.load(weights_only=True)``: nothing in it is
-executed.
+A checkpoint holds everything that decides the following updates.  Its name has the run's fingerprint in it, so a run
+with other settings or data leaves it alone.  It is written to a temporary file, forced to disk and moved into place, and
+the one before is kept as ``<name>.previous``: a kill at any moment leaves a whole one, and a damaged one is replaced by
+the one before.  It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import zipfile
 from pathlib import Path
 
 import torch
 
-from jmp_lib.files import write_atomically
+from jmp_lib.files import replacing
+from jmp_lib.records import device_name
 
 LAYOUT = 3  # raised whenever the content of a checkpoint changes
+
+
+def checkpoint_path(folder: Path, fingerprint: str) -> Path:
+    """Where the run of this fingerprint keeps its checkpoint; ``folder`` may hold those of other settings or data."""
+    return Path(folder) / f"checkpoint-{fingerprint[:12]}.pt"
 
 
 def previous(path: Path) -> Path:
@@ -31,8 +38,9 @@ def save_checkpoint(path: Path, fingerprint: str, **parts) -> None:
     state = {"layout": LAYOUT, "fingerprint": fingerprint, "torch_rng": torch.get_rng_state(), **parts}
     if torch.cuda.is_available():
         state["cuda_rng"] = torch.cuda.get_rng_state()
-    with write_atomically(path, "wb") as stream:
-        torch.save(state, stream)
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as stream:  # of Python: torch's own hides what the disk has against it
+            torch.save(state, stream)
         if path.exists():
             os.replace(path, previous(path))
 
@@ -41,8 +49,8 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
     """The checkpoint at ``path``, or None when there is none for this run.
 
     When it is damaged or missing, the one before it is read, with a warning.  A checkpoint of other settings (another
-    fingerprint) or of an older layout is not used.  Restores the state of torch's random numbers.  Raises
-    ``ValueError`` when no readable one is left.
+    fingerprint) is not used.  Restores the state of torch's random numbers.  Raises ``ValueError`` when no readable one
+    is left, or for one of another layout.
     """
     path = Path(path)
     damaged = []
@@ -56,8 +64,10 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
             continue
         if damaged:
             warnings.warn(f"{damaged[0]}; the run goes on from the checkpoint before it", stacklevel=2)
-        if state.get("layout") != LAYOUT or state.get("fingerprint") != fingerprint:
+        if state.get("fingerprint") != fingerprint:
             return None
+        if state.get("layout") != LAYOUT:
+            raise ValueError(f"{file} is of another version of this code: end the run with that one, or delete it to start anew")
         torch.set_rng_state(state["torch_rng"])
         if "cuda_rng" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda_rng"])
@@ -68,15 +78,31 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
 
 
 def remove_checkpoints(path: Path) -> None:
-    """Delete the checkpoints of a finished run."""
-    for file in (path, previous(path)):
-        file.unlink(missing_ok=True)
+    """Delete the checkpoints of a finished run, and what a kill left of them.  Call it while holding the run's lock."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files that a killed run left in ``folder``.  Call it while holding the run's lock."""
-    for file in Path(folder).glob("*.tmp"):
-        file.unlink(missing_ok=True)
+def say_others(path: Path, name: str) -> None:
+    """Says in a line that the run ``name`` begins anew beside unfinished ones of other settings or data."""
+    others = [file.name for file in path.parent.glob("checkpoint*.pt") if file != path]
+    if others and not path.exists():
+        print(f"{name}: {path.parent} holds unfinished training of other settings, data or versions ({', '.join(others)}): this "
+              "run begins anew beside it; give the settings of then to go on there, or remove it", file=sys.stderr)
+
+
+def gone_on(machines: list[dict], processes, update: int, name: str) -> list[dict]:
+    """``machines``, on which a run was computed so far, and the one that it goes on with after ``update`` updates.
+
+    One that differs is said in a line: sums are then rounded in another order, or in another precision.
+    """
+    now = {"device": device_name(processes.device), "precision": processes.precision, "processes": processes.size,
+           "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    changed = [f"{key} {machines[-1][key]} -> {value}" for key, value in now.items() if machines and machines[-1][key] != value]
+    if changed and processes.first:
+        print(f"{name}: goes on after update {update} with {', '.join(changed)}: its last digits may differ from those of an "
+              "undisturbed run, and its record says so", file=sys.stderr)
+    return [*machines, {"from_update": update, **now}] if changed or not machines else machines
 
 
 def _read(file: Path) -> dict:

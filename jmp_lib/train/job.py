@@ -13,7 +13,7 @@ from jmp_lib import records
 from jmp_lib.files import write_json
 from jmp_lib.settings import Profile
 from jmp_lib.train.batches import choose_device
-from jmp_lib.train.checkpoint import remove_checkpoints, remove_unfinished
+from jmp_lib.train.checkpoint import checkpoint_path, remove_checkpoints, say_others
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.trainer import Progress, Run, train
 
@@ -36,6 +36,11 @@ class Job:
         """Folder of weights, predictions, checkpoint, logs."""
         return records.work_dir(self.record, self.out_dir)
 
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint of this run."""
+        return checkpoint_path(self.work, self.fingerprint)
+
     def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
         """The record: the finished one of the same fingerprint, or that of ``recipe``.
 
@@ -48,21 +53,21 @@ class Job:
             if not self.processes.broadcast(found is not None):
                 torch.set_num_threads(self.profile.threads)
                 if self.processes.first:
-                    remove_unfinished(self.work)
+                    say_others(self.checkpoint, self.name)
                 done, fields, files = recipe(self)
                 if self.processes.first:
                     entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
                     write_json(self.record, {"schema": records.SCHEMA, **fields, **self._common(done), "files": entries,
                                              "fingerprint": self.fingerprint})
-                    remove_checkpoints(self.work / "checkpoint.pt")
+                    remove_checkpoints(self.checkpoint)
         return records.read_record(self.record)
 
     def train(self, **run) -> Progress:
         """The loop (:class:`~jmp_lib.train.trainer.Run`), with a bar; from the last checkpoint if there is one."""
         silent = not self.progress or not self.processes.first
         with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
-            return train(Run(name=self.name, fingerprint=self.fingerprint, checkpoint=self.work / "checkpoint.pt",
-                             processes=self.processes, engine=self.profile.engine, bar=bar, **run))
+            return train(Run(name=self.name, fingerprint=self.fingerprint, checkpoint=self.checkpoint, processes=self.processes,
+                             engine=self.profile.engine, bar=bar, **run))
 
     def _common(self, done: Progress) -> dict:
         """Fields of every record: how the training went and how it was carried out."""
@@ -71,7 +76,7 @@ class Job:
             "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
             "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
             "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.profile.threads,
-            "device": records.device_name(self.processes.device), "precision": self.processes.precision,
+            "machines": done.machines, "device": records.device_name(self.processes.device), "precision": self.processes.precision,
             "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions()}
 
 

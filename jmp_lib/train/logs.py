@@ -11,7 +11,7 @@ from typing import Sequence
 
 import torch
 
-from jmp_lib.files import write_atomically
+from jmp_lib.files import write_atomically, writing
 from jmp_lib.records import peak_memory_mb
 
 COLUMNS = ("update", "epoch", "lr", "loss")  # then the parts of the loss
@@ -34,14 +34,15 @@ class Logs:
         """
         self.names = [*COLUMNS, *(part for part in parts if part != "total"), *LAST_COLUMNS]
         self.board = _tensorboard(Path(folder) / "tensorboard", done) if "tensorboard" in wanted else None
-        path = Path(folder) / "log.csv"
-        keep_rows(path, self.names, done)
-        self.stream = open(path, "a", newline="", buffering=1)  # a row is with the system as soon as written
+        self.path = Path(folder) / "log.csv"
+        keep_rows(self.path, self.names, done)
+        self.stream = open(self.path, "a", newline="", buffering=1)  # a row is with the system as soon as written
         self.writer = csv.DictWriter(self.stream, self.names, lineterminator="\n")
 
     def update(self, row: dict[str, float]) -> None:
         """Write the row of an update."""
-        self.writer.writerow({name: f"{row[name]:.9g}" for name in self.names})
+        with writing(self.path):
+            self.writer.writerow({name: f"{row[name]:.9g}" for name in self.names})
         self._events("train", row, row["update"])
 
     def validation(self, row: dict[str, float]) -> None:
@@ -55,7 +56,8 @@ class Logs:
 
     def close(self) -> None:
         """Write what is still held back."""
-        self.stream.close()
+        with writing(self.path):
+            self.stream.close()
         if self.board is not None:
             self.board.close()
 

@@ -124,8 +124,9 @@ class Processes:
 
     @contextmanager
     def alone(self, lock: Path):
-        """No other training holds ``lock`` meanwhile; a second one waits and then finds the first one's results."""
-        with locked(lock) if self.first else nullcontext():
+        """No other training holds ``lock`` meanwhile; a second one says so, waits and then finds the first one's results."""
+        busy = f"{lock.parent}: another process trains this run; waiting for it"
+        with locked(lock, busy, wait=True) if self.first else nullcontext():
             self.wait()
             yield
             self.wait()

@@ -22,7 +22,7 @@ from jmp_lib.files import write_json
 from jmp_lib.pool import GO_ON, end, termination
 from jmp_lib.settings import Engine
 from jmp_lib.train.batches import Share, UpdateBatches, prepared
-from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
+from jmp_lib.train.checkpoint import gone_on, load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
@@ -78,6 +78,7 @@ class Progress:
     skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
     skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
     history: list[dict] = field(default_factory=list)
+    machines: list[dict] = field(default_factory=list)  # from which update on it was computed on what
     best_weights: dict[str, Tensor] | None = None
 
     @property
@@ -98,6 +99,7 @@ def train(run: Run) -> Progress:
     divided = [(p, run.gradient_divisors[name]) for name, p in run.model.named_parameters()
                if name in run.gradient_divisors]
     progress = _resume(run)
+    progress.machines = gone_on(progress.machines, processes, progress.step, run.name)
     run.data.max_edges = progress.max_edges
     if progress.step == 0:
         set_rates(run.optimizer, 0, run.schedule, run.restart)
@@ -293,5 +295,6 @@ def _resume(run: Run) -> Progress:
         kept = state["progress"]["max_edges"] or run.engine.max_edges
         state["progress"]["max_edges"] = min(run.engine.max_edges, kept)
     for name, part in _state(run).items():
-        part.load_state_dict(state[name])
+        if state[name]:  # a scaler's is empty where none was needed
+            part.load_state_dict(state[name])
     return Progress(**state["progress"])
