@@ -158,8 +158,8 @@ def test_lmdb_that_is_damaged(tmp_path):
     whole = write_lmdb(tmp_path / "a.lmdb", [record(atoms) for atoms in frames(40)]).read_bytes()
     bad = tmp_path / "bad.lmdb"
     for content, says in [
-        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "is not an LMDB"), (b"hello" * 5000, "cannot be read"),
-        (whole[: len(whole) // 2], "is cut short"),
+        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "cannot be read .it is not an LMDB"), (b"hello" * 5000, "cannot be read"),
+        (whole[: len(whole) // 2], "cannot be read .it is cut short"),
     ]:  # fmt: skip
         bad.write_bytes(content)
         with pytest.raises(ValueError, match=f"bad.lmdb {says}"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import h5_frames, open_h5, source_url
+from jmp_lib.data.formats import open_h5, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
@@ -45,10 +45,9 @@ def _frames(path: Path, rejected: list[str] | None) -> Iterator:
         return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
 
     with open_h5(path, mend=MEND) as file:
-        for formula in file:
+        for formula in file.names(""):
             where = f"group {formula}"
-            frames = h5_frames(file[formula], ("coordinates", ENERGY, FORCES), where)
-            for fid, (numbers, pos, energy, forces) in enumerate(frames):
+            for fid, (numbers, pos, energy, forces) in enumerate(file.frames(formula, ("coordinates", ENERGY, FORCES))):
                 if not (np.isnan(energy) or np.isnan(forces).any()):
                     yield f"{where}, frame {fid}", partial(make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:

@@ -1,4 +1,4 @@
-"""What the readers of the published sets share: finding a file, opening npz, HDF5 and JSON safely, checking shapes.
+"""What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
 
 Every reader is of one shape. ``find(task, root)`` gives the best files at hand, ``load(task, root, fold)`` the set and its
 split (rows of the set), ``mend(task, root)`` where the files come from and where to put them; ``read(path, ...)`` gives the
@@ -11,6 +11,8 @@ it is left out.
 from __future__ import annotations
 
 import csv
+import math
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jmp_lib.data.apart import DENSEST, Hdf5, Lmdb, reads
 from jmp_lib.data.collect import part_name, to_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
@@ -97,10 +100,20 @@ def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b
 
 
 @contextmanager
+def in_one_sentence(path: str | Path, mend: str) -> Iterator[None]:
+    """:func:`jmp_lib.files.reading`, and a ``ValueError`` where the memory does not hold what a file says that it has."""
+    try:
+        with reading(path, mend):
+            yield
+    except MemoryError:
+        raise ValueError(f"{path} asks for more memory than there is: it is damaged, or too large for this machine; {mend}") from None
+
+
+@contextmanager
 def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Iterator[Path]:
-    """:func:`check_head`, and :func:`jmp_lib.files.reading` around what is done with the file."""
+    """:func:`check_head`, and :func:`in_one_sentence` around what is done with the file."""
     path = check_head(path, what, magic, mend=mend)
-    with reading(path, mend):
+    with in_one_sentence(path, mend):
         yield path
 
 
@@ -135,16 +148,29 @@ def read_npz(
             raise ValueError(f"{path} has no array {', '.join(map(repr, missing))} (it has {found}); {mend}")
         arrays = {}
         for key in archive.files if optional is None else [*shapes, *(key for key in optional if key in archive.files)]:
-            try:
+            if _holds_numbers(archive.zip, key):
                 arrays[key] = archive[key]
-            except ValueError as error:
-                if "pickle" not in str(error).lower():
-                    raise
-                if key in shapes:
-                    raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}") from None
+            elif key in shapes:
+                raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}")
+        if strange := [key for key in shapes if arrays[key].dtype.kind not in "iufbU"]:
+            raise ValueError(f"array {strange[0]!r} holds {arrays[strange[0]].dtype}, not numbers")
+        if counts and not (arrays[counts].dtype.kind in "iu" and (arrays[counts] >= 0).all()):
+            raise ValueError(f"array {counts!r} holds something else than numbers of atoms")
         sizes = {"atoms": int(arrays[counts].sum(dtype=np.int64))} if counts else {}
         check_shapes(arrays, {key: shape for key, shape in shapes.items() if shape is not None}, **sizes)
         return arrays
+
+
+def _holds_numbers(archive: zipfile.ZipFile, key: str) -> bool:
+    """Whether array ``key`` is no pickled object; ``ValueError`` where it says that it is larger than what is stored of it."""
+    name = key if key in archive.namelist() else f"{key}.npy"
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(stream)
+    needed, stored = math.prod(shape) * dtype.itemsize, archive.getinfo(name)
+    if needed > min(stored.file_size, stored.compress_size * DENSEST) and not dtype.hasobject:
+        raise ValueError(f"array {key!r} says that it has shape {shape}, which the {stored.compress_size} bytes of it cannot hold")
+    return not dtype.hasobject
 
 
 def slices(counts: np.ndarray) -> Iterator[slice]:
@@ -154,28 +180,18 @@ def slices(counts: np.ndarray) -> Iterator[slice]:
 
 
 @contextmanager
-def open_h5(path: str | Path, *, mend: str):
-    """An open ``h5py.File``; whatever goes wrong with it is one sentence."""
-    import h5py
-
-    with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), h5py.File(path, "r") as file:
-        yield file
+def open_h5(path: str | Path, *, mend: str) -> Iterator[Hdf5]:
+    """An HDF5 file to be asked for names and arrays, in a process of its own; whatever goes wrong with it is one sentence."""
+    with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), reads("h5", path) as process:
+        yield Hdf5(process)
 
 
-def h5_frames(group, keys: Iterable[str], where: str) -> Iterator[tuple]:
-    """(atomic numbers, row of data set ``keys[0]``, ...) for each frame of a group of an HDF5 file; ``ValueError`` where
-    one of the sets is missing or the numbers of frames differ."""
-    found = {key: group.get(key) if hasattr(group, "get") else None for key in (*keys, "atomic_numbers")}
-    missing = [key for key, values in found.items() if not hasattr(values, "dtype")]
-    if missing:
-        raise ValueError(f"{where} has no {missing[0]!r} (it has {', '.join(list(group)[:8])}), so this is another kind of file")
-    *arrays, numbers = (values[()] for values in found.values())
-    if numbers.dtype.kind not in "iu" or not numbers.shape:
-        raise ValueError(f"{where}: 'atomic_numbers' does not hold whole numbers")
-    if len({len(array) for array in arrays}) > 1:
-        lengths = ", ".join(f"{key} {len(array)}" for key, array in zip(keys, arrays, strict=True))
-        raise ValueError(f"{where}: the numbers of frames differ ({lengths})")
-    return ((numbers, *row) for row in zip(*arrays, strict=True))
+@contextmanager
+def open_lmdb(path: str | Path, *, mend: str) -> Iterator[Lmdb]:
+    """An LMDB (a file, or the folder of a ``data.mdb``) to be asked for values, likewise."""
+    data = Path(path) / "data.mdb" if Path(path).is_dir() else path
+    with opened(data, "an LMDB", mend=mend), reads("lmdb", path) as process:
+        yield Lmdb(process)
 
 
 def json_items(stream, prefix: str) -> Iterator:

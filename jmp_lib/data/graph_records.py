@@ -9,15 +9,13 @@ altered number inside a record passes: the checksum of the published archive is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import lmdb
 import numpy as np
 
 from jmp_lib.data.collect import screened
-from jmp_lib.data.formats import opened
+from jmp_lib.data.formats import open_lmdb
 from jmp_lib.data.pickles import Refused, load_pickle, loads
 
 ENERGIES = ("y", "energy")  # fields with the energy; the first that is there is taken
@@ -36,11 +34,10 @@ def read_graphs(
     if not files:
         raise FileNotFoundError(f"{path} has no .lmdb file; {mend}")
     for file in files:
-        with closing(_items(file, of, periodic, mend, energies)) as items:  # LMDB opens a file once in a process
-            for structure in screened(items, str(file), rejected):
-                structure["id"] = row
-                yield structure
-                row += 1
+        for structure in screened(_items(file, of, periodic, mend, energies), str(file), rejected):
+            structure["id"] = row
+            yield structure
+            row += 1
 
 
 def _items(file: Path, of: str, periodic: bool, mend: str, energies: tuple) -> Iterator:
@@ -62,34 +59,21 @@ def _pickled(file: Path, mend: str) -> Iterator[tuple[str, dict]]:
 
 def _lmdb(file: Path, mend: str) -> Iterator[tuple[str, dict | ValueError]]:
     """Records of one LMDB in the order of their numbers; for one that cannot be read the reason."""
-    data = file / "data.mdb" if file.is_dir() else file
-    if not data.exists():
-        raise FileNotFoundError(f"{file} is missing; {mend}")
-    with opened(data, "an LMDB", mend=mend):
-        size = data.stat().st_size
-        if size < 8192:  # two pages of LMDB's own come first
-            raise ValueError(f"{file} is not an LMDB (it has {size} bytes); {mend}")
-        with lmdb.open(
-            str(file), subdir=file.is_dir(), readonly=True, lock=False, readahead=False, max_readers=1
-        ) as env, env.begin() as transaction:  # fmt: skip
-            if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
-                raise ValueError(f"{file} is cut short; {mend}")
-            length = transaction.get(b"length")
-            if length is None:
-                length = sum(key.isdigit() for key, _ in transaction.cursor())
-            else:
-                length = loads(length, where=f"{file}: length", mend=mend)
-            for number in range(length):
-                value = transaction.get(str(number).encode())
-                try:
-                    if value is None:
-                        raise ValueError(f"it is missing (the file says it has {length})")
-                    found = loads(value, where=f"{file}: record {number}", mend=mend)
-                except Refused:
-                    raise
-                except ValueError as error:
-                    found = error
-                yield f"record {number}", found
+    with open_lmdb(file, mend=mend) as base:
+        entries, said = base.entries(), base.values(["length"])
+        length = loads(said["length"], where=f"{file}: length", mend=mend) if said else base.numbered()
+        if type(length) is not int or not 0 <= length <= entries or base.values([str(length)]):
+            raise ValueError(f"it says that it has {str(length)[:20]} records where there are {entries - len(said)}")
+        for number in range(length):
+            try:
+                if not (value := base.values([str(number)])):
+                    raise ValueError(f"it is missing (the file says it has {length})")
+                found = loads(value[str(number)], where=f"{file}: record {number}", mend=mend)
+            except Refused:
+                raise
+            except ValueError as error:
+                found = error
+            yield f"record {number}", found
 
 
 def _structure(fields: dict | ValueError, energies: tuple) -> dict:

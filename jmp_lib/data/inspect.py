@@ -17,6 +17,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.formats import in_one_sentence
+from jmp_lib.data.structures import MAX_ATOMIC_NUMBER
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.strict import nearest
 
@@ -47,7 +49,13 @@ def read(path: str | Path, dataset: str, left_out: list | None = None, **options
         if key not in known:
             hint = nearest(key, known) if known else "it has none"
             raise ValueError(f"the reader of {dataset} has no option {key!r}; {hint}")
-    return found(path, **options, **({"rejected": left_out} if "rejected" in parameters else {}))
+    return _read(found(path, **options, **({"rejected": left_out} if "rejected" in parameters else {})), path, dataset)
+
+
+def _read(structures: Iterator[dict], path: str | Path, dataset: str) -> Iterator[dict]:
+    """The structures; whatever their reader did not expect is one sentence with the file, too."""
+    with in_one_sentence(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
+        yield from structures
 
 
 def inspect(path: str | Path, dataset: str, **options) -> dict:
@@ -63,7 +71,7 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     structures = read(path, name, left_out, **options)
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing; give the path of a file of {name}")
-    atoms, labels, groups, reasons = np.zeros(len(chemical_symbols), np.int64), {}, set(), {}
+    atoms, labels, groups, reasons = np.zeros(MAX_ATOMIC_NUMBER + 1, np.int64), {}, set(), {}
     count, periodic, example = 0, 0, None
     for structure in structures:
         count += 1
@@ -80,7 +88,7 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     return {
         "file": str(path), "dataset": name, "options": options, "structures": count, "atoms": int(atoms.sum()),
         "periodic": periodic, "groups": len(groups),
-        "elements": {chemical_symbols[z]: int(atoms[z]) for z in np.flatnonzero(atoms)},
+        "elements": {dict(enumerate(chemical_symbols)).get(z, f"element {z}"): int(atoms[z]) for z in np.flatnonzero(atoms).tolist()},
         "labels": {key: labels[key] for key in sorted(labels)}, "example": example,
         "left_out": [{"count": len(alike), "reason": alike[0]} for alike in reasons.values()],
     }  # fmt: skip

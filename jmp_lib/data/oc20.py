@@ -11,6 +11,7 @@ trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -120,10 +121,13 @@ def _records(file: Path, rejected: list[str] | None) -> Iterator[dict]:
 
 
 def _trajectory(file: Path) -> Iterator:
-    """Frames of an ASE relaxation trajectory named random<sid>.traj; tags are derived where all are 0."""
+    """Frames of an ASE relaxation trajectory named random<sid>.traj; tags are derived where all are 0.
+
+    Read from memory, where no more can be asked for than the file has, whatever sizes it states.
+    """
     from ase.io.trajectory import Trajectory
 
-    with opened(file, "an ASE trajectory", mend=MEND), Trajectory(file) as trajectory:
+    with opened(file, "an ASE trajectory", mend=MEND), Trajectory(io.BytesIO(file.read_bytes())) as trajectory:
         for count in range(len(trajectory)):
             atoms = trajectory[count]
             yield f"frame {count}", partial(_of_atoms, atoms, 0.0, file.stem, atoms.info.get("frame", count))

@@ -18,16 +18,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data import splits
+from jmp_lib.data.apart import Hdf5
 from jmp_lib.data.collect import make_structure, screened
 from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
-from jmp_lib.files import reading
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3)
@@ -54,7 +53,7 @@ def find(task, root: str | Path) -> list[Path]:
     subset = known("SPICE has no part", task.suffix, SUBSETS)
     forms = (f"{subset}.h*5", f"SPICE_{subset}.h*5", "SPICE*.h*5")
     missing = f"no SPICE file with {subset} in {root}; {mend(task, root)}"
-    has_it = lambda path: subset in path.name or next(_molecules(path, subset), None)  # noqa: E731
+    has_it = lambda path: subset in path.name or _has(path, subset)  # noqa: E731
     return [first_file(forms, folders_of("spice", root), missing, has_it)]
 
 
@@ -72,6 +71,8 @@ def read(path: str | Path, subset: str | None = None, rejected: list[str] | None
 
     subset: only this part (None: all that is there).
     """
+    if subset is not None:
+        known("SPICE has no part", subset, SUBSETS)
     yield from screened(_conformations(Path(path), subset), str(path), rejected)
 
 
@@ -80,39 +81,34 @@ def _mend(subset: str | None, root: str | Path) -> str:
     return f"get {UPSTREAM} from {source_url('SPICE', file=UPSTREAM)}{wanted}, and put it in {folder_of('spice', root)}"
 
 
-def _molecules(path: Path, subset: str | None) -> Iterator[tuple[str, h5py.Group]]:
-    """Names, in order, and open groups of the molecules of ``subset``."""
-    begins = SUBSETS[known("SPICE has no part", subset, SUBSETS)] if subset is not None else ""
+def _molecules(file: Hdf5, subset: str | None, by_name: bool) -> Iterator[str]:
+    """Names, in order, of the molecules of ``subset``; by_name: those that do not say theirs are of it."""
+    begins = SUBSETS.get(subset, "")
+    for name in sorted(file.names("")):
+        said = file.arrays(name, (), ("subset",)).get("subset")
+        if said is None and subset is not None and not by_name:
+            raise ValueError(f"molecule {name} does not say which subset it is of")
+        if said is None or subset is None or re.fullmatch(re.escape(begins) + r"( v[\d.]+)?", str(said.ravel()[0])):
+            yield name
+
+
+def _has(path: Path, subset: str) -> bool:
     with open_h5(path, mend=_mend(subset, path.parent)) as file:
-        for name in sorted(file):
-            group = file[name]
-            if not isinstance(group, h5py.Group) or "conformations" not in group:
-                raise ValueError(f"it is not a SPICE file: its entry {name!r} is no molecule with conformations")
-            if "subset" in group:
-                said = _text(np.ravel(group["subset"][()])[0])
-                if subset is None or re.fullmatch(re.escape(begins) + r"( v[\d.]+)?", said):
-                    yield name, group
-            elif subset is None or subset in path.name:  # a molecule that says nothing is of what its file is named for
-                yield name, group
-            else:
-                raise ValueError(f"molecule {name} does not say which subset it is of")
+        return any(True for _ in _molecules(file, subset, False))
 
 
 def _conformations(path: Path, subset: str | None) -> Iterator:
     row, advice = 0, _mend(subset, path.parent)
-    for name, group in _molecules(path, subset):
-        with reading(path, advice):
-            missing = [field for field in _SHAPES if field not in group]
-            if missing:
-                raise ValueError(f"molecule {name} has no {', '.join(missing)}")
-            said = _text(group["conformations"].attrs.get("units", "bohr"))
+    with open_h5(path, mend=advice) as file:
+        for name in _molecules(file, subset, subset is not None and subset in path.name):
+            raw = file.arrays(name, _SHAPES)
+            said = file.attribute(f"{name}/conformations", "units") or "bohr"
             if said != "bohr":
                 raise ValueError(f"molecule {name} has its conformations in {said!r}, where SPICE has bohr")
-            raw = {field: group[field][()] for field in _SHAPES}
             check_shapes(raw, _SHAPES)
-        for i in range(len(raw["conformations"])):
-            yield f"{name}/{i}", partial(_conformation, name, raw, i, row)
-            row += 1
+            for i in range(len(raw["conformations"])):
+                yield f"{name}/{i}", partial(_conformation, name, raw, i, row)
+                row += 1
     if not row:
         raise ValueError(f"{path} has no conformation{f' of {subset}' if subset else ''}; {advice}")
 
@@ -128,7 +124,3 @@ def _conformation(name: str, raw: dict[str, np.ndarray], i: int, row: int) -> di
         sid=f"{name}/{i}",
         group=name,
     )
-
-
-def _text(value) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import h5_frames, open_h5, source_url
+from jmp_lib.data.formats import open_h5, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
@@ -48,11 +48,10 @@ def _frames(path: Path, part: str) -> Iterator:
         return make_structure(pos, numbers, 0, forces=forces, sid=f"{group}/{fid}", group=group, energy=energy)
 
     with open_h5(path, mend=MEND) as file:
-        if part not in file:
-            raise ValueError(f"{path} has no group {part!r} (it has {', '.join(list(file)[:8])}); {MEND}")
-        for formula in file[part]:
-            for reaction in file[part][formula]:
+        if part not in (there := file.names("")):
+            raise ValueError(f"{path} has no group {part!r} (it has {', '.join(there[:8])}); {MEND}")
+        for formula in file.names(part):
+            for reaction in file.names(f"{part}/{formula}"):
                 where = f"{part}/{formula}/{reaction}"
-                frames = h5_frames(file[part][formula][reaction], ("positions", ENERGY, FORCES), where)
-                for fid, values in enumerate(frames):
+                for fid, values in enumerate(file.frames(where, ("positions", ENERGY, FORCES))):
                     yield f"{where}, frame {fid}", partial(make, f"{formula}/{reaction}", fid, *values)

@@ -1,0 +1,111 @@
+"""Damaged files of every format are read or refused in one sentence, and no size that a file states is believed."""
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import h5py
+import lmdb
+import numpy as np
+import pytest
+from catalyst_files import record, slab, write_lmdb
+
+from jmp_lib.data import ani1x, oc22, spice
+from jmp_lib.data.formats import open_h5, read_npz
+from jmp_lib.data.inspect import inspect
+from tools import fuzz
+
+CASES = os.environ.get("JMP_CASES")
+PUBLISHED = [name for name in ("md22.xyz md22.npz rmd17.npz qm9.npz qm9.sdf qm9.pt qmof.npz qmof.json matbench ani1x transition1x spice "
+                               "oc20.traj oc20.lmdb oc22.lmdb oc22.pkl").split()]  # fmt: skip
+cases = pytest.mark.skipif(not CASES, reason="set JMP_CASES to the folder of reported cases")
+
+
+def test_damaged_files_of_every_format():  # about 20 s, which is how long it takes to try each format some times
+    found = fuzz.fuzz(400, seed=1)
+    assert len(found) >= 26
+    assert not [(name, word) for name, counts in found.items() for word in counts if word in fuzz.BAD and name in PUBLISHED]
+
+
+@pytest.mark.parametrize(
+    ("broken", "verdict"),
+    [
+        (lambda: os.kill(os.getpid(), 11), "death"), (lambda: {}["a"], "traceback"), (lambda: bytearray(1 << 50), "memory"),
+        (lambda: int("a"), "no file"), (lambda: (2, 4, 0, True), "lost"), (lambda: (3, 126, 0, False), "nonsense"),
+        (lambda: (2, 84, 1, True), "read"),
+    ],
+)  # fmt: skip
+def test_the_fuzzer_tells_faults_apart(monkeypatch, tmp_path, broken, verdict):
+    monkeypatch.setattr(fuzz, "read", lambda kind, folder: broken())
+    worker = fuzz.Worker()
+    kind = fuzz.Kind("md22.xyz", "md22", {"a.xyz": b""}, 3, 126)
+    assert worker.ask(kind, tmp_path, True)[0] == verdict
+    worker.close()
+
+
+@cases
+def test_damaged_files_that_were_reported():
+    for path in sorted(Path(CASES, "49-damaged-spice").iterdir()):  # one of them ends the process inside libhdf5
+        with pytest.raises(ValueError, match=path.name):
+            inspect(path, "spice")
+    with pytest.raises(ValueError, match="random77.traj"):
+        inspect(Path(CASES, "48-damaged-traj", "random77.traj"), "oc20")
+
+
+def test_a_process_that_reads_hdf5_may_die(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a/b"] = np.arange(3)
+    with pytest.raises(ValueError, match=r"a.h5 cannot be read \(it is damaged: the library .* broke down over it\); get another"):
+        with open_h5(tmp_path / "a.h5", mend="get another") as file:
+            assert file.arrays("a", ["b"])["b"].tolist() == [0, 1, 2]
+            file._process.kill()
+            file._process.wait()
+            file.names("a")
+
+
+def test_a_reader_that_is_left_leaves_no_process(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key, shape in (("coordinates", (2, 3, 3)), (ani1x.ENERGY, 2), (ani1x.FORCES, (2, 3, 3))):
+            file[f"H2O/{key}"] = np.random.default_rng(0).normal(size=shape)
+        file["H2O/atomic_numbers"] = [8, 1, 1]
+    begun, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: begun.append(start(*args, **options)) or begun[-1])
+    structures = ani1x.read(tmp_path / "a.h5")
+    next(structures)
+    assert begun[0].poll() is None
+    structures.close()
+    assert begun[0].poll() is not None
+
+
+def test_sizes_that_hdf5_states_are_not_believed(tmp_path):
+    with h5py.File(tmp_path / "SPICE.h5", "w") as file:
+        for key in spice._SHAPES:
+            file.create_dataset(f"ala/{key}", (10**12,), "f8", chunks=(1000,), compression="gzip")
+    with pytest.raises(ValueError, match="says that it has shape .1000000000000,., which the 0 bytes that are stored of it cannot hold"):
+        list(spice.read(tmp_path / "SPICE.h5"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["a"] = h5py.ExternalLink("SPICE.h5", "/ala")
+        file.create_dataset("c/b", (2, 3), "f8", external=[("SPICE.h5", 0, 48)])
+    for group in ("a", "c"):
+        with pytest.raises(ValueError, match="another file"), open_h5(tmp_path / "b.h5", mend="get another") as file:
+            file.arrays(group, ["b"])
+
+
+def test_sizes_that_npz_states_are_not_believed(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file, file.open("R.npy", "w") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 3)})
+        stream.write(b"\0" * 72)
+    with pytest.raises(ValueError, match=r"a.npz cannot be read \(array 'R' says that it has shape \(1000000000000, 3\)"):
+        read_npz(tmp_path / "a.npz", {"R": ("atoms", 3)}, mend="get another")
+
+
+@pytest.mark.parametrize("length", [10**18, 1, -1, "3", None])
+def test_lengths_that_an_lmdb_states_are_not_believed(tmp_path, length):
+    write_lmdb(tmp_path / "a.lmdb", [record(slab(n)) for n in range(3)])
+    with lmdb.open(str(tmp_path / "a.lmdb"), subdir=False) as base, base.begin(write=True) as transaction:
+        transaction.put(b"length", pickle.dumps(length))
+    with pytest.raises(ValueError, match=f"a.lmdb cannot be read .it says that it has {length} records where there are 3"):
+        list(oc22.read(tmp_path / "a.lmdb"))
