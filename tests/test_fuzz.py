@@ -67,7 +67,7 @@ def test_a_process_that_reads_hdf5_may_die(tmp_path):
 def test_a_reader_that_is_left_leaves_no_process(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for key, shape in (("coordinates", (2, 3, 3)), (ani1x.ENERGY, 2), (ani1x.FORCES, (2, 3, 3))):
-            file[f"H2O/{key}"] = np.random.default_rng(0).normal(size=shape)
+            file[f"H2O/{key}"] = 30 * np.random.default_rng(0).normal(size=shape)
         file["H2O/atomic_numbers"] = [8, 1, 1]
     begun, start = [], subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: begun.append(start(*args, **options)) or begun[-1])

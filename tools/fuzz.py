@@ -109,13 +109,13 @@ def kinds(folder: Path) -> list[Kind]:
     write(xyz, frames, format="extxyz")
     name = "md22_Ac-Ala3-NHMe"
     made.append(Kind("md22.xyz", "md22", {f"{name}.xyz": xyz.getvalue().replace("energy=", "Energy=").encode()}, 3, 3 * n))
-    npz("md22.npz", "md22", f"{name}.npz", 3, 3 * n, z=frames[0].numbers, R=rng.normal(size=(3, n, 3)), E=rng.normal(size=(3, 1)),
+    npz("md22.npz", "md22", f"{name}.npz", 3, 3 * n, z=frames[0].numbers, R=30 * rng.normal(size=(3, n, 3)), E=rng.normal(size=(3, 1)),
         F=rng.normal(size=(3, n, 3)), e_unit=np.array("kcal/mol"), md5=np.array(b"566c"))  # fmt: skip
     composition = np.repeat(*map(list, zip(*rmd17.COMPOSITION["ethanol"].items())))
-    npz("rmd17.npz", "rmd17", "rmd17_ethanol.npz", 3, 27, nuclear_charges=composition, coords=rng.normal(size=(3, 9, 3)),
+    npz("rmd17.npz", "rmd17", "rmd17_ethanol.npz", 3, 27, nuclear_charges=composition, coords=30 * rng.normal(size=(3, 9, 3)),
         energies=rng.normal(size=3), forces=rng.normal(size=(3, 9, 3)), old_indices=np.arange(3), md5=np.array("ab"))  # fmt: skip
     properties = rng.normal(size=(12, 4))
-    npz("qm9.npz", "qm9", "qm9_parts.npz", 4, 12, id=np.arange(1, 5), N=np.full(4, 3, np.int8), R=rng.normal(size=(12, 3)),
+    npz("qm9.npz", "qm9", "qm9_parts.npz", 4, 12, id=np.arange(1, 5), N=np.full(4, 3, np.int8), R=30 * rng.normal(size=(12, 3)),
         Z=np.tile([8, 1, 1], 4).astype(np.uint8), **dict(zip(qm9._NPZ_KEYS, properties)))  # fmt: skip
     atom = "".join(f"{x:10.4f}{0.1:10.4f}{-x:10.4f} {s:<3} 0  0  0\n" for x, s in ((0.0, "O"), (0.9, "H"), (1.9, "H")))
     sdf = "".join(f"gdb_{i}\n  -OEChem-\n\n  3  2  0     0  0  0\n{atom}  1  2  1\n  1  3  1\nM  END\n$$$$\n" for i in range(1, 5))
@@ -143,7 +143,7 @@ def kinds(folder: Path) -> list[Kind]:
     made.append(Kind("matbench", "matbench", {"matbench_phonons.json.gz": gzip.compress(json.dumps(rows).encode())}, 3, 6))
 
     def arrays(names, f=3, **texts):
-        values = [np.array([6, 1, 1, 1, 1][:4]), rng.normal(size=(f, 4, 3)), rng.normal(size=f), rng.normal(size=(f, 4, 3))]
+        values = [np.array([6, 1, 1, 1]), 30 * rng.normal(size=(f, 4, 3)), rng.normal(size=f), rng.normal(size=(f, 4, 3))]
         return dict(zip(("atomic_numbers", *names), values)) | texts
 
     ani = ("coordinates", "wb97x_dz.energy", "wb97x_dz.forces")

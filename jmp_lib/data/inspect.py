@@ -18,7 +18,6 @@ from ase.data import chemical_symbols
 
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.formats import in_one_sentence
-from jmp_lib.data.structures import MAX_ATOMIC_NUMBER
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.strict import nearest
 
@@ -71,7 +70,7 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     structures = read(path, name, left_out, **options)
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing; give the path of a file of {name}")
-    atoms, labels, groups, reasons = np.zeros(MAX_ATOMIC_NUMBER + 1, np.int64), {}, set(), {}
+    atoms, labels, groups, reasons = np.zeros(len(chemical_symbols), np.int64), {}, set(), {}
     count, periodic, example = 0, 0, None
     for structure in structures:
         count += 1
@@ -88,7 +87,7 @@ def inspect(path: str | Path, dataset: str, **options) -> dict:
     return {
         "file": str(path), "dataset": name, "options": options, "structures": count, "atoms": int(atoms.sum()),
         "periodic": periodic, "groups": len(groups),
-        "elements": {dict(enumerate(chemical_symbols)).get(z, f"element {z}"): int(atoms[z]) for z in np.flatnonzero(atoms).tolist()},
+        "elements": {chemical_symbols[z]: int(atoms[z]) for z in np.flatnonzero(atoms)},
         "labels": {key: labels[key] for key in sorted(labels)}, "example": example,
         "left_out": [{"count": len(alike), "reason": alike[0]} for alike in reasons.values()],
     }  # fmt: skip
