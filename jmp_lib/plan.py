@@ -212,7 +212,7 @@ def pretraining_data(profile: Profile) -> Workload:
         sizes = [typical(mini.load_mini(name), profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
                  for key, name in PRETRAINING_SETS.items()]
     else:
-        loaded = load_pretraining_data(settings.data, caps, profile.data_root, lambda train: lambda numbers: 0.0)  # sizes alone
+        loaded = load_pretraining_data(settings.data, caps, profile.data_root)
         counts = [len(one.train) for one in loaded]
         sizes = [typical(one.train, profile.graphs[one.name]) for one in loaded]
     draws = expanded_sizes(counts, temperature_ratios(counts, settings.temperature))

@@ -1,48 +1,42 @@
 """Pre-training on generated and published structures together."""
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from jmp_lib import facts
 from jmp_lib.data.families import why_not
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.store import open_store
 from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
+from jmp_lib.train.joint_sets import heads, joint_sets
 from jmp_lib.train.normalise import fit
+from jmp_lib.train.pretraining import new_model, parts_of_run
+from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
 DATA = os.environ.get("JMP_DATA", "")
 
 
-def references(train):
-    return fit(iter(train)).energy().offset
-
-
 def test_without_published_files_the_generated_ones_remain(tmp_path):
-    both = load_pretraining_data("mini+published", data_root=tmp_path, fit=references)
+    both = load_pretraining_data("mini+published", data_root=tmp_path)
     mini = load_pretraining_data("mini")
+    assert [one.name for one in both] == [one.name for one in mini]
     for a, b in zip(both, mini):
-        assert a.train.name == b.train.name and len(a.train) == len(b.train) and len(a.val) == len(b.val)
-        np.testing.assert_array_equal(a.train.pos, b.train.pos)
-        np.testing.assert_array_equal(a.train.forces, b.train.forces)
-        reference = fit(iter(b.train)).energy()
-        row = b.train[3]
-        assert float(a.train[3]["energy"]) == pytest.approx(float(row["energy"]) - reference.offset(row["atomic_numbers"]), abs=1e-9)
-        assert abs(np.mean(a.train.scalars["energy"])) < 1e-6
+        assert a.train.sha256 == b.train.sha256 and a.val.sha256 == b.val.sha256
 
 
 @pytest.mark.skipif(not Path(DATA, "oc20").is_dir(), reason="JMP_DATA with published samples is not set")
 def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
-    both = {s.name: s for s in load_pretraining_data("mini+published", data_root=DATA, fit=references)}
-    mini = {s.name: s for s in load_pretraining_data("mini")}
-    for name, s in both.items():
-        assert len(s.train) > len(mini[name].train) and "+" in s.train.name
-    seen = {_key(s) for one in both.values() for part in (one.train, one.val) for s in part}
+    both = load_pretraining_data("mini+published", data_root=DATA)
+    assert [s.name for s in both] == 2 * ["oc20", "oc22", "ani1x", "transition1x"]
+    assert not any("mini" in s.train.name for s in both[4:])
+    seen = {_key(s) for one in both for part in (one.train, one.val) for s in part}
     profile, compared = load_profile("published_small"), []
     for task in facts.tasks()["id"]:
         if task.startswith("qm9") and task != "qm9_mu":  # the other targets belong to the same molecules
@@ -72,32 +66,40 @@ def test_sets_that_are_not_sampled_are_never_drawn():
         Sampler.joint([10, 20], 2.0, 8, 0, [False, False])
 
 
-def test_references_are_fitted_once_and_prepared_sets_stay_on_disk(tmp_path, monkeypatch):
+def test_each_source_has_a_head_and_scales_of_its_own_and_prepared_sets_stay_on_disk(tmp_path):
     from tests.test_pretraining_files import make_all
 
     make_all(tmp_path)
-    fitted = []
+    profile = load_profile("published_small", data_root=str(tmp_path))
+    sets = joint_sets(profile)
+    mini = joint_sets(load_profile("published_small", data_root=str(tmp_path / "nothing")))
+    by_head = heads(sets)
+    assert list(by_head)[:5] == ["oc20", "oc22", "ani1x", "transition1x", "oc20-published"] and len(by_head) == 8
+    assert [s.train.sha256 for s in sets[:4]] == [s.train.sha256 for s in mini] and sets[1].energy == mini[1].energy
+    oc22, stored = by_head["oc22-published"], open_store(tmp_path / "stores" / "oc22")
+    assert oc22.train.path == stored.path and oc22.train.sha256 == stored.sha256
+    assert np.array_equal(oc22.train[7].forces, stored[7].forces) and oc22.forces != by_head["oc22"].forces
+    model, data, loss, _ = parts_of_run(profile, "small", sets, dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0),
+                                        Processes(torch.device("cpu")))
+    assert model(data[0].parts[0])["energy"].shape[1] == 8
 
-    def counted(train):
-        fitted.append(train.name)
-        return references(train)
 
-    both = load_pretraining_data("mini+published", data_root=tmp_path, fit=counted)
-    oc22 = both[1]
-    assert fitted == [] and oc22.train.name == "oc22-mini+oc22"  # nothing is read yet
-    mini = load_pretraining_data("mini")[1]
-    n, published = len(mini.train), open_store(tmp_path / "stores" / "oc22")
-    assert len(oc22.train) == n + 60 and oc22.train[n + 7].id == n + 7
-    offset = references(published)
-    for row in (0, 7, 59):
-        assert float(oc22.train[n + row].energy) == float(published[row].energy) - offset(published[row].z)
-        assert np.array_equal(oc22.train[n + row].forces, published[row].forces)
-    again = pickle.loads(pickle.dumps(oc22.train[n:]))
-    assert np.array_equal(again.scalars["energy"], oc22.train.scalars["energy"][n:]) and again.sha256 == oc22.train[n:].sha256
-    assert list(oc22.val) and sorted(fitted) == ["oc22", "oc22-mini"]  # once for train and validation
-    mixed = np.array([n + 3, 2, n + 1])
-    assert np.array_equal(oc22.train[mixed].pos, np.concatenate([oc22.train[int(row)].pos for row in mixed]))
-    in_memory = [array for array in vars(oc22.train.columns).values() if isinstance(array, np.ndarray)]
-    assert sum(array.nbytes for array in in_memory) < 20 * len(oc22.train)  # sizes alone
-    with pytest.raises(ValueError, match="energies of oc22-mini beside those of another source need references"):
-        load_pretraining_data("mini+published", data_root=tmp_path)[1].train[0]
+def few(elements: int, compositions: int):
+    """Structures of random energy, two of each composition."""
+    rng = np.random.default_rng(0)
+    for row in range(compositions):
+        numbers = rng.choice(np.arange(1, elements + 1), 12)
+        numbers[:2] = 1 + np.array([row, row + 1]) % elements
+        for _ in range(2):
+            yield {"atomic_numbers": numbers, "energy": float(-4.0 * len(numbers) + rng.normal()), "forces": np.ones((12, 3))}
+
+
+def test_fewer_compositions_than_elements_give_no_reference_for_each_element():
+    """They would explain every energy, leave rounding to learn, and be far off elsewhere."""
+    sparse, dense = fit(few(30, 12)), fit(few(4, 40))
+    exact, mended = sparse.energy(), sparse.energy(per_atom=True)
+    assert np.std(exact.reference[1:31]) > 0.1 and set(mended.reference[1:]) == {mended.reference[1]}
+    assert mended.reference[1] == pytest.approx(-4.0, abs=0.1) and mended.std > 0.5
+    errors = [{n.offset(s["atomic_numbers"]) - s["energy"] for s in few(30, 40)} for n in (exact, mended)]
+    assert max(map(abs, errors[1])) < 4.0 < max(map(abs, errors[0]))
+    assert dense.energy() == dense.energy(per_atom=True)

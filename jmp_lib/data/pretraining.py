@@ -1,4 +1,4 @@
-"""The four pre-training sets: which store or files serve each, how they are split, and two sources of a set as one.
+"""The four pre-training sets: which store or files serve each, and how they are split.
 
 For each published set the first of these that is there is taken: a prepared store (the largest part of OC20 first),
 original files small enough to be read at once, samples of them. Train and validation are the official parts where both
@@ -6,9 +6,9 @@ are there. Else ANI-1x, when it is whole, is split by formulas as its official s
 groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle, a tenth of the structures goes to
 validation, and groups with an element that no training structure has come back to the training part.
 
-``mini+published`` is each set from both sources. Their energies are on different scales (GFN2-xTB totals against wB97X
-totals, say), so the energies of each are taken relative to per-element reference energies fitted on its own training
-part: what is learnt is the energy of bonding, which the levels of theory agree on far better. Forces stay as they are.
+``mini+published`` is both: where two sources serve a set, each is a set of its own, with heads, reference energies and scales
+of its own. On two levels of theory the same structure has other energies and forces, and a head that must give both gives
+neither (of slabs at rest, forces of approximate methods are several times those of DFT).
 
 ``large`` is the generator's large companion of the four sets, as many parts as are there, and ``large+published`` that and
 the published files. A tenth of its groups, chosen by their names, is validation, so more parts never move a group.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from jmp_lib.data.catalog import entry
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.inspect import read
 from jmp_lib.data.store import LeftOut, is_store, open_store
-from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, Columns, StructureSet
+from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir
 
@@ -65,22 +65,17 @@ class PretrainingData(NamedTuple):
 SOURCES = ("mini", "large", "published", "mini+published", "large+published")
 LARGE = "large"  # folder of the large companion, in that of the published data
 
-# from a training part: a function that gives the reference energy (eV) of the atomic numbers of a structure
-Fit = Callable[[StructureSet], Callable[[np.ndarray], float]]
-
-
 def load_pretraining_data(
     data: str = "mini",
     caps: Mapping[str, Mapping[str, int | None]] | None = None,
     data_root: str | Path | None = None,
-    fit: Fit | None = None,
 ) -> list[PretrainingData]:
-    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x.
+    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those of the
+    second source that are there.
 
-    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; or
-    ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/), which stay on disk where they are
-    stores; or ``mini+published``, both together, with references by ``fit``; or ``large`` (in ``data_root/large``) in place
-    of ``mini`` in one of the two. caps: {set: {"train": n, "val": n}}, at
+    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; ``large``
+    (in ``data_root/large``) in its place; ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/),
+    which stay on disk where they are stores; or one of the first two ``+published``. caps: {set: {"train": n, "val": n}}, at
     most so many structures of each source, drawn from all groups. Raises ``ValueError`` for another source, an unknown
     set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
     """
@@ -88,19 +83,19 @@ def load_pretraining_data(
     limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
     if data not in SOURCES:
         raise ValueError(f"data is {data!r}; pre-training data can be {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
-    if data == "published":
-        for name in PRETRAINING_SETS:  # a missing set is told before the others are read
-            find(name, data_root)
-        return [PretrainingData(name, *load(name, data_root, limits[name])) for name in PRETRAINING_SETS]
-    if data.startswith("large"):
+    generated, _, beside = data.partition("+")
+    found = []
+    if generated == "mini":
+        found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+    elif generated == "large":
         folder = data_dir(data_root) / LARGE
         found = [PretrainingData(name, *_large(mini_name.replace("mini", "large"), folder, limits[name]))
                  for name, mini_name in PRETRAINING_SETS.items()]  # fmt: skip
     else:
-        found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
-    if "+" not in data:
-        return found
-    return [PretrainingData(s.name, *_both(s, data_root, limits[s.name], fit)) for s in found]
+        for name in PRETRAINING_SETS:  # a missing set is told before the others are read
+            find(name, data_root)
+    published = [name for name in PRETRAINING_SETS if not found or (beside and why_not(name, data_root) is None)]
+    return found + [PretrainingData(name, *load(name, data_root, limits[name])) for name in published]
 
 
 def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
@@ -287,81 +282,3 @@ def _capped(rows, limit: int | None):
     if limit is None or limit >= len(rows):
         return rows
     return splits.shuffled(len(rows))[:limit] if isinstance(rows, range) else rows[:limit]
-
-
-# --- two sources of a set as one -----------------------------------------------------------------------------
-
-
-def _both(generated: PretrainingData, data_root, caps, fit: Fit | None) -> tuple[StructureSet, StructureSet]:
-    """Training and validation part of a set: the generated parts, then those of the published files at hand."""
-    sources = [(generated.train, generated.val)]
-    if why_not(generated.name, data_root) is None:
-        sources.append(load(generated.name, data_root, caps))
-    name = "+".join(dict.fromkeys(train.name for train, _ in sources))
-    references = [Reference(fit, train) for train, _ in sources]
-    words = "energies relative to the references of each source"
-    return tuple(StructureSet(name, f"{part}: {words}", Joined([source[which] for source in sources], references))
-                 for which, part in enumerate(("train", "val")))  # fmt: skip
-
-
-class Reference:
-    """Reference energies (eV) of one source, fitted once, on its training part, when first asked for."""
-
-    def __init__(self, fit: Fit | None, train: StructureSet):
-        self._fit, self._train = fit, train
-
-    @cached_property
-    def energy(self) -> Callable[[np.ndarray], float]:
-        """From atomic numbers (N,) to eV."""
-        if self._fit is None:
-            raise ValueError(f"energies of {self._train.name} beside those of another source need references: give a function fit")
-        return self._fit(self._train)
-
-    def __getstate__(self) -> dict:
-        return {"energy": self.energy}  # another process need not fit again
-
-
-class Joined(Columns):
-    """Columns of several sets one behind the other, read from them when asked for; energies relative to references."""
-
-    travels = True
-
-    def __init__(self, parts: list[StructureSet], references: list[Reference]):
-        self.parts, self.references = parts, references
-        self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).tolist()
-        on_disk = any(part.columns.travels for part in parts)
-        super().__init__(np.concatenate([part.natoms for part in parts]).astype(np.int64), None, None, scalars={"energy": None})
-        self.forces = self.pbc = parts  # they are there
-        self.sha256 = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest() if on_disk else None
-
-    def __reduce_ex__(self, protocol):
-        return Joined, (self.parts, self.references)
-
-    def fields(self, row: int) -> dict:
-        """Fields of structure ``row``, its ``id`` the row."""
-        which = int(np.searchsorted(self.starts, row, side="right")) - 1
-        found = self.parts[which].arrays(row - self.starts[which])
-        kept = {key: found[key] for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")}
-        energy = found["energy"] - self.references[which].energy(found["atomic_numbers"])
-        return {**kept, "id": row, "forces": found["forces"], "energy": energy}
-
-    def take(self, key: str, rows: range | np.ndarray) -> np.ndarray | None:
-        """Column ``key`` of the structures ``rows``, part by part."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if key in ("group", "ids"):
-            return rows
-        if key == "natoms":
-            return self.natoms[rows]
-        which = np.searchsorted(self.starts, rows, side="right") - 1
-        ends = np.flatnonzero(np.diff(which)) + 1  # rows of one part at a time, in the order asked for
-        pieces = [(part[0], found) for part, found in zip(np.split(which, ends), np.split(rows, ends)) if len(found)]
-        if not pieces:
-            return self._of_part(key, 0, rows)
-        return np.concatenate([self._of_part(key, part, found - self.starts[part]) for part, found in pieces])
-
-    def _of_part(self, key: str, which: int, rows: np.ndarray) -> np.ndarray:
-        part = self.parts[which].subset(rows)
-        if key != "scalar energy":
-            return getattr(part, key)
-        numbers = np.split(part.atomic_numbers, np.cumsum(part.natoms)[:-1]) if len(rows) else []
-        return part.scalars["energy"] - np.array([self.references[which].energy(z) for z in numbers])

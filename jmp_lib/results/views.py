@@ -76,18 +76,20 @@ def sampling_table(run) -> pd.DataFrame:
     temperature = run.profile.pretraining.temperature
     settings = run.profile.pretraining.datasets
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
-    parts = [part.train for part in load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)]
-    here = [len(part) for part in parts]
+    loaded = load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)
+    here = [len(part.train) for part in loaded]
     sizes = [int(official[key]) for key in PRETRAINING_SETS]
-    return pd.DataFrame({
-        "set": list(PRETRAINING_SETS),
+    paper = pd.DataFrame({
         "paper: structures": sizes,
         "paper: share by size / %": _percent([n / sum(sizes) for n in sizes]),
         f"paper: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(sizes, temperature)),
-        "here": [part.name for part in parts],
+    }, index=list(PRETRAINING_SETS))
+    own = pd.DataFrame({
+        "here": [part.train.name for part in loaded],
         "here: structures": here,
         f"here: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(here, temperature)),
-    })
+    }, index=[part.name for part in loaded])
+    return paper.loc[own.index].reset_index(names="set").join(own.reset_index(drop=True))
 
 
 def pretraining_table(run) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The four pre-training sets with what is fitted on their training parts.
+"""The pre-training sets, four of each source, with what is fitted on their training parts.
 
     sets = joint_sets(load_profile("mini"))     # read once per process
 """
@@ -29,6 +29,7 @@ class JointSet:
     train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
     val: object
     settings: PretrainingSet
+    published: bool = False  # samples of published sets may hold fewer compositions than elements
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class JointSet:
     def energy(self) -> Normaliser:
         """Of the energy, eV."""
         s = self.settings
-        return self._fitted.energy(s.linear_reference, s.energy_mean, s.energy_std) if self._fitted else \
+        return self._fitted.energy(s.linear_reference, s.energy_mean, s.energy_std, self.published) if self._fitted else \
             Normaliser(s.energy_mean, s.energy_std)
 
     @cached_property
@@ -74,7 +75,7 @@ class JointSet:
 
 
 def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
-    """The four sets in the order of the heads, read once per process.  Raises as ``load_pretraining_data``.
+    """The sets in the order of the heads, read once per process.  Raises as ``load_pretraining_data``.
 
     data: "mini" for the embedded sets, whatever the pre-training reads.
     """
@@ -85,8 +86,15 @@ def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
 @lru_cache(maxsize=2)
 def _read(data: str, settings: tuple[tuple[str, PretrainingSet], ...], data_root: str | None) -> list[JointSet]:
     caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings}
-    loaded = load_pretraining_data(data, caps, data_root, lambda train: fit(iter(train)).energy().offset)
-    return [JointSet(key, train, val, s) for (key, s), (_, train, val) in zip(settings, loaded)]
+    generated = 0 if data == "published" else len(PRETRAINING_SETS)
+    return [JointSet(key, train, val, dict(settings)[key], row >= generated)
+            for row, (key, train, val) in enumerate(load_pretraining_data(data, caps, data_root))]
+
+
+def heads(sets: list[JointSet]) -> dict[str, JointSet]:
+    """The sets by the names of their heads: oc20, ...; a published set beside a generated one is oc20-published."""
+    first = {s.key: s for s in reversed(sets)}
+    return {s.key if first[s.key] is s else f"{s.key}-published": s for s in sets}
 
 
 def data_hashes(sets: list[JointSet]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from jmp_lib.data.structures import StructureSet
 MAX_ELEMENTS = 120
 SMALLEST = 1.0e-10  # singular values below this part of the largest are zero
 BLOCK = 4096  # structures that are in memory at once
+_WEIGHTS = np.random.default_rng(0).integers(1 << 62, size=MAX_ELEMENTS)  # times counts, wrapped: a number for a composition
 
 
 def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
@@ -146,6 +147,7 @@ class JointFit:
         self.n, self.natoms, self.components, self.squares = 0, 0, 0, 0.0
         self.triangle = np.zeros((0, MAX_ELEMENTS + 2))
         self.present = np.zeros(MAX_ELEMENTS, bool)
+        self.compositions: set[int] = set()  # a number for each; no more are counted than there are elements
 
     def add(self, structures: list[dict]) -> None:
         """One block of structures with energy (eV) and forces (N,3) eV/Å."""
@@ -154,6 +156,8 @@ class JointFit:
         rows = np.column_stack([counts, np.ones(len(structures)), energies])
         self.triangle = np.linalg.qr(np.vstack([self.triangle, rows]), mode="r")
         self.present |= counts.any(axis=0)
+        if len(self.compositions) <= MAX_ELEMENTS:
+            self.compositions.update((counts.astype(np.int64) @ _WEIGHTS).tolist())
         self.n += len(structures)
         self.natoms += int(counts.sum())
         for structure in structures:
@@ -166,11 +170,21 @@ class JointFit:
         """Mean number of atoms of a structure."""
         return self.natoms / self.n
 
-    def energy(self, linear_reference: bool = True, mean: float | None = None, std: float | None = None) -> Normaliser:
-        """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one."""
+    def energy(self, linear_reference: bool = True, mean: float | None = None, std: float | None = None,
+               per_atom: bool = False) -> Normaliser:
+        """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one.
+
+        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. A reference
+        for each would take the whole energy of every composition, leave nothing but rounding to learn, and be tens of eV
+        wrong for other compositions.
+        """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None
-        if linear_reference:
+        if linear_reference and per_atom and len(self.compositions) <= self.present.sum():
+            atoms = counts.sum(axis=1)
+            reference = (0.0, *[float(atoms @ energies / (atoms @ atoms))] * (MAX_ELEMENTS - 1))
+            energies = energies - counts @ np.asarray(reference)
+        elif linear_reference:
             reference = _contributions(counts, energies, self.present)
             energies = energies - counts @ np.asarray(reference)
         measured = float(ones @ energies) / self.n

@@ -22,7 +22,7 @@ from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train import losses
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
 from jmp_lib.train.job import Job, describe_model
-from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, joint_sets
+from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, heads, joint_sets
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
@@ -63,17 +63,17 @@ def pretraining_parameters(profile: Profile, size: str) -> dict:
             "pretraining": settings, **profile.engine.numbers}
 
 
-def new_model(profile: Profile, size: str) -> torch.nn.Module:
-    """A pre-training network with random weights that depend on the seed only."""
+def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) -> torch.nn.Module:
+    """A pre-training network with heads for so many ``sets``; its random weights depend on the seed only."""
     torch.manual_seed(profile.seed)
-    return PretrainModel(profile.models[size], num_tasks=len(PRETRAINING_SETS),
+    return PretrainModel(profile.models[size], num_tasks=sets,
                          edge_dropout=profile.pretraining.edge_dropout)
 
 
 def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
     """What the loop trains: (model, update batches, loss of a part of a batch, optimiser)."""
     settings, device = profile.pretraining, processes.device
-    model = new_model(profile, size).to(device)
+    model = new_model(profile, size, len(sets)).to(device)
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
                             [settings.datasets[s.key].sampled for s in sets])
@@ -116,10 +116,11 @@ def _pretrain(profile: Profile, size: str, job: Job):
     parameters, backbone = pretraining_parameters(profile, size), profile.models[size].to_dict()
     save_weights(job.work / "model", model, {
         "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": backbone,
-        "datasets": {s.key: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
-                             "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
-                             "elements": s.train.elements} for s in sets},
-        "graphs": parameters["graphs"], "scale_factors": factors, "seed": profile.seed, "updates": done.step})
+        "datasets": {head: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
+                            "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
+                            "elements": s.train.elements} for head, s in heads(sets).items()},
+        "graphs": {head: parameters["graphs"][s.key] for head, s in heads(sets).items()},
+        "scale_factors": factors, "seed": profile.seed, "updates": done.step})
     with write_atomically(job.work / "curves.csv") as stream:
         pd.DataFrame(done.history).to_csv(stream, index=False)
     kinds = {"mini": "generated", "large": "generated", "published": "published"}
