@@ -148,7 +148,7 @@ def test_pretraining_sets_share_no_group(toy_mini):
         assert {"energy", "forces"} <= set(train[0].keys())
     with pytest.raises(ValueError, match="unknown key 'oc21'"):
         load_pretraining_data(caps={"oc21": {"train": 5}})
-    with pytest.raises(ValueError, match="can be 'mini', 'published' or 'mini.published'"):
+    with pytest.raises(ValueError, match="can be 'mini', 'large', 'published', 'mini.published' or 'large.published'"):
         load_pretraining_data("maxi")
 
 
