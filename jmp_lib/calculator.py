@@ -11,6 +11,7 @@ Networks trained on forces alone: with gradient forces, the energy has no zero; 
 from __future__ import annotations
 
 import copy
+import threading
 
 import numpy as np
 import torch
@@ -18,14 +19,20 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from jmp_lib.data.exchange import from_ase
-from jmp_lib.predict import Predictor
+from jmp_lib.model.fast_grad import only_positions
+from jmp_lib.predict import Predictor, check_finite
+
+GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags")  # all that a result depends on
+_TURN = threading.RLock()  # of all calculators: ``only_positions`` holds for the whole process
 
 
 class JMPCalculator(Calculator):
     """Energy and free_energy (eV, equal: no electronic temperature), forces (eV/Å), stress (eV/Å³, Voigt order of ASE).
 
     checkpoint: folder, weights file, or what ``jmp_lib.load`` returned.  ``graph_builds`` counts how often graphs were
-    built: once for every new geometry.  Raises ``ValueError`` for an unknown element, an isolated atom or a wrong pbc.
+    built: once for every new geometry.  Raises ``ValueError`` for what :meth:`Predictor.prepare` refuses and for results
+    that are not finite; nothing is kept then, so that the next call computes, or refuses, again.  Charges and magnetic
+    moments change nothing.  Threads take turns; for work side by side take processes (a calculator can be pickled).
 
     ``note`` says in a sentence what holds for the energy of a network that was trained on forces alone ("" for others).
     Where such a network predicts forces directly, asking for the energy raises ``PropertyNotImplementedError`` with that
@@ -33,6 +40,7 @@ class JMPCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    _geometry = _item = _batch = None  # of the last structure whose graphs were built
 
     def __init__(self, checkpoint, device: str = "cpu", dataset: str | None = None, check_elements: bool = True, **kwargs):
         super().__init__(**kwargs)
@@ -41,17 +49,30 @@ class JMPCalculator(Calculator):
             raise ValueError(f"{self.predictor.loaded.path} predicts {', '.join(self.predictor.names)}, not energies and "
                              "forces: use `python -m jmp_lib predict` for properties")
         self.device, self.note, self.graph_builds = self.predictor.device, self.predictor.note, 0
-        self._item = self._batch = None
         if not self.predictor.gradient_forces:
             self.implemented_properties = ["energy", "free_energy", "forces"]
+
+    def reset(self):
+        """Forgets structure and results."""
+        super().reset()
+        self._geometry = self._item = self._batch = None
+
+    def check_state(self, atoms, tol=1e-15):
+        """What changed since the last calculation, as ASE's, and ``tags``, which choose the quadruplets."""
+        changes = super().check_state(atoms, tol)
+        same = self.atoms is None or np.array_equal(*(a.arrays.get("tags") for a in (self.atoms, atoms)))
+        return changes if same else [*changes, "tags"]
 
     def get_property(self, name, atoms=None, allow_calculation=True):
         """As ASE's; says in words why there is no energy or no stress."""
         if name == "energy" and "energy" not in self.predictor.names:
             raise PropertyNotImplementedError(self.note)
-        if name == "stress" and allow_calculation:
-            self._check_stress(atoms if atoms is not None else self.atoms)
-        return super().get_property(name, atoms, allow_calculation)
+        with _TURN:
+            if allow_calculation and atoms is None and self.atoms is None:
+                raise ValueError(f"there is no structure to compute the {name} of: none was given, or the last one was refused")
+            if name == "stress" and allow_calculation:
+                self._check_stress(atoms if atoms is not None else self.atoms)
+            return super().get_property(name, atoms, allow_calculation)
 
     def _check_stress(self, atoms) -> None:
         if not self.predictor.gradient_forces:
@@ -61,23 +82,32 @@ class JMPCalculator(Calculator):
             raise PropertyNotImplementedError("no stress: the structure is not periodic in three directions")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        """Fills ``results``; called by ASE when something asked for is not there yet."""
-        super().calculate(atoms, properties, system_changes)
-        if self._batch is None or set(system_changes) & {"positions", "numbers", "cell", "pbc"}:
-            self._prepare()
-        if self.predictor.gradient_forces:
-            if "stress" in properties:
-                self._check_stress(self.atoms)
-            self.results = self._derivatives()
-        else:
-            values = self.predictor.run([self._item])[0]
-            self.results = {"free_energy": values.get("energy", np.nan), **values}
+        """Fills ``results`` with all that the network gives; called by ASE when something asked for is not there yet.
+
+        ``system_changes`` is not relied on: what was computed last is compared with the structure itself.
+        """
+        with _TURN:
+            try:
+                super().calculate(atoms, properties, system_changes)
+                if "stress" in properties:
+                    self._check_stress(self.atoms)
+                self._prepare()
+                self.results = self._derivatives() if self.predictor.gradient_forces else self.predictor.run([self._item])[0]
+                self.results.setdefault("free_energy", self.results.get("energy", np.nan))
+            except BaseException:
+                self.reset()
+                raise
 
     def _prepare(self) -> None:
+        """Graphs and batch of the structure, unless they are there."""
         pos = self.atoms.get_positions()
-        self._item = self.predictor.prepare({**from_ase(self.atoms), "pos": pos}, self.atoms.get_chemical_formula())
+        made = {**from_ase(self.atoms), "pos": pos}
+        if self._geometry is not None and all(np.array_equal(made[key], self._geometry[key]) for key in GEOMETRY):
+            return
+        self._item = self.predictor.prepare(made, self.atoms.get_chemical_formula())
         self._batch = self.predictor.collated([self._item])
         self._batch["pos"] = torch.tensor(pos, dtype=torch.float64, device=self.device)
+        self._geometry = made
         self.graph_builds += 1
 
     def _derivatives(self) -> dict:
@@ -88,11 +118,13 @@ class JMPCalculator(Calculator):
         batch = copy.copy(self._batch)
         batch["cell"] = self._batch["cell"] @ deform
         energy = self.predictor.model._outputs(batch, pos @ deform)["energy"][0]
-        by_pos, by_strain = torch.autograd.grad(energy, (pos, strain), allow_unused=True)
+        with only_positions():
+            by_pos, by_strain = torch.autograd.grad(energy, (pos, strain), allow_unused=True)
         scale = self.predictor.normalisers["forces"].std
-        value = self.predictor.physical("energy", energy.detach().double().item(), self._item["atomic_numbers"])
-        results = {"energy": value, "free_energy": value, "forces": -by_pos.cpu().numpy() * scale}
+        results = {"energy": self.predictor.physical("energy", energy.detach().double().item(), self._item["atomic_numbers"]),
+                   "forces": -by_pos.cpu().numpy() * scale}
         if np.all(self.atoms.pbc):
             stress = by_strain.cpu().numpy() * scale / self.atoms.get_volume()
             results["stress"] = full_3x3_to_voigt_6_stress((stress + stress.T) / 2)
+        check_finite(results, self._item["where"])
         return results

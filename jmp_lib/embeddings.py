@@ -12,10 +12,11 @@ from ase.formula import Formula
 from scipy.spatial.distance import cdist
 
 from jmp_lib.graphs import AddGraphs, collate
-from jmp_lib.predict import Predictor, as_structures
+from jmp_lib.predict import Predictor, as_structure, check_finite, several
 from jmp_lib.results.views import domain_of
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.loading import Loaded, load
+from jmp_lib.train.weights import seen_elements
 
 # mini set -> the graph settings that it was (pre-)trained with
 GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}
@@ -96,12 +97,19 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
     Raises ``ValueError`` naming the structure that the network cannot take.
     """
-    items = as_structures(structures)
+    items = [as_structure(s, f"structure {i}") for i, s in enumerate(several(structures))]
     loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint, str(choose_device(device)))
     if dataset is None and loaded.info["kind"] == "pretrain":
         dataset = "oc20" if any("pbc" in s and np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
-    predictor, nodes = Predictor(loaded, dataset, check_elements), []
-    for part in predictor.prepared(items, batch_size):
+    predictor = Predictor(loaded, dataset, check_elements)
+    predictor.elements = seen_elements(loaded.info) if check_elements else None  # no energy, hence no reference, is asked for
+
+    def nodes_of(part: list[dict]) -> list[np.ndarray]:
         values = predictor.model.embed(predictor.collated(part)).float().cpu().numpy()
-        nodes += np.split(values, np.cumsum([len(p["pos"]) for p in part])[:-1])
+        found = np.split(values, np.cumsum([len(p["pos"]) for p in part])[:-1])
+        for one, item in zip(found, part):
+            check_finite({"an embedding": one}, item["where"])
+        return found
+
+    nodes = list(predictor.each(items, batch_size, nodes_of))
     return Embeddings(nodes, np.stack([n.mean(axis=0) for n in nodes]))

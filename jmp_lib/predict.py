@@ -4,11 +4,23 @@
 
 MODEL is the folder of a fine-tuned network or of a pre-training (then ``--dataset`` says which of its heads).
 Scalars go to ``atoms.info``, per-atom vectors to ``atoms.arrays``, under ``jmp_<name>``; what the file held stays.
+
+Structures pass through in windows of WINDOW batches: extended XYZ of any length takes the memory of one window. What is
+done lies in ``out.extxyz.part``, and ``out.extxyz.part.json`` says how much of it counts and from what it was made; the same
+command goes on there after a kill, with the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +30,32 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.data.collect import check_structure
-from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
-from jmp_lib.files import write_atomically
-from jmp_lib.graphs import GraphConfig, build_graphs, collate
+from jmp_lib.data.exchange import from_ase, read_atoms, read_frames, to_atoms
+from jmp_lib.files import file_sha256, locked, write_json, writing
+from jmp_lib.graphs import GraphConfig, collate
+from jmp_lib.graphs.build import limited
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
-from jmp_lib.train.batches import choose_device
+from jmp_lib.train.batches import EvaluationSet, choose_device, predict
 from jmp_lib.train.loading import Loaded, load
+from jmp_lib.train.memory import keep_freed_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.weights import elements_of, seen_elements
 
 PREFIX = "jmp_"
+WINDOW = 8  # batches that are in memory together; those of like size are computed together
+MOST_ATOMS = 4096  # of a batch of more than one structure
+NARROW = 128  # features of an edge up to which one thread is faster, or as fast, as many
 
 
 class Predictor:
     """A network with its graphs and units.
 
     checkpoint: a folder, a weights file, a name that ``jmp_lib.load`` knows, or what it returned.  dataset: chooses the heads
-    of a pre-trained network.  check_elements: refuse elements that no training of the network saw.
+    of a pre-trained network.  check_elements: refuse elements that no training of the network saw; of a pre-trained network,
+    and where energies have references by element, those that the data of these heads do not hold.
     Raises ``ValueError`` (one sentence) for a pre-trained network without ``dataset`` or with an unknown one.
 
     names: what is predicted; units: of each.  note: a sentence about the energy where training saw forces alone, else "".
@@ -50,7 +68,6 @@ class Predictor:
         self.device = next(self.model.parameters()).device
         self.pretrained = isinstance(self.model, PretrainModel)
         self.gradient_forces = not self.pretrained and self.model.gradient_forces  # the exact derivative of the energy
-        self.elements = seen_elements(self.info) if check_elements else None
         if self.pretrained:
             sets = list(self.info["datasets"])
             if dataset not in sets:
@@ -66,12 +83,15 @@ class Predictor:
         else:
             graph, normalisers = self.info["graph"], self.info["normalisers"]
             names = tuple(spec.name for spec in self.model.specs)
-        own = (self.info["datasets"][dataset] if self.pretrained else self.info).get("elements")
-        self.own_elements, self.foreign = set(own or range(1, 121)), set()
         self.graph = graph_config(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         self.note = self._about_energy(names)
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
+        own, seen = elements_of(self.info["datasets"][dataset] if self.pretrained else self.info), seen_elements(self.info)
+        self.own_elements, self.foreign = set(own or range(1, 121)), set()
+        narrow = self.pretrained or any(known.reference is not None for known in self.normalisers.values())
+        self.elements = (narrow and own or seen) if check_elements else None
+        self.most = 1 << 30  # structures that are computed at once; becomes smaller where memory runs out
 
     def _about_energy(self, names: tuple[str, ...]) -> str:
         if "energy" not in names or "energy" in self.normalisers:
@@ -89,7 +109,7 @@ class Predictor:
         return {name: known[name] for name in self.names}
 
     def prepare(self, structure, where: str) -> dict:
-        """Geometry of ``structure`` with its graphs; ``ValueError`` for an unknown element, a lone atom or a wrong pbc.
+        """Geometry of ``structure`` with its candidate edges; ``ValueError`` for an unknown element, a lone atom or a wrong pbc.
 
         structure: one of this workbook, or any ``Data`` with pos and z; without pbc or cell it is a molecule, tags are 2.
         """
@@ -99,41 +119,64 @@ class Predictor:
                 "tags": structure["tags"] if "tags" in structure else np.full(len(structure["pos"]), 2)}
         item = {key: np.asarray(value) for key, value in item.items()}
         check_structure(item, where)
-        numbers = set(item["atomic_numbers"].tolist())
-        self.foreign |= numbers - self.own_elements
-        strange = sorted(numbers - set(self.elements or range(1, 121)))
-        if strange:
-            raise ValueError(f"{where}: element {_symbols(strange)} was neither in the fine-tuning nor in the pre-training data "
-                             f"of this network ({_symbols(self.elements)}); fine-tune with structures that hold it, or switch "
-                             "this check off (check_elements=False, --any-element)")
-        check_neighbours(item, where, self.graph)
-        return {**item, "graphs": build_graphs(item, self.graph)}
+        numbers = item["atomic_numbers"].tolist()
+        self.foreign |= set(numbers) - self.own_elements
+        if strange := set(numbers) - set(self.elements or range(1, 121)):
+            atom = next(i for i, number in enumerate(numbers) if number in strange)
+            seen = numbers[atom] in (seen_elements(self.info) or ())
+            what = "not in the data of the heads" if seen else "neither in the fine-tuning nor in the pre-training data"
+            raise ValueError(f"{where}: atom {atom}: element {_symbols([numbers[atom]])} was {what} of this network "
+                             f"({_symbols(self.elements)}); fine-tune with structures that hold it, or switch this check off "
+                             "(check_elements=False, --any-element)")
+        return {**item, "candidates": (neighbours(item, where, self.graph), self.graph), "where": where}
 
-    def prepared(self, structures: Sequence, batch_size: int) -> Iterator[list[dict]]:
-        """``structures`` prepared, so many at a time; ``ValueError`` naming the one that the network cannot take."""
+    def each(self, structures: Iterable, batch_size: int, compute: Callable[[list[dict]], Sequence], where: str = "structure",
+             first: int = 0) -> Iterator:
+        """What ``compute`` makes of prepared structures, in their order; ``ValueError`` names one that the network cannot take.
+
+        compute: one result for each of at most ``batch_size`` structures.  where: what a structure is called before its
+        number, which counts from ``first``.
+        """
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, not {batch_size}")
-        for start in range(0, len(structures), batch_size):
-            part = structures[start:start + batch_size]
-            yield [self.prepare(s, f"structure {start + i}") for i, s in enumerate(part)]
+        structures = iter(structures)
+        while window := [as_structure(s, f"{where} {i}") for i, s in enumerate(islice(structures, WINDOW * batch_size), first)]:
+            natoms = np.array([len(structure["pos"]) for structure in window])
+            order, found = np.argsort(natoms, kind="stable"), [None] * len(window)
+            for part in parts_by_edges(natoms[order].tolist(), MOST_ATOMS):
+                for start in range(0, len(part), batch_size):
+                    rows = order[part[start:start + batch_size]].tolist()
+                    made = compute([self.prepare(window[row], f"{where} {first + row}") for row in rows])
+                    for row, value in zip(rows, made, strict=True):
+                        found[row] = value
+            yield from found
+            first += len(window)
 
     def collated(self, items: Sequence[dict]):
         """One batch of prepared structures, on the device."""
         return collate(items).to(self.device)
 
-    @torch.no_grad()
     def run(self, items: Sequence[dict]) -> list[dict]:
-        """Predictions of prepared structures: one dict each, floats and (N,3) arrays, float64, in ``units``."""
-        output = self.model(self.collated(items))
-        if self.pretrained:
-            output = {name: output[name][..., self.place] for name in self.names}
+        """Predictions of prepared structures: one dict each, floats and (N,3) arrays, float64, in ``units``.
+
+        Raises ``ValueError`` naming the structure where one is not finite.
+        """
+        batches = EvaluationSet(items, len(items), self.device)
+        batches.most = min(self.most, len(items))
+        output = predict(self.model, batches, self._pick, self.gradient_forces)
+        if batches.most < len(items):
+            self.most = min(self.most, batches.most)
         found: list[dict] = [{} for _ in items]
         ends = np.cumsum([len(item["pos"]) for item in items])
-        for name in self.names:
-            values = output[name].double().cpu().numpy()
+        for name, values in output.items():
             for made, item, value in zip(found, items, np.split(values, ends[:-1]) if values.ndim == 2 else values):
                 made[name] = self.physical(name, value, item["atomic_numbers"])
+        for made, item in zip(found, items):
+            check_finite(made, item["where"])
         return found
+
+    def _pick(self, output: dict) -> dict:
+        return {name: output[name][..., self.place] if self.pretrained else output[name] for name in self.names}
 
     def physical(self, name: str, value, atomic_numbers):
         """One output in its unit.
@@ -155,71 +198,136 @@ def graph_config(values: dict) -> GraphConfig:
     return GraphConfig(**{**values, **tags, "reduce_above": pairs})
 
 
-def check_neighbours(structure, where: str, graph: GraphConfig) -> None:
-    """Raise ``ValueError`` for a periodic structure where graphs are those of molecules, and for an isolated atom."""
+def neighbours(structure, where: str, graph: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The candidate edges of a structure, as of ``a2a_edges``.
+
+    Raises ``ValueError`` for a periodic structure where graphs are those of molecules, and for an isolated atom.
+    """
     pbc = np.asarray(structure["pbc"], bool)
     if pbc.any() and not graph.periodic:
         raise ValueError(f"{where}: periodic, but the graphs of this network are those of molecules: set atoms.pbc = False, "
                          "or use a network (or dataset) for crystals")
-    pos, cell = np.asarray(structure["pos"]), np.asarray(structure["cell"])
-    targets = find_neighbors(pos, cell, pbc, graph.cutoff, graph.periodic)[0][1]
-    lonely = np.setdiff1d(np.arange(len(pos)), targets)
+    natoms = len(structure["pos"])
+    edges = find_neighbors(np.asarray(structure["pos"]), np.asarray(structure["cell"]), pbc, graph.cutoff, graph.periodic)
+    lonely = np.flatnonzero(np.bincount(edges[0][1], minlength=natoms) == 0)
     if len(lonely):
         symbol = chemical_symbols[int(structure["atomic_numbers"][lonely[0]])]
         raise ValueError(f"{where}: atom {lonely[0]} ({symbol}) has no other atom within {graph.cutoff:g} Å, so the network "
                          "cannot see it; leave the structure out")
+    return limited(edges, graph, natoms)
+
+
+def check_finite(values: dict, where: str) -> None:
+    """Raise ``ValueError`` for predictions that are no numbers."""
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{where}: the network gives {name} that is not finite; look at this structure, or leave it out")
 
 
 def _symbols(numbers) -> str:
     return ", ".join(chemical_symbols[z] for z in numbers)
 
 
-def as_structures(structures) -> list:
-    """Structures of ``ase.Atoms``, pymatgen objects or structures (one or several)."""
-    if any(hasattr(structures, name) for name in ("get_positions", "sites", "keys")):
-        structures = [structures]
-    return [s if hasattr(s, "keys") else from_ase(to_atoms(s, f"structure {i}"), i) for i, s in enumerate(structures)]
+def as_structure(structure, where: str):
+    """The structure of an ``ase.Atoms`` or a pymatgen object; one of this workbook, or a ``Data``, as it is."""
+    return structure if hasattr(structure, "keys") else from_ase(to_atoms(structure, where))
+
+
+def several(structures) -> Iterable:
+    """``structures``, or the one that it is, in a list."""
+    return [structures] if any(hasattr(structures, name) for name in ("get_positions", "sites", "keys")) else structures
 
 
 def predictions(checkpoint, structures, *, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
                 check_elements: bool = True, progress: bool = False) -> Iterator[dict]:
     """One dict of predictions per structure, in order: floats for scalars, (N,3) for forces, in the model's units.
 
-    checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures.
-    Raises ``ValueError`` naming the structure.
+    checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures, one, several
+    or an iterator, which is read no more than WINDOW batches ahead.  Raises ``ValueError`` naming the structure.
     """
     predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, dataset, check_elements, device)
-    items = as_structures(structures)
-    with tqdm(total=len(items), unit="structure", desc="predicting", disable=not progress) as bar:
-        for part in predictor.prepared(items, batch_size):
-            yield from predictor.run(part)
-            bar.update(len(part))
+    items = several(structures)
+    yield from tqdm(predictor.each(items, batch_size, predictor.run), unit="structure", desc="predicting", disable=not progress,
+                    total=len(items) if hasattr(items, "__len__") else None)
 
 
 def main(model: str, source: str, output: str, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
          any_element: bool = False) -> int:
-    """The command ``predict``: extended XYZ with predictions, written when complete."""
-    from ase.io import write
-
-    target = Path(output)
+    """The command ``predict``: extended XYZ with predictions, there when complete."""
+    target, source = Path(output), Path(source)
     if target.suffix not in (".extxyz", ".xyz"):
         raise ValueError(f"{target}: predictions are written as extended XYZ, so the name must end in .extxyz")
-    frames = read_atoms(Path(source))
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the file of structures itself: give another name for the predictions")
+    if not source.is_file():
+        raise FileNotFoundError(f"{source} is no file; give extended XYZ, an ASE database, or any file that ASE reads")
     predictor = Predictor(model, dataset, not any_element, device)
-    for atoms, values in zip(frames, predictions(predictor, frames, batch_size=batch_size, progress=True)):
-        for name, value in values.items():
-            (atoms.arrays if np.ndim(value) == 2 else atoms.info)[PREFIX + name] = value
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(target) as stream:
-        write(stream, frames, format="extxyz")
+    if "OMP_NUM_THREADS" not in os.environ and predictor.model.config.emb_size_edge <= NARROW:
+        torch.set_num_threads(1)
+    keep_freed_memory()
+    is_xyz = {".xyz", ".extxyz"} & {suffix.lower() for suffix in source.suffixes}
+    frames = read_frames(source, mend="mend it, or write it anew as extended XYZ") if is_xyz else iter(read_atoms(source))
+    made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size, any_element, device,
+                 torch.__version__, torch.get_num_threads()]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    with writing(target), locked(f"{target}.tmp", f"another process is writing {target}: wait for it, or choose another name"):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "", str(target))
+        count, new, seconds = _write(target, key, source, frames, predictor, batch_size)
     units = ", ".join(f"{PREFIX}{name} / {unit}" for name, unit in predictor.units.items())
-    print(f"{len(frames)} structures, {target}: {units}")
+    rate = f", {new / seconds:.0f} structures/s" if new else ""
+    print(f"{count} structures{rate}, {target}: {units}")
     if predictor.note:
         print(f"note: {predictor.note}")
     if predictor.foreign:
         print(f"note: {_symbols(sorted(predictor.foreign))} {'was' if len(predictor.foreign) == 1 else 'were'} not in the data that "
               "the heads of this network were trained on: expect larger errors there")
     return 0
+
+
+def _write(target: Path, key: str, source: Path, frames: Iterator, predictor: Predictor, batch_size: int) -> tuple[int, int, float]:
+    """Writes all frames with their predictions; returns how many there are, how many were computed now, and the seconds.
+
+    ``<target>.part.json`` {key, frames, bytes} counts whole windows, so that batches are the same after a kill.  What a
+    frame is refused for ends the run and takes the part along; after a kill or an error of the disk it stays.
+    """
+    from ase.io import write
+
+    part, about = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
+    done = {"frames": 0, "bytes": 0}
+    with suppress(FileNotFoundError, ValueError):
+        found = json.loads(about.read_text(encoding="utf-8"))
+        if found["key"] == key and found["bytes"] <= part.stat().st_size:
+            done = found
+    count = before = done["frames"]
+    began = time.monotonic()
+    try:
+        with open(part, "ab") as stream, tqdm(unit="structure", desc="predicting", initial=before) as bar:
+            stream.truncate(done["bytes"])
+            shown, given = tee(islice(frames, before, None))
+            pairs = zip(shown, predictor.each(given, batch_size, predictor.run, f"{source}: frame", before))
+            while window := list(islice(pairs, WINDOW * batch_size)):
+                for atoms, values in window:
+                    for name, value in values.items():
+                        (atoms.arrays if np.ndim(value) == 2 else atoms.info)[PREFIX + name] = value
+                text = io.StringIO()
+                write(text, [atoms for atoms, _ in window], format="extxyz")
+                stream.write(text.getvalue().encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+                count += len(window)
+                write_json(about, {"key": key, "frames": count, "bytes": stream.tell()})
+                bar.update(len(window))
+        if not count:
+            raise ValueError(f"{source} holds no structure")
+        os.replace(part, target)
+        about.unlink()
+    except BaseException as error:
+        if isinstance(error, ValueError) or not about.exists():
+            part.unlink(missing_ok=True)
+            about.unlink(missing_ok=True)
+        raise
+    return count, count - before, time.monotonic() - began
 
 
 def pretrained_model(run, size: str):

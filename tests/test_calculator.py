@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.constraints import FixAtoms
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 
 import jmp_lib
@@ -143,3 +150,130 @@ def test_bad_structures_are_named(tmp_path, atoms, words):
 def test_a_property_network_is_no_calculator(tmp_path):
     with pytest.raises(ValueError, match="predicts gap, not energies"):
         jmp_lib.JMPCalculator(finetuned(tmp_path, "scalar"))
+
+
+@pytest.fixture
+def calculator(tmp_path):
+    return jmp_lib.JMPCalculator(finetuned(tmp_path / "calculator", periodic=False, elements=[1, 6, 8]))
+
+
+def far(atoms):
+    """``atoms`` with its last atom 50 Å away."""
+    moved = atoms.copy()
+    moved.positions[-1] += 50
+    return moved
+
+
+def test_no_result_survives_a_failed_call(calculator):
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = calculator
+    good, forces = atoms.get_potential_energy(), atoms.get_forces()
+    positions = atoms.get_positions()
+    atoms.positions = far(atoms).positions
+    for _ in range(3):
+        for ask in (atoms.get_potential_energy, atoms.get_forces):
+            with pytest.raises(ValueError, match="no other atom within"):
+                ask()
+        assert calculator.results == {} and calculator.get_property("energy", atoms, allow_calculation=False) is None
+        assert calculator.calculation_required(atoms, ["energy"])
+        with pytest.raises(ValueError, match="the last one was refused"):
+            calculator.get_potential_energy()
+    atoms.positions = positions
+    assert atoms.get_potential_energy() == good and np.array_equal(atoms.get_forces(), forces)
+
+
+def test_one_calculator_of_several_molecules(calculator):
+    ethanol, water = molecule("CH3CH2OH"), molecule("H2O")
+    lost, xenon = far(water), Atoms("Xe2", [[0, 0, 0], [0, 0, 3]])
+    for atoms in (ethanol, water, lost, xenon):
+        atoms.calc = calculator
+    expected = [atoms.get_potential_energy() for atoms in (ethanol, water)]
+    for bad in (lost, xenon):
+        with pytest.raises(ValueError):
+            bad.get_forces()
+        assert [atoms.get_potential_energy() for atoms in (ethanol, water)] == expected
+        with pytest.raises(ValueError):
+            bad.get_potential_energy()
+        assert water.get_potential_energy() == expected[1]
+    calculator.calculate(ethanol, ["energy"], system_changes=[])  # of ASE's contract, for who calls it directly
+    assert calculator.results["energy"] == expected[0]
+
+
+def test_what_counts_as_the_same_geometry(tmp_path):
+    atoms = bulk("NaCl", "rocksalt", 5.0) * (1, 1, 2)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = jmp_lib.JMPCalculator(finetuned(tmp_path))
+    energies = [atoms.get_potential_energy()]
+    for change in (lambda: atoms.set_tags([2, 0, 0, 1]), lambda: atoms.set_tags([2, 2, 0, 1]), lambda: atoms.set_pbc([True, True, False]),
+                   lambda: atoms.set_cell(atoms.cell * 1.01), lambda: atoms.set_atomic_numbers([11, 17, 17, 17])):
+        change()
+        energies.append(atoms.get_potential_energy())
+        fresh = atoms.copy()
+        fresh.calc = jmp_lib.JMPCalculator(tmp_path)
+        assert fresh.get_potential_energy() == energies[-1]
+    assert len(set(energies)) >= 5 and atoms.calc.graph_builds == len(energies)
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_initial_charges([1, -1, 0, 0])
+    assert atoms.get_potential_energy() == energies[-1] and atoms.calc.graph_builds == len(energies)
+
+
+def test_a_result_that_is_no_number_is_an_error(calculator):
+    atoms = molecule("H2O")
+    atoms.calc = calculator
+    good, weight = atoms.get_potential_energy(), next(calculator.predictor.model.out_energy.parameters())
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(np.inf)
+    atoms.positions[0, 0] += 0.01
+    for ask in (atoms.get_potential_energy, atoms.get_forces, atoms.get_potential_energy):
+        with pytest.raises(ValueError, match="H2O: the network gives .* not finite"):
+            ask()
+    with torch.no_grad():
+        weight.copy_(before)
+    atoms.positions[0, 0] -= 0.01
+    assert atoms.get_potential_energy() == pytest.approx(good)
+
+
+def test_a_dynamics_that_fails_goes_on_from_a_good_geometry(calculator):
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = calculator
+    dynamics = Langevin(atoms, 0.2 * units.fs, temperature_K=100, friction=0.01, rng=np.random.RandomState(0))
+    dynamics.run(2)
+    kept = atoms.get_positions()
+    atoms.positions = far(atoms).positions
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no other atom within"):
+            dynamics.run(1)
+        with pytest.raises(ValueError, match="no other atom within"):
+            BFGS(atoms, logfile=None).run(steps=1)
+    atoms.positions = kept
+    fresh = atoms.copy()
+    fresh.calc = jmp_lib.JMPCalculator(calculator.predictor.loaded)
+    assert np.array_equal(atoms.get_forces(), fresh.get_forces())
+    dynamics.run(2)
+
+
+def test_copies_pickles_and_threads(calculator):
+    frames = [molecule(name) for name in ("CH3CH2OH", "H2O", "CH4", "CH3OH")]
+    expected = []
+    for atoms in frames:
+        atoms.calc = calculator
+        expected.append(atoms.get_potential_energy())
+    for other in (copy.copy(calculator), copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        with pytest.raises(ValueError):
+            other.get_potential_energy(far(frames[0]))
+        assert [other.get_potential_energy(atoms) for atoms in frames] == expected
+        assert calculator.get_potential_energy(frames[3]) == expected[3]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda atoms: calculator.get_potential_energy(atoms), frames * 5)) == expected * 5
+
+
+def test_a_nudged_elastic_band_with_one_calculator(calculator):
+    images = [molecule("H2O") for _ in range(4)]
+    images[-1].positions[1] += [0.1, 0.2, 0.0]
+    band = NEB(images, allow_shared_calculator=True)
+    band.interpolate()
+    for image in images:
+        image.calc = calculator
+    FIRE(band, logfile=None).run(steps=2)
+    assert np.isfinite([image.get_potential_energy() for image in images]).all()

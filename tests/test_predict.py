@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from ase.io import read, write
 from torch_geometric.data import Data
 
 import jmp_lib
+from jmp_lib import predict
 from jmp_lib.__main__ import main
+from jmp_lib.paths import PACKAGE_DIR
 from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import finetune
 from own_models import finetuned, pretrained
@@ -59,7 +63,7 @@ def test_a_bad_structure_is_named_and_nothing_is_written(tmp_path, frames, capsy
     model, source = finetuned(tmp_path / "model"), tmp_path / "in.extxyz"
     write(source, [*frames, Atoms("HH", [[0, 0, 0], [0, 0, 50]])])
     assert main(["predict", str(model), str(source), "-o", str(tmp_path / "out.extxyz")]) == 2
-    assert "structure 5: atom 0 (H) has no other atom" in capsys.readouterr().err
+    assert f"error: {source}: frame 5: atom 0 (H) has no other atom" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
 
 
@@ -75,3 +79,104 @@ def test_embeddings_have_a_row_per_atom(tmp_path, frames):
     assert [len(n) for n in found.nodes] == [len(a) for a in frames] and found.structures.shape == (5, 8)
     alone = jmp_lib.embed(frames[3], tmp_path)
     np.testing.assert_allclose(found.nodes[3], alone.nodes[0], atol=1e-4)
+
+
+def command(model, source, target) -> int:
+    return main(["predict", str(model), str(source), "-o", str(target), "--batch-size", "2"])
+
+
+@pytest.mark.parametrize("ends", ["killed", "disk full", "part longer", "source changed"])
+def test_the_same_command_goes_on_with_the_same_bytes(tmp_path, frames, capsys, monkeypatch, ends):
+    """Windows of 4 structures; the first run ends in the third."""
+    monkeypatch.setattr(predict, "WINDOW", 2)
+    model, source, target = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz", tmp_path / "new" / "out.extxyz"
+    write(source, [*frames, *frames[::-1], *frames])
+    assert command(model, source, tmp_path / "whole.extxyz") == 0
+    calls, error = [], OSError(errno.ENOSPC, "", str(target)) if ends == "disk full" else KeyboardInterrupt()
+    run = predict.Predictor.run
+
+    def counted(self, items):
+        calls.append(len(items))
+        if len(calls) == 6 and len(list((tmp_path / "new").glob("*"))) > 1:
+            raise error
+        return run(self, items)
+
+    monkeypatch.setattr(predict.Predictor, "run", counted)
+    assert command(model, source, target) == (2 if ends == "disk full" else 130)
+    assert not target.exists() and target.with_name("out.extxyz.part").exists()
+    if ends == "disk full":
+        assert f"error: cannot write {target}: the disk is full" in capsys.readouterr().err
+    if ends == "part longer":  # a window that was cut short by the kill
+        with open(target.with_name("out.extxyz.part"), "a") as stream:
+            stream.write("3\nProperties=species:S:1:po")
+    if ends == "source changed":
+        write(source, [*frames, *frames, *frames])
+        assert command(model, source, tmp_path / "whole.extxyz") == 0
+    calls[:] = [0] * 10
+    assert command(model, source, target) == 0
+    assert sum(calls) == (15 if ends == "source changed" else 7)
+    assert target.read_bytes() == (tmp_path / "whole.extxyz").read_bytes() and list(target.parent.iterdir()) == [target]
+
+
+def test_structures_are_taken_as_they_are_needed(tmp_path, frames):
+    model, taken = finetuned(tmp_path, periodic=False), []
+    stream = jmp_lib.predictions(model, (taken.append(i) or frames[i % 5] for i in range(10**9)), batch_size=2)
+    first = [next(stream) for _ in range(3)]
+    assert len(taken) == 2 * predict.WINDOW
+    alone = [next(jmp_lib.predictions(model, atoms)) for atoms in frames[:3]]
+    assert [p["energy"] for p in first] == pytest.approx([p["energy"] for p in alone], rel=1e-5)
+
+
+def test_where_nothing_can_be_written(tmp_path, frames, capsys):
+    model, source = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz"
+    write(source, frames)
+    before = source.read_bytes()
+    (tmp_path / "folder.extxyz").mkdir()
+    (tmp_path / "file").write_text("")
+    for target, words in (("in.extxyz", "the file of structures itself"), ("folder.extxyz", "folder.extxyz: a folder is in the way"),
+                          ("file/out.extxyz", "out.extxyz: a file is in the way")):
+        assert command(model, source, tmp_path / target) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("error: ") and words in said
+    assert source.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.extxyz", "in.extxyz", "model"]
+    source.write_text("")
+    assert command(model, source, tmp_path / "out.extxyz") == 2 and "in.extxyz" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_prediction_that_is_no_number_is_never_written(tmp_path, frames, capsys, monkeypatch):
+    model, source = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz"
+    write(source, frames)
+    monkeypatch.setattr(predict.Predictor, "physical", lambda self, name, value, numbers: np.nan if len(numbers) == 9 else 1.0)
+    assert command(model, source, tmp_path / "out.extxyz") == 2
+    assert f"{source}: frame 2: the network gives energy that is not finite" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_memory_that_runs_out_halves_the_batch(tmp_path, frames, monkeypatch):
+    model = predict.Predictor(finetuned(tmp_path, periodic=False))
+    expected, forward, seen = [p["energy"] for p in predict.predictions(model, frames)], model.model.forward, []
+
+    def small(batch):
+        seen.append(len(batch["natoms"]))
+        if seen[-1] > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(model.model, "forward", small)
+    assert [p["energy"] for p in predict.predictions(model, frames)] == pytest.approx(expected, rel=1e-5)
+    assert seen == [5, 2, 2, 1]
+
+
+def test_shipped_weights_refuse_elements_of_no_training(tmp_path, capsys):
+    """They say which elements they saw by their reference energies."""
+    model, source = PACKAGE_DIR.parent / "results" / "shipped" / "mini" / "weights" / "small", tmp_path / "PuO2.xyz"
+    source.write_text("3\n\nO 1.9 0 0\nPu 0 0 0\nO -1.9 0 0\n")
+    arguments = ["predict", str(model), str(source), "-o", str(tmp_path / "out.extxyz"), "--dataset", "transition1x"]
+    assert main(arguments) == 2
+    assert f"{source}: frame 0: atom 1: element Pu was neither" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="structure 0: atom 1: element Cu was not in the data of the heads"):
+        next(jmp_lib.predictions(model, Atoms("HCu", [[0, 0, 0], [0, 0, 1.5]]), dataset="transition1x"))
+    assert main([*arguments, "--any-element"]) == 0
+    assert len(jmp_lib.embed(Atoms("HCu", [[0, 0, 0], [0, 0, 1.5]]), model).nodes) == 1

@@ -52,15 +52,20 @@ def a2a_edges(structure: Mapping, config: GraphConfig) -> tuple[np.ndarray, np.n
     pos, cell, pbc = (np.asarray(structure[key]) for key in ("pos", "cell", "pbc"))
     if len(pos) == 0:
         raise ValueError(f"structure {structure.get('id', '?')} has no atoms")
-    edges = find_neighbors(pos, cell, pbc, config.cutoff, config.periodic)
-    edge_index, offset, squared = edges
-    limit = np.full(len(pos), config.limits(len(pos))["a2a"])
-    kept, _ = nearest_per_target(edge_index[1], squared, limit, ranked=False)
-    if kept.size == 0:
+    edges = limited(find_neighbors(pos, cell, pbc, config.cutoff, config.periodic), config, len(pos))
+    if edges[2].size == 0:
         raise ValueError(
             f"structure {structure.get('id', '?')} has no pair of atoms within {config.cutoff} Å, "
             "so it has no graph; leave it out or raise the cutoff"
         )
+    return edges
+
+
+def limited(edges: tuple, config: GraphConfig, natoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of the edges that ``find_neighbors`` gives that the limit of the atom-atom graph keeps."""
+    edge_index, offset, squared = edges
+    limit = np.full(natoms, config.limits(natoms)["a2a"])
+    kept, _ = nearest_per_target(edge_index[1], squared, limit, ranked=False)
     return edges if kept.size == squared.size else (edge_index[:, kept], offset[kept], squared[kept])
 
 

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from ase.data import atomic_numbers
+
 from jmp_lib import facts, paths
 from jmp_lib.data.fetch import Source, fetch
 from jmp_lib.data.tasks import PRETRAINING_SETS
@@ -78,13 +80,14 @@ def default_folder(size: str, weights: str = "official") -> Path:
 def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) -> dict:
     """Content of ``model.json``: as a pre-training's, with the published normalisers, and where the weights are from."""
     published = load_profile("paper")
-    datasets = {}
+    datasets, listed = {}, facts.datasets().set_index("pretraining_name")["elements"]
     for key in PRETRAINING_SETS:
-        s = published.pretraining.datasets[key]
+        s, symbols = published.pretraining.datasets[key], str(listed[key]).split()
         datasets[key] = {
             "name": key, "energy": Normaliser(s.energy_mean or 0.0, s.energy_std).to_dict(),
             "forces": Normaliser(0.0, s.force_std).to_dict(), "energy_loss_scale": s.energy_loss_scale,
-            "force_loss_scale": s.force_loss_scale}  # fmt: skip
+            "force_loss_scale": s.force_loss_scale,
+            "elements": [atomic_numbers[x] for x in symbols] if set(symbols) <= atomic_numbers.keys() else None}  # fmt: skip
     model = meta_model(checkpoint.network)
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
     path = checkpoint.path

@@ -13,7 +13,7 @@ from jmp_lib.data.splits import Split
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.data import OwnData
 from jmp_lib.own.splitting import formula
-from jmp_lib.predict import check_neighbours
+from jmp_lib.predict import neighbours
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
@@ -42,7 +42,7 @@ def summary(data: OwnData) -> pd.DataFrame:
 def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
     for row, structure in enumerate(data.structures):
-        check_neighbours(structure, f"structure {row}", graph)
+        neighbours(structure, f"structure {row}", graph)
     extra = int((data.copies != np.arange(len(data.copies))).sum())
     found = [f"{extra} structures repeat another one; copies always go to the same part of the split"] if extra else []
     scalars = {key: _residuals(data, key) for key in data.properties if key != "forces"}
