@@ -7,11 +7,12 @@ Readers and writers pass structures on as dicts of numpy arrays with the fields 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
 
-from jmp_lib.data.structures import DEFAULTS, DTYPES, PER_ATOM, StructureSet, check
+from jmp_lib.data.structures import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, StructureSet, check
 
 _NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 
@@ -33,12 +34,25 @@ def labels_of(structure: Mapping) -> list[str]:
     return sorted(found)
 
 
-def numbers_of(symbols: Iterable[str]) -> np.ndarray:
-    """Atomic numbers int64 (N,) of element symbols; raises ``ValueError`` for one that is not an element."""
-    numbers = [_NUMBER_OF.get(str(symbol), 0) for symbol in symbols]
-    if 0 in numbers:
-        raise ValueError(f"unknown element {list(symbols)[numbers.index(0)]!r}")
-    return np.array(numbers, dtype=np.int64)
+@cache
+def number_of(symbol: str) -> int:
+    """Atomic number of an element symbol (``O``, ``cl``) or of a number as text (``8``); else ``ValueError`` that says why."""
+    text = str(symbol).strip()
+    if text.isascii() and text.isdigit():
+        number = int(text[:9])
+    else:
+        number = _NUMBER_OF.get(text.capitalize() if text.islower() else text, 0)
+    if 1 <= number <= MAX_ATOMIC_NUMBER:
+        return number
+    if text.upper() in ("D", "T"):
+        raise ValueError(f"unknown element {symbol!r}: heavy hydrogen is not told from H, write H (the mass changes no energy "
+                         "and no force)")  # fmt: skip
+    raise ValueError(f"unknown element {symbol!r} (a label, a dummy atom?); write a symbol, as C or Cl, or an atomic number")
+
+
+def numbers_of(symbols: Iterable) -> np.ndarray:
+    """Atomic numbers int64 (N,) of element symbols; raises as :func:`number_of`."""
+    return np.array([number_of(str(symbol)) for symbol in symbols], dtype=np.int64)
 
 
 def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None, group=None, **scalars) -> dict:

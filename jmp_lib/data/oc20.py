@@ -140,8 +140,9 @@ def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -
     if missing:
         raise ValueError(f"there is no {', '.join(missing)}, which frames of OC20 S2EF have")
     atoms.info = {}  # what else stands there is no label
-    structure = from_ase(atoms)
-    if not atoms.get_tags().any():
+    tags = atoms.arrays.pop("tags", np.zeros(len(atoms))).astype(np.int64)
+    structure = from_ase(atoms) | {"tags": tags}
+    if not tags.any():
         try:
             structure["tags"] = derive_tags(structure["atomic_numbers"], structure["fixed"])
         except ValueError as error:

@@ -1,13 +1,16 @@
 """A user's own data: a file, a folder with a CSV of labels, or a pandas table becomes a set of structures with its
 properties and units, or is refused with one sentence.
 
-Recognised: extended XYZ, ASE databases (``.db``), every other single file that ASE reads; a folder of CIF, POSCAR/vasp
-and xyz files, whose CSV has a column with the file names (with or without ending).  Pickles are never opened.
+Recognised: extended XYZ, ASE databases (``.db``, ``.json``), every other single file that ASE reads; a folder of CIF,
+POSCAR/vasp and xyz files, whose CSV (commas, semicolons or tabs) has a column with the file names (with or without ending,
+also numbers that lost their leading zeros).  Pickles are never opened.
 """
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +20,17 @@ import pandas as pd
 from ase import Atoms
 from ase import units as ase_units
 
-from jmp_lib.data.collect import to_set
+from jmp_lib.data.collect import check_structure, to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.exchange import from_ase, is_poscar, read_atoms, to_atoms
+from jmp_lib.data.exchange import from_ase, is_poscar, read_atoms, read_lines, to_atoms
 from jmp_lib.data.structures import StructureSet
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")
 RESERVED = (*FIELDS, "id", "natoms", "batch", "graphs")
 FOLDER_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
+FILE_COLUMNS = ("file", "filename", "file_name", "name", "id", "structure", "structure_id", "material_id", "cif", "cif_id")
+PARTS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}  # other names of parts
 ENERGY = {"ev": 1.0, "mev": 1e-3, "hartree": ase_units.Hartree, "ha": ase_units.Hartree, "ry": ase_units.Rydberg,
           "kcal/mol": ase_units.kcal / ase_units.mol, "kj/mol": ase_units.kJ / ase_units.mol}
 LENGTH = {"å": 1.0, "a": 1.0, "ang": 1.0, "angstrom": 1.0, "bohr": ase_units.Bohr}
@@ -63,10 +68,11 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
 
     units: one per property, asked for once because no file says them.  Raises ``ValueError`` or ``FileNotFoundError``.
     """
-    frames = read_source(source, labels_csv)
     where = "the table" if isinstance(source, pd.DataFrame) else str(source)
     _check_request(properties, units, where)
-    columns = {key: [_value(atoms, key, f"{where}, structure {i}") for i, atoms in enumerate(frames)] for key in properties}
+    found = read_source(source, labels_csv)
+    names, frames = list(found), list(found.values())
+    columns = {key: [_value(atoms, key, name) for name, atoms in found.items()] for key in properties}
     if len(frames) < FEWEST:
         raise ValueError(f"{where} holds {len(frames)} structure{'s' * (len(frames) != 1)}: at least {FEWEST} are needed to "
                          "train, validate and test")
@@ -74,17 +80,19 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
         columns, units = _energies_and_forces(columns, units, where)
     for key, values in columns.items():
         flat = np.concatenate([np.ravel(v) for v in values])
-        if flat.std() <= 1e-12 * max(1.0, abs(flat[0])):
+        same = flat.std() <= 1e-12 * max(1.0, abs(flat[0]))
+        if same and not (key == "energy" and "forces" in columns):  # forces are what such energies leave to learn
             raise ValueError(f"{where}: '{key}' is the same for all {len(values)} structures, so there is nothing to learn")
-    groups = None if group_key is None else np.array([_text(a, group_key, f"{where}, structure {i}")
-                                                      for i, a in enumerate(frames)])
-    given = np.array([str(a.info.get(split_key, "")) for a in frames])
-    return OwnData(name, _as_set(name, frames, columns, where), tuple(columns), dict(zip(columns, units)), groups,
+    groups = None if group_key is None else np.array([_text(atoms, group_key, name) for name, atoms in found.items()])
+    given = [str(atoms.info.get(split_key, "")).strip().lower() for atoms in frames]
+    given = np.array([PARTS.get(part, part) for part in given])
+    return OwnData(name, _as_set(name, names, frames, columns, where), tuple(columns), dict(zip(columns, units)), groups,
                    given if given.any() else None)
 
 
-def read_source(source, labels_csv: str | Path | None = None) -> list[Atoms]:
-    """All structures of ``source`` (path or pandas table), labels in ``info``, ``arrays`` or the calculator.
+def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms]:
+    """All structures of ``source`` (path or pandas table), labels in ``info``, ``arrays`` or the calculator; each under the
+    words that say where it is from.
 
     Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file.
     """
@@ -97,49 +105,120 @@ def read_source(source, labels_csv: str | Path | None = None) -> list[Atoms]:
         return read_folder(path, Path(labels_csv).expanduser())
     if labels_csv:
         raise ValueError(f"labels_csv belongs to a folder of structure files; {path.name} is one file with its own labels")
-    return read_atoms(path)
+    return {f"{path}, structure {number}": atoms for number, atoms in enumerate(read_atoms(path))}
 
 
-def from_table(table: pd.DataFrame) -> list[Atoms]:
+def from_table(table: pd.DataFrame) -> dict[str, Atoms]:
     """Structures of a table: the one column of Atoms or pymatgen objects, all others become labels in ``info``."""
-    columns = [c for c in table if len(table) and (isinstance(table[c].iloc[0], Atoms) or hasattr(table[c].iloc[0], "sites"))]
+    columns = [c for c in table if any(isinstance(item, Atoms) or hasattr(item, "sites") for item in table[c])]
     if len(columns) != 1:
         raise ValueError(f"the table must have one column of ase.Atoms or pymatgen structures, it has {len(columns)} "
                          f"among {', '.join(map(str, table))}")
-    frames = [to_atoms(item, f"row {number} of the table") for number, item in enumerate(table[columns[0]])]
-    return _with_labels(frames, table.drop(columns=columns))
+    names = [f"row {number} of the table" for number in range(len(table))]
+    labels = table.drop(columns=columns).to_dict("records")
+    return {name: _with_labels(to_atoms(item, name), row) for name, item, row in zip(names, table[columns[0]], labels)}
 
 
-def read_folder(folder: Path, labels_csv: Path) -> list[Atoms]:
+def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     """The structure files that ``labels_csv`` names, in its order, with its other columns in ``info``.
 
-    A file that the CSV does not name, and a row without a file, are errors: labels must not slip by one.
+    A file that the CSV does not name, one named twice, and a row without a file, are errors: labels must not slip by one.
     """
-    if not labels_csv.is_file():
-        raise FileNotFoundError(f"{labels_csv} is missing: a CSV with a column of file names and columns of labels")
-    table = pd.read_csv(labels_csv)
-    files = {p.name: p for p in sorted(folder.iterdir())
-             if p.is_file() and (p.suffix.lower() in FOLDER_ENDINGS or is_poscar(p))}
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")
+             and (p.suffix.lower() in FOLDER_ENDINGS or is_poscar(p))]
     if not files:
         raise ValueError(f"{folder} holds no CIF, POSCAR or xyz file")
-    names = {**{p.stem: p for p in files.values()}, **files}
-    best = max(table, key=lambda c: table[c].astype(str).isin(names).sum(), default=None)
-    found = table[best].astype(str) if best is not None else pd.Series([], dtype=str)
-    missing = [n for n in found if n not in names]
-    if missing or not len(found):
-        raise ValueError(f"{labels_csv}: {len(missing)} of {len(found)} rows name no file of {folder} (column {best!r}, for "
-                         f"instance {missing[0] if missing else '-'!r}): file names and this column must agree")
-    unnamed = sorted(set(files) - {names[n].name for n in found})
-    if unnamed:
+    column, rows = _read_csv(labels_csv, files)
+    file_of = _matcher(files)
+    found, strays = {}, [row[column] for row in rows.values() if file_of(row[column]) is None]
+    if strays or not rows:
+        raise ValueError(f"{labels_csv}: {len(strays)} of {len(rows)} rows name no file of {folder} (column {column!r}, for "
+                         f"instance {strays[0] if strays else '-'!r}): file names and this column must agree")
+    for line, row in rows.items():
+        path = file_of(row[column])
+        if path in found:
+            raise ValueError(f"{labels_csv}: lines {found[path][0]} and {line} both name {path.name}: leave one out")
+        found[path] = line, row
+    if unnamed := [p.name for p in files if p not in found]:
         raise ValueError(f"{folder}: {len(unnamed)} files have no row in {labels_csv.name}, for instance {unnamed[0]}: add "
                          "their labels or move them away")
-    return _with_labels([read_atoms(names[name])[-1] for name in found], table)
+    return {f"{path} (line {line} of {labels_csv.name})": _with_labels(_last(path), row) for path, (line, row) in found.items()}
 
 
-def _with_labels(frames: list[Atoms], table: pd.DataFrame) -> list[Atoms]:
-    for atoms, (_, row) in zip(frames, table.iterrows()):
-        atoms.info.update({str(key): row[key] for key in table})
-    return frames
+def _last(path: Path) -> Atoms:
+    """The structure of a file of a folder: the only one, or the last of a trajectory."""
+    return read_atoms(path)[-1]
+
+
+def _matcher(files: Sequence[Path]):
+    """The function from a text to the one of ``files`` that it names, else None: by name, name without ending, also in
+    other case, behind a folder, or as a number without its leading zeros, where no two files could be meant."""
+    known: list[dict[str, Path | None]] = [{}, {}, {}]
+    for path in files:
+        for table, keys in zip(known, ((path.name, path.stem), (path.name.lower(), path.stem.lower()), (path.stem.lstrip("0") or "0",))):
+            for key in set(keys):
+                table[key] = None if key in table else path
+    known[2] = {key: path for key, path in known[2].items() if key.isdigit()}
+
+    def file_of(text: str) -> Path | None:
+        text = text.replace("\\", "/").rsplit("/", 1)[-1]
+        number = re.sub(r"\.0*$", "", text)
+        for table, key in zip(known, (text, text.lower(), number.lstrip("0") or "0")):
+            if key in table:
+                return table[key]
+        return None
+
+    return file_of
+
+
+def _read_csv(path: Path, files: Sequence[Path]) -> tuple[str, dict[int, dict[str, str]]]:
+    """The column that names ``files`` and the rows of a CSV as texts by the number of their line; blank rows do not count.
+
+    Decimal commas are read as such where commas do not part the columns.
+    """
+    mend = "a CSV with a column of file names and columns of labels, and a first line that names them"
+    text, file_of, best = list(read_lines(path, mend=mend)), _matcher(files), None
+    for delimiter in ",;\t":
+        lines = {}
+        reader = csv.reader(text, delimiter=delimiter)
+        for words in reader:
+            if any(map(str.strip, words)):
+                lines[reader.line_num] = [word.strip() for word in words]
+        if not lines:
+            raise ValueError(f"{path} is empty; it must be {mend}")
+        head, *rows = lines.values()
+        hits = [sum(len(row) > at and file_of(row[at]) is not None for row in rows) for at in range(len(head))]
+        if len(head) > 1 and (best is None or max(hits) > best[0]):
+            best = max(hits), delimiter, lines, hits
+    if best is None:
+        raise ValueError(f"{path} has one column, or none; it must be {mend}")
+    most, delimiter, lines, hits = best
+    (_, head), *rows = lines.items()
+    if any(file_of(word) is not None and not re.search(r"[A-Za-z]", re.sub(re.escape(word), "", ",".join(head))) for word in head):
+        raise ValueError(f"{path}: its first line {delimiter.join(head)!r} is a row, not the names of the columns: write them above "
+                         f"it, for instance file{delimiter}band_gap")
+    if len(set(head)) < len(head):
+        raise ValueError(f"{path}: two columns have the same name ({', '.join(head)}): rename one")
+    if ragged := [line for line, row in rows if len(row) != len(head)]:
+        raise ValueError(f"{path}: line {ragged[0]} has {len(dict(rows)[ragged[0]])} columns where the first line has {len(head)} "
+                         "(decimal commas? a comma in a name?): mend it")
+    likely = [name for name, count in zip(head, hits) if count == most]
+    named = [name for name in likely if name.lower().replace(" ", "_") in FILE_COLUMNS]
+    if most and len(named or likely) > 1:
+        raise ValueError(f"{path}: the columns {', '.join(named or likely)} all name files: rename the one that does to 'file'")
+    found = {line: dict(zip(head, row)) for line, row in rows}
+    if delimiter != ",":
+        for name in head:
+            values = [row[name] for row in found.values()]
+            if any("," in value for value in values) and all(re.fullmatch(r"[-+]?\d*,?\d+([eE][-+]?\d+)?", v) for v in values if v):
+                for row in found.values():
+                    row[name] = row[name].replace(",", ".")
+    return (named or likely)[0], found
+
+
+def _with_labels(atoms: Atoms, labels: Mapping) -> Atoms:
+    atoms.info.update({str(key): value for key, value in labels.items()})
+    return atoms
 
 
 def _check_request(properties, units, where) -> None:
@@ -156,14 +235,18 @@ def _check_request(properties, units, where) -> None:
 def _value(atoms: Atoms, key: str, where: str):
     """Label ``key`` from info, calculator results or per-atom arrays: a float or (N,3)."""
     arrays = {name: array for name, array in atoms.arrays.items() if name not in ("positions", "numbers")}
-    known = {**arrays, **(atoms.calc.results if atoms.calc is not None else {}), **atoms.info}
+    known = {**arrays, **getattr(atoms.calc, "results", {}), **atoms.info}
+    if isinstance(known.get(key), str) and not known[key].strip():
+        raise ValueError(f"{where}: '{key}' is empty; leave this structure out or fill it in")
     if known.get(key) is None:
-        raise ValueError(f"{where}: no '{key}' in it (there is: {', '.join(sorted(known)) or 'nothing but geometry'}); set "
+        raise ValueError(f"{where}: no '{key}' in it (there is: {', '.join(sorted(map(str, known))) or 'nothing but geometry'}); set "
                          "properties to names that every structure has")
     try:
         value = np.asarray(known[key], float)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: '{key}' is {known[key]!r}, not a number") from None
+        raise ValueError(f"{where}: '{key}' is {str(known[key])[:60]!r}, not a number; leave this structure out or mend the label") from None
+    if value.size == 1 and value.shape != (1, 3):
+        value = value.reshape(())
     if value.shape not in ((), (len(atoms), 3)):
         raise ValueError(f"{where}: '{key}' has shape {value.shape}; a number or three per atom is needed")
     if not np.isfinite(value).all():
@@ -206,10 +289,12 @@ def force_factor(unit: str) -> float:
     return energy_factor(energy) / LENGTH[length.strip().lower()]
 
 
-def _as_set(name: str, frames: list[Atoms], columns: dict[str, list], where: str) -> StructureSet:
+def _as_set(name: str, names: list[str], frames: list[Atoms], columns: dict[str, list], where: str) -> StructureSet:
     def structures():
         for i, atoms in enumerate(frames):
-            found = from_ase(atoms)
-            yield {**{key: found[key] for key in FIELDS}, "id": i, **{key: values[i] for key, values in columns.items()}}
+            found = from_ase(atoms, where=names[i])
+            made = {**{key: found[key] for key in FIELDS}, "id": i, **{key: values[i] for key, values in columns.items()}}
+            check_structure(made, names[i])
+            yield made
 
     return to_set(name, structures(), where=where)

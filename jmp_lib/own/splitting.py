@@ -49,7 +49,7 @@ def _given(data: OwnData) -> Split:
         raise ValueError("split = \"given\" needs a label 'split' of every structure: train, val or test")
     bad = np.flatnonzero(~np.isin(data.given, PARTS))
     if bad.size:
-        raise ValueError(f"structure {bad[0]}: its split is {data.given[bad[0]]!r}; write train, val or test")
+        raise ValueError(f"structure {bad[0]}: its split is {str(data.given[bad[0]])!r}; write train, val or test")
     found = [np.flatnonzero(data.given == name) for name in PARTS]
     if min(map(len, found)) == 0:
         raise ValueError("the given split leaves train, val or test empty")

@@ -24,7 +24,7 @@ def read_data(run) -> OwnData:
     source = values["source"]
     if source is None:
         return read_own(EXAMPLE, [EXAMPLE_LABEL], [EXAMPLE_UNIT], name="example")
-    name = re.sub(r"\W+", "-", Path(source).expanduser().resolve().stem if isinstance(source, str) else "table")
+    name = re.sub(r"\W+", "-", "table" if hasattr(source, "iterrows") else Path(source).expanduser().resolve().stem)
     return read_own(source, values["properties"] or [], values["units"], labels_csv=values["labels_csv"],
                     group_key=values["group_key"], name=name)
 
