@@ -43,7 +43,7 @@ _HEADS = dict.fromkeys(("lattice", "cell", "box", "unit_cell", "lattice_vectors"
 _COLUMNS = dict.fromkeys(("species", "symbol", "symbols", "element", "elements"), "symbols") | dict.fromkeys(
     ("z", "number", "numbers", "atomic_number", "atomic_numbers"), "numbers") | dict.fromkeys(
     ("pos", "position", "positions"), "positions") | {"charge": "initial_charges"}  # fmt: skip
-_KINDS = {"R": float, "I": int, "S": str, "L": {"T": True, "F": False, "True": True, "False": False, "1": True, "0": False}.__getitem__}
+_KINDS = {"R": float, "I": int, "S": str, "L": dict(zip(("T", "F", "True", "False", "1", "0"), (True, False) * 3)).__getitem__}
 _WORD = r"(?:[TFtf]|[Tt]rue|[Ff]alse|TRUE|FALSE|[-+]?[\d.]+(?:[eE][-+]?\d+)?)"
 _BARE = re.compile(rf"\b({'|'.join(_HEADS)})\s*=\s*({_WORD}(?:[\s,]+{_WORD})*)(?=\s|$)", re.IGNORECASE)
 
@@ -228,7 +228,7 @@ def _of_cif(path: Path) -> Iterator[Atoms]:
             yield block.get_atoms(fractional_occupancies=False)
 
 
-_DISORDERED = "site {} is shared by several elements or partly empty: a network needs one element at each site; choose an ordered structure"
+_DISORDERED = "site {} is shared by several elements or partly empty, and a network needs one at each; give an ordered structure"
 
 
 def read_atoms(path: Path) -> list[Atoms]:
@@ -271,7 +271,7 @@ def _counts_atoms(path: Path) -> bool:
         return False
     while head and not head[0]:
         del head[0]
-    return len(head) > 2 and len(head[0]) == 1 and head[0][0].isdigit() and len(head[2]) >= 4 and not head[2][0][0] in "-.+"
+    return len(head) > 2 and len(head[0]) == 1 and head[0][0].isdigit() and len(head[2]) >= 4 and head[2][0].isalnum()
 
 
 def is_poscar(path: Path) -> bool:
