@@ -101,7 +101,7 @@ class JMPCalculator(Calculator):
     def _prepare(self) -> None:
         """Graphs and batch of the structure, unless they are there."""
         pos = self.atoms.get_positions()
-        made = {**from_ase(self.atoms), "pos": pos}
+        made = {**from_ase(self.atoms, where=self.atoms.get_chemical_formula()), "pos": pos}
         if self._geometry is not None and all(np.array_equal(made[key], self._geometry[key]) for key in GEOMETRY):
             return
         self._item = self.predictor.prepare(made, self.atoms.get_chemical_formula())

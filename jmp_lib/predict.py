@@ -230,7 +230,7 @@ def _symbols(numbers) -> str:
 
 def as_structure(structure, where: str):
     """The structure of an ``ase.Atoms`` or a pymatgen object; one of this workbook, or a ``Data``, as it is."""
-    return structure if hasattr(structure, "keys") else from_ase(to_atoms(structure, where))
+    return structure if hasattr(structure, "keys") else from_ase(to_atoms(structure, where), where=where)
 
 
 def several(structures) -> Iterable:

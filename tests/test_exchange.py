@@ -34,7 +34,7 @@ def test_there_and_back(tmp_path):
         for key, value in expected:
             assert np.array_equal(found[key], value), key
     assert again.sha256 == store.sha256
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["s", "t", "s.lock", "t.lock", name])
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["s", name, "t"]
 
 
 def test_ase_reads_what_is_written(tmp_path):
