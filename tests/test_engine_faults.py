@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jmp_lib.settings import Engine, load_profile
-from jmp_lib.train import checkpoint
+from jmp_lib.train import checkpoint, trainer
 from jmp_lib.train.checkpoint import load_checkpoint, previous, save_checkpoint
 from jmp_lib.pool import Terminated
 from jmp_lib.train.finetuning import finetuning_parameters
@@ -41,14 +41,30 @@ def test_a_loss_that_is_not_finite_is_saved(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_left_out_within_the_budget(tmp_path):
     run = with_engine(tiny_run(tmp_path, ema=True, poison_at=6), nonfinite_budget=1)
-    before = {}
-    clip = run.clip
-    run.clip = lambda: (before.setdefault(len(before), [p.detach().clone() for p in run.model.parameters()]), clip())
+    before, clip = [], run.clip
+    run.clip = lambda norm: (before.append([p.detach().clone() for p in (*run.model.parameters(), *run.ema.averages)]), clip(norm))
     done = train(run)
-    assert done.step == 30 and [s["update"] for s in done.skipped] == [6] and len(before) == 29
+    assert done.step == 30 and [s["update"] for s in done.skipped] == [6]
+    moved = [[not torch.equal(a, b) for a, b in zip(one, other)] for one, other in zip(before, before[1:])]
+    assert [all(m) for m in moved] == [k != 6 for k in range(29)] and not any(moved[6])
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
     assert [math.isfinite(float(row["loss"])) for row in rows_of(tmp_path)].count(False) == 1
     assert all(math.isfinite(row["train_loss"]) for row in done.history)
+
+
+def test_numbers_that_are_read_together_are_those_that_are_read_at_once(tmp_path, monkeypatch):
+    """As on a GPU: history, logs, updates that are left out and resumed runs are the same; an error comes some updates late."""
+    whole = train(with_engine(tiny_run(tmp_path / "whole", ema=True, poison_at=6), nonfinite_budget=1))
+    monkeypatch.setitem(trainer.READ_EVERY, "cpu", 16)
+    with pytest.raises(FloatingPointError, match=r"loss of update 6 is nan.*toy\[6\]"):
+        train(tiny_run(tmp_path / "ended", ema=True, poison_at=6))
+    folder = tmp_path / "late"
+    with pytest.raises(Exception):
+        train(with_engine(tiny_run(folder, ema=True, poison_at=6, kill_at=15), nonfinite_budget=1))
+    late = train(with_engine(tiny_run(folder, ema=True, poison_at=6), nonfinite_budget=1))
+    assert numbers(late) == numbers(whole) and late.skipped == whole.skipped
+    for a, b in zip(rows_of(tmp_path / "whole"), rows_of(folder), strict=True):
+        assert all(a[k] == b[k] for k in ("update", "epoch", "lr", "loss", "grad_norm"))
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path):

@@ -204,7 +204,7 @@ def test_halves_of_an_evaluation_replace_the_whole(toy):
 
 def test_one_process_sums_nothing():
     alone = Processes()
-    assert alone.size == 1 and alone.first and alone.sum_numbers([1.5]) == [1.5]
+    assert alone.size == 1 and alone.first and alone.sum_values(torch.tensor([1.5])).tolist() == [1.5]
     assert alone.gather("a") == ["a"] and alone.broadcast("b") == "b"
 
 

@@ -85,9 +85,9 @@ def test_batched_equals_single():
 
 def test_own_heads_alone_give_the_same_values_and_gradients():
     model = model_of()
-    batch = batch_of(random_molecule(), methanol(), random_molecule(6, 5))
-    owner = torch.tensor([2, 0, 2])
-    everything, own = model(batch), model({**batch, "dataset_index": owner})
+    structures, owner = (random_molecule(), methanol(), random_molecule(6, 5)), torch.tensor([2, 0, 2])
+    batch = batch_of(*structures)
+    everything, own = model(batch), model(batch_of(*({**s, "dataset_index": i} for s, i in zip(structures, owner.tolist()))))
     atoms = owner[batch["batch"]]
     for task in range(4):
         assert torch.equal(own["energy"][owner == task, task], everything["energy"][owner == task, task])

@@ -110,7 +110,7 @@ def test_what_is_formed_again_is_formed_in_the_same_precision(kind, monkeypatch)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_each_structure_s_own_heads_in_mixed_precision(dtype):
     items = [{**s, "graphs": build_graphs(s, config)} for s, config in ((random_molecule(), MOLECULE), (slab(), CRYSTAL))]
-    batch = {**collate(items), "dataset_index": torch.tensor([2, 0])}
+    batch = collate([{**item, "dataset_index": index} for item, index in zip(items, (2, 0))])
     model = a_model("pre-training", batch)
     reference, found = outputs(model, batch, None), outputs(model, batch, dtype)
     for name, value in found.items():

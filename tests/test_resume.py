@@ -32,7 +32,8 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
     """The real loop on a small regression: cosine to update 12, plateau after, best weights kept."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
-    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 0.05, "multiplier": 1.0}], lr=0.05)
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 0.05, "multiplier": 1.0}], lr=0.05,
+                                  fused=True)
 
     class Batches:
         max_edges = None
@@ -53,7 +54,7 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
     return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
                data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
                validate=validate,
-               clip=lambda: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
+               clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
                checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
                gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)
 
@@ -101,7 +102,7 @@ def test_early_stopping(tmp_path):
 def test_gradient_of_shared_parameters_is_divided(tmp_path):
     run = tiny_run(tmp_path)
     seen = {}
-    run.clip = lambda: seen.setdefault("grads", [p.grad.clone() for p in run.model.parameters()])
+    run.clip = lambda norm: seen.setdefault("grads", [p.grad.clone() for p in run.model.parameters()])
     train(dataclasses.replace(run, schedule=Updates(0, 1.0, 1, 0.1, 1, 1)))
     fresh = tiny_run(tmp_path / "fresh")
     share = fresh.data[0]

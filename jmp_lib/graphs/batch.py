@@ -33,6 +33,8 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
             them; batch (N,) index of the structure of each atom, ascending; natoms (B,); ptr (B + 1,) first atoms.
         cell (B, 3, 3) float64 Å, rows are lattice vectors; numbers of a structure (energy, id, dataset_index …) (B,),
             float32 or int64; labels of shape (1, …), as PyG's data sets have them, (B, …).
+        atoms_by_set (N,), edges_by_set (E,): with ``dataset_index``, the atoms and main edges in the order of its values,
+            and ..._counts, how many there are of each up to the largest (plain integers).
         <graph>_edge_index (2, E) source and target, <graph>_offset (E, 3) float64 cells, for the four graphs.
         <graph>_slot (E,), <graph>_width: place of each edge in the table (atom, rank) and its width; main_reverse (E,);
             a2a_pair, pair_source, pair_slot, pair_width; ae_same, qin_back, qout_same, quad_same_out, quad_same_in:
@@ -69,6 +71,11 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
     batch = copy.copy(_EMPTY)
     for key, value in arrays.items():
         batch[key] = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    if "dataset_index" in arrays:
+        owner = arrays["dataset_index"][arrays["batch"]]
+        for key, of in (("atoms_by_set", owner), ("edges_by_set", owner[arrays["main_edge_index"][1]])):
+            batch[key] = torch.from_numpy(np.argsort(of, kind="stable"))
+            batch[f"{key}_counts"] = np.bincount(of).tolist()
     batch._num_graphs = len(items)
     return batch
 

@@ -209,7 +209,7 @@ class Bases(nn.Module):
         y_out = legendre(z.to(dtype), L).view(-1, L).index_fill(0, batch["qout_same"], 0.0).view(n * dm, dq, L)
         # Y_{l₂}(cos ϑ) as a cosine series (and its values at cos ϑ = 0 and 1), folded into the projection.
         weight = self.mlp_sbf_qint.weight
-        expansion = cosine_expansion(L).to(weight)
+        expansion = cosine_expansion(L, weight.dtype, weight.device)
         weight = (weight.reshape(len(weight), -1, L, L) @ expansion).mT.reshape(len(weight), -1)
         r = pad(g["main"] @ weight, batch["main_slot"], n * dm).view(n * dm, -1, L)  # (n·dm, Es·(L+2), L)
         a = (r @ y_out.mT).view(n * dm, -1, L + 2, dq)

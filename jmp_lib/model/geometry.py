@@ -42,13 +42,18 @@ def legendre(z: Tensor, count: int) -> Tensor:
     p = [torch.ones_like(z), z]
     for n in range(2, count):
         p.append(((2 * n - 1) * z * p[-1] - (n - 1) * p[-2]) / n)
-    norm = torch.tensor([math.sqrt((2 * n + 1) / (4 * math.pi)) for n in range(count)], dtype=z.dtype, device=z.device)
-    return torch.stack(p[:count], dim=-1) * norm
+    return torch.stack(p[:count], dim=-1) * _norms(count, z.dtype, z.device)
 
 
 @functools.cache
-def cosine_expansion(count: int) -> Tensor:
-    """(L, L+2) float64: Y_l(cos ϑ) = Σ_k T[l, k] cos kϑ for k < L; T[l, L] = Y_l(0); T[l, L+1] = Y_l(1)."""
+def _norms(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """√((2l+1)/4π), l < count; copied to a device once."""
+    return torch.tensor([math.sqrt((2 * n + 1) / (4 * math.pi)) for n in range(count)], dtype=dtype, device=device)
+
+
+@functools.cache
+def cosine_expansion(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(L, L+2): Y_l(cos ϑ) = Σ_k T[l, k] cos kϑ for k < L; T[l, L] = Y_l(0); T[l, L+1] = Y_l(1)."""
     table = np.zeros((count, count + 2))
     for degree in range(count):
         legendre_series = np.zeros(degree + 1)
@@ -58,7 +63,7 @@ def cosine_expansion(count: int) -> Tensor:
         table[degree, : degree + 1] = np.polynomial.chebyshev.poly2cheb(power)
         table[degree, count] = np.polynomial.polynomial.polyval(0.0, power)
         table[degree, count + 1] = np.polynomial.polynomial.polyval(1.0, power)
-    return torch.from_numpy(table)
+    return torch.from_numpy(table).to(device, dtype)
 
 
 def frames(u: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -30,10 +32,8 @@ class Network(nn.Module):
 
     def run_backbone(self, batch: dict, pos: Tensor | None = None) -> dict:
         """What ``Backbone`` gives, starting from row Z − 1 of the embedding for every atom."""
-        z, table = batch["atomic_numbers"], getattr(self.embedding, "atom_embedding", self.embedding)
-        if int(z.min()) < 1 or int(z.max()) > table.num_embeddings:
-            raise ValueError(f"atomic numbers must lie between 1 and {table.num_embeddings}")
-        return self.backbone(table(z - 1), batch, pos)
+        table = getattr(self.embedding, "atom_embedding", self.embedding)
+        return self.backbone(table(batch["atomic_numbers"] - 1), batch, pos)
 
     def embed(self, batch: dict) -> Tensor:
         """(N, A) final node embeddings."""
@@ -47,12 +47,14 @@ class Network(nn.Module):
 def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor:
     """Gradient (N, 3) of ``energy`` with respect to ``pos``.
 
-    In mixed precision the energy is multiplied by 2^8 first and the gradient divided by it, so that small forces do not
-    vanish in 16 bits; where that overflows, by half as much, and so on. In float32 a power of two would change nothing.
-    The official code keeps the factor from batch to batch and doubles it after 2000 finite ones; here every batch starts
-    at 2^8, so a resumed run needs no memory of it.
+    In float16 the energy is multiplied by 2^8 first and the gradient divided by it, so that small forces do not vanish;
+    where that overflows, by half as much, and so on, which the host must ask for. In float32, and in bfloat16 with the
+    same range of exponents, a power of two would change nothing. The official code keeps the factor from batch to batch and
+    doubles it after 2000 finite ones; here every batch starts at 2^8, so a resumed run needs no memory of it.
     """
-    scale = FORCE_SCALE if torch.is_autocast_enabled(pos.device.type) else 1.0
+    kind = pos.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    scale = FORCE_SCALE if half else 1.0
     while True:
         with only_positions():
             scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph, retain_graph=scale > 1 or create_graph)
@@ -62,13 +64,17 @@ def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor
         scale /= 2
 
 
-def rows_of(task: int, mlp: nn.Module, x: Tensor, owner: Tensor | None) -> Tensor:
-    """The head's scalar for every row of x whose owner is ``task``, zero for the others: (rows,)."""
-    if owner is None:
-        return mlp(x).squeeze(-1)
-    rows = torch.nonzero(owner == task).squeeze(-1)
-    values = mlp(x[rows]).squeeze(-1)
-    return values.new_zeros(len(x)).index_copy(0, rows, values)
+def of_each_head(heads: nn.ModuleList, x: Tensor, batch: dict, key: str) -> Iterator[Tensor]:
+    """Every head's scalar (rows,) for the rows of x that are its own by ``batch[key]``, zero for the others; for all rows
+    where the batch does not say whose they are."""
+    if key not in batch:
+        yield from (head(x).squeeze(-1) for head in heads)
+        return
+    sets = batch[key].split(batch[f"{key}_counts"])
+    for task, head in enumerate(heads):
+        rows = sets[task] if task < len(sets) else sets[0][:0]
+        values = head(x.index_select(0, rows)).squeeze(-1)
+        yield values.new_zeros(len(x)).index_copy(0, rows, values)
 
 
 class PretrainModel(Network):
@@ -89,19 +95,17 @@ class PretrainModel(Network):
     def forward(self, batch: dict, pos: Tensor | None = None) -> dict[str, Tensor]:
         """-> energy (B, tasks), forces (N, 3, tasks), and the embeddings h (N, A), x_f (E, M).
 
-        Where the batch says which data set a structure is from (``dataset_index`` (B,)), each head is
+        Where the batch was collated with the data set of each structure (``atoms_by_set``), each head is
         evaluated on its own structures only and is zero elsewhere: the loss reads nothing else.
         """
         out = self.run_backbone(batch, pos)
         h, x_f, index, count = out["h"], out["x_f"], batch["batch"], len(batch["natoms"])
-        own_atoms = batch["dataset_index"][index] if "dataset_index" in batch else None
-        energy = [reduce_atoms(rows_of(t, mlp, h, own_atoms), index, count, "sum")
-                  for t, mlp in enumerate(self.output.out_energy)]  # fmt: skip
+        energy = [reduce_atoms(per_atom, index, count, "sum")
+                  for per_atom in of_each_head(self.output.out_energy, h, batch, "atoms_by_set")]  # fmt: skip
         result = {"energy": torch.stack(energy, -1), "h": h, "x_f": x_f}
         if x_f is not None:
-            own_edges = None if own_atoms is None else own_atoms[batch["main_edge_index"][1]]
-            forces = [sum_edge_forces(rows_of(t, mlp, x_f, own_edges), out["u_main"], batch)
-                      for t, mlp in enumerate(self.output.out_forces)]  # fmt: skip
+            forces = [sum_edge_forces(per_edge, out["u_main"], batch)
+                      for per_edge in of_each_head(self.output.out_forces, x_f, batch, "edges_by_set")]  # fmt: skip
             result["forces"] = torch.stack(forces, -1)
         return result
 

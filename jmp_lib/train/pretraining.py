@@ -108,7 +108,7 @@ def _pretrain(profile: Profile, size: str, job: Job):
         model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
         updates_per_epoch=epoch, data=data, loss=loss, loss_names=("total", "energy", "force"),
         validate=lambda: validate(model, sets, validation, job.processes),
-        clip=lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm),
+        clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, norm),
         checkpoint_every=settings.checkpoint_every, ema=EMA(model, settings.ema_decay), restart=True,
         gradient_divisors=model.gradient_divisors())
     if not job.processes.first:

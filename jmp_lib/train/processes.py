@@ -25,6 +25,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor
 
 from jmp_lib.files import locked
 from jmp_lib.pool import run_jobs
@@ -80,27 +81,30 @@ class Processes:
         self.fabric.launch()
         self.rank, self.size, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         self.first = self.rank == 0
+        self._used: list[bool] | None = None  # parameters that get a gradient
 
     def autocast(self):
         """Context of the forward pass in the run's precision."""
         return self.fabric.autocast() if self.precision in MIXED else nullcontext()
 
-    def sum_numbers(self, values: list[float]) -> list[float]:
-        """Every number summed over the processes."""
-        return self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64, device=self.device), reduce_op="sum").tolist()
+    def sum_values(self, values: Tensor) -> Tensor:
+        """Every number of a tensor on the device, summed over the processes."""
+        return self.fabric.all_reduce(values, reduce_op="sum")
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """The gradient of every parameter summed over the processes.
 
-        A parameter without gradient stays so only where no process has one (a head whose data set is not in the
-        batch): AdamW then leaves it alone, as it would in one process.
+        A parameter without gradient stays so only where no process has one: AdamW then leaves it alone, as it would in
+        one process. Which ones do is asked once: it depends on the loss and not on the batch.
         """
         if self.size == 1:
             return
         parameters = [p for p in parameters if p.requires_grad]
-        present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=self.device)
-        distributed.all_reduce(present, distributed.ReduceOp.MAX)
-        used = [p for p, any_ in zip(parameters, present.tolist()) if any_]
+        if self._used is None:
+            present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=self.device)
+            distributed.all_reduce(present, distributed.ReduceOp.MAX)
+            self._used = [bool(any_) for any_ in present.tolist()]
+        used = [p for p, any_ in zip(parameters, self._used, strict=True) if any_]
         for p in used:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad.contiguous()
         for message in [distributed.all_reduce(p.grad, async_op=True) for p in used]:

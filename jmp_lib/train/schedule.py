@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from jmp_lib.settings import Schedule, length
 
@@ -143,12 +143,18 @@ class EMA:
             raise ValueError(f"ema_decay must be from 0 to below 1, not {decay}")
         self.parameters = list(model.parameters())
         self.averages = [p.detach().clone() for p in self.parameters]
-        self._average = get_ema_multi_avg_fn(decay)
+        self.share = torch.tensor(1 - decay, dtype=self.averages[0].dtype, device=self.averages[0].device)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Call once after every performed update."""
-        self._average(self.averages, self.parameters, None)
+    def update(self, left_out: Tensor | None = None) -> None:
+        """Call once after every update; nothing moves where ``left_out``, a truth value on the device, is true."""
+        share = self.share if left_out is None else self.share.masked_fill(left_out, 0.0)
+        if share.device.type == "cpu":
+            torch._foreach_lerp_(self.averages, self.parameters, [share] * len(self.averages))
+        else:  # there lerp with a share on the device would be one kernel for each tensor
+            change = torch._foreach_sub(self.parameters, self.averages)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(self.averages, change)
 
     @contextmanager
     def swapped_in(self):

@@ -2,6 +2,9 @@
 
 One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
 -> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
+
+No update waits for its numbers: an update whose loss or gradient is not finite is left out by the device itself, and losses
+and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any case.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,19 +32,21 @@ from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
+READ_EVERY = {"cpu": 1, "cuda": 16}  # updates whose losses and norms are read at once: a GPU must be waited for
+
 
 @dataclass
 class Run:
     """Everything the loop needs; the callables are written in pretraining.py and finetuning.py."""
 
     model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer  # with fused=True: it can leave out a step on the device
     schedule: Updates
     updates_per_epoch: int
     data: UpdateBatches  # update number -> this process's share of the batch
     loss: Callable[[dict, Counts], dict[str, Tensor]]  # part of a batch, counts of the whole -> {"total": ..., parts}
     validate: Callable[[], dict[str, float]]  # with the model in evaluation mode
-    clip: Callable[[], None]
+    clip: Callable[[Tensor], None]  # norm of the whole gradient -> gradients clipped in place
     fingerprint: str
     checkpoint: Path
     checkpoint_every: int
@@ -93,11 +98,9 @@ def train(run: Run) -> Progress:
     Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite, ``RuntimeError``
     when a single structure does not fit in memory, and ends with ``Terminated`` when SIGTERM comes.
     """
-    processes, scaler = run.processes, run.processes.scaler
+    processes = run.processes
     if processes.device.type == "cpu":
         keep_freed_memory()
-    divided = [(p, run.gradient_divisors[name]) for name, p in run.model.named_parameters()
-               if name in run.gradient_divisors]
     progress = _resume(run)
     progress.machines = gone_on(progress.machines, processes, progress.step, run.name)
     run.data.max_edges = progress.max_edges
@@ -110,51 +113,37 @@ def train(run: Run) -> Progress:
         if processes.first else None
     last = 0 if progress.stopped else run.schedule.stop_at
     batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
+    every = READ_EVERY[processes.device.type]
+    unread: list[Update] = []
+    seconds = 0.0  # of the updates that are not read yet
 
     with termination() as asked, closing(batches), closing(logs) if logs else nullcontext():
         while progress.step < run.schedule.stop_at and not progress.stopped:
             began = time.perf_counter()
             share = next(batches)
             waited = time.perf_counter() - began
-            run.model.train()
             rate = max(group["lr"] for group in run.optimizer.param_groups)
-            run.optimizer.zero_grad(set_to_none=True)
-            losses, share = _gradients(run, progress, share)
-            values = [losses.get(name, 0.0) for name in run.loss_names]
-            *values, ask_end = processes.sum_numbers([*values, float(bool(asked))])
-            losses = dict(zip(run.loss_names, values))
-            processes.sum_gradients(run.model.parameters())
-            scaler.unscale_(run.optimizer)
-            for parameter, divisor in divided:
-                if parameter.grad is not None:
-                    parameter.grad.div_(divisor)
-            norm = _gradient_norm(run.model)
-            if math.isfinite(losses["total"]) and (math.isfinite(norm) or scaler.is_enabled()):
-                run.clip()
-                if not _step(run):
-                    progress.skipped_by_scaler += 1
-                elif run.ema is not None:
-                    run.ema.update()
-                progress.loss_sum += losses["total"]
-                progress.loss_count += 1
-            else:
-                _leave_out(run, progress, share, losses, norm, rate)
-                scaler.update()
+            numbers, share = _update(run, progress, share, bool(asked))
             progress.step += 1
             set_rates(run.optimizer, progress.step, run.schedule, run.restart)
+            unread.append(Update(progress.step, share.names, rate, waited, numbers))
+            validation = progress.step % run.schedule.validate_every == 0 or progress.step == run.schedule.stop_at
+            checkpoint = progress.step % run.checkpoint_every == 0
+            read, ask_end = [], False
+            if len(unread) >= every or validation or checkpoint or (asked and processes.size == 1):
+                read, unread = list(zip(unread, torch.stack([update.numbers for update in unread]).tolist())), []
             elapsed = time.perf_counter() - began
             progress.train_seconds += elapsed
             progress.waiting_seconds += waited
             progress.seconds += elapsed
-            if logs is not None:
-                parts = {name: value for name, value in losses.items() if name != "total"}
-                logs.update({"update": progress.step, "epoch": progress.step / run.updates_per_epoch, "lr": rate,
-                             "loss": losses["total"], **parts, "grad_norm": norm, "seconds": elapsed, "waiting": waited,
-                             "memory_mb": memory_mb(processes.device)})
+            seconds += elapsed
+            for update, values in read:
+                ask_end = _account(run, progress, update, values, seconds / len(read), logs) or ask_end
+            seconds = 0.0 if read else seconds
 
-            if progress.step % run.schedule.validate_every == 0 or progress.step == run.schedule.stop_at:
+            if validation:
                 _validate(run, progress, rate, logs)
-            if progress.step % run.checkpoint_every == 0 or ask_end:
+            if checkpoint or ask_end:
                 _save(run, progress)
             if ask_end:
                 processes.wait()
@@ -170,7 +159,48 @@ def train(run: Run) -> Progress:
     return progress
 
 
-def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, float], Share]:
+class Update(NamedTuple):
+    """What is to be told about an update when its ``numbers`` are read."""
+
+    step: int  # updates done with it
+    structures: list[list[str]]
+    rate: float
+    waited: float  # seconds, for its data
+    numbers: Tensor  # of ``_update``
+
+
+def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Tensor, Share]:
+    """One update of weights and averages, for which the host waits nowhere, and the share as it was cut.
+
+    Returns float64 on the device: losses in the order of ``loss_names``, whether an end is ``asked`` for, in how many
+    processes, and the norm of the gradient.  Where one of these is not finite, weights, moments and averages stay.  The
+    scaler of float16 sees infinite gradients by itself and lowers its scale; the update counts all the same: its batch is
+    used up, and rates are functions of the update number.
+    """
+    processes, optimizer = run.processes, run.optimizer
+    run.model.train()
+    optimizer.zero_grad(set_to_none=True)
+    losses, share = _gradients(run, progress, share)
+    zero = torch.zeros((), dtype=torch.float64, device=processes.device)
+    numbers = processes.sum_values(torch.stack([*(losses.get(name, zero) for name in run.loss_names), zero + asked]))
+    processes.sum_gradients(run.model.parameters())
+    processes.scaler.unscale_(optimizer)
+    divided = [(p.grad, run.gradient_divisors[name]) for name, p in run.model.named_parameters()
+               if name in run.gradient_divisors and p.grad is not None]  # fmt: skip
+    if divided:
+        torch._foreach_div_(*map(list, zip(*divided)))
+    norm = _gradient_norm(run.model)
+    left_out = ~(numbers[run.loss_names.index("total")].isfinite() & norm.isfinite())
+    run.clip(norm)
+    optimizer.found_inf = left_out.float()
+    optimizer.step()
+    processes.scaler.update()
+    if run.ema is not None:
+        run.ema.update(left_out)
+    return torch.cat([numbers, norm.double().unsqueeze(0)]), share
+
+
+def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Tensor], Share]:
     """Forward and backward pass of all parts of this process's share: summed losses, and the share as it was cut.
 
     Out of memory: everything again, cut at half the edges of the part that failed; the smaller parts stay.  Raises
@@ -179,11 +209,11 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
     if share.max_edges != progress.max_edges:  # prepared before memory ran out
         share = run.data[progress.step]
     while True:
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         try:
             for number, part in enumerate(share.parts):  # noqa: B007 (the number of the part that failed)
                 for name, value in _pass(run, part, share.counts).items():
-                    sums[name] = sums.get(name, 0.0) + value
+                    sums[name] = sums[name] + value if name in sums else value
             return sums, share
         except Exception as error:
             if not is_out_of_memory(error):
@@ -198,46 +228,54 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, fl
         share = run.data[progress.step]
 
 
-def _pass(run: Run, part, counts: Counts) -> dict[str, float]:
-    """Losses of one part; their gradients are added to those of the parts before."""
+def _pass(run: Run, part, counts: Counts) -> dict[str, Tensor]:
+    """Losses of one part, float64; their gradients are added to those of the parts before."""
     part = copy.copy(part).to(run.processes.device, non_blocking=True)  # ``to`` alone would keep all parts on the device
     with run.processes.autocast():
         losses = run.loss(part, counts)
     run.processes.scaler.scale(losses["total"]).backward()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return {name: value.detach().double() for name, value in losses.items()}
 
 
-def _step(run: Run) -> bool:
-    """The optimiser's step; False where the scaler of float16 left it out because a gradient was infinite.
-
-    The update counts all the same: its batch is used up, and rates are functions of the update number.
-    """
-    scaler = run.processes.scaler
-    scale = scaler.get_scale()
-    scaler.step(run.optimizer)
-    scaler.update()
-    return scaler.get_scale() >= scale
-
-
-def _gradient_norm(model: torch.nn.Module) -> float:
+def _gradient_norm(model: torch.nn.Module) -> Tensor:
     """Norm of the whole gradient, before clipping."""
-    return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def _leave_out(run: Run, progress: Progress, share: Share, losses: dict, norm: float, rate: float) -> None:
+def _account(run: Run, progress: Progress, update: Update, values: list[float], seconds: float, logs: Logs | None) -> bool:
+    """What the ``values`` of an update mean: sums, rows of the log, updates that were left out; whether an end is asked for."""
+    *values, ask_end, norm = values
+    losses = dict(zip(run.loss_names, values))
+    scaled = run.processes.scaler.is_enabled()
+    if math.isfinite(losses["total"]) and (math.isfinite(norm) or scaled):
+        progress.skipped_by_scaler += not math.isfinite(norm)
+        progress.loss_sum += losses["total"]
+        progress.loss_count += 1
+    else:
+        _leave_out(run, progress, update, losses, norm)
+    if logs is not None:
+        parts = {name: value for name, value in losses.items() if name != "total"}
+        logs.update({"update": update.step, "epoch": update.step / run.updates_per_epoch, "lr": update.rate,
+                     "loss": losses["total"], **parts, "grad_norm": norm, "seconds": seconds, "waiting": update.waited,
+                     "memory_mb": memory_mb(run.processes.device)})
+    return bool(ask_end)
+
+
+def _leave_out(run: Run, progress: Progress, update: Update, losses: dict, norm: float) -> None:
     """An update whose loss or gradient is not finite: its batch is saved, and it is skipped or ends the run."""
-    names = sorted({name for own in run.processes.gather(share.names) for part in own for name in part})
-    found = {"update": progress.step, "structures": names, "losses": {k: str(v) for k, v in losses.items()},
-             "gradient_norm": str(norm), "learning_rate": rate}
+    names = sorted({name for own in run.processes.gather(update.structures) for part in own for name in part})
+    number = update.step - 1
+    found = {"update": number, "structures": names, "losses": {k: str(v) for k, v in losses.items()},
+             "gradient_norm": str(norm), "learning_rate": update.rate}
     progress.skipped.append(found)
     file = run.checkpoint.parent / "nonfinite.json"
     if run.processes.first:
         write_json(file, {"run": run.name, "updates": progress.skipped})
     if len(progress.skipped) > run.engine.nonfinite_budget:
-        what = f"loss of update {progress.step} is {losses['total']}" if not math.isfinite(losses["total"]) else \
-            f"gradient norm of update {progress.step} is {norm}"
+        what = f"loss of update {number} is {losses['total']}" if not math.isfinite(losses["total"]) else \
+            f"gradient norm of update {number} is {norm}"
         raise FloatingPointError(
-            f"the {what} (learning rate {rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); "
+            f"the {what} (learning rate {update.rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); "
             "look at their labels and close contacts, lower lr, or raise engine.nonfinite_budget to leave it out")
 
 
