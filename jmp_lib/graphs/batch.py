@@ -18,6 +18,7 @@ from .build import GRAPHS, cut_graphs
 
 PER_ATOM = ("pos", "atomic_numbers", "tags", "fixed", "forces")
 NOT_LABELS = {"cell", "pbc", "natoms", "graphs", "candidates", *PER_ATOM}
+ELEMENTS = 120  # rows of the published networks' embedding
 _EMPTY = Batch()  # copied: to make one takes as long as all of collate, and Batch.from_data_list ten times that
 
 
@@ -41,7 +42,7 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
             exceptions (``indices``), all int64, widths plain integers.
 
     Raises:
-        ValueError: there are no structures, or one has neither ``graphs`` nor ``candidates``.
+        ValueError: there are no structures, an element is unknown, or one has neither ``graphs`` nor ``candidates``.
     """
     if not items:
         raise ValueError("cannot make a batch of no structures")
@@ -56,6 +57,9 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
     for key in PER_ATOM:
         if key in first:
             arrays[key] = _standard(np.concatenate([np.asarray(item[key]) for item in items]))
+    numbers = arrays["atomic_numbers"]
+    if numbers.min() < 1 or numbers.max() > ELEMENTS:  # here, as the model must not ask a GPU
+        raise ValueError(f"atomic numbers must lie between 1 and {ELEMENTS}")
     for key, value in first.items():
         if key in NOT_LABELS or isinstance(value, (str, Mapping, tuple, list)):
             continue
