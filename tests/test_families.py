@@ -21,17 +21,17 @@ import numpy as np
 from jmp_lib.data import splits
 from jmp_lib.data.structures import StructureSet
 
-def mend(task, root="DATA_ROOT"):
+def mend(name, root="DATA_ROOT"):
     return f"put toy.npz into {root}"
 
-def find(task, root):
+def find(name, root):
     path = Path(root) / "toy.npz"
     if not path.is_file():
-        raise FileNotFoundError(f"no toy file in {root}; {mend(task, root)}")
+        raise FileNotFoundError(f"no toy file in {root}; {mend(name, root)}")
     return [path]
 
-def load(task, root, fold=0):
-    (path,) = find(task, root)
+def load(name, root, fold=0):
+    (path,) = find(name, root)
     arrays = np.load(path)
     data = StructureSet.from_arrays("toy", arrays["natoms"], arrays["pos"], arrays["z"], scalars={"width": arrays["width"]})
     return data, splits.consecutive(len(data), len(data) - 10, 5)

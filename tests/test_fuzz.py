@@ -9,11 +9,14 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
+import torch
 from catalyst_files import record, slab, write_lmdb
+from torch_geometric.data import Data
 
 from jmp_lib.data import ani1x, oc22, spice
 from jmp_lib.data.formats import open_h5, read_npz
 from jmp_lib.data.inspect import inspect
+from jmp_lib.data.pickles import loads
 from tools import fuzz
 
 CASES = os.environ.get("JMP_CASES")
@@ -31,7 +34,7 @@ def test_damaged_files_of_every_format():  # about 20 s, which is how long it ta
 @pytest.mark.parametrize(
     ("broken", "verdict"),
     [
-        (lambda: os.kill(os.getpid(), 11), "death"), (lambda: {}["a"], "traceback"), (lambda: bytearray(1 << 50), "memory"),
+        (lambda: os.kill(os.getpid(), 9), "death"), (lambda: {}["a"], "traceback"), (lambda: bytearray(1 << 50), "memory"),
         (lambda: int("a"), "no file"), (lambda: (2, 4, 0, True), "lost"), (lambda: (3, 126, 0, False), "nonsense"),
         (lambda: (2, 84, 1, True), "read"),
     ],
@@ -109,3 +112,10 @@ def test_lengths_that_an_lmdb_states_are_not_believed(tmp_path, length):
         transaction.put(b"length", pickle.dumps(length))
     with pytest.raises(ValueError, match=f"a.lmdb cannot be read .it says that it has {length} records where there are 3"):
         list(oc22.read(tmp_path / "a.lmdb"))
+
+
+def test_small_pickles_do_not_fill_the_memory():
+    repeats = pickle.dumps(Data(pos=torch.zeros(1).expand(10**8, 3)))
+    for data in (repeats, b"\x80\x02]r\xf0\xff\xff\x7f.", b"]p1999999999\n."):  # places in a table of 34 and 32 GB
+        with pytest.raises(ValueError, match="here is not a readable pickle"):
+            loads(data, where="here", mend="get it again")

@@ -52,7 +52,7 @@ def test_the_whole_file_gives_the_official_split(tmp_path):
     rows = [[crystal(), float(i)] for i in range(1265)]
     write(tmp_path / "matbench" / "matbench_phonons.json.gz", rows)
     for fold in (0, 4):
-        data, split = matbench.load(PHONONS, tmp_path, fold)
+        data, split = matbench.load("phonons", tmp_path, fold)
         assert split.sha256 == splits.matbench(1265, fold).sha256
         assert data.name == "MatBench phonons"
 
@@ -60,7 +60,7 @@ def test_the_whole_file_gives_the_official_split(tmp_path):
 def test_a_part_of_the_rows_stays_in_its_official_parts(tmp_path):
     ids = np.sort(splits.shuffled(1265, seed=1)[:300])
     write(tmp_path / "matbench_phonons_subset.json.gz", [[crystal(), float(i)] for i in ids], index=ids.tolist())
-    data, split = matbench.load(PHONONS, tmp_path, fold=2)
+    data, split = matbench.load("phonons", tmp_path, fold=2)
     official = splits.matbench(1265, 2)
     for ours, theirs in zip((split.train, split.val, split.test), (official.train, official.val, official.test)):
         assert data.ids[ours].tolist() == [i for i in theirs.tolist() if i in set(ids.tolist())]
@@ -107,7 +107,7 @@ def test_bad_structures_are_named_or_left_out(tmp_path, row, words):
 def test_bad_files(tmp_path):
     path = tmp_path / "matbench_phonons.json.gz"
     with pytest.raises(FileNotFoundError, match="no MatBench file of phonons in .*ml.materialsproject.org"):
-        matbench.load(PHONONS, tmp_path)
+        matbench.load("phonons", tmp_path)
     path.write_text("<!doctype html><title>404</title>")
     with pytest.raises(ValueError, match="is a web page"):
         list(matbench.read(path))
@@ -129,7 +129,7 @@ def test_bad_files(tmp_path):
         list(matbench.read(path))
     write(path, [[crystal(), 1.0], [crystal(), 2.0]], index=[3, 3])
     with pytest.raises(ValueError, match="id 3 occurs 2 times"):
-        matbench.load(PHONONS, tmp_path)
+        matbench.load("phonons", tmp_path)
     with pytest.raises(ValueError, match="no structure task 'mp_is_metal'"):
         matbench.read("x.json.gz", "mp_is_metal").__next__()
 
@@ -147,7 +147,7 @@ def test_the_package_has_the_same_ids_and_folds():
 
 @real
 def test_published_phonons():
-    data, split = matbench.load(PHONONS, DATA)
+    data, split = matbench.load("phonons", DATA)
     assert len(data) == 1265 and split.counts == (910, 102, 253)
     assert data.scalars["y"][0] == 98.58577122703691
     assert np.array_equal(data[0]["atomic_numbers"], [52, 56])
@@ -159,7 +159,7 @@ def test_published_phonons():
     "task, n", [("mp_gap", 918), ("mp_e_form", 717), ("dielectric", 769), ("log_kvrh", 562), ("log_gvrh", 566)]
 )
 def test_published_parts(task, n):
-    data, split = matbench.load(get_task(f"matbench_{task}"), DATA, fold=1)
+    data, split = matbench.load(task, DATA, fold=1)
     assert len(data) == sum(split.counts) == n
     targets = Path(DATA) / "matbench" / "targets" / f"matbench_{task}_targets.csv.gz"
     with gzip.open(targets, "rt") as stream:

@@ -65,14 +65,14 @@ def test_raw_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="uncharacterized.txt is missing"):
         list(qm9.read(tmp_path / "gdb9.sdf"))
     uncharacterized(tmp_path, [2, 9])
-    assert qm9.find(TASK, tmp_path)[0].name == "gdb9.sdf"
+    assert qm9.find("", tmp_path)[0].name == "gdb9.sdf"
     check(list(qm9.read(tmp_path / "gdb9.sdf")), [1, 3, 4, 5, 6, 7, 8])
 
 
 def test_npz_form_and_the_split(tmp_path):
     (tmp_path / "qm9").mkdir()
     write_npz(tmp_path / "qm9", 20_003)
-    data, split = qm9.load(TASK, tmp_path)
+    data, split = qm9.load("", tmp_path)
     assert split.counts == (3, 10_000, 10_000)
     assert np.array_equal(np.concatenate([split.train, split.val, split.test]), splits.shuffled(20_003))
     assert data.name == "QM9, 20003 of 130831"
@@ -90,7 +90,7 @@ def test_official_file(tmp_path):
         entries.append({"z": torch.tensor([8, 1, 1]), "pos": pos, "y": y, "name": "gdb"})
     (tmp_path / "qm9" / "raw").mkdir(parents=True)  # where torch_geometric's QM9 keeps it
     torch.save(entries, tmp_path / "qm9" / "raw" / "qm9_v3.pt")
-    first, second = qm9.read(*qm9.find(TASK, tmp_path))
+    first, second = qm9.read(*qm9.find("", tmp_path))
     assert (first["mu"], first["U0"], first["Cv"]) == (1.0, 8.0, 12.0)  # in eV already
     assert (second["id"], second["alpha"]) == (1, 3.0)
 
@@ -108,7 +108,7 @@ def test_official_file_runs_nothing(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no QM9 file in .*qm9_v3.pt from https"):
-        qm9.load(TASK, tmp_path)
+        qm9.load("", tmp_path)
     write_npz(tmp_path, 4, U0=np.array([1.0, np.nan, 1.0, 1.0]))
     path = tmp_path / "qm9_parts.npz"
     with pytest.raises(ValueError, match="gdb_2: field 'U0' holds NaN"):
@@ -168,6 +168,6 @@ def test_the_order_is_that_of_the_numbers(tmp_path):
     with np.load(tmp_path / "qm9_parts.npz") as archive:
         turned = {key: archive[key][::-1] if archive[key].shape == (n,) else archive[key] for key in archive.files}
     np.savez(tmp_path / "qm9_parts.npz", **turned)
-    data, _ = qm9.load(TASK, tmp_path)
+    data, _ = qm9.load("", tmp_path)
     assert np.array_equal(data.ids, np.arange(n))
     assert data[5]["mu"] == raw_of(6)[0]

@@ -60,7 +60,7 @@ def test_json_lists(tmp_path):
 
 def test_npz(tmp_path):
     path = write_npz(tmp_path / "qmof_gaps.npz", 4)
-    assert qmof.find(TASK, tmp_path) == [path]
+    assert qmof.find("", tmp_path) == [path]
     found = list(qmof.read(path))
     assert [(s["id"], s["sid"]) for s in found] == [(i, f"qmof-{i:07d}") for i in range(4)]
     assert [s["y"] for s in found] == pytest.approx([0.0, 0.1, 0.2, 0.3])
@@ -74,7 +74,7 @@ def test_npz(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no QMOF file in .*qmof_structure_data.json from https://figshare"):
-        qmof.load(TASK, tmp_path)
+        qmof.load("", tmp_path)
     path = write_json(tmp_path, [about(1), about(2)], [entry(1), entry(3)])
     with pytest.raises(ValueError, match="qmof-0000002 in one list, qmof-0000003 in the other"):
         list(qmof.read(path))

@@ -3,16 +3,14 @@
 import csv
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jmp_lib import units
 from jmp_lib.data import rmd17, splits
-from jmp_lib.data.tasks import TASKS, get_task, load_task_data
+from jmp_lib.data.tasks import TASKS, load_task_data
 
-ETHANOL_TASK = get_task("rmd17_ethanol")
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1], dtype=np.uint8)
 
 
@@ -38,7 +36,7 @@ def write_parts(folder, n=100, **changes):
 
 def test_parts_are_converted_once_and_split(tmp_path):
     write_parts(tmp_path / "rmd17", n=1000)
-    data, split = rmd17.load(ETHANOL_TASK, tmp_path)
+    data, split = rmd17.load("ethanol", tmp_path)
     raw = [frames(1000, seed=1), frames(1000, seed=2)]
     assert split.counts == (950, 50, 1000)
     assert np.array_equal(np.concatenate([split.train, split.val]), splits.shuffled(1000))
@@ -56,7 +54,7 @@ def test_archive_is_found_and_goes_before_the_parts(tmp_path, place):
     write_parts(tmp_path)
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     np.savez(tmp_path / place / "rmd17_ethanol.npz", **frames(1500))
-    data, split = rmd17.load(ETHANOL_TASK, tmp_path)
+    data, split = rmd17.load("ethanol", tmp_path)
     assert split.counts == (950, 50, 500)
     assert np.array_equal(np.concatenate([split.train, split.val, split.test]), splits.shuffled(1500))
     assert "1500 frames of rmd17_ethanol.npz" in data.description
@@ -139,9 +137,9 @@ def test_no_flipped_bit_changes_the_numbers_silently(tmp_path):
 
 def test_nothing_there_and_no_such_molecule(tmp_path):
     with pytest.raises(FileNotFoundError, match="no rMD17 file of aspirin.*figshare.*put it in"):
-        rmd17.load(get_task("rmd17_aspirin"), tmp_path)
+        rmd17.load("aspirin", tmp_path)
     with pytest.raises(ValueError, match="no molecule 'water'"):
-        rmd17.load(SimpleNamespace(suffix="water"), tmp_path)
+        rmd17.load("water", tmp_path)
     with pytest.raises(ValueError, match="needs data_root"):
         load_task_data("rmd17_ethanol", data="published")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import spice, splits
-from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.data.tasks import load_task_data
 
 DATA = os.environ.get("JMP_DATA")
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
@@ -75,7 +75,7 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
     assert data.train.ids.tolist() == order[:8].tolist()
     assert data.test.ids.tolist() == order[10:].tolist()
     assert data.name == "SPICE solvated_amino_acids, 11 of 1300 (published)"
-    assert spice.find(get_task("spice_dipeptides"), tmp_path) == [upstream[0]]  # although too few to split
+    assert spice.find("dipeptides", tmp_path) == [upstream[0]]  # although too few to split
     with pytest.raises(ValueError, match="too few"):
         load_task_data("spice_dipeptides", "published", tmp_path)
 
@@ -90,7 +90,7 @@ def test_official_file_without_subset_field(tmp_path):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SPICE file with dipeptides in .*SPICE-1.1.4.hdf5 from https"):
-        spice.load(get_task("spice_dipeptides"), tmp_path)
+        spice.load("dipeptides", tmp_path)
     with pytest.raises(ValueError, match="SPICE has no part 'pubchem'"):
         list(spice.read(tmp_path / "x.hdf5", "pubchem"))
     path = tmp_path / "SPICE-1.1.4.hdf5"

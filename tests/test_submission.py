@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import matbench, splits
-from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_json
 from jmp_lib.records import file_entry, finetune_record_path, save_arrays
 from jmp_lib.results.submission import load_submission, write_submissions
@@ -101,7 +100,7 @@ def test_a_changed_file_and_plain_json_under_the_name_gz_are_refused(data_root, 
 
 @pytest.mark.skipif("JMP_DATA" not in os.environ, reason="JMP_DATA does not name a folder with the published files")
 def test_published_phonons(tmp_path):
-    data, _ = matbench.load(get_task("matbench_phonons"), os.environ["JMP_DATA"])
+    data, _ = matbench.load("phonons", os.environ["JMP_DATA"])
     for fold in range(5):
         add_fold(tmp_path, fold, truth=lambda rows: data.scalars["y"][rows])
     table = write_submissions(tmp_path, os.environ["JMP_DATA"])

@@ -18,6 +18,7 @@ import json
 import lzma
 import multiprocessing
 import pickle
+import re
 import resource
 import shutil
 import sqlite3
@@ -561,7 +562,7 @@ def fuzz(inputs: int, seconds: float | None = None, seed: int = 0, keep: Path | 
         scratch.mkdir()
         formats = kinds(scratch)
         _GRAPHS["pkl"] = next(kind for kind in formats if kind.name == "oc22.pkl").files["a.pkl"]
-        formats = [kind for kind in formats if only in kind.name]
+        formats = [kind for kind in formats if re.search(only, kind.name)]
 
         def put(files: dict[str, bytes]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -598,7 +599,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="formats whose name has this in it")
+    parser.add_argument("--only", default="", help="formats whose name has a match of this regular expression")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "jmp-fuzz", help="folder for inputs with faults")
     args = parser.parse_args(arguments)
     begun = time.monotonic()

@@ -5,9 +5,10 @@ data, a row here (or :func:`register` from outside), rows of tasks (facts/tasks.
 >>> for task in TASKS.values():
 ...     print(task.id, why_not(task, "data") or "can run")
 
-A family's file has four functions. ``find(task, root)`` gives the paths of the files at hand that serve a task,
-``load(task, root, fold)`` all structures and their split (rows of train, validation and test), ``mend(task, root)`` where
-the files come from and where to put them, ``read(path)`` the structures of one file. A file is imported when it is first
+A family's file has four functions; name is a task's id without the family, or "" where all tasks are targets of one set.
+``find(name, root)`` gives the paths of the files at hand, ``load(name, root, fold)`` all structures and their split (rows of
+train, validation and test), ``mend(name, root)`` where the files come from and where to put them, ``read(path)`` the
+structures of one file. A file is imported when it is first
 asked for something. A prepared set under ``root/stores`` (:func:`prepare`) is taken in place of the original files.
 """
 
@@ -18,21 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jmp_lib.data import splits
 from jmp_lib.strict import nearest
 
 if TYPE_CHECKING:
     from jmp_lib.data.structures import StructureSet
-
-
-class Asked(Protocol):
-    """What a family's file is told of a task: a :class:`jmp_lib.data.tasks.Task` has these, and more."""
-
-    family: str
-    suffix: str  # the id without the family
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def get_family(name: str) -> Family:
 # --- published files -----------------------------------------------------------------------------------------
 
 
-def load(task: Asked, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load(task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The published structures at hand for ``task``, all in one set, and their split (rows of the set).
 
     Where only a part of the files is at hand the name of the set says how much. Raises ``ValueError`` or
@@ -116,19 +109,17 @@ def load(task: Asked, data_root: str | Path | None, fold: int = 0) -> tuple[Stru
     """
     if data_root is None:
         raise ValueError(f"data='published' needs data_root; {mend(task)}")
-    return _load(task.family, _set_suffix(task), str(data_root), fold, _state(task, data_root))
+    return _load(task.family, _set_name(task), str(data_root), fold, _state(task, data_root), store_path(task, data_root))
 
 
-def _set_suffix(task) -> str:
+def _set_name(task) -> str:
     """The part of a task's id that its data hang on."""
     return "" if FAMILIES[task.family].one_set else task.suffix
 
 
 @lru_cache(maxsize=2)
-def _load(family: str, suffix: str, root: str, fold: int, state: str) -> tuple[StructureSet, splits.Split]:
+def _load(family: str, name: str, root: str, fold: int, state: str, path: Path) -> tuple[StructureSet, splits.Split]:
     """The prepared set, or what the family's file reads; kept while the files stay as they are."""
-    task = SimpleNamespace(family=family, suffix=suffix)
-    path = store_path(task, root)
     if path.is_dir():
         from jmp_lib.data.store import extra, open_store
 
@@ -136,19 +127,19 @@ def _load(family: str, suffix: str, root: str, fold: int, state: str) -> tuple[S
         parts = [extra(found, f"split {fold} {part}") for part in ("train", "val", "test")]
         if state in ("", found.card.get("files")) and all(rows is not None for rows in parts):
             return found, splits.Split(*parts)
-    return FAMILIES[family].reader.load(task, root, fold)
+    return FAMILIES[family].reader.load(name, root, fold)
 
 
 def _state(task, root: str | Path) -> str:
     """Names, bytes and times of the last change of the files of ``task``; empty where they are not found (yet)."""
     try:
-        found = FAMILIES[task.family].reader.find(task, root)
+        found = FAMILIES[task.family].reader.find(_set_name(task), root)
     except (FileNotFoundError, ValueError):
         return ""
     return "; ".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
 
 
-def why_not(task: Asked, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
+def why_not(task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
     """Why ``task`` cannot run with the published files under ``data_root``, in one sentence, or None when it can.
 
     The files are only found, unless ``thorough``: then they are read, so that a damaged one, or one with too few
@@ -158,34 +149,33 @@ def why_not(task: Asked, data_root: str | Path, *, fold: int = 0, thorough: bool
         if thorough:
             load(task, data_root, fold)
         elif not store_path(task, data_root).is_dir():
-            FAMILIES[task.family].reader.find(task, data_root)
+            FAMILIES[task.family].reader.find(_set_name(task), data_root)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
 
 
-def mend(task: Asked, data_root: str | Path = "DATA_ROOT") -> str:
+def mend(task, data_root: str | Path = "DATA_ROOT") -> str:
     """Where the files of ``task`` come from and where to put them."""
-    return FAMILIES[task.family].reader.mend(task, data_root)
+    return FAMILIES[task.family].reader.mend(_set_name(task), data_root)
 
 
 def store_path(task, data_root: str | Path) -> Path:
     """Where the prepared set of ``task`` lies: ``stores/qm9``, ``stores/rmd17-ethanol``, ..."""
-    suffix = _set_suffix(task)
-    return Path(data_root).expanduser() / "stores" / (f"{task.family}-{suffix}" if suffix else task.family)
+    name = _set_name(task)
+    return Path(data_root).expanduser() / "stores" / (f"{task.family}-{name}" if name else task.family)
 
 
-def prepare(task: Asked, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
+def prepare(task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
     """Read the files of ``task`` once and keep set and splits as a prepared set, which every process maps from then on.
 
     Raises as :func:`load` and :func:`jmp_lib.data.store.write_store`.
     """
     from jmp_lib.data.store import set_part, write_store
 
-    family, suffix = FAMILIES[task.family], SimpleNamespace(family=task.family, suffix=_set_suffix(task))
-    state, rows = _state(task, data_root), {}
+    family, state, rows = FAMILIES[task.family], _state(task, data_root), {}
     for fold in range(family.folds):
-        whole, split = family.reader.load(suffix, data_root, fold)
+        whole, split = family.reader.load(_set_name(task), data_root, fold)
         rows |= {f"split {fold} {part}": getattr(split, part) for part in ("train", "val", "test")}
     return write_store(
         store_path(task, data_root), [set_part(whole, state)], name=whole.name, description=whole.description,

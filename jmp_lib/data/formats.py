@@ -1,7 +1,7 @@
 """What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
 
-Every reader is of one shape. ``find(task, root)`` gives the best files at hand, ``load(task, root, fold)`` the set and its
-split (rows of the set), ``mend(task, root)`` where the files come from and where to put them; ``read(path, ...)`` gives the
+Every reader is of one shape. ``find(name, root)`` gives the best files at hand, ``load(name, root, fold)`` the set and its
+split (rows of the set), ``mend(name, root)`` where the files come from and where to put them; ``read(path, ...)`` gives the
 structures of one file, one at a time. What is wrong is one sentence with the file and the mend
 (:func:`jmp_lib.files.reading`): ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
 something else. A structure that cannot be used is one, too, but with a list ``rejected`` its reason goes into the list, and
@@ -73,7 +73,8 @@ def first_file(
 
 def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
     """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``: their number."""
-    found = list(structures)
+    with in_one_sentence(path, "get it anew"):
+        found = list(structures)
     return to_set(part_name(name, len(found), total), found, description.format(n=len(found)), where=str(path))
 
 

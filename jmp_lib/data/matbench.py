@@ -41,30 +41,31 @@ TASKS = tuple(TARGET_COLUMN)
 _ENDINGS = ("", "_subset", "_analog_structures")
 
 
-def mend(task, root: str | Path = "DATA_ROOT") -> str:
+def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
     """Where the file of a task comes from and where to put it."""
-    return _mend(task.suffix, root)
+    url = source_url("MatBench", part=name)
+    return f"get matbench_{name}.json.gz from {url} and put it in {folder_of('matbench', root)}"
 
 
-def find(task, root: str | Path) -> list[Path]:
+def find(name: str, root: str | Path) -> list[Path]:
     """The best file of a task at hand."""
-    name = known("MatBench has no structure task", task.suffix, TASKS)
+    known("MatBench has no structure task", name, TASKS)
     files = [f"matbench_{name}{ending}.json.gz" for ending in _ENDINGS]
-    missing = f"no MatBench file of {name} in {root}; {mend(task, root)}"
+    missing = f"no MatBench file of {name} in {root}; {mend(name, root)}"
     return [first_file(files, folders_of("matbench", root), missing)]
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The structures at hand of a task and their part of official fold 0..4 (rows of the set).
 
     With the whole file the split is the official one; with a part of it each structure stays in the part (train,
     validation, test) of the official split that it belongs to. Raises ``ValueError`` when a
     part stays empty.
     """
-    (path,), name, total = find(task, root), task.suffix, n_total(task.suffix)
+    (path,), total = find(name, root), n_total(name)
     data = _whole(path, name, path.stat().st_mtime_ns)
     if data.ids.max() >= total:
-        raise ValueError(f"{path}: row {data.ids.max()} is beyond the {total} of {name}; {mend(task, root)}")
+        raise ValueError(f"{path}: row {data.ids.max()} is beyond the {total} of {name}; {mend(name, root)}")
     row_of = np.full(total, -1)
     row_of[data.ids] = np.arange(len(data))
     official = splits.matbench(total, fold)
@@ -106,13 +107,8 @@ def official_id(name: str, row: int) -> str:
     return f"mb-{name.replace('_', '-')}-{row + 1:0{len(str(n_total(name)))}d}"
 
 
-def _mend(name: str, root: str | Path) -> str:
-    url = source_url("MatBench", part=name)
-    return f"get matbench_{name}.json.gz from {url} and put it in {folder_of('matbench', root)}"
-
-
 def _rows(path: Path, name: str) -> Iterator:
-    with opened(path, "a gzip file", b"\x1f\x8b", mend=_mend(name, path.parent)):
+    with opened(path, "a gzip file", b"\x1f\x8b", mend=mend(name, path.parent)):
         head = {}
         for key in ("columns", "index"):
             with gzip.open(path) as stream:

@@ -49,30 +49,31 @@ def molecule_of(name: str) -> str:
     raise ValueError(f"MD22 has no molecule {name!r}; {nearest(name, MOLECULES)}".replace("valid key", "name"))
 
 
-def mend(task, root: str | Path = "DATA_ROOT") -> str:
-    """Where the file of a task's molecule comes from and where to put it."""
-    return _mend(molecule_of(task.suffix), root)
+def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
+    """Where the file of a molecule comes from and where to put it."""
+    file = f"md22_{molecule_of(name)}.npz"
+    return f"get {file} from {source_url('MD22', file=file)} and put it in {folder_of('md22', root)}"
 
 
-def find(task, root: str | Path) -> list[Path]:
-    """The file of a task's molecule, npz before xyz."""
-    name = molecule_of(task.suffix)
+def find(name: str, root: str | Path) -> list[Path]:
+    """The file of a molecule, npz before xyz."""
+    name = molecule_of(name)
     forms = (f"md22_{name}.npz", f"md22_{name}.*xyz", f"md22_{name}_*.*xyz")
-    missing = f"no MD22 file of {name} in {root}; {mend(task, root)}"
+    missing = f"no MD22 file of {name} in {root}; {mend(name, root)}"
     return [first_file(forms, folders_of("md22", root), missing, lambda path: "unlabelled" not in path.name)]
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """The frames at hand of a task's molecule and their split; ``ValueError`` when they are too few for it."""
-    (path,), molecule = find(task, root), molecule_of(task.suffix)
-    official = task_facts(f"md22_{task.suffix}")
+def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+    """The frames at hand of a molecule and their split; ``ValueError`` when they are too few for it."""
+    (path,), molecule = find(name, root), molecule_of(name)
+    official = task_facts(f"md22_{name}")
     pool, total = int(official["n_train"]) + int(official["n_val"]), int(official["n_total"])
     description = f"published MD22 {molecule} (PBE+MBD), {{n}} of {total} frames, from {path.name}"
     data = whole_set(f"MD22 {molecule}", read(path, molecule), total, description, path)
     try:
         return data, splits.md22(len(data), pool)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; {mend(task, root)}") from None
+        raise ValueError(f"{path}: {error}; {mend(name, root)}") from None
 
 
 def read(path: str | Path, molecule: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
@@ -88,12 +89,7 @@ def read(path: str | Path, molecule: str | None = None, rejected: list[str] | No
         molecule = fits[0]
     molecule = molecule_of(molecule)
     form = _npz if path.suffix == ".npz" else _xyz
-    yield from screened(form(path, molecule, _mend(molecule, path.parent)), str(path), rejected)
-
-
-def _mend(molecule: str, root: str | Path) -> str:
-    file = f"md22_{molecule}.npz"
-    return f"get {file} from {source_url('MD22', file=file)} and put it in {folder_of('md22', root)}"
+    yield from screened(form(path, molecule, mend(molecule, path.parent)), str(path), rejected)
 
 
 def _npz(path: Path, molecule: str, advice: str) -> Iterator:

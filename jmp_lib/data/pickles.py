@@ -17,6 +17,7 @@ import codecs
 import io
 import math
 import pickle
+import pickletools
 import re
 import struct
 from collections.abc import Callable
@@ -105,7 +106,12 @@ class StandIn:
 class _Unpickler(pickle.Unpickler):
     """The only way in: each name is a :class:`StandIn` of its own; one that is not ``admitted`` (None: all) is refused."""
 
-    def __init__(self, stream, admitted: set[str] | None, storage: Callable | None = None):
+    def __init__(self, stream: io.BytesIO, admitted: set[str] | None, storage: Callable | None = None):
+        start, size = stream.tell(), stream.getbuffer().nbytes
+        for operation, number, _ in pickletools.genops(stream):  # Python makes a table as long as this number
+            if operation.name in ("PUT", "LONG_BINPUT") and number > size:
+                raise ValueError("not a pickle that Python writes")
+        stream.seek(start)
         super().__init__(stream)
         self._admitted, self._storage, self._named = admitted, storage, {}
 
@@ -162,6 +168,13 @@ def _tensor(node: StandIn, plain) -> torch.Tensor:
     if not isinstance(storage, torch.Tensor) or math.prod(size) > _LARGEST:
         raise ValueError("not a view of a tensor")
     return storage.as_strided(size, stride, offset)
+
+
+def _numbers(view: torch.Tensor) -> np.ndarray:
+    """The numbers of a view; one that repeats what is stored could ask for any memory."""
+    if view.numel() > max(view.untyped_storage().nbytes(), 1 << 16):
+        raise ValueError("larger than what is stored of it")
+    return view.clone().numpy()
 
 
 def _first(node: StandIn, plain):
@@ -233,8 +246,8 @@ TENSORS = {
     "__builtin__.set": lambda node, plain: set(plain(node.args[0])),
 }
 GRAPHS = TENSORS | {
-    "torch._utils._rebuild_tensor_v2": lambda node, plain: _tensor(node, plain).clone().numpy(),
-    "torch._utils._rebuild_tensor": lambda node, plain: _tensor(node, plain).clone().numpy(),
+    "torch._utils._rebuild_tensor_v2": lambda node, plain: _numbers(_tensor(node, plain)),
+    "torch._utils._rebuild_tensor": lambda node, plain: _numbers(_tensor(node, plain)),
     "torch.storage._load_from_bytes": _storage,
     "torch_geometric.data.data.Data": _graph,
     "torch_geometric.data.data.DataEdgeAttr": _graph,

@@ -43,7 +43,7 @@ _CSV_KEYS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298", "
 _FORMS = ("qm9_v3.pt", "gdb9.sdf", "qm9*.npz")
 
 
-def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
+def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:
     """Where QM9 comes from."""
     return (
         f"unpack qm9_v3.pt from {formats.source_url('QM9', 'official JMP')}, or gdb9.sdf and gdb9.sdf.csv from "
@@ -52,15 +52,15 @@ def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
     )
 
 
-def find(task, root: str | Path) -> list[Path]:
+def find(name: str, root: str | Path) -> list[Path]:
     """The best form of QM9 at hand."""
     folders = formats.folders_of("qm9", root, ("", "raw"))
-    return [formats.first_file(_FORMS, folders, f"no QM9 file in {root}; {mend(task, root)}")]
+    return [formats.first_file(_FORMS, folders, f"no QM9 file in {root}; {mend(root=root)}")]
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All molecules at hand with the 12 targets, and their split."""
-    (path,) = find(task, root)
+    (path,) = find(name, root)
     description = f"published QM9 (B3LYP/6-31G(2df,p)), {{n}} of {N_OFFICIAL} molecules, from {path.name}"
     data = formats.whole_set("QM9", read(path), N_OFFICIAL, description, path)
     data = data.subset(np.argsort(data.ids, kind="stable"))  # the split counts on the order of the numbers

@@ -28,21 +28,21 @@ from jmp_lib.facts import task as task_facts
 _FORMS = ("qmof.json", "qmof*.npz")
 
 
-def mend(task=None, root: str | Path = "DATA_ROOT") -> str:
+def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:
     """Where QMOF comes from and where to put it."""
     folder = formats.folder_of("qmof", root)
     return f"unpack qmof.json and qmof_structure_data.json from {formats.source_url('QMOF')} into {folder}"
 
 
-def find(task, root: str | Path) -> list[Path]:
+def find(name: str, root: str | Path) -> list[Path]:
     """The best form of QMOF at hand."""
     folders = formats.folders_of("qmof", root, ("", "qmof_database", "qmof_database/qmof_database"))
-    return [formats.first_file(_FORMS, folders, f"no QMOF file in {root}; {mend(task, root)}")]
+    return [formats.first_file(_FORMS, folders, f"no QMOF file in {root}; {mend(root=root)}")]
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All frameworks at hand with label ``y``, and their split."""
-    (path,), total = find(task, root), int(task_facts("qmof_bandgap")["n_total"])
+    (path,), total = find(name, root), int(task_facts("qmof_bandgap")["n_total"])
     description = f"published QMOF (PBE), {{n}} of {total} frameworks, from {path.name}"
     data = formats.whole_set("QMOF", read(path), total, description, path)
     return data, splits.eighty_ten_ten(len(data))

@@ -25,9 +25,8 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import folder_of, folders_of, known, read_npz, source_url
+from jmp_lib.data.formats import folder_of, folders_of, in_one_sentence, known, read_npz, source_url
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.files import reading
 
 # atomic numbers that occur in each molecule, with how often: the check that a file is the molecule it is named for
 COMPOSITION = {
@@ -51,18 +50,18 @@ _SHAPES = {"nuclear_charges": ("atoms",), "energies": ("frames",), "coords": ("f
            "forces": ("frames", "atoms", 3)}  # fmt: skip
 
 
-def mend(task, root: str | Path = "DATA_ROOT") -> str:
-    """Where the file of a task's molecule comes from and where to put it."""
+def mend(molecule: str, root: str | Path = "DATA_ROOT") -> str:
+    """Where the file of a molecule comes from and where to put it."""
     folder = Path(root) if Path(root).name == "npz_data" else folder_of("rmd17", root)
     return (
-        f"unpack rmd17_{task.suffix}.npz from rmd17.tar.bz2 in {source_url('rMD17', 'official JMP')}, or get its "
+        f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17', 'official JMP')}, or get its "
         f"_train_01 and _test_01 parts from {PARTS_URL}, and put it in {folder}"
     )
 
 
-def find(task, root: str | Path) -> list[Path]:
-    """The archive's file of a task's molecule, else its train and test parts."""
-    molecule = known("rMD17 has no molecule", task.suffix, MOLECULES)
+def find(molecule: str, root: str | Path) -> list[Path]:
+    """The archive's file of a molecule, else its train and test parts."""
+    known("rMD17 has no molecule", molecule, MOLECULES)
     folders = folders_of("rmd17", root, ("", "npz_data", "rmd17/npz_data", "raw/rmd17/npz_data"))
     for names in ([f"rmd17_{molecule}.npz"], [f"rmd17_{molecule}_{part}_01.npz" for part in ("train", "test")]):
         for folder in folders:
@@ -70,17 +69,17 @@ def find(task, root: str | Path) -> list[Path]:
             if all(there):
                 return [folder / name for name in names]
             if any(there):
-                raise FileNotFoundError(f"{folder / names[there.index(False)]} is missing; {mend(task, root)}")
-    raise FileNotFoundError(f"no rMD17 file of {molecule} in {root}; {mend(task, root)}")
+                raise FileNotFoundError(f"{folder / names[there.index(False)]} is missing; {mend(molecule, root)}")
+    raise FileNotFoundError(f"no rMD17 file of {molecule} in {root}; {mend(molecule, root)}")
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All frames at hand of a task's molecule with energy (eV) and forces (eV/Å), and their split (rows of the set).
+def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+    """All frames at hand of a molecule with energy (eV) and forces (eV/Å), and their split (rows of the set).
 
     Of the two parts, the frames of the test file follow those of the train file. ``ValueError`` when the parts
     share frames.
     """
-    paths, molecule, advice = find(task, root), task.suffix, mend(task, root)
+    paths, advice = find(molecule, root), mend(molecule, root)
     parts = [read_arrays(path, molecule, advice) for path in paths]
     if any(not np.array_equal(part["numbers"], parts[0]["numbers"]) for part in parts):
         raise ValueError(f"{paths[0]} and {paths[1]} list their atoms in different orders; {advice}")
@@ -133,18 +132,18 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
     ``frame`` (F,) is there when the file has ``old_indices`` (frame numbers of the original MD17).
     """
     raw = read_npz(path, _SHAPES, optional=None, mend=advice)  # all: an altered name shows
-    found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
-    with reading(path, advice):
+    with in_one_sentence(path, advice):
+        found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
         if found != COMPOSITION[molecule]:
             raise ValueError(f"its atoms are {found} (element: count) where {molecule} has {COMPOSITION[molecule]}")
         for key in ("coords", "energies", "forces"):
             bad = ~np.isfinite(raw[key].reshape(len(raw[key]), -1)).all(axis=1)
             if bad.any():
                 raise ValueError(f"frame {np.flatnonzero(bad)[0]}, array {key!r} holds NaN or infinity")
-    converted = {
-        "numbers": raw["nuclear_charges"],
-        "pos": raw["coords"],
-        "energy": raw["energies"] * units.KCAL_PER_MOL,
-        "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
-    }
+        converted = {
+            "numbers": raw["nuclear_charges"],
+            "pos": raw["coords"],
+            "energy": raw["energies"] * units.KCAL_PER_MOL,
+            "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
+        }
     return converted | ({"frame": raw["old_indices"]} if "old_indices" in raw else {})

@@ -43,23 +43,24 @@ _SHAPES = {
 }
 
 
-def mend(task, root: str | Path = "DATA_ROOT") -> str:
+def mend(subset: str | None, root: str | Path = "DATA_ROOT") -> str:
     """Where SPICE comes from and where to put it."""
-    return _mend(task.suffix, root)
+    wanted = f", of which only {subset} is read" if subset else ""
+    return f"get {UPSTREAM} from {source_url('SPICE', file=UPSTREAM)}{wanted}, and put it in {folder_of('spice', root)}"
 
 
-def find(task, root: str | Path) -> list[Path]:
-    """The file that has a task's subset."""
-    subset = known("SPICE has no part", task.suffix, SUBSETS)
+def find(subset: str, root: str | Path) -> list[Path]:
+    """The file that has ``subset``."""
+    known("SPICE has no part", subset, SUBSETS)
     forms = (f"{subset}.h*5", f"SPICE_{subset}.h*5", "SPICE*.h*5")
-    missing = f"no SPICE file with {subset} in {root}; {mend(task, root)}"
+    missing = f"no SPICE file with {subset} in {root}; {mend(subset, root)}"
     has_it = lambda path: subset in path.name or _has(path, subset)  # noqa: E731
     return [first_file(forms, folders_of("spice", root), missing, has_it)]
 
 
-def load(task, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
-    """All conformations of a task's subset and their split."""
-    (path,), subset = find(task, root), task.suffix
+def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+    """All conformations of ``subset`` and their split."""
+    (path,) = find(subset, root)
     total = int(task_facts(f"spice_{subset}")["n_total"])
     description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {{n}} conformations, from {path.name}"
     data = whole_set(f"SPICE {subset}", read(path, subset), total, description, path)
@@ -76,11 +77,6 @@ def read(path: str | Path, subset: str | None = None, rejected: list[str] | None
     yield from screened(_conformations(Path(path), subset), str(path), rejected)
 
 
-def _mend(subset: str | None, root: str | Path) -> str:
-    wanted = f", of which only {subset} is read" if subset else ""
-    return f"get {UPSTREAM} from {source_url('SPICE', file=UPSTREAM)}{wanted}, and put it in {folder_of('spice', root)}"
-
-
 def _molecules(file: Hdf5, subset: str | None, by_name: bool) -> Iterator[str]:
     """Names, in order, of the molecules of ``subset``; by_name: those that do not say theirs are of it."""
     begins = SUBSETS.get(subset, "")
@@ -93,12 +89,12 @@ def _molecules(file: Hdf5, subset: str | None, by_name: bool) -> Iterator[str]:
 
 
 def _has(path: Path, subset: str) -> bool:
-    with open_h5(path, mend=_mend(subset, path.parent)) as file:
+    with open_h5(path, mend=mend(subset, path.parent)) as file:
         return any(True for _ in _molecules(file, subset, False))
 
 
 def _conformations(path: Path, subset: str | None) -> Iterator:
-    row, advice = 0, _mend(subset, path.parent)
+    row, advice = 0, mend(subset, path.parent)
     with open_h5(path, mend=advice) as file:
         for name in _molecules(file, subset, subset is not None and subset in path.name):
             raw = file.arrays(name, _SHAPES)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from vesin import NeighborList
 
 from jmp_lib import facts, units
 from jmp_lib.data import families, mini, pretraining, qm9
 from jmp_lib.data.splits import Split
 from jmp_lib.data.structures import Structure, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, get_task, load_task_data
+from jmp_lib.graphs.neighbors import find_neighbors
 
 # measured and published are the same number when they differ by less than this part of the deviation
 SAME = 1e-5
@@ -241,14 +241,9 @@ def neighbour_counts(sets: dict[str, list], graphs: Mapping, structures: int = N
 
 
 def _neighbours(structure: dict, cutoff: float) -> np.ndarray:
-    periodic = bool(np.any(np.asarray(structure["pbc"])))
-    (atoms,) = NeighborList(cutoff=float(cutoff), full_list=True).compute(
-        points=np.asarray(structure["pos"], np.float64),
-        box=np.asarray(structure["cell"], np.float64) if periodic else np.zeros((3, 3)),
-        periodic=np.asarray(structure["pbc"], bool) if periodic else False,
-        quantities="i",
-    )
-    return np.bincount(atoms.astype(np.int64), minlength=len(structure["pos"]))
+    pos, cell, pbc = (np.asarray(structure[key]) for key in ("pos", "cell", "pbc"))
+    (_, targets), *_ = find_neighbors(pos, cell, pbc, cutoff, periodic=True)
+    return np.bincount(targets, minlength=len(pos))
 
 
 def words(found: Survey) -> str:
