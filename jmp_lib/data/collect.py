@@ -112,7 +112,7 @@ def screened(
             check_structure(structure, at)
         except ValueError as error:
             refuse(str(error) if str(error).startswith(at) else f"{at}: {error}; leave it out or mend it", rejected)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             refuse(f"{at}: it cannot be read ({error!r}); leave it out or mend it", rejected)
         else:
             yield structure

@@ -250,15 +250,27 @@ def read_atoms(path: Path) -> list[Atoms]:
     else:
         from ase.io import read
 
+        vasp = ending in (".poscar", ".vasp") or is_poscar(path)
         with opened(path, "a file of structures", mend=_KNOWN):
+            if vasp:
+                _check_counts(path)
             try:
-                frames = read(path, index=":", format="vasp" if ending in (".poscar", ".vasp") or is_poscar(path) else None)
+                frames = read(path, index=":", format="vasp" if vasp else None)
             except KeyError as error:  # a symbol that ASE does not know
                 number_of(str(error.args[0]))
                 raise
     if not frames:
         raise ValueError(f"{path} holds no structure; {_KNOWN}")
     return frames
+
+
+def _check_counts(path: Path) -> None:
+    """``ValueError`` for a POSCAR that says that it has more atoms than lines: ASE takes memory for what it says."""
+    lines = list(read_lines(path, mend=_KNOWN))
+    for line in lines[5:7]:  # of which the second has the numbers where the first has the elements
+        stated = sum(int(word) for word in line.split() if word.isdigit())
+        if stated > len(lines):
+            raise ValueError(f"{path} says that it has {stated} atoms, in {len(lines)} lines; {_KNOWN}")
 
 
 def _counts_atoms(path: Path) -> bool:
@@ -325,10 +337,13 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
         "id": number,
     }
     results = getattr(atoms.calc, "results", {})
-    if np.size(results.get("energy")) == 1 and results.get("energy") is not None:
-        structure["energy"] = float(np.ravel(results["energy"])[0])
-    if results.get("forces") is not None:
-        structure["forces"] = np.asarray(results["forces"], dtype=np.float32)
+    try:
+        if np.size(results.get("energy")) == 1 and results.get("energy") is not None:
+            structure["energy"] = float(np.ravel(results["energy"])[0])
+        if results.get("forces") is not None:
+            structure["forces"] = np.asarray(results["forces"], dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: its energy or forces are no numbers; mend them or leave it out") from None
     for key, value in atoms.info.items():
         kind = np.asarray(value).dtype.kind if np.ndim(value) == 0 else ""
         if key == "id":
