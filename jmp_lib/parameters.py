@@ -10,7 +10,9 @@ and checks the type of every value.
 from __future__ import annotations
 
 import ast
+import os
 import types
+from contextlib import suppress
 
 from jmp_lib.strict import nearest
 
@@ -44,7 +46,7 @@ KINDS = {
     "results_dir": ("text", "folder for records, tables and figures"),
 }
 
-WANTED = {"text": "text", "list": "a list of names or one text with commas", "float": "a number",
+WANTED = {"text": "text", "list": "a list of names, one text with commas, or a JSON or YAML list", "float": "a number",
           "int": "a whole number of at least 1", "source": "a path or a pandas table"}
 
 
@@ -107,13 +109,15 @@ def convert(name: str, value):
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     kind, meaning = KINDS[name]
+    if kind in ("text", "source") and isinstance(value, os.PathLike):
+        return str(value)
     text, number = isinstance(value, str), isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "source" and (text or hasattr(value, "iterrows")):
         return value
     if kind == "text" and text:
         return value.strip()
     if kind == "list":
-        items = value.split(",") if text else value
+        items = _listed(value) if text else value
         if isinstance(items, (list, tuple)) and all(isinstance(i, str) for i in items):
             return [i.strip() for i in items if i.strip()] or None
     if kind == "float" and number:
@@ -123,6 +127,16 @@ def convert(name: str, value):
     trap = "the text " if text else ""
     mend = " (YAML reads 5e-5 as text: write 5.0e-5, without quotes)" if text else ""
     raise ValueError(f"parameter {name!r} must be {WANTED[kind]} ({meaning}); got {trap}{value!r}{mend}")
+
+
+def _listed(text: str):
+    """Items of a text with commas, or of a JSON or YAML list, as papermill's ``-p`` hands it on."""
+    if text.lstrip().startswith(("[", "- ")):
+        import yaml
+
+        with suppress(yaml.YAMLError):
+            return yaml.safe_load(text)
+    return text.split(",")
 
 
 def choose(wanted: list[str] | None, known: list[str], what: str) -> list[str]:

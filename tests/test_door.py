@@ -5,16 +5,26 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
+import jmp_lib
+from jmp_lib.__main__ import main
 from jmp_lib.data.collect import check_structure
 from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.own.data import read_own
+from jmp_lib.own.splitting import split_own
+from own_models import finetuned
 
 
 def water(**changes) -> dict:
@@ -320,3 +330,236 @@ def test_an_occupancy_that_ase_carries_along_is_seen():
     atoms.info["occupancy"] = {"0": {"Na": 0.5, "K": 0.5}, "1": {"Cl": 1}}
     with pytest.raises(ValueError, match="^row 2: site 0 .* is shared"):
         from_ase(atoms, where="row 2")
+
+
+# --- a folder with a CSV, tables, databases ------------------------------------------------------------------
+
+
+def salts(folder, stems):
+    folder.mkdir()
+    for i, stem in enumerate(stems):
+        write(folder / f"{stem}.cif", bulk("NaCl", "rocksalt", a=5.6 + 0.01 * i, cubic=True))
+    return folder
+
+
+STEMS = [f"mof-{i}" for i in range(10)]
+ZEROS = [f"{i:04d}" for i in range(10)]
+LABELS = [round(0.1 * i - 0.3, 3) for i in range(10)]
+
+
+def lines(names, head="file,gap", delimiter=",", label=str):
+    return "\n".join([head, *(f"{name}{delimiter}{label(value)}" for name, value in zip(names, LABELS))]) + "\n"
+
+
+def comma(value):
+    return str(value).replace(".", ",")
+
+
+CSV_READ = {
+    "id column": (STEMS, lines(STEMS, "id,gap")), "leading zeros": (ZEROS, lines(ZEROS)), "zeros lost": (ZEROS, lines(range(10))),
+    "numbers": (range(1, 11), lines(range(1, 11))), "numbers as floats": (range(1, 11), lines([f"{i}.0" for i in range(1, 11)])),
+    "semicolons": (STEMS, lines(STEMS, "file;gap", ";")), "tabs": (STEMS, lines(STEMS, "file\tgap", "\t")),
+    "decimal commas": (STEMS, lines(STEMS, "file;gap", ";", comma)), "BOM": (STEMS, b"\xef\xbb\xbf" + lines(STEMS).encode()),
+    "UTF-16 with tabs": (STEMS, lines(STEMS, "file\tgap", "\t").encode("utf-16")), "CRLF": (STEMS, lines(STEMS).replace("\n", "\r\n")),
+    "Latin-1": (STEMS, lines(STEMS, "file,gap,note", label=lambda v: f"{v},\xe9").encode("latin-1")),
+    "blank rows": (STEMS, "\n" + lines(STEMS).replace("mof-3", "\n,\nmof-3") + "\n,\n"), "spaces": (STEMS, lines(STEMS, "file , gap", " , ")),
+    "endings": (STEMS, lines([f"{s}.cif" for s in STEMS])), "folders": (STEMS, lines([f"cifs/{s}.cif" for s in STEMS])),
+    "upper case": (STEMS, lines([f"{s.upper()}.CIF" for s in STEMS])), "quotes": (STEMS, lines([f'"{s}"' for s in STEMS])),
+    "a column of rows": (range(10), "".join(f"{i if i else ''},{w}\n" for i, w in enumerate(lines(range(10)).split("\n")[:-1]))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CSV_READ)
+def test_a_csv_with_one_meaning_is_read(tmp_path, kind):
+    stems, content = CSV_READ[kind]
+    (tmp_path / "l.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    data = read_own(salts(tmp_path / "f", stems), ["gap"], ["eV"], labels_csv=tmp_path / "l.csv")
+    assert np.allclose(data.structures.scalars["gap"], LABELS)
+    assert np.allclose(data.structures.cell[:, 0, 0], 5.6 + 0.01 * np.arange(10))
+
+
+@pytest.mark.parametrize("content, words", [
+    (lines(STEMS).split("\n", 1)[1], "its first line 'mof-0,-0.3' is a row, not the names"),
+    (lines(STEMS).replace("mof-3,0.0", "mof-3,"), r"mof-3.cif .line 5 of l.csv.: 'gap' is empty"),
+    (lines(STEMS).replace("mof-3,0.0", "mof-3,nan"), r"mof-3.cif .line 5 of l.csv.: 'gap' holds NaN"),
+    (lines(STEMS).replace("mof-3,0.0", "mof-3,n/a"), r"mof-3.cif .line 5 of l.csv.: 'gap' is 'n/a', not a number"),
+    (lines(STEMS).replace("mof-3,0.0", "mof-3,1e30"), r"mof-3.cif .line 5 of l.csv.: field 'gap' is beyond"),
+    (lines(STEMS, label=comma), "line 2 has 3 columns where the first line has 2"),
+    (lines(STEMS).replace("mof-3", "mof-2"), "lines 4 and 5 both name mof-2.cif"),
+    (lines(STEMS).replace("mof-3", "mof-x"), "1 of 10 rows name no file of .* 'mof-x'"),
+    (lines(STEMS[:9]), "1 files have no row in l.csv, for instance mof-9.cif"),
+    (lines(STEMS).replace("file,gap", "gap,gap"), "two columns have the same name"),
+    ("file\n" + "\n".join(STEMS), "has one column, or none"), ("", "is empty"), ("<html>sign in</html>", "is a web page"),
+])  # fmt: skip
+def test_a_csv_with_a_fault_is_one_sentence(tmp_path, content, words):
+    (tmp_path / "l.csv").write_text(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        read_own(salts(tmp_path / "f", STEMS), ["gap"], ["eV"], labels_csv=tmp_path / "l.csv")
+    assert "\n" not in str(caught.value)
+
+
+def waters(count: int = 12) -> list[Atoms]:
+    rng, frames = np.random.default_rng(0), [molecule("H2O") for _ in range(count)]
+    for i, atoms in enumerate(frames):
+        atoms.positions += rng.normal(0, 0.02, (3, 3))
+        atoms.info["gap"] = 0.1 * i
+    return frames
+
+
+@pytest.mark.parametrize("ending", ["db", "json"])
+@pytest.mark.parametrize("place", ["data", "calculator", "key_value_pairs"])
+def test_labels_of_a_database_are_found(tmp_path, ending, place):
+    from ase.db import connect
+
+    with connect(tmp_path / f"a.{ending}") as database:
+        for i, atoms in enumerate(waters()):
+            forces = np.full((3, 3), 0.1 * i)
+            atoms.info = {}
+            if place == "calculator":
+                atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * i, forces=forces)
+            database.write(atoms, data={"energy": -1.0 * i, "forces": forces, "about": {"code": "x"}} if place == "data" else {},
+                           **({"energy_total": -1.0 * i} if place == "key_value_pairs" else {}))
+    keys = ["energy_total"] if place == "key_value_pairs" else ["energy", "forces"]
+    data = read_own(tmp_path / f"a.{ending}", keys, ["eV", "eV/Å"][: len(keys)])
+    assert data.structures.scalars[keys[0]].tolist() == [-1.0 * i for i in range(12)]
+    if place != "key_value_pairs":
+        assert data.structures.forces[-1].tolist() == pytest.approx([1.1] * 3)
+
+
+def test_a_table_names_its_row():
+    from pymatgen.core import Lattice, Structure
+
+    def crystals(bad):
+        good = [Structure(Lattice.cubic(3 + 0.1 * i), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3]) for i in range(11)]
+        return pd.DataFrame({"structure": [*good[:4], bad, *good[4:]], "gap": np.arange(12.0)}, index=[7] * 12)
+
+    with pytest.raises(ValueError, match="^row 4 of the table: site 1 .* is shared"):
+        read_own(crystals(Structure(Lattice.cubic(3), ["Na", {"Cl": 0.5}], [[0, 0, 0], [0.5] * 3])), ["gap"], ["eV"])
+    with pytest.raises(ValueError, match="^row 4 of the table is a NoneType"):
+        read_own(crystals(None), ["gap"], ["eV"])
+    with pytest.raises(ValueError, match="^row 4 of the table: field 'pos': atom 0 .* and atom 1"):
+        read_own(crystals(Structure(Lattice.cubic(3), ["Na", "Cl"], [[0, 0, 0], [0, 0, 1]])), ["gap"], ["eV"])
+    frames = waters()
+    for atoms in frames:
+        atoms.set_tags(0)
+    assert (read_own(pd.DataFrame({"atoms": frames, "gap": np.arange(12.0)}), ["gap"], ["eV"]).structures.tags == 2).all()
+    frames[3].set_tags([0, 1, 2])
+    with pytest.raises(ValueError, match="^row 3 of the table: its tags are not those of OC20"):
+        read_own(pd.DataFrame({"atoms": frames, "gap": np.arange(12.0)}), ["gap"], ["eV"])
+
+
+@pytest.mark.parametrize("value", ["0.5", np.array([0.5]), [0.5], np.float32(0.5), "  0.5 "])
+def test_a_label_of_one_number_is_a_number(value):
+    frames = waters()
+    for i, atoms in enumerate(frames[1:]):
+        atoms.info["gap"] = float(i)
+    frames[0].info["gap"] = value
+    labels = [atoms.info.pop("gap") for atoms in frames]
+    assert read_own(pd.DataFrame({"atoms": frames, "gap": labels}), ["gap"], ["eV"]).structures.scalars["gap"][0] == 0.5
+
+
+def test_equal_energies_with_forces_are_learnt_and_parts_have_their_names(tmp_path):
+    frames = waters()
+    for i, atoms in enumerate(frames):
+        atoms.calc = SinglePointCalculator(atoms, energy=-3.0, forces=np.full((3, 3), 0.1 * i))
+        atoms.info["split"] = np.str_(["Train", "validation", "TEST "][i % 3])
+    data = read_own(pd.DataFrame({"atoms": frames}), ["energy", "forces"], ["eV", "eV/Å"])
+    assert set(data.structures.scalars["energy"]) == {-3.0} and split_own(data, "given").counts
+    frames[5].info["split"] = np.str_("holdout")
+    with pytest.raises(ValueError, match="structure 5: its split is 'holdout'; write train, val or test"):
+        split_own(read_own(pd.DataFrame({"atoms": frames}), ["energy", "forces"], ["eV", "eV/Å"]), "given")
+    for atoms in frames:
+        atoms.calc.results["forces"] = np.zeros((3, 3))
+    with pytest.raises(ValueError, match="'forces' is the same for all 12"):
+        read_own(pd.DataFrame({"atoms": frames}), ["energy", "forces"], ["eV", "eV/Å"])
+
+
+# --- every entry point ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return finetuned(tmp_path_factory.mktemp("model"))
+
+
+def copied(key: str):
+    def change(atoms):
+        if key == "overlap":
+            atoms.positions[2] = atoms.positions[1] + 1e-3
+        elif key == "far":
+            atoms.positions[2, 0] = 1e6
+        elif key == "NaN":
+            atoms.positions[2, 0] = np.nan
+        elif key == "cell":
+            atoms.set_cell([np.nan, 5, 5])
+        elif key == "pbc":
+            atoms.pbc = True
+        elif key == "tags":
+            atoms.set_tags([3, 4, 5])
+        elif key == "dummy":
+            atoms.numbers[2] = 0
+        return atoms
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["overlap", "far", "NaN", "cell", "pbc", "tags", "dummy"])
+def test_no_entry_point_takes_what_the_door_refuses(tmp_path, capsys, network, kind):
+    frames = waters()
+    copied(kind)(frames[7])
+    words = {"overlap": "are 0.0017 Å apart", "far": "is beyond 10000", "NaN": "holds NaN", "cell": "holds NaN",
+             "pbc": "span no volume", "tags": "is none of 0", "dummy": "element"}[kind]
+    target = tmp_path / "out.extxyz"
+    write(tmp_path / "in.extxyz", frames)
+    if kind != "cell":  # ASE writes no such cell
+        assert main(["predict", str(network), str(tmp_path / "in.extxyz"), "-o", str(target)]) == 2
+        said = capsys.readouterr().err
+        assert words in said and "frame 7" in said and "Traceback" not in said and not target.exists()
+        with pytest.raises(ValueError, match=f"in.extxyz.*7.*{words}"):
+            read_own(tmp_path / "in.extxyz", ["gap"], ["eV"])
+    with pytest.raises(ValueError, match=f"row 7 .*{words}"):
+        read_own(pd.DataFrame({"atoms": frames, "gap": [a.info.pop("gap") for a in frames]}), ["gap"], ["eV"])
+    for call in (lambda: list(jmp_lib.predictions(network, frames)), lambda: jmp_lib.embed(frames, network)):
+        with pytest.raises(ValueError, match=f"structure 7.*{words}"):
+            call()
+    frames[7].calc = jmp_lib.JMPCalculator(network)
+    with pytest.raises(ValueError, match=words):
+        frames[7].get_potential_energy()
+
+
+def test_all_zero_tags_and_none_predict_the_same(network):
+    frames = [molecule("CH3CH2OH"), molecule("CH3CH2OH")]
+    frames[1].set_tags(0)
+    energies = [found["energy"] for found in jmp_lib.predictions(network, frames)]
+    for atoms in frames:
+        atoms.calc = jmp_lib.JMPCalculator(network)
+    assert energies[0] == energies[1] == pytest.approx(frames[0].get_potential_energy())
+    assert frames[0].get_potential_energy() == frames[1].get_potential_energy()
+
+
+CASES = Path(os.environ.get("JMP_CASES", ""))
+
+
+@pytest.mark.skipif(not (CASES / "INDEX.md").is_file(), reason="set JMP_CASES to the folder with the cases of bad input")
+def test_the_cases(tmp_path):
+    """Every small input that once went wrong is read, or one sentence that names it."""
+    read_whole = {"01-tags-zero": 5, "05-blank-line-between-frames": 4, "07-numbers-as-species": 3, "08-deuterium-dummy": 1,
+                  "24-ase-db-labels-in-data": 3, "25-id-is-text": 4, "27-paths-and-packing": 8, "42-elements-never-seen": 1}
+    for folder in sorted(path for path in CASES.iterdir() if path.is_dir() and path.name[:2] not in ("22", "49")):
+        whole = 0
+        for path in sorted(folder.iterdir()):
+            try:
+                frames = read_atoms(path)
+                for i, atoms in enumerate(frames):
+                    check_structure(from_ase(atoms, i, f"{path}: frame {i}"), f"{path}: frame {i}")
+            except ValueError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+                continue
+            whole += 1
+            assert len(frames) == {"05": 30, "24": 14, "25": 14, "27": 30}.get(folder.name[:2], 1), path
+        assert whole == read_whole.get(folder.name, 0), folder
+    for table in sorted((CASES / "22-cif-folder-csv").glob("*.csv")):
+        try:
+            assert len(read_own(table.with_suffix(""), ["gap"], ["eV"], labels_csv=table).structures) == 14
+        except ValueError as error:
+            assert table.stem in ("no_header", "nan_label") and table.name in str(error)

@@ -53,6 +53,9 @@ def test_values_of_the_wrong_kind(name, value):
 def test_values_are_converted():
     assert convert("lr", 1) == 1.0 and convert("seed", 0) == 0 and convert("seed", 7.0) == 7
     assert convert("arms", " JMP-S, JMP-L ") == convert("arms", ["JMP-S", "JMP-L"]) == ["JMP-S", "JMP-L"]
+    for text in ('["JMP-S", "JMP-L"]', "[JMP-S, JMP-L]", "['JMP-S', 'JMP-L']", "- JMP-S\n- JMP-L"):
+        assert convert("arms", text) == ["JMP-S", "JMP-L"]
+    assert convert("source", Path("a") / "b.xyz") == convert("labels_csv", Path("a/b.xyz")) == "a/b.xyz"
     assert convert("seed", None) is None and convert("targets", " ") is None
 
 
@@ -97,7 +100,8 @@ def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_pat
 
 
 def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
-    frames = {"z": np.ones(148), "R": np.zeros((610, 148, 3)), "F": np.zeros((610, 148, 3)), "E": np.zeros((610, 1))}
+    chain = np.arange(148)[:, None] * [1.0, 0, 0]
+    frames = {"z": np.ones(148), "R": np.tile(chain, (610, 1, 1)), "F": np.zeros((610, 148, 3)), "E": np.zeros((610, 1))}
     np.savez_compressed(tmp_path / "md22_buckyball-catcher.npz", **frames)
     wanted = {"data": "published", "data_root": str(tmp_path), "molecules": "dha, buckyball-catcher"}
     assert start(tmp_path, "md22", **wanted).tasks == ("md22_buckyball-catcher",)

@@ -6,6 +6,7 @@ Readers and writers pass structures on as dicts of numpy arrays with the fields 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
@@ -53,6 +54,24 @@ def number_of(symbol: str) -> int:
 def numbers_of(symbols: Iterable) -> np.ndarray:
     """Atomic numbers int64 (N,) of element symbols; raises as :func:`number_of`."""
     return np.array([number_of(str(symbol)) for symbol in symbols], dtype=np.int64)
+
+
+DISORDERED = "site {} is shared by several elements or partly empty, and a network needs one at each; give an ordered structure"
+
+
+def numbers_of_sites(sites: Sequence[Mapping]) -> np.ndarray:
+    """Atomic numbers int64 (N,) of the sites of a pymatgen structure in JSON (charges do not count); ``ValueError`` names one
+    that is shared, partly empty or of no element."""
+    numbers = []
+    for place, site in enumerate(sites):
+        (species, *others), label = site.get("species") or [{"element": site["label"]}], site.get("label", "")
+        if others or abs(species.get("occu", 1) - 1) > 1e-3:
+            raise ValueError(DISORDERED.format(f"{place} ({label or species['element']})"))
+        try:
+            numbers.append(number_of(re.sub(r"[\d+\-.]+$", "", species["element"])))
+        except ValueError as error:
+            raise ValueError(f"site {place}: {error}") from None
+    return np.array(numbers, dtype=np.int64)
 
 
 def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None, group=None, **scalars) -> dict:

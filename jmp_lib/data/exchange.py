@@ -24,7 +24,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cell import Cell
 from ase.data import chemical_symbols
 
-from jmp_lib.data.collect import check_structure, number_of
+from jmp_lib.data.collect import DISORDERED, check_structure, number_of
 from jmp_lib.data.formats import opened
 from jmp_lib.data.structures import LARGEST
 from jmp_lib.files import write_atomically
@@ -221,14 +221,11 @@ def _of_cif(path: Path) -> Iterator[Atoms]:
                 except ValueError as error:
                     raise ValueError(f"{path}: data_{block.name}, site {label}: {error}") from None
                 if isinstance(share, (int, float)) and abs(share - 1) > 1e-3:
-                    raise ValueError(f"{path}: data_{block.name}, {_DISORDERED.format(f'{label} (occupancy {share})')}")
+                    raise ValueError(f"{path}: data_{block.name}, {DISORDERED.format(f'{label} (occupancy {share})')}")
             sites = block.get_unsymmetrized_structure()
             sites.pbc = sites.cell.rank == 3
             check_structure(from_ase(sites), f"{path}: data_{block.name}, sites")
             yield block.get_atoms(fractional_occupancies=False)
-
-
-_DISORDERED = "site {} is shared by several elements or partly empty, and a network needs one at each; give an ordered structure"
 
 
 def read_atoms(path: Path) -> list[Atoms]:
@@ -305,7 +302,7 @@ def to_atoms(item, where: str) -> Atoms:
     for place, site in enumerate(item.sites):
         (element, share), *others = site.species.items()
         if others or abs(share - 1) > 1e-3:
-            raise ValueError(f"{where}: {_DISORDERED.format(f'{place} ({site.species_string})')}")
+            raise ValueError(f"{where}: {DISORDERED.format(f'{place} ({site.species_string})')}")
         try:
             numbers.append(number_of(getattr(getattr(element, "element", element), "value", element.symbol)))  # D has symbol H
         except ValueError as error:
@@ -326,7 +323,7 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
             fixed[constraint.index] = True
     for kind, shares in (atoms.info.get("occupancy") or {}).items():
         if len(shares) != 1 or abs(sum(shares.values()) - 1) > 1e-3:
-            raise ValueError(f"{where}: {_DISORDERED.format(f'{kind} {shares}')}")
+            raise ValueError(f"{where}: {DISORDERED.format(f'{kind} {shares}')}")
     structure = {
         "pos": atoms.positions.astype(np.float32),
         "atomic_numbers": atoms.numbers.astype(np.int64),

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data import splits
-from jmp_lib.data.collect import make_structure, numbers_of, screened
+from jmp_lib.data.collect import make_structure, numbers_of_sites, screened
 from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, known, opened, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
@@ -135,15 +135,11 @@ def _number(label) -> int:
 
 
 def _crystal(entry: dict, target, number: int, name: str) -> dict:
-    symbols = []
-    for site in entry["sites"]:
-        if len(site["species"]) != 1 or abs(site["species"][0].get("occu", 1) - 1) > 1e-3:
-            raise ValueError("a site is shared by several elements or partly empty")
-        symbols.append(re.sub(r"[\d+\-.]+$", "", site["species"][0]["element"]))
+    numbers = numbers_of_sites(entry["sites"])
     cell = np.array(entry["lattice"]["matrix"], dtype=np.float64)
     have_xyz = all("xyz" in site for site in entry["sites"])
     places = np.array([site["xyz" if have_xyz else "abc"] for site in entry["sites"]], dtype=np.float64)
     if target is None:
         raise ValueError("y is missing")
     pos = places if have_xyz else places @ cell
-    return make_structure(pos, numbers_of(symbols), number, cell=cell, sid=official_id(name, number), y=target)
+    return make_structure(pos, numbers, number, cell=cell, sid=official_id(name, number), y=target)

@@ -21,7 +21,7 @@ import numpy as np
 from ase.geometry import cellpar_to_cell
 
 from jmp_lib.data import formats, splits
-from jmp_lib.data.collect import make_structure, numbers_of, screened
+from jmp_lib.data.collect import make_structure, numbers_of_sites, screened
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
@@ -69,8 +69,7 @@ def _json(path: Path, advice: str) -> Iterator:
             raise ValueError("its PBE band gap is missing")
         cell = np.array(entry["structure"]["lattice"]["matrix"], dtype=np.float64)
         pos = np.array([site["xyz"] for site in sites], dtype=np.float64).reshape(-1, 3)
-        numbers = numbers_of([site["label"] for site in sites])
-        return make_structure(pos, numbers, row, cell=cell, sid=about["qmof_id"], y=gap)
+        return make_structure(pos, numbers_of_sites(sites), row, cell=cell, sid=about["qmof_id"], y=gap)
 
     formats.check_head(structures, "a JSON list", b"[", mend=advice)
     with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as a, open(structures, "rb") as b:

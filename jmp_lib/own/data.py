@@ -110,12 +110,14 @@ def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms
 
 def from_table(table: pd.DataFrame) -> dict[str, Atoms]:
     """Structures of a table: the one column of Atoms or pymatgen objects, all others become labels in ``info``."""
+    if table.columns.has_duplicates:
+        raise ValueError(f"the table has two columns of the same name ({', '.join(map(str, table))}): rename one")
     columns = [c for c in table if any(isinstance(item, Atoms) or hasattr(item, "sites") for item in table[c])]
     if len(columns) != 1:
         raise ValueError(f"the table must have one column of ase.Atoms or pymatgen structures, it has {len(columns)} "
                          f"among {', '.join(map(str, table))}")
     names = [f"row {number} of the table" for number in range(len(table))]
-    labels = table.drop(columns=columns).to_dict("records")
+    labels = table.drop(columns=columns).to_dict("records") or [{}] * len(table)
     return {name: _with_labels(to_atoms(item, name), row) for name, item, row in zip(names, table[columns[0]], labels)}
 
 
