@@ -90,13 +90,17 @@ def cut_graphs(structures: Sequence[Mapping], candidates: Sequence[tuple], confi
     kept, rank = nearest_per_target(edge_index[1], np.sqrt(squared), limit["main"])
     edge_index_kept, offset_kept = edge_index.take(kept, axis=1), offset.take(kept, axis=0)
     target = edge_index_kept[1]
-    tagged = np.concatenate([np.isin(np.asarray(s["tags"]), config.qint_tags) for s, config in zip(structures, configs)])
+    tags = np.concatenate([np.asarray(structure["tags"]) for structure in structures])
+    tagged = np.zeros(len(tags), bool)
+    for wanted in {config.qint_tags for config in configs}:
+        tagged |= np.isin(tags, wanted) & np.repeat([config.qint_tags == wanted for config in configs], natoms)
     graphs = {"a2a": (edge_index, offset), "main": (edge_index_kept, offset_kept)}
     for name in ("a2ee2a", "qint"):
         inside = rank < limit[name].take(target)
         if name == "qint":
             inside &= tagged.take(edge_index_kept[0]) | tagged.take(target)
-        graphs[name] = (edge_index_kept[:, inside], offset_kept[inside])
+        inside = np.flatnonzero(inside)
+        graphs[name] = (edge_index_kept.take(inside, axis=1), offset_kept.take(inside, axis=0))
     return graphs_to_arrays(graphs, natoms)
 
 
@@ -140,7 +144,8 @@ def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndar
     if loops.size:
         o = offset[loops]
         keep[loops] = np.where(o[:, 0] != 0, o[:, 0], np.where(o[:, 1] != 0, o[:, 1], o[:, 2])) < 0
-    half, offset = edge_index[:, keep], offset[keep]
+    keep = np.flatnonzero(keep)
+    half, offset = edge_index.take(keep, axis=1), offset.take(keep, axis=0)
     count = half.shape[1]
     each = np.array([count])
     if np.size(natoms) > 1:
@@ -149,7 +154,8 @@ def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndar
     backward = forward + np.repeat(each, each)
     both, offsets = np.empty((2, 2 * count), np.int64), np.empty((2 * count, 3), offset.dtype)
     reverse = np.empty(2 * count, np.int64)
-    both[:, forward], both[:, backward] = half, half[::-1]
+    for row, one, other in zip(both, half, half[::-1]):
+        row[forward], row[backward] = one, other
     offsets[forward], offsets[backward] = offset, -offset
     reverse[forward], reverse[backward] = backward, forward
     return both, offsets, reverse

@@ -78,7 +78,7 @@ def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.nda
     queries = [codes.edge(ae[0], ae[1], codes.image(ae_o)), codes.edge(q[1], q[0], -q_image),
                codes.edge(q[0], q[1], q_image)]  # fmt: skip
     found = edge_of(np.concatenate(queries))
-    ae_main, back, same = np.split(found, np.cumsum([len(x) for x in queries[:-1]]))
+    ae_main, back, same = found[: len(queries[0])], *found[len(queries[0]) :].reshape(2, -1)
 
     quads = []
     for first in range(0, max(q.shape[1], 1), AT_ONCE):
@@ -97,7 +97,7 @@ def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.nda
 def _present(edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which queries were found, and the edges of those."""
     at = np.flatnonzero(edge >= 0)
-    return at, edge[at].astype(np.int64)
+    return at, edge.take(at)
 
 
 class EdgeCodes:
@@ -108,10 +108,8 @@ class EdgeCodes:
     """
 
     def __init__(self, natoms: int, offsets: list[np.ndarray]):
-        reach = np.max([np.abs(o).max(axis=0, initial=0) for o in offsets], axis=0)
-        spans = [4 * int(r) + 1 for r in reach]
-        self.natoms, self.images = natoms, spans[0] * spans[1] * spans[2]
-        self.strides = (spans[1] * spans[2], spans[2])
+        span = 4 * max(max(int(o.max(initial=0)), -int(o.min(initial=0))) for o in offsets) + 1
+        self.natoms, self.images, self.strides = natoms, span**3, (span**2, span)
         if natoms**2 * self.images >= LARGEST_CODE:
             raise ValueError(
                 f"{natoms} atoms lie in too many cells: wrap the positions into the cell before building graphs"

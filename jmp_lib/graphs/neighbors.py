@@ -14,6 +14,7 @@ from vesin import NeighborList
 # Periodic pairs closer than 0.01 Å are the same atom listed twice (ARCHITECTURE 2.2).
 MIN_SQUARED_DISTANCE = 1e-4
 LARGEST_CODE = 2**62  # numbers that stand for an edge must fit in int64
+LONGEST = 2**31 - 1  # above the bits of every distance
 
 
 def find_neighbors(
@@ -131,29 +132,29 @@ def nearest_per_target(
     kept = np.arange(target.size)
     if not ranked and (count <= limit).all():
         return kept, None
+    bits = distance.view(np.int32)  # of numbers that are not negative: in the order of the numbers, and compared sooner
     if target.size and (count > limit).any():
         # Only edges no longer than the last one kept need sorting.
-        table = np.full((len(limit), count.max()), np.inf, dtype=distance.dtype)
-        table[np.arange(table.shape[1]) < count[:, None]] = distance
-        kept = np.flatnonzero(distance <= _last_kept(table, limit).take(target))
-        target, distance = target[kept], distance[kept]
+        table = np.full((len(limit), count.max()), LONGEST, dtype=np.int32)
+        table[np.arange(table.shape[1]) < count[:, None]] = bits
+        kept = np.flatnonzero(bits <= _last_kept(table, limit).take(target))
+        target, bits = target.take(kept), bits.take(kept)
         count = np.bincount(target, minlength=len(limit))
-    order = np.lexsort((distance, target))
     rank = np.empty(kept.size, dtype=np.int64)
-    rank[order] = rank_in_sorted(count)
+    rank[np.argsort((target.astype(np.int64) << 32) + bits, kind="stable")] = rank_in_sorted(count)
     inside = rank < limit.take(target)
     return (kept, rank) if inside.all() else (kept[inside], rank[inside])
 
 
 def _last_kept(table: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """(N,) the limit-th smallest value of each row (infinite where the row may keep all)."""
-    last = np.full(len(limit), np.inf, dtype=table.dtype)
+    """(N,) the limit-th smallest value of each row (LONGEST where the row may keep all)."""
+    last = np.full(len(limit), LONGEST, dtype=table.dtype)
     for most in np.unique(limit):
         rows = np.flatnonzero(limit == most)
         if 0 < most <= table.shape[1]:
-            last[rows] = np.partition(table[rows], most - 1, axis=1)[:, most - 1]
+            last[rows] = np.partition(table.take(rows, axis=0), most - 1, axis=1)[:, most - 1]
         elif most == 0:
-            last[rows] = -1.0
+            last[rows] = -1
     return last
 
 
