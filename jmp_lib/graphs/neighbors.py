@@ -8,6 +8,8 @@ selects its edges.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from vesin import NeighborList
 
@@ -85,11 +87,11 @@ def distinct_images(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     ``images[row]`` are the offsets. Not every listed image need occur.
     """
-    if len(offset) == 0:
-        return np.zeros((1, 3), np.int64), np.zeros(0, np.int64)
+    if not offset.any():  # also without any edge
+        return np.zeros((1, 3), np.int64), np.zeros(len(offset), np.int64)
     low = [int(column.min()) for column in offset.T]
     span = [int(column.max()) - first + 1 for column, first in zip(offset.T, low)]
-    if np.prod(span, dtype=float) > 1000 + len(offset):  # atoms many cells apart: no full grid of images
+    if math.prod(span) > 1000 + len(offset):  # atoms many cells apart: no full grid of images
         images, row = np.unique(offset, axis=0, return_inverse=True)
         return images.astype(np.int64), row.reshape(-1)
     row = np.zeros(len(offset), dtype=np.int64)
