@@ -22,7 +22,7 @@ from pathlib import Path
 
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.files import file_sha256, write_atomically, write_json
+from jmp_lib.files import file_sha256, locked, reading, write_atomically, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
@@ -52,15 +52,25 @@ def notebook_paths() -> list[Path]:
 
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
-    from jmp_lib.pool import failures_file
-    from jmp_lib.results.pages import write_report
     from jmp_lib.workbook import resolved_profile, results_folder
 
     loaded = resolved_profile({"profile": profile})
-    name, results_dir = loaded.name, results_folder(results, loaded)
+    results_dir = results_folder(results, loaded)
+    with locked(results_dir / "work" / "reproduce.lock", f"`reproduce` runs in {results_dir} already: wait for it or stop it"):
+        return _run(profile, only, results, loaded, results_dir)
+
+
+def _run(profile: str, only: str | None, results: str | None, loaded, results_dir: Path) -> int:
+    from jmp_lib.pool import failures_file
+    from jmp_lib.results.pages import write_report
+
+    name = loaded.name
     chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
-    states = json.loads(state_file.read_text()) if state_file.is_file() else {}
+    states = {}
+    if state_file.is_file():
+        with reading(state_file, "delete it, and every notebook is run again (finished runs are kept)"):
+            states = json.loads(state_file.read_text())
     began, incomplete = time.monotonic(), []
     print(f"profile {name}: {len(chosen)} notebooks, results in {results_dir}", flush=True)
     for number, path in enumerate(chosen, 1):

@@ -5,8 +5,8 @@
     python -m jmp_lib sweep --profile mini --cores 2        # the same; also after a kill
 
 Snakemake orders the jobs and starts them, here or on a cluster.  Each job is the ordinary command line and ends with
-its record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: it
-removes the stale lock, repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
+its record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: a
+lock that goes with it; it repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
 """
 
 from __future__ import annotations
@@ -137,12 +137,11 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     settings = [f"{key}={value}" for key, value in sweep.config.items()]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
-               "--config", *settings, "--cores", str(cores)]
+               "--config", *settings, "--cores", str(cores), "--nolock"]  # Snakemake's own lock outlives a kill, ours does not
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
     with locked(folder / "lock", f"a sweep of {sweep.results_dir} is running already; wait for it or stop it"):
-        # the system frees our lock when a sweep is killed; Snakemake's own stays
-        subprocess.run([*command, "--unlock", "--quiet"], env=environment, check=False, capture_output=True)
-        again = ["--forcerun", *old] if (old := outdated(sweep)) else []
+        # the tables always: what is new is else judged by the clock
+        again = ["--forcerun", str(sweep.results_dir / "tables" / "all_tasks.csv"), *outdated(sweep)]
         shared = ["--resources", f"gpu={count}"] if (count := torch.cuda.device_count()) else []  # jobs do not share a GPU
         code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *shared, *again, *extra], env=environment,
                               check=False).returncode

@@ -1,6 +1,7 @@
 """A killed run ends with the same numbers, to the last bit, as an uninterrupted one (CPU)."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from jmp_lib import records
 from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning as finetune_module
 from jmp_lib.train import joint_sets as joint_sets_module
+from jmp_lib.train import checkpoint
 from jmp_lib.train import job, trainer
 from jmp_lib.train import pretraining as pretrain_module
 from jmp_lib.train.batches import Share
@@ -18,6 +20,8 @@ from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from jmp_lib.train.schedule import EMA
 from jmp_lib.train.trainer import Run, train
 from jmp_lib.train.losses import Counts
+from jmp_lib.train.processes import Processes
+from test_files import no_file_above
 from jmp_lib.train.schedule import Updates, plateau
 from toy_sets import toy_pretraining, toy_task
 
@@ -129,6 +133,50 @@ def test_checkpoint_of_other_settings_is_not_used(tmp_path):
         load_checkpoint(path, "a")
 
 
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "c.pt", "a", value=1.5)
+    monkeypatch.setattr(checkpoint, "LAYOUT", checkpoint.LAYOUT + 1)
+    with pytest.raises(ValueError, match="c.pt is of another version of this code: end the run with that one, or delete it"):
+        load_checkpoint(tmp_path / "c.pt", "a")
+
+
+class float16(Processes):
+    """As on a GPU: a scaler, which a CPU without it does not keep."""
+
+    def __init__(self):
+        super().__init__("cpu", "float16-mixed", True)
+
+
+@pytest.mark.parametrize("first, then", [(Processes, float16), (float16, Processes)])
+def test_another_machine_under_a_checkpoint_is_said_and_costs_nothing(tmp_path, capsys, monkeypatch, first, then):
+    with pytest.raises(Killed):
+        train(dataclasses.replace(tiny_run(tmp_path, kill_at=13), processes=first()))
+    assert "goes on" not in capsys.readouterr().err
+    monkeypatch.setattr(torch, "__version__", "3.0.0")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # the clock was set back
+    done = train(dataclasses.replace(tiny_run(tmp_path), processes=then()))
+    assert done.step == 30 and len(done.history) == len(train(tiny_run(tmp_path / "whole")).history)
+    assert [m["from_update"] for m in done.machines] == [0, 12] and done.machines[1]["threads"] == 7
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
+    for words in ("training: goes on after update 12 with", f"precision {first().precision} -> {then().precision}", "torch 2.", "threads 1 -> 7"):
+        assert words in line
+
+
+@pytest.mark.parametrize("room", [300, 6000])
+def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, room):
+    """In the log, and in a checkpoint (of which torch says "unexpected pos 64 vs 0")."""
+    whole = tiny_run(tmp_path / "whole")
+    train(whole)
+    with pytest.raises(RuntimeError, match=r"^cannot write \S+/(log.csv|checkpoint.pt): the file becomes larger than is allowed here; make room"):
+        with no_file_above(room):
+            train(tiny_run(tmp_path / "full"))
+    assert not list((tmp_path / "full").glob("*.tmp"))
+    resumed = tiny_run(tmp_path / "full")
+    train(resumed)
+    assert all(torch.equal(t, resumed.model.state_dict()[name]) for name, t in whole.model.state_dict().items())
+
+
 def test_checkpoint_executes_nothing(tmp_path):
     """A pickle that would run code is refused."""
     class Harmful:
@@ -166,26 +214,19 @@ def smoke(**changes):
     return load_profile("smoke", device="cpu", **changes)
 
 
-def test_pretraining_and_finetuning_survive_a_kill(tmp_path, toy_data, monkeypatch):
-    """The real network: the killed and resumed run writes the same weights and predictions."""
-    whole = pretrain_module.pretrain(smoke(), "small", tmp_path / "whole", progress=False)
+def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy_data, monkeypatch, capsys):
+    """Other settings or data by mistake cost no update of the run before: it goes on when they are given again."""
     with monkeypatch.context() as patch:
         kill_after(patch, 1)
         with pytest.raises(Killed):
-            pretrain_module.pretrain(smoke(), "small", tmp_path / "killed", progress=False)
-    resumed = pretrain_module.pretrain(smoke(), "small", tmp_path / "killed", progress=False)
-    assert resumed["files"]["weights"]["sha256"] == whole["files"]["weights"]["sha256"]
-    assert resumed["final"].keys() == whole["final"].keys()
-
-    for task in ("qm9_mu", "rmd17_ethanol"):
-        done = finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "whole", progress=False)
-        with monkeypatch.context() as patch:
-            kill_after(patch, 1)
-            with pytest.raises(Killed):
-                finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "killed", progress=False)
-        again = finetune_module.finetune(smoke(), task, "JMP-S", tmp_path / "killed", progress=False)
-        assert again["predictions"]["sha256"] == done["predictions"]["sha256"]
-        assert again["value"] == done["value"] and again["fingerprint"] == done["fingerprint"]
+            finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
+    finetune_module.finetune(smoke(seed=1), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
+    assert "holds unfinished training of other settings, data or versions (checkpoint-" in capsys.readouterr().err
+    steps = []
+    original = trainer._gradients
+    monkeypatch.setattr(trainer, "_gradients", lambda run, progress, share: (steps.append(progress.step), original(run, progress, share))[1])
+    finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
+    assert steps == [2, 3] and not list(tmp_path.rglob("checkpoint*")) and "unfinished" not in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
@@ -195,7 +236,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
         assert finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False) == first
     changed = finetune_module.finetune(smoke(seed=1), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     assert changed["fingerprint"] != first["fingerprint"] and changed["value"] != first["value"]
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not list(tmp_path.rglob("checkpoint*"))
 
 
 def test_fingerprints_are_known_without_a_training(tmp_path, toy_data, monkeypatch):

@@ -1,29 +1,23 @@
-"""Preparing a store: bad structures, processes, being killed, two at once, full and read-only disks."""
+"""Preparing a store: bad structures, processes, two at once, full and read-only disks."""
 
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from functools import partial
 
 import numpy as np
 import pytest
 
-from jmp_lib.data.store import Part, file_part, open_store, verify, write_store
+from jmp_lib.data.store import Part, file_part, verify, write_store
 from jmp_lib.files import locked
 from tests.structures import random_molecule, skewed_crystal
 
 
-def stream(first: int, count: int, wait: float = 0.0):
+def stream(first: int, count: int):
     """Structures made from their number; quick, and never all in memory."""
     rng = np.random.default_rng(first)
     for i in range(first, first + count):
         n = 3 + i % 5
-        time.sleep(wait)
         yield {"pos": 30 * rng.normal(size=(n, 3)).astype(np.float32), "atomic_numbers": np.full(n, 1 + i % 9),
                "forces": rng.normal(size=(n, 3)).astype(np.float32), "energy": float(i), "sid": f"random{i}"}  # fmt: skip
 
@@ -32,8 +26,8 @@ def contents(store):
     return {path.name: path.read_bytes() for path in store.path.glob("*.bin")}
 
 
-def parts(wait=0.0):
-    return [Part(f"part {k}", partial(stream, 100 * k, 100, wait), "v1") for k in range(3)]
+def parts():
+    return [Part(f"part {k}", partial(stream, 100 * k, 100), "v1") for k in range(3)]
 
 
 def test_same_bytes_for_one_process_two_and_after_an_error(tmp_path):
@@ -66,31 +60,6 @@ def test_same_bytes_for_one_process_two_and_after_an_error(tmp_path):
     broken[1] = Part("part 1", partial(stumbling, None), "v1")
     three = write_store(tmp_path / "three", broken, **options)
     assert contents(three) == contents(one)
-
-
-def test_killed_and_started_again(tmp_path):
-    options = "name='s', chunk_bytes=4000, processes=int(sys.argv[3])"
-    code = f"""
-        import sys
-        from jmp_lib.data.store import write_store
-        from tests.test_store_writer import parts
-        if __name__ == "__main__":
-            write_store(sys.argv[1], parts(wait=float(sys.argv[2])), {options})
-    """
-    script = tmp_path / "prepare.py"
-    script.write_text(textwrap.dedent(code))
-    target, building = tmp_path / "s", tmp_path / "s.building"
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    running = subprocess.Popen([sys.executable, script, target, "0.05", "1"], env=environment)
-    deadline = time.monotonic() + 60
-    while not (building / "pos.bin").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert building.is_dir() and not target.exists()
-    subprocess.run([sys.executable, script, target, "0", "2"], env=environment, check=True, timeout=120)
-    assert contents(open_store(target)) == contents(write_store(tmp_path / "other", parts(), name="s", chunk_bytes=4000))
-    verify(open_store(target))
 
 
 def good(n=6):

@@ -13,6 +13,7 @@ import pytest
 
 from jmp_lib import pool, reproduce, workbook
 from jmp_lib.parameters import assigned_names, choose, collect, convert
+from jmp_lib.files import locked, write_atomically
 from jmp_lib.pool import Outcome
 from jmp_lib.settings import load_profile
 
@@ -137,6 +138,26 @@ def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, mon
     assert "14_how_sure: some runs failed" in capsys.readouterr().out
     monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 0
+
+
+def test_a_notebook_that_was_killed_does_not_pass_as_done_and_only_one_reproduces(tmp_path, monkeypatch, capsys):
+    notebooks = reproduce.select(reproduce.notebook_paths(), "10")
+    monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
+
+    def killed(source, copy, values):
+        with write_atomically(copy) as stream:
+            stream.write("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce, "execute", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.main("smoke", None, str(tmp_path))
+    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: None)
+    for words in ("done in", "done and unchanged"):
+        assert reproduce.main("smoke", None, str(tmp_path)) == 0
+        assert words in capsys.readouterr().out
+    with locked(tmp_path / "work" / "reproduce.lock"), pytest.raises(RuntimeError, match=f"runs in {tmp_path} already: wait"):
+        reproduce.main("smoke", None, str(tmp_path))
 
 
 def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_path):
