@@ -1,6 +1,7 @@
 """Ten kills at random moments (``python -m tools.kill_test`` makes fifty): the same bits, nothing half-done, nothing left."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def test_two_runs_at_once_share_the_results(whole, tmp_path):
 def test_a_killed_sweep_ends_with_the_bits_of_the_plain_commands(whole, tmp_path):
     """Killed in a fine-tuning; the clock was set back meanwhile, so that old tables look newer."""
     folder = tmp_path / "killed"
-    folder.mkdir()
+    for part in PARTS["pretrain"]:  # every job imports torch anew, which takes most of the time
+        shutil.copytree(whole[0] / "finetune" / part, folder / part)
     assert kill_test.killed("sweep", folder, lambda: list(folder.glob("work/finetune/qm9_mu/*/log.csv")))
     assert not kill_test.alive(folder, 30.0) and not kill_test.halves(folder)
     stale = folder / "tables" / "all_tasks.csv"
