@@ -53,10 +53,9 @@ def work(kind: str, folder: Path, workers: int) -> int:
     there = ("--results-dir", str(folder))
     if kind == "prepare":
         from jmp_lib.data.store import Part, write_store
-        from tools.kill_test import structures  # not of __main__, which other processes do not have
 
         parts = [Part(f"part {k}", partial(structures, 1000 * k, 1000), "1") for k in range(3)]
-        write_store(folder / "store", parts, name="made", processes=workers, chunk_bytes=20_000, extras={"x": np.arange(9)})
+        write_store(folder / "store", parts, name="made", chunk_bytes=20_000, extras={"x": np.arange(9)})
         return 0
     if kind == "pretrain":
         return main(["pretrain", "--profile", "smoke", "--sizes", "small", *there])
