@@ -89,14 +89,14 @@ def cluster(parts: list[tuple], rng: np.random.Generator, frames: int) -> list[d
 
 def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
     """About ``count`` frames for the large companion: molecules of 2 to 12 heavy atoms of H, C, N, O and some S, F, Cl with
-    about ten frames each; with every third of them three frames of a cluster: with water, of two of it, or of waters alone.
+    about twelve frames each; with every third of them three frames of a cluster: with water, of two of it, or of waters alone.
 
     A cluster is of the group of its molecule.
     """
     structures, names = [], ["O"]
     water = (np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.0], [0.9572, 0.0, 0.0], [-0.2400, 0.9266, 0.0]]))
     for smiles in enumerate_molecules(int(rng.integers(1 << 30)), count // 4 + 20, LARGE_HEAVY, LARGE_ELEMENTS, "pretrain"):
-        frames = frames_of(smiles, rng, modes=4, runs=2, torsions=2)
+        frames = frames_of(smiles, rng, modes=6, runs=2, torsions=2)
         if frames is None:
             continue
         made = [(len(names), frames)]
