@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
     add_import(add)
 
     asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
-    command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out")
+    command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out; goes on after a kill")
     command.add_argument("model", help="folder with model.json and model.safetensors")
     command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
     command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")

@@ -100,11 +100,11 @@ class JMPCalculator(Calculator):
 
     def _prepare(self) -> None:
         """Graphs and batch of the structure, unless they are there."""
-        pos = self.atoms.get_positions()
-        made = {**from_ase(self.atoms, where=self.atoms.get_chemical_formula()), "pos": pos}
+        pos, name = self.atoms.get_positions(), self.atoms.get_chemical_formula()
+        made = {**from_ase(self.atoms, where=name), "pos": pos}
         if self._geometry is not None and all(np.array_equal(made[key], self._geometry[key]) for key in GEOMETRY):
             return
-        self._item = self.predictor.prepare(made, self.atoms.get_chemical_formula())
+        self._item = self.predictor.prepare(made, name)
         self._batch = self.predictor.collated([self._item])
         self._batch["pos"] = torch.tensor(pos, dtype=torch.float64, device=self.device)
         self._geometry = made

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from jmp_lib import records
 from jmp_lib.data.collect import check_structure
-from jmp_lib.data.exchange import from_ase, read_atoms, read_frames, to_atoms
+from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
 from jmp_lib.files import file_sha256, locked, write_json, writing
 from jmp_lib.graphs import GraphConfig, collate
 from jmp_lib.graphs.build import limited
@@ -265,15 +265,13 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if "OMP_NUM_THREADS" not in os.environ and predictor.model.config.emb_size_edge <= NARROW:
         torch.set_num_threads(1)
     keep_freed_memory()
-    is_xyz = {".xyz", ".extxyz"} & {suffix.lower() for suffix in source.suffixes}
-    frames = read_frames(source, mend="mend it, or write it anew as extended XYZ") if is_xyz else iter(read_atoms(source))
     made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size, any_element, device,
                  torch.__version__, torch.get_num_threads()]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     with writing(target), locked(f"{target}.tmp", f"another process is writing {target}: wait for it, or choose another name"):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "", str(target))
-        count, new, seconds = _write(target, key, source, frames, predictor, batch_size)
+        count, new, seconds = _write(target, key, source, predictor, batch_size)
     units = ", ".join(f"{PREFIX}{name} / {unit}" for name, unit in predictor.units.items())
     rate = f", {new / seconds:.0f} structures/s" if new else ""
     print(f"{count} structures{rate}, {target}: {units}")
@@ -285,7 +283,7 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     return 0
 
 
-def _write(target: Path, key: str, source: Path, frames: Iterator, predictor: Predictor, batch_size: int) -> tuple[int, int, float]:
+def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_size: int) -> tuple[int, int, float]:
     """Writes all frames with their predictions; returns how many there are, how many were computed now, and the seconds.
 
     ``<target>.part.json`` {key, frames, bytes} counts whole windows, so that batches are the same after a kill.  What a
@@ -304,7 +302,7 @@ def _write(target: Path, key: str, source: Path, frames: Iterator, predictor: Pr
     try:
         with open(part, "ab") as stream, tqdm(unit="structure", desc="predicting", initial=before) as bar:
             stream.truncate(done["bytes"])
-            shown, given = tee(islice(frames, before, None))
+            shown, given = tee(islice(iter_atoms(source), before, None))
             pairs = zip(shown, predictor.each(given, batch_size, predictor.run, f"{source}: frame", before))
             while window := list(islice(pairs, WINDOW * batch_size)):
                 for atoms, values in window:
@@ -318,8 +316,6 @@ def _write(target: Path, key: str, source: Path, frames: Iterator, predictor: Pr
                 count += len(window)
                 write_json(about, {"key": key, "frames": count, "bytes": stream.tell()})
                 bar.update(len(window))
-        if not count:
-            raise ValueError(f"{source} holds no structure")
         os.replace(part, target)
         about.unlink()
     except BaseException as error:

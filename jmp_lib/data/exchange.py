@@ -229,8 +229,13 @@ def _of_cif(path: Path) -> Iterator[Atoms]:
 
 
 def read_atoms(path: Path) -> list[Atoms]:
-    """Every frame of a file: (extended) XYZ, an ASE database (its data and key-value pairs in ``info``), CIF, POSCAR, what
-    else ASE reads.
+    """Every frame of a file, as :func:`iter_atoms`."""
+    return list(iter_atoms(path))
+
+
+def iter_atoms(path: Path) -> Iterator[Atoms]:
+    """The frames of a file: (extended) XYZ, an ASE database (its data and key-value pairs in ``info``) and CIF, one in memory
+    at a time; POSCAR, what else ASE reads.
 
     Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file.
     """
@@ -239,11 +244,11 @@ def read_atoms(path: Path) -> list[Atoms]:
         raise ValueError(f"{path}: {ending} files are not read (they may run code or lack meaning); write extended XYZ "
                          "with ase.io.write('mine.extxyz', frames)")
     if ending in (".xyz", ".extxyz") or (ending not in (".db", ".json", ".cif") and not is_poscar(path) and _counts_atoms(path)):
-        frames = list(read_frames(path, mend=_KNOWN))
+        frames = read_frames(path, mend=_KNOWN)
     elif ending in (".db", ".json"):
-        frames = list(_rows_of(path))
+        frames = _rows_of(path)
     elif ending == ".cif":
-        frames = list(_of_cif(path))
+        frames = _of_cif(path)
     else:
         from ase.io import read
 
@@ -256,9 +261,12 @@ def read_atoms(path: Path) -> list[Atoms]:
             except KeyError as error:  # a symbol that ASE does not know
                 number_of(str(error.args[0]))
                 raise
-    if not frames:
+    empty = True
+    for atoms in frames:
+        empty = False
+        yield atoms
+    if empty:
         raise ValueError(f"{path} holds no structure; {_KNOWN}")
-    return frames
 
 
 def _check_counts(path: Path) -> None:
