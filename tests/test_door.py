@@ -179,7 +179,7 @@ REFUSED = {
     "beyond int64": ("9223372036854775808\n\n" + WATER, "says that it has 9223372036854775808 atoms"),
     "empty": ("", "is empty"),
     "html": ("<!DOCTYPE html><html>sign in</html>", "is a web page"),
-    "archive": (b"PK\x03\x04abc", "is a zip archive: unpack it first"),
+    "archive": (b"PK\x03\x04abc", "is a zip archive .* first"),
     "words for numbers": (FRAME.replace("0.96", "zero"), "line 4: 'zero 0 0' is no positions"),
     "energy twice as wide": (FRAME.replace("pos:R:3", "pos:R:3:forces:R:3"), "'O 0 0 0' has 4 columns where 7 are needed"),
     "no species": (FRAME.replace("species", "label"), "Properties must name species"),
@@ -266,6 +266,26 @@ def test_results_of_other_codes():
     assert found["energy"] == -3.0
     atoms.calc.results["energy"] = None
     assert "energy" not in from_ase(to_atoms(atoms, "row 0"))
+    atoms.calc.results["energy"] = "low"
+    with pytest.raises(ValueError, match="row 0: its energy 'low' is no number"):
+        from_ase(to_atoms(atoms, "row 0"), where="row 0")
+
+
+def test_info_of_any_kind_does_no_harm():
+    atoms = molecule("H2O")
+    atoms.info |= {"natoms": 3, "pos": 1.0, "ragged": [[1], [2, 3]], "none": None, "dict": {"a": np.zeros(3)}, "occupancy": 0.5,
+                   "id": [[1], [2, 3]], "x": np.float32(2), "flag": True, "group": "a", "code": 2}  # fmt: skip
+    found = from_ase(atoms)
+    check_structure(found, "frame")
+    assert found["sid"] == "[[1], [2, 3]]" and found["x"] == 2 and found["group"] == "a" and "natoms" not in found
+
+
+@pytest.mark.parametrize("tags, words", [([0.5, 1, 2], "0.5 at atom 0"), ([2, np.nan, 2], "nan at atom 1"), (["a", "b", "c"], "not numbers")])
+def test_tags_that_are_no_whole_numbers(tags, words):
+    atoms = molecule("H2O")
+    atoms.new_array("tags", np.array(tags))
+    with pytest.raises(ValueError, match=words):
+        check_structure(from_ase(atoms), "frame")
 
 
 def test_sites_of_pymatgen_are_whole_or_named():
@@ -330,6 +350,12 @@ def test_an_occupancy_that_ase_carries_along_is_seen():
     atoms.info["occupancy"] = {"0": {"Na": 0.5, "K": 0.5}, "1": {"Cl": 1}}
     with pytest.raises(ValueError, match="^row 2: site 0 .* is shared"):
         from_ase(atoms, where="row 2")
+    atoms = molecule("H2O")
+    atoms.new_array("occupancy", np.array([1.0, 0.5, 0.5]))
+    with pytest.raises(ValueError, match=r"^row 2: site 1 \(H\) \(0.5\) is shared"):
+        from_ase(atoms, where="row 2")
+    atoms.arrays["occupancy"][:] = 0
+    from_ase(atoms)
 
 
 # --- a folder with a CSV, tables, databases ------------------------------------------------------------------
@@ -378,10 +404,21 @@ def test_a_csv_with_one_meaning_is_read(tmp_path, kind):
     assert np.allclose(data.structures.cell[:, 0, 0], 5.6 + 0.01 * np.arange(10))
 
 
+def test_a_file_of_a_folder_holds_one_structure_compressed_or_not(tmp_path):
+    (tmp_path / "l.csv").write_text(lines(STEMS))
+    path = salts(tmp_path / "f", STEMS) / "mof-3.cif"
+    path.with_name("mof-3.cif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert len(read_own(tmp_path / "f", ["gap"], ["eV"], labels_csv=tmp_path / "l.csv").structures) == 10
+    path.with_name("mof-4.cif").write_text(path.with_name("mof-4.cif").read_text() * 2)
+    with pytest.raises(ValueError, match="mof-4.cif holds 2 structures where a row of labels is for one"):
+        read_own(tmp_path / "f", ["gap"], ["eV"], labels_csv=tmp_path / "l.csv")
+
+
 @pytest.mark.parametrize("content, words", [
     (lines(STEMS).split("\n", 1)[1], "its first line 'mof-0,-0.3' is a row, not the names"),
     (lines(STEMS).replace("mof-3,0.0", "mof-3,"), r"mof-3.cif .line 5 of l.csv.: 'gap' is empty"),
-    (lines(STEMS).replace("mof-3,0.0", "mof-3,nan"), r"mof-3.cif .line 5 of l.csv.: 'gap' holds NaN"),
+    (lines(STEMS).replace("mof-3,0.0", "mof-3,nan"), r"mof-3.cif .line 5 of l.csv.: field 'gap' holds NaN"),
     (lines(STEMS).replace("mof-3,0.0", "mof-3,n/a"), r"mof-3.cif .line 5 of l.csv.: 'gap' is 'n/a', not a number"),
     (lines(STEMS).replace("mof-3,0.0", "mof-3,1e30"), r"mof-3.cif .line 5 of l.csv.: field 'gap' is beyond"),
     (lines(STEMS, label=comma), "line 2 has 3 columns where the first line has 2"),

@@ -65,7 +65,7 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
 
 @pytest.mark.parametrize("change, keys, units, words", [
     (lambda f: f, ["energy", "forces"], ["eV", "eV/Å"], "no 'energy' in it \\(there is: gap"),
-    (lambda f: [f[3].info.update(gap=np.nan), f][1], ["gap"], ["eV"], "structure 3: 'gap' holds NaN"),
+    (lambda f: [f[3].info.update(gap=np.nan), f][1], ["gap"], ["eV"], "structure 3: field 'gap' holds NaN"),
     (lambda f: f[:1], ["gap"], ["eV"], "holds 1 structure: at least 10"),
     (lambda f: [[a.info.update(gap=1.0) for a in f], f][1], ["gap"], ["eV"], "is the same for all 20"),
     (lambda f: f, ["gap"], None, "give the unit of each"),

@@ -14,7 +14,7 @@ import json
 import lzma
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ase.data import chemical_symbols
 
 from jmp_lib.data.collect import DISORDERED, check_structure, number_of
 from jmp_lib.data.formats import opened
-from jmp_lib.data.structures import LARGEST
+from jmp_lib.data.structures import DTYPES, LARGEST
 from jmp_lib.files import write_atomically
 
 _ARRAYS = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces"}
@@ -34,7 +34,7 @@ _REFUSED = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".traj")
 _KNOWN = "known are extended XYZ, ASE databases, CIF and POSCAR"
 _PACKED = {b"\xfd7zXZ": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _ENDINGS = (".xz", ".gz", ".bz2")
-_ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "a Zstandard file", b"7z\xbc\xaf": "a 7z archive"}
+_ARCHIVES = {b"PK\x03\x04": "a zip archive or a table of Excel", b"\x28\xb5\x2f\xfd": "a Zstandard file", b"7z\xbc\xaf": "a 7z archive"}
 _LONGEST = 1 << 20  # characters of a line
 
 # What writers of XYZ call the same thing, in lower case
@@ -58,7 +58,7 @@ def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
             head = stream.read(6)
         for magic, what in _ARCHIVES.items():
             if head.startswith(magic):
-                raise ValueError(f"{path} is {what}: unpack it first")
+                raise ValueError(f"{path} is {what}: unpack it, or save it as text, first")
         opener = next((opener for magic, opener in _PACKED.items() if head.startswith(magic)), open)
         with opener(path, "rb") as stream:
             encoding = "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -239,7 +239,7 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
 
     Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file.
     """
-    *_, ending = ["", *(suffix.lower() for suffix in path.suffixes if suffix.lower() not in _ENDINGS)]
+    ending = ending_of(path)
     if ending in _REFUSED:
         raise ValueError(f"{path}: {ending} files are not read (they may run code or lack meaning); write extended XYZ "
                          "with ase.io.write('mine.extxyz', frames)")
@@ -276,6 +276,11 @@ def _check_counts(path: Path) -> None:
         stated = sum(int(word) for word in line.split() if word.isdigit())
         if stated > len(lines):
             raise ValueError(f"{path} says that it has {stated} atoms, in {len(lines)} lines; {_KNOWN}")
+
+
+def ending_of(path: Path) -> str:
+    """Ending in lower case, below that of a compressed file: ``.cif`` of ``A.CIF.gz``."""
+    return ([""] + [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _ENDINGS])[-1]
 
 
 def _counts_atoms(path: Path) -> bool:
@@ -329,9 +334,8 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
     for constraint in atoms.constraints:
         if type(constraint).__name__ == "FixAtoms":
             fixed[constraint.index] = True
-    for kind, shares in (atoms.info.get("occupancy") or {}).items():
-        if len(shares) != 1 or abs(sum(shares.values()) - 1) > 1e-3:
-            raise ValueError(f"{where}: {DISORDERED.format(f'{kind} {shares}')}")
+    for site, share in _shares(atoms):
+        raise ValueError(f"{where}: {DISORDERED.format(f'{site} ({share})')}")
     structure = {
         "pos": atoms.positions.astype(np.float32),
         "atomic_numbers": atoms.numbers.astype(np.int64),
@@ -341,31 +345,46 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
         "fixed": fixed,
         "id": number,
     }
-    results = getattr(atoms.calc, "results", {})
-    try:
-        if np.size(results.get("energy")) == 1 and results.get("energy") is not None:
-            structure["energy"] = float(np.ravel(results["energy"])[0])
-        if results.get("forces") is not None:
-            structure["forces"] = np.asarray(results["forces"], dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: its energy or forces are no numbers; mend them or leave it out") from None
+    for key in ("energy", "forces"):
+        value = getattr(atoms.calc, "results", {}).get(key)
+        if value is not None:
+            try:
+                value = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(f"{where}: its {key} {str(value)[:40]!r} is no number; mend it or leave it out") from None
+            structure[key] = value.astype(np.float32) if key == "forces" else float(value.item()) if value.size == 1 else value
     for key, value in atoms.info.items():
-        kind = np.asarray(value).dtype.kind if np.ndim(value) == 0 else ""
+        plain = not isinstance(value, (list, tuple, Mapping)) and np.ndim(value) == 0
+        kind = np.asarray(value).dtype.kind if plain else "several"
         if key == "id":
-            if kind in "iu" and kind and 0 <= value < 2**62:
+            if kind in ("i", "u") and 0 <= value < 2**62:
                 structure["id"] = int(value)
             elif value is not None and kind != "b":
-                structure["sid"] = value if isinstance(value, str) else json.dumps(np.asarray(value).tolist())
+                text = value.tolist() if hasattr(value, "tolist") else value
+                structure["sid"] = text if isinstance(text, str) else json.dumps(text, default=str)
         elif isinstance(value, str):
             structure.setdefault(key, value)
-        elif kind and kind in "iuf":
+        elif kind in ("i", "u", "f") and key not in DTYPES:
             structure.setdefault(key, float(value))
     return structure
+
+
+def _shares(atoms: Atoms) -> Iterator[tuple]:
+    """(site, what ASE says of it) for the sites that are shared or partly empty: of a CIF, or of a protein's file."""
+    known = atoms.info.get("occupancy")
+    for site, shares in known.items() if isinstance(known, Mapping) else ():
+        if len(shares) != 1 or abs(sum(shares.values()) - 1) > 1e-3:
+            yield site, shares
+    filled = atoms.arrays.get("occupancy", np.zeros(0))
+    if filled.dtype.kind in "iuf" and filled.any():  # all 0 where a program does not know
+        yield from ((f"{site} ({atoms.symbols[site]})", filled[site]) for site in np.flatnonzero(np.abs(filled - 1) > 1e-3))
 
 
 def _tags(atoms: Atoms, where: str) -> np.ndarray:
     """Tags (N,) int64 as OC20 has them. Its 0, below the surface, decides what the network sees; other tags are refused."""
     tags = atoms.arrays.get("tags", np.full(len(atoms), 2))
+    if tags.dtype.kind not in "iufb":
+        raise ValueError(f"{where}: its tags are {tags.dtype}, not numbers; leave them out")
     if not tags.any():
         return np.full(len(atoms), 2)
     below = tags == 0
@@ -379,7 +398,7 @@ def _tags(atoms: Atoms, where: str) -> np.ndarray:
         if not lies:
             raise ValueError(f"{where}: its tags are not those of OC20 (0 below the surface of a slab, 1 surface, 2 adsorbate), but "
                              "layers of a builder or marks of your own; set them so, or atoms.set_tags(2) for none")  # fmt: skip
-    return tags.astype(np.int64)
+    return tags if tags.dtype.kind == "f" and (tags % 1 != 0).any() else tags.astype(np.int64)
 
 
 def _extra(structure: dict) -> dict:

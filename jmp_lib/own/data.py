@@ -22,7 +22,7 @@ from ase import units as ase_units
 
 from jmp_lib.data.collect import check_structure, to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.exchange import from_ase, is_poscar, read_atoms, read_lines, to_atoms
+from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, read_atoms, read_lines, to_atoms
 from jmp_lib.data.structures import StructureSet
 
 FEWEST = 10  # structures: below this there is nothing to split
@@ -78,6 +78,7 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
                          "train, validate and test")
     if any(np.ndim(values[0]) == 2 for values in columns.values()):
         columns, units = _energies_and_forces(columns, units, where)
+    structures = _as_set(name, names, frames, columns, where)
     for key, values in columns.items():
         flat = np.concatenate([np.ravel(v) for v in values])
         same = flat.std() <= 1e-12 * max(1.0, abs(flat[0]))
@@ -86,7 +87,7 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     groups = None if group_key is None else np.array([_text(atoms, group_key, name) for name, atoms in found.items()])
     given = [str(atoms.info.get(split_key, "")).strip().lower() for atoms in frames]
     given = np.array([PARTS.get(part, part) for part in given])
-    return OwnData(name, _as_set(name, names, frames, columns, where), tuple(columns), dict(zip(columns, units)), groups,
+    return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups,
                    given if given.any() else None)
 
 
@@ -127,7 +128,7 @@ def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     A file that the CSV does not name, one named twice, and a row without a file, are errors: labels must not slip by one.
     """
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")
-             and (p.suffix.lower() in FOLDER_ENDINGS or is_poscar(p))]
+             and (ending_of(p) in FOLDER_ENDINGS or is_poscar(p))]
     if not files:
         raise ValueError(f"{folder} holds no CIF, POSCAR or xyz file")
     column, rows = _read_csv(labels_csv, files)
@@ -144,12 +145,14 @@ def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     if unnamed := [p.name for p in files if p not in found]:
         raise ValueError(f"{folder}: {len(unnamed)} files have no row in {labels_csv.name}, for instance {unnamed[0]}: add "
                          "their labels or move them away")
-    return {f"{path} (line {line} of {labels_csv.name})": _with_labels(_last(path), row) for path, (line, row) in found.items()}
+    return {f"{path} (line {line} of {labels_csv.name})": _with_labels(_only(path), row) for path, (line, row) in found.items()}
 
 
-def _last(path: Path) -> Atoms:
-    """The structure of a file of a folder: the only one, or the last of a trajectory."""
-    return read_atoms(path)[-1]
+def _only(path: Path) -> Atoms:
+    first, *more = read_atoms(path)
+    if more:
+        raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
+    return first
 
 
 def _matcher(files: Sequence[Path]):
@@ -157,7 +160,8 @@ def _matcher(files: Sequence[Path]):
     other case, behind a folder, or as a number without its leading zeros, where no two files could be meant."""
     known: list[dict[str, Path | None]] = [{}, {}, {}]
     for path in files:
-        for table, keys in zip(known, ((path.name, path.stem), (path.name.lower(), path.stem.lower()), (path.stem.lstrip("0") or "0",))):
+        names = [path.name, path.stem, *([path.stem.rpartition(".")[0]] if ending_of(path) != path.suffix.lower() else [])]
+        for table, keys in zip(known, (names, map(str.lower, names), [names[-1].lstrip("0") or "0"])):
             for key in set(keys):
                 table[key] = None if key in table else path
     known[2] = {key: path for key, path in known[2].items() if key.isdigit()}
@@ -251,8 +255,6 @@ def _value(atoms: Atoms, key: str, where: str):
         value = value.reshape(())
     if value.shape not in ((), (len(atoms), 3)):
         raise ValueError(f"{where}: '{key}' has shape {value.shape}; a number or three per atom is needed")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{where}: '{key}' holds NaN or infinity; leave this structure out or mend the label")
     return float(value) if value.ndim == 0 else value
 
 
