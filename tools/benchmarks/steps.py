@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -76,23 +77,26 @@ def make_model(config: BackboneConfig, gradient: bool) -> torch.nn.Module:
 class Step:
     """One update: forward, loss, backward, AdamW; allocator and optimiser as the trainer sets them."""
 
-    def __init__(self, model: torch.nn.Module, batch: dict):
+    def __init__(self, model: torch.nn.Module, batch: dict, capturable: bool = False):
         keep_freed_memory()
         self.model, self.batch = model, batch
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.1, fused=True,
+                                           capturable=capturable)  # fmt: skip
 
-    def gradients(self) -> None:
-        out, batch = self.model(self.batch), self.batch
-        energy, forces = batch["energy"], batch["forces"]
+    def gradients(self, precise=nullcontext) -> None:
+        """``precise``: makes the context of the forward pass (autocast)."""
+        with precise():
+            out = self.model(self.batch)
+        energy, forces = self.batch["energy"], self.batch["forces"]
         found, found_forces = out["energy"], out["forces"]
         if found.ndim == 2:  # pre-training: a column for each data set, zero where a structure is from another
             found, found_forces = found.sum(-1), found_forces.sum(-1)
         loss = (found - energy).abs().mean() + (found_forces - forces + 1e-6).norm(dim=1).mean()
         loss.backward()
 
-    def __call__(self) -> None:
+    def __call__(self, precise=nullcontext) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.gradients()
+        self.gradients(precise)
         self.optimizer.step()
 
 
