@@ -158,9 +158,6 @@ def parser() -> argparse.ArgumentParser:
                   "run the notebooks in order; done ones are skipped", "profile", "results-dir")
     command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
 
-    command = add("check-reference", main_of("reference_check", "directory"), "recompute a folder of golden inputs and outputs")
-    command.add_argument("directory", help="folder with weights, inputs and expected outputs")
-
     add("pretrain", _pretrain, "joint pre-training of the small and large model", *RUN, "sizes", *ENGINE)
 
     command = add("finetune", _finetune, "fine-tune tasks with arms", *RUN, "tasks", "arms", *ENGINE)

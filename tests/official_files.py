@@ -13,7 +13,7 @@ from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.checkpoint import COUNTER
-from jmp_lib.reference_check import recipe_weights
+from tools.reference_check import recipe_weights
 
 
 def official_model(network, factors=None) -> PretrainModel:

@@ -8,8 +8,8 @@ from structures import methanol, random_molecule, skewed_crystal, slab
 
 from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.graphs.build import a2a_edges, cut_graphs
-from jmp_lib.graphs.indices import count_members
 from jmp_lib.graphs.neighbors import find_neighbors, rank_in_group
+from tools.reference_check import count_members
 
 
 def brute_force(structure, cutoff, periodic, reach=4):

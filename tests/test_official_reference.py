@@ -9,11 +9,11 @@ import pytest
 from official_files import checkpoint_of, official_model, write
 
 import jmp_lib
-from jmp_lib.reference_check import check_width
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.checkpoint import COUNTER, NETWORKS, meta_model, trained
 from jmp_lib.official.importing import import_checkpoint
+from tools.reference_check import check_width
 
 COUNTS = {"small": 44_131_328, "large": 234_267_648}
 
@@ -53,7 +53,7 @@ def test_an_imported_jmp_s_gives_the_stored_outputs(reference, tmp_path, monkeyp
     loaded = jmp_lib.load(folder)
     assert loaded.info["parameters"] == {"total": COUNTS["small"], "backbone": 38_842_368, "embedding": 30_720,
                                          "heads": 5_258_240}  # fmt: skip
-    monkeypatch.setattr("jmp_lib.reference_check.reference_model", lambda *_: loaded.model)
+    monkeypatch.setattr("tools.reference_check.reference_model", lambda *_: loaded.model)
     golden = tmp_path / "golden"
     golden.mkdir()
     for name in ("golden_jmp_s_quartz.npz", "golden_tiny_quartz.npz", "golden_jmp_s_paracetamol.npz",

@@ -11,11 +11,10 @@ import torch
 from structures import methanol, random_molecule, skewed_crystal, slab
 from test_model import NARROW
 
-from jmp_lib.reference_check import check_width, recipe_weights
-from jmp_lib.__main__ import main
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import scale_modules
+from tools.reference_check import check_width, main, recipe_weights
 
 FROZEN = Path(__file__).parent / "frozen_outputs.json"
 
@@ -51,13 +50,13 @@ def test_a_wrong_number_is_noticed(reference, tmp_path, capsys):
     data = dict(np.load(tmp_path / "golden_tiny_quartz.npz"))
     data["f64_energy"] = data["f64_energy"] * (1 + 1e-6)
     np.savez(tmp_path / "golden_tiny_quartz.npz", **data)
-    assert main(["check-reference", str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "PAST THE LIMIT: energy" in capsys.readouterr().out
 
 
 def test_a_folder_without_results_is_an_error(tmp_path, capsys):
     for folder, words in ((tmp_path, "holds no golden"), (tmp_path / "absent", "is not a folder")):
-        assert main(["check-reference", str(folder)]) == 2 and words in capsys.readouterr().err
+        assert main([str(folder)]) == 2 and words in capsys.readouterr().err
 
 
 def frozen_cases() -> dict:
@@ -84,7 +83,7 @@ def frozen_cases() -> dict:
 
 
 def test_outputs_are_those_of_the_verified_network():
-    """frozen_outputs.json was written by this network after it had passed check-reference."""
+    """frozen_outputs.json was written by this network after it had passed tools/reference_check.py."""
     stored = json.loads(FROZEN.read_text())
     for name, values in frozen_cases().items():
         for key, value in values.items():

@@ -22,13 +22,8 @@ from .neighbors import LARGEST_CODE, order_by_group, rank_in_group, rank_in_sort
 AT_ONCE = 2000  # qint edges whose q-out are looked up together: arrays that stay in the processor's cache
 
 
-def pairs_by_key(left: np.ndarray, right: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:
-    """All (i, j) with left[i] == right[j], both holding atom numbers below ``natoms``."""
-    return _pairs(left, order_by_group(right), np.bincount(right, minlength=natoms))
-
-
-def _pairs(left: np.ndarray, order: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``order``: the right-hand members by atom; ``count``: how many of them each atom has."""
+def pairs(left: np.ndarray, order: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (i, j) where left[i] is the atom of j. ``order``: all j by atom; ``count``: how many of them each atom has."""
     repeats = count.take(left)
     first = (np.cumsum(count) - count).take(left)
     i = np.repeat(np.arange(left.size), repeats)
@@ -82,7 +77,7 @@ def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.nda
 
     quads = []
     for first in range(0, max(q.shape[1], 1), AT_ONCE):
-        p, j = _pairs(q[1, first : first + AT_ONCE], by_target, degree)
+        p, j = pairs(q[1, first : first + AT_ONCE], by_target, degree)
         p += first
         at, i = _present(edge_of(of_p.take(p) + of_j.take(j)))
         quads.append(np.stack([p.take(at), j.take(at), i]))
@@ -136,15 +131,3 @@ def image_pairs(edge_index: np.ndarray, natoms: int) -> tuple[np.ndarray, np.nda
         return np.cumsum(new) - 1, edge_index[:, new]
     pairs, number = np.unique(code, return_inverse=True)
     return number.reshape(-1), np.stack([pairs % natoms, pairs // natoms])
-
-
-def count_members(arrays: dict, natoms: int) -> tuple[int, int, int, int]:
-    """Numbers of (e2e, a2e, e2a) triplets and of quadruplets, from degrees and exceptions alone."""
-    degree = np.bincount(arrays["main_edge_index"][1], minlength=natoms)
-    ae_degree = np.bincount(arrays["a2ee2a_edge_index"][1], minlength=natoms)
-    e2e = int((degree * (degree - 1)).sum())
-    a2e = int((degree * ae_degree).sum()) - arrays["ae_same"].shape[1]
-    source, target = arrays["qint_edge_index"]
-    n_in = degree[source] - np.bincount(arrays["qin_back"][0], minlength=source.size)
-    n_out = degree[target] - np.bincount(arrays["qout_same"][0], minlength=source.size)
-    return e2e, a2e, a2e, int((n_in * n_out).sum()) - arrays["quad_same"].shape[1]

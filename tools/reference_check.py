@@ -1,4 +1,4 @@
-"""``python -m jmp_lib check-reference DIR``: this network against stored results of the official one.
+"""``python -m tools.reference_check DIR``: this network against stored results of the official one.
 
 A folder holds ``golden_<width>_<structure>.npz`` (inputs, graphs, outputs; widths tiny, jmp_s, jmp_l),
 ``golden_<width>_batch.npz``, ``golden_tiny_config.json``, ``golden_tiny_weights.safetensors`` and
@@ -13,6 +13,7 @@ is larger.
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from jmp_lib.graphs import GraphConfig, build_graphs, collate, graphs_to_arrays
-from jmp_lib.graphs.indices import count_members, pairs_by_key
+from jmp_lib.graphs.indices import pairs
+from jmp_lib.graphs.neighbors import order_by_group
 from jmp_lib.model import BackboneConfig, PretrainModel
 from jmp_lib.train.weights import set_factors
 
@@ -71,6 +73,18 @@ def reference_model(folder: Path, width: str) -> PretrainModel:
     return model
 
 
+def count_members(arrays: dict, natoms: int) -> tuple[int, int, int, int]:
+    """Numbers of (e2e, a2e, e2a) triplets and of quadruplets, from degrees and exceptions alone."""
+    degree = np.bincount(arrays["main_edge_index"][1], minlength=natoms)
+    ae_degree = np.bincount(arrays["a2ee2a_edge_index"][1], minlength=natoms)
+    e2e = int((degree * (degree - 1)).sum())
+    a2e = int((degree * ae_degree).sum()) - arrays["ae_same"].shape[1]
+    source, target = arrays["qint_edge_index"]
+    n_in = degree[source] - np.bincount(arrays["qin_back"][0], minlength=source.size)
+    n_out = degree[target] - np.bincount(arrays["qout_same"][0], minlength=source.size)
+    return e2e, a2e, a2e, int((n_in * n_out).sum()) - arrays["quad_same"].shape[1]
+
+
 def edge_order(edge_index: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Places of the edges by target, source and offset."""
     return np.lexsort((*offset.T[::-1], edge_index[0], edge_index[1]))
@@ -116,7 +130,7 @@ def has_collinear_quadruplets(structure: dict) -> bool:
     _, t, u = directions("main")
     q_source, q_target, u_p = directions("qint")
     for atom, bond_itself in ((q_source, "qin_back"), (q_target, "qout_same")):
-        p, i = pairs_by_key(atom, t, len(pos))
+        p, i = pairs(atom, order_by_group(t), np.bincount(t, minlength=len(pos)))
         parallel = np.linalg.norm(np.cross(u[i], u_p[p]), axis=1) < COLLINEAR
         if parallel.sum() > graphs[bond_itself].shape[1]:
             return True
@@ -225,11 +239,11 @@ def edge_orders(items: list[dict], stored: list[dict], sym_edge_index: np.ndarra
     return np.concatenate(ours), np.concatenate(theirs)
 
 
-def main(folder: str) -> int:
-    """Checks everything in ``folder``; returns 0, or 1 past a limit. Raises ``ValueError`` where nothing can be compared."""
-    path, done, good = Path(folder), 0, True
+def check_folder(path: Path) -> bool:
+    """Checks everything in ``path``: whether all is within the limits. ``ValueError`` where nothing can be compared."""
+    done, good = 0, True
     if not path.is_dir():
-        raise ValueError(f"{folder} is not a folder; give the folder that holds the golden_*.npz files")
+        raise ValueError(f"{path} is not a folder; give the folder that holds the golden_*.npz files")
     for width in WIDTHS:
         try:
             count, ok = check_width(path, width)
@@ -239,6 +253,21 @@ def main(folder: str) -> int:
         if not count:
             print(f"{width}: no golden_{width}_*.npz here, not compared")
     if not done:
-        raise ValueError(f"{folder} holds no golden_*.npz file, so nothing was compared")
+        raise ValueError(f"{path} holds no golden_*.npz file, so nothing was compared")
     print(f"{done} comparisons: {'all within the limits' if good else 'SOME PAST THE LIMITS'}")
-    return 0 if good else 1
+    return good
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, 1 past a limit, 2 after a sentence on what cannot be compared."""
+    try:
+        if len(arguments) != 1:
+            raise ValueError("give one folder: python -m tools.reference_check DIR")
+        return 0 if check_folder(Path(arguments[0])) else 1
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
