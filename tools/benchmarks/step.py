@@ -1,8 +1,7 @@
-"""One training step of JMP-S against the official implementation: time, operations, memory.
+"""One training step of JMP-S: time, operations, memory.
 
 Four heads, float32, 44.1 million parameters; each case in a process of its own, so that the peak memory is its own.
-The reference was measured on another day (and perhaps machine), so times are compared through the speed of a matrix
-product that is measured in the same run.
+Times stand beside the speed of a matrix product that is measured in the same run.
 """
 
 from __future__ import annotations
@@ -18,21 +17,11 @@ import torch
 from jmp_lib.model import BackboneConfig
 from tools.benchmarks import steps
 
-HELP = "a training step of JMP-S: time, operations and peak memory, against the official implementation"
+HELP = "a training step of JMP-S: time, operations and peak memory"
 
 # kind, number, gradient forces
 CASES = {"molecules": ("aspirin", 8, False), "molecules-gradient": ("aspirin", 8, True), "slabs": ("slab", 4, False),
          "slabs-gradient": ("slab", 2, True), "slabs-gradient-4": ("slab", 4, True)}  # fmt: skip
-
-# Origin: the official implementation, measured on a 2-core machine, float32, 2 threads, torch 2.13.0 CPU. In the same
-# minutes a product of 2048³ ran at 150 GFLOP/s and one of 3346×512 by 512×512 at 225 GFLOP/s.
-OFFICIAL_RATES = {"square": 150.0, "edges": 225.0}
-OFFICIAL = {
-    "molecules": {"seconds": 7.3, "gflop": 705.0, "peak_gb": 6.0},
-    "molecules-gradient": {"seconds": 14.6, "gflop": 871.0, "peak_gb": 12.4},
-    "slabs": {"seconds": 17.0, "gflop": 1830.0, "peak_gb": 13.6},  # the faster of 17 to 19.4 s
-    "slabs-gradient": {"seconds": 21.9, "peak_gb": 18.1},
-}
 
 
 def add_options(parser) -> None:
@@ -49,34 +38,29 @@ def run(args) -> dict:
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise SystemExit(f"--cases: {unknown[0]!r} is not one of {', '.join(CASES)}")
-    print(f"{'':20s} {'s':>7s} {'best':>7s} {'cpu s':>7s} {'GFLOP':>7s} {'GFLOP/s':>8s} {'x ideal':>8s} {'GB':>6s} "
-          f"{'time/official':>14s} {'memory/official':>16s}")  # fmt: skip
+    print(f"{'':20s} {'s':>7s} {'best':>7s} {'cpu s':>7s} {'GFLOP':>7s} {'GFLOP/s':>8s} {'x ideal':>8s} {'GB':>6s}")  # fmt: skip
     rows, others = {}, {}
     for name in names:
-        rows[name] = compared(name, _in_a_process(name, args.steps, args.threads))
-        _print(name, name, rows[name])
+        rows[name] = compared(_in_a_process(name, args.steps, args.threads))
+        _print(name, rows[name])
         if args.allocator:
-            others[name] = compared(name, _in_a_process(name, args.steps, args.threads, args.allocator))
-            _print(name, "  other allocator", others[name])
-    print("x ideal: time over (GFLOP of the step / speed of the edge product); time/official: after scaling by that speed")
-    return {"threads": args.threads, "official": OFFICIAL, "official_rates": OFFICIAL_RATES, "cases": rows,
+            others[name] = compared(_in_a_process(name, args.steps, args.threads, args.allocator))
+            _print("  other allocator", others[name])
+    print("x ideal: time over (GFLOP of the step / speed of the edge product)")
+    return {"threads": args.threads, "cases": rows,
             **({"allocator": args.allocator, "cases_with_allocator": others} if others else {})}  # fmt: skip
 
 
-def compared(name: str, found: dict) -> dict:
-    """Adds the ratios; times use the best step, because whatever else runs on the machine only adds."""
-    seconds, rates = found["best_seconds"], found["product_rates"]
+def compared(found: dict) -> dict:
+    """Adds rates; times use the best step, because whatever else runs on the machine only adds."""
+    seconds = found["best_seconds"]
     found["gflop_per_second"] = found["gflop"] / seconds
-    found["times_ideal"] = seconds / (found["gflop"] / rates["edges"])
-    official = OFFICIAL.get(name)
-    if official:
-        found["time_to_official"] = {r: seconds * rates[r] / (official["seconds"] * OFFICIAL_RATES[r]) for r in rates}
-        found["memory_to_official"] = found["peak_gb"] / official["peak_gb"]
+    found["times_ideal"] = seconds / (found["gflop"] / found["product_rates"]["edges"])
     return found
 
 
 def _in_a_process(name: str, count: int, threads: int, allocator: str | None = None) -> dict:
-    command = [sys.executable, "-m", "benchmarks.step", name, str(count), str(threads)]
+    command = [sys.executable, "-m", __spec__.name, name, str(count), str(threads)]
     environment = {**os.environ, **({"LD_PRELOAD": allocator} if allocator else {})}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -99,10 +83,9 @@ def one_case(name: str, count: int) -> dict:
             "product_rates": {k: max(before[k], after[k]) for k in before}}  # fmt: skip
 
 
-def _print(name: str, label: str, row: dict) -> None:
-    ratio = f"{row['time_to_official']['edges']:14.2f} {row['memory_to_official']:16.2f}" if name in OFFICIAL else ""
+def _print(label: str, row: dict) -> None:
     print(f"{label:20s} {row['seconds']:7.2f} {row['best_seconds']:7.2f} {row['processor_seconds']:7.2f} {row['gflop']:7.0f} "
-          f"{row['gflop_per_second']:8.0f} {row['times_ideal']:8.2f} {row['peak_gb']:6.2f} {ratio}", flush=True)  # fmt: skip
+          f"{row['gflop_per_second']:8.0f} {row['times_ideal']:8.2f} {row['peak_gb']:6.2f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
