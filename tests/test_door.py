@@ -51,8 +51,8 @@ SPOILT = {
     "cell of 1e6 Å, a molecule": (water(cell=np.eye(3) * 1e6), "field 'cell' is beyond 10000"),
     "pbc without cell": (water(pbc=PBC), "periodic, but its lattice vectors span no volume; give a cell"),
     "pbc, one vector": (water(pbc=PBC, cell=np.diag([5.0, 0, 0])), "span no volume"),
-    "cell in nm": (salt(cell=np.eye(3) * 0.564), "an atom has less than 0.5 Å³"),
-    "thin cell": (spoilt(salt(), "cell", (2, 2), 0.01), "an atom has less than 0.5 Å³"),
+    "cell in nm": (salt(cell=np.eye(3) * 0.564), "an atom has less than 1 Å³"),
+    "thin cell": (spoilt(salt(), "cell", (2, 2), 0.01), "an atom has less than 1 Å³"),
     "dummy": (spoilt(water(), "atomic_numbers", 2, 0), r"0\.0 is not an element \(1 to 118\) at atom 2"),
     "half an element": (spoilt(water(), "atomic_numbers", 0, 6.5), r"6\.5 is not an element"),
     "element 119": (spoilt(water(), "atomic_numbers", 0, 119), r"119\.0 is not an element"),
@@ -110,7 +110,7 @@ def test_close_pairs_are_those_of_a_full_search():
             check_structure(structure, "case")
             assert apart.min() > 0.0999, case
         except ValueError as error:
-            assert "apart" in str(error) and apart.min() < 0.1001 or np.linalg.det(cell) < natoms / 2, (case, str(error))
+            assert "apart" in str(error) and apart.min() < 0.1001 or np.linalg.det(cell) < natoms, (case, str(error))
 
 
 # --- extended XYZ --------------------------------------------------------------------------------------------
@@ -343,6 +343,17 @@ def test_sites_of_a_cif_are_whole_or_named(tmp_path, name, sites, words):
     with pytest.raises(ValueError, match=words) as caught:
         read(tmp_path / name, content)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("element, words", [(" C", None), ("", "line 1, columns 77 and 78: unknown element ''"), (" D", "heavy hydrogen")])
+def test_names_of_a_protein_are_no_elements(tmp_path, element, words):
+    path = tmp_path / "a.pdb"
+    path.write_text(f"ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00          {element}\nEND\n")
+    if words is None:
+        assert from_ase(read_atoms(path)[0])["atomic_numbers"].tolist() == [6]
+        return
+    with pytest.raises(ValueError, match=words):
+        read_atoms(path)
 
 
 def test_an_occupancy_that_ase_carries_along_is_seen():

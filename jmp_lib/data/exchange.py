@@ -38,7 +38,7 @@ _ARCHIVES = {b"PK\x03\x04": "a zip archive or a table of Excel", b"\x28\xb5\x2f\
 _LONGEST = 1 << 20  # characters of a line
 
 # What writers of XYZ call the same thing, in lower case
-_HEADS = dict.fromkeys(("lattice", "cell", "box", "unit_cell", "lattice_vectors"), "Lattice") | dict.fromkeys(
+_HEADS = dict.fromkeys(("lattice", "cell", "box", "unit_cell", "lattice_vectors", "cell_vectors", "tv"), "Lattice") | dict.fromkeys(
     ("pbc", "periodic"), "pbc") | {"properties": "Properties"}  # fmt: skip
 _COLUMNS = dict.fromkeys(("species", "symbol", "symbols", "element", "elements"), "symbols") | dict.fromkeys(
     ("z", "number", "numbers", "atomic_number", "atomic_numbers"), "numbers") | dict.fromkeys(
@@ -256,6 +256,8 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
         with opened(path, "a file of structures", mend=_KNOWN):
             if vasp:
                 _check_counts(path)
+            if ending in (".pdb", ".ent"):
+                _check_elements(path)
             try:
                 frames = read(path, index=":", format="vasp" if vasp else None)
             except KeyError as error:  # a symbol that ASE does not know
@@ -276,6 +278,16 @@ def _check_counts(path: Path) -> None:
         stated = sum(int(word) for word in line.split() if word.isdigit())
         if stated > len(lines):
             raise ValueError(f"{path} says that it has {stated} atoms, in {len(lines)} lines; {_KNOWN}")
+
+
+def _check_elements(path: Path) -> None:
+    """``ValueError`` for a PDB with an atom whose element does not stand in its columns: ASE takes the name CA for calcium."""
+    for at, line in enumerate(read_lines(path, mend=_KNOWN), 1):
+        if line.startswith(("ATOM", "HETATM")):
+            try:
+                number_of(line[76:78].strip().capitalize())
+            except ValueError as error:
+                raise ValueError(f"{path}: line {at}, columns 77 and 78: {error}") from None
 
 
 def ending_of(path: Path) -> str:

@@ -30,7 +30,7 @@ _CACHED = ("natoms", "sha256")
 MAX_ATOMIC_NUMBER = 118
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
-SMALLEST_VOLUME = 0.5  # Å³ for an atom of a crystal (solid hydrogen at 500 GPa has 1.3)
+SMALLEST_VOLUME = 1.0  # Å³ for an atom of a crystal (solid hydrogen at 500 GPa has 1.3)
 SHORTEST = 0.5  # Å, of a lattice vector that repeats
 CLOSEST = 0.1  # Å between two atoms, or an atom and its images
 LARGEST = {"natoms": 100_000, "pos": 1e4, "cell": 1e4, "forces": 1e5, "energy": 1e8}  # Å, eV/Å, eV
@@ -417,7 +417,7 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
     structure, and no row is named. Refused: structures without atoms or with more than 100,000, arrays that do not fit the
     numbers of structures and atoms, what is no element, tags other than 0, 1, 2, NaN or infinite values, coordinates and
     cell lengths beyond 10⁴ Å, forces beyond 10⁵ eV/Å, energies beyond 10⁸ eV, other labels beyond 10¹⁵, duplicate ids;
-    periodic structures without volume, with a lattice vector under 0.5 Å or less than 0.5 Å³ for an atom; two atoms (or
+    periodic structures without volume, with a lattice vector under 0.5 Å or less than 1 Å³ for an atom; two atoms (or
     an atom and an image) closer than 0.1 Å.
     """
     natoms = columns["natoms"]
@@ -472,7 +472,7 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
              "set pbc to false for a molecule")  # fmt: skip
         roomy = (volume >= SMALLEST_VOLUME * natoms) | ~pbc.all(axis=1)
         need(roomy & ((lengths >= SHORTEST) | ~pbc).all(axis=1), "cell", f": a lattice vector is shorter than {SHORTEST} Å, or "
-             f"an atom has less than {SMALLEST_VOLUME} Å³; give the cell in Å (is it in nm, or of one cell for many?)")  # fmt: skip
+             f"an atom has less than {SMALLEST_VOLUME:g} Å³; give the cell in Å (is it in nm, or of one cell for many?)")  # fmt: skip
     if pair := _too_close(natoms, columns["pos"], cell, pbc):
         (row, first), (_, second) = map(named, pair[:2])
         refuse(row, "pos", f": {first} and {second} are {pair[2]:.2g} Å apart, less than {CLOSEST} Å (an atom listed twice, an image "
