@@ -126,8 +126,8 @@ def test_processes_are_started_here(tmp_path, monkeypatch):
 
 
 def test_sigterm_reaches_processes_that_were_started_here(tmp_path):
-    """The command line with ``--devices 2``: code 143, the checkpoint of the last update, and the numbers of one process in
-    the end. (New processes import torch, which takes most of the time: as few as can be.)"""
+    """The command line with ``--devices 2``: code 143, the checkpoint of the last update, which one process takes up, and
+    its numbers in the end. (New processes import torch, which takes most of the time: as few as can be.)"""
     longer = tmp_path / "longer.yaml"
     text = (PROGRAM.parents[1] / "jmp_lib" / "profiles" / "smoke.yaml").read_text()
     for name in ("cosine_until", "stop_at"):
@@ -145,7 +145,7 @@ def test_sigterm_reaches_processes_that_were_started_here(tmp_path):
     said = training.communicate(timeout=120)[1]
     assert training.returncode == 143 and "SIGTERM after update" in said and "goes on from there" in said, said
     assert list(log.parent.glob("checkpoint-*.pt"))
-    in_processes(2, pretrain, load_profile(str(longer), **{"engine.devices": 2}), "small", tmp_path, False)
+    pretrain(load_profile(str(longer)), "small", tmp_path, progress=False)
     assert furthest(load_file(tmp_path / WEIGHTS[0]), load_file(tmp_path / "whole" / WEIGHTS[0])) < 1e-6
-    (machine,) = read_record(tmp_path / RECORDS[0])["machines"]
-    assert (machine["from_update"], machine["processes"]) == (0, 2)
+    one, two = read_record(tmp_path / RECORDS[0])["machines"]
+    assert one["from_update"] == 0 < two["from_update"] < 20 and (one["processes"], two["processes"]) == (2, 1)

@@ -1,6 +1,6 @@
 """Kills long work at random moments, starts it again, and compares what it leaves with what undisturbed work leaves.
 
-    python -m tools.kill_test [--kills 50] [--seed 0] [--only prepare,pretrain,finetune,report,notebook,sweep]
+    python -m tools.kill_test [--kills 50] [--seed 0] [--workers 2] [--only prepare,pretrain,finetune,report,notebook,sweep]
 
 SIGKILL goes to a whole process group, at a moment drawn over the duration of the undisturbed work, in every other trial
 twice in a row (to the command alone in some of those with workers, which must then end by themselves). Then the same
@@ -209,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.kill_test", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="how many trials (default 50)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="at most so many processes of a fine-tuning or sweep (default 2)")
     parser.add_argument("--only", default=",".join(KINDS), help=f"kinds of work, with commas (default {','.join(KINDS)})")
     args = parser.parse_args(arguments)
     kinds, rng, done, good = args.only.split(","), np.random.default_rng(args.seed), 0, 0
@@ -220,13 +221,13 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in kinds:
             whole[kind] = Path(top, f"whole-{kind}")
             prepare_folder(kind, whole[kind], Path(top, "records-of"))
-            seconds[kind] = ended(kind, whole[kind], 2)
+            seconds[kind] = ended(kind, whole[kind], args.workers)
             print(f"{kind}: {seconds[kind]:.1f} s undisturbed", flush=True)
         tries = 0
         while done < args.kills:
             kind, tries = kinds[tries % len(kinds)], tries + 1
-            workers, alone = int(rng.integers(1, 3)), bool(rng.integers(2)) and kind == "finetune"
-            moments = [float(rng.uniform(0, seconds[kind])) for _ in range(1 + tries % 2)]
+            workers, alone = int(rng.integers(1, args.workers + 1)), bool(rng.integers(2)) and kind == "finetune"
+            moments = [float(rng.uniform(0, 0.9 * seconds[kind])) for _ in range(1 + tries % 2)]
             folder = Path(top, f"{tries}-{kind}")
             prepare_folder(kind, folder, Path(top, "records-of"))
             kills, wrong = trial(kind, folder, whole[kind], moments, workers, alone)
