@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from scipy.spatial import cKDTree
 from torch_geometric.data import Data, Dataset
 
 # dtype of every column of a set in memory; scalar columns are float64
@@ -34,7 +35,6 @@ SMALLEST_VOLUME = 1.0  # Å³ for an atom of a crystal (solid hydrogen at 500 GP
 SHORTEST = 0.5  # Å, of a lattice vector that repeats
 CLOSEST = 0.1  # Å between two atoms, or an atom and its images
 LARGEST = {"natoms": 100_000, "pos": 1e4, "cell": 1e4, "forces": 1e5, "energy": 1e8}  # Å, eV/Å, eV
-MIXING = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)  # of a hash
 LARGEST_LABEL = 1e15  # of other scalars, in their unit
 
 
@@ -490,51 +490,33 @@ def _whole(array: np.ndarray, least: int, most: int) -> np.ndarray:
 
 
 def _too_close(natoms: np.ndarray, pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, int, float] | None:
-    """Rows of two atoms of a structure that are closer than ``CLOSEST`` (periodic images too), and their distance; else None.
-
-    Of linear cost: the atoms are put into boxes of at least four times that width, which fill the cell; of four grids
-    of them, each shifted by a quarter of a box, one has any two such atoms in one box, and only those are looked at.
-    """
+    """Rows of two atoms of a structure that are closer than ``CLOSEST`` (periodic images too), and their distance; else None."""
     ends, start = np.cumsum(natoms), 0
     while start < len(natoms):
         first = int(ends[start] - natoms[start])
         stop = max(int(np.searchsorted(ends, first + BLOCK, side="right")), start + 1)
         rows, last = slice(start, stop), int(ends[stop - 1])
-        found = _close_pair(natoms[rows], np.asarray(pos[first:last], np.float64), cell[rows], pbc[rows])
-        if found:
+        if found := _close_pair(natoms[rows], np.asarray(pos[first:last], np.float64), cell[rows], pbc[rows]):
             return found[0] + first, found[1] + first, found[2]
         start = stop
     return None
 
 
 def _close_pair(natoms, pos, cell, pbc) -> tuple[int, int, float] | None:
-    row = np.repeat(np.arange(len(natoms)), natoms)
-    around = pbc[row] if pbc.any() else np.zeros(3, bool)
-    if pbc.any():
+    row, atom = np.repeat(np.arange(len(natoms)), natoms), np.arange(len(pos))
+    if pbc.any():  # into the cell, and once more behind the opposite face what lies close to a face
         box = np.where(pbc.any(axis=1)[:, None, None], cell, np.eye(3))
         inverse = np.linalg.inv(box)
-        boxes = 1 / (4 * CLOSEST * np.linalg.norm(inverse, axis=1))  # (S,3) between two faces of the cell
-        boxes = np.where(pbc, np.maximum(np.floor(boxes), 1), boxes)
-        place = np.einsum("ni,nij->nj", pos, inverse[row]) * boxes[row]
-    else:
-        place = pos / (4 * CLOSEST)
-    grid = np.floor(place + np.arange(4)[:, None, None] / 4)
-    if pbc.any():
-        grid = np.where(around, np.mod(grid, boxes[row]), grid)
-    # one number for each box of each structure; that two boxes share one by chance does no harm
-    key = (grid.astype(np.int64).view(np.uint64) * MIXING[:3]).sum(axis=2) ^ (row.astype(np.uint64) * MIXING[3])
-    ordered = np.sort(key, axis=1)
-    for shift in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        order, step = np.argsort(key[shift], kind="stable"), 1
-        while (same := np.flatnonzero(ordered[shift, step:] == ordered[shift, :-step])).size:
-            one, other = order[same], order[same + step]
-            between = pos[one] - pos[other]
-            if pbc.any():
-                steps = np.round(np.einsum("ni,nij->nj", between, inverse[row[one]])) * pbc[row[one]]
-                between -= np.einsum("ni,nij->nj", steps, box[row[one]])
-            distance = np.where(row[one] == row[other], np.linalg.norm(between, axis=1), np.inf)
-            if distance.min() < CLOSEST:
-                at = int(distance.argmin())
-                return *sorted((int(one[at]), int(other[at]))), float(distance[at])
-            step += 1
-    return None
+        within = np.einsum("ni,nij->nj", pos, inverse[row])
+        within -= np.floor(within) * pbc[row]
+        reach = 1.001 * CLOSEST * np.linalg.norm(inverse, axis=1)  # (S,3), of the way between two faces
+        for axis in range(3):
+            near = np.flatnonzero(pbc[row[atom], axis] & (within[:, axis] < reach[row[atom], axis]))
+            atom, within = np.concatenate([atom, atom[near]]), np.concatenate([within, within[near] + np.eye(3)[axis]])
+        pos = np.einsum("ni,nij->nj", within, box[row[atom]])
+    points = np.column_stack([pos, row[atom]])  # structures lie 1 apart in the fourth direction
+    pairs = cKDTree(points, balanced_tree=False, compact_nodes=False).query_pairs(CLOSEST, output_type="ndarray")
+    if not len(pairs):
+        return None
+    one, other = pairs[0]
+    return *sorted((int(atom[one]), int(atom[other]))), float(np.linalg.norm(points[one] - points[other]))
