@@ -469,7 +469,7 @@ def read(kind: Kind, folder: Path) -> tuple[int, int, int, bool]:
         finite = bool(np.isfinite([value for pair in found["labels"].values() for value in pair]).all())
         return found["structures"], found["atoms"], sum(about["count"] for about in found["left_out"]), finite
     if kind.dataset == "one":
-        structures = [from_ase(atoms) for atoms in read_atoms(path)]
+        structures = [from_ase(atoms, i, f"{path}: structure {i}") for i, atoms in enumerate(read_atoms(path))]
         for structure in structures:
             check_structure(structure, str(path))
         pos = [structure["pos"] for structure in structures]

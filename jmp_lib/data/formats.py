@@ -85,6 +85,8 @@ def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b
     ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page, a git-lfs pointer or another.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not {what}; {mend}")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {mend}")
     with open(path, "rb") as stream:
@@ -113,9 +115,8 @@ def in_one_sentence(path: str | Path, mend: str) -> Iterator[None]:
 @contextmanager
 def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Iterator[Path]:
     """:func:`check_head`, and :func:`in_one_sentence` around what is done with the file."""
-    path = check_head(path, what, magic, mend=mend)
     with in_one_sentence(path, mend):
-        yield path
+        yield check_head(path, what, magic, mend=mend)
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], **sizes: int) -> None:
