@@ -136,6 +136,10 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
         found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
         if found != COMPOSITION[molecule]:
             raise ValueError(f"its atoms are {found} (element: count) where {molecule} has {COMPOSITION[molecule]}")
+        for key in ("coords", "energies", "forces"):
+            bad = ~np.isfinite(raw[key].reshape(len(raw[key]), -1)).all(axis=1)
+            if bad.any():
+                raise ValueError(f"frame {np.flatnonzero(bad)[0]}, array {key!r} holds NaN or infinity")
         converted = {
             "numbers": raw["nuclear_charges"],
             "pos": raw["coords"],
