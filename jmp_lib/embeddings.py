@@ -98,6 +98,8 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     Raises ``ValueError`` naming the structure that the network cannot take.
     """
     items = [as_structure(s, f"structure {i}") for i, s in enumerate(several(structures))]
+    if not items:
+        raise ValueError("there is no structure to embed")
     loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint, str(choose_device(device)))
     if dataset is None and loaded.info["kind"] == "pretrain":
         dataset = "oc20" if any("pbc" in s and np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
