@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -13,7 +16,7 @@ import torch
 from catalyst_files import record, slab, write_lmdb
 from torch_geometric.data import Data
 
-from jmp_lib.data import ani1x, oc22, spice
+from jmp_lib.data import ani1x, apart, oc22, spice
 from jmp_lib.data.exchange import read_atoms
 from jmp_lib.data.formats import open_h5, read_npz
 from jmp_lib.data.inspect import inspect
@@ -124,3 +127,30 @@ def test_small_pickles_do_not_fill_the_memory():
     for data in (repeats, b"\x80\x02]r\xf0\xff\xff\x7f.", b"]p1999999999\n."):  # places in a table of 34 and 32 GB
         with pytest.raises(ValueError, match="here is not a readable pickle"):
             loads(data, where="here", mend="get it again")
+
+
+def test_a_library_that_finds_no_end_is_told(tmp_path, monkeypatch):
+    """A damaged file sent libhdf5 round in circles: here its process is stopped."""
+    monkeypatch.setattr(apart, "_PATIENCE", 0.5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(3)
+    with pytest.raises(ValueError, match="found no end in 1 s"), apart.reads("h5", tmp_path / "a.h5") as process:
+        process.send_signal(signal.SIGSTOP)
+        apart.Hdf5(process).names("")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_the_process_of_its_own_ends_with_a_killed_parent(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(3)
+    script = ("import sys, time; from jmp_lib.data.apart import Hdf5, reads\n"
+              "with reads('h5', sys.argv[1]) as process:\n"
+              "    Hdf5(process).names(''); print(process.pid, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.h5")], stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the process is still there")

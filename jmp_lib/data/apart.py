@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,16 +23,18 @@ import numpy as np
 
 DENSEST = 1100  # bytes that one stored byte can become: deflate makes 1,032 at most
 _MEMORY = 4 << 30  # bytes of addresses that the process may use, and eight times the file
+_PATIENCE = 60.0  # seconds for one answer, and one more for each megabyte of the file
 _BROKEN = "it is damaged: the library that reads it broke down over it"
 
 
 @contextmanager
 def reads(form: str, path: str | Path) -> Iterator[subprocess.Popen]:
-    """The process that reads a file of ``form`` (h5, lmdb); it ends with the block."""
+    """The process that reads a file of ``form`` (h5, lmdb); it ends with the block, or with this process."""
     command = [sys.executable, "-P", __file__, form, str(path)]  # -P: beside this file lies an inspect.py that is not Python's
     few = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
     with subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, env=few) as process:
+        process.patience = _PATIENCE + Path(path).stat().st_size / 1e6
         try:
             yield process
         finally:
@@ -49,6 +53,8 @@ class _Asked:
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], self._process.patience)[0]:  # a library can go round in circles
+                raise ValueError(f"it is damaged: the library that reads it found no end in {self._process.patience:.0f} s")
             said = self._process.stdout.readline()
         except BrokenPipeError:
             said = b""
@@ -197,6 +203,10 @@ def _serve(form: str, path: str) -> None:
         limit, hard = _MEMORY + 8 * os.path.getsize(path), resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody is left to read for
     out, serves = sys.stdout.buffer, None
     for question in sys.stdin:
         what, *arguments = json.loads(question)
