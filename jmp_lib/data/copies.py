@@ -1,89 +1,309 @@
-"""Which structures of a set are copies of each other: turned, mirrored, shifted, wrapped, with the atoms in another order,
-crystals also in another primitive or larger cell.
+"""Which structures of a set are copies of each other, and which structures two sets share.
 
-Compared are distances, which all of that leaves as they are, and each may differ by 0.001 Å.
+A copy is the same structure turned, mirrored, shifted, wrapped or moved by lattice vectors, with its atoms in another order,
+or written in another primitive cell or supercell. Geometry alone decides: elements, positions, lattice, periodic directions.
 
-- Molecules: all distances, sorted, for every pair of elements.
-- Crystals, layers, chains: for every pair of elements A and B the distances from an atom A to its first, second, ... B (at
-  most 48, within 6 Å), as mean and root mean square over the atoms A. They change continuously with the atoms and do not
-  depend on the cell (the average minimum distances of Widdowson et al., MATCH 87, 529 (2022), here by element).
+Found is every copy whose atoms (and vectors of the reduced lattice) lie within TOLERANCE = 0.001 Å of their place. Never taken
+for a copy is a structure of which, after the best superposition, an atom or lattice vector lies more than 0.002 Å off (where
+cells differ and each is first reduced to its smallest by averaging what its translations make equal, 0.006 Å). Between the
+two either may happen. In :func:`copies` a copy of a copy is a copy.
 
-So mirror images count as copies; and different structures of the same composition that agree in all of these distances
-would, for crystals those that differ only beyond 6 Å. The same structure with and without periodicity is no copy.
+So these are copies: mirror images (enantiomers, left and right quartz). These are not: conformers and isomers, frames of a
+trajectory, polymorphs, other orders of the same atoms on one lattice, the same slab with another vacuum along a periodic
+direction, the same structure with and without periodicity, the same crystal relaxed twice, files with too few digits (four
+decimals of fractions of a cell of 20 Å are 0.002 Å).
+
+How: structures of one reduced formula are compared by means of the distances to neighbours, which do not depend on the way
+of writing and change no more than the atoms move (the average minimum distances of Widdowson et al., MATCH 87, 529 (2022), by
+element), so no bin has an edge; of the few pairs that agree, a superposition is looked for that moves lattice on lattice and
+every atom on one of its element.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from itertools import product
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from ase.geometry import minkowski_reduce
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import pdist
 from vesin import NeighborList
 
+from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, StructureSet
 from jmp_lib.graphs.neighbors import rank_in_sorted
 
-TOLERANCE = 0.001  # Å
-CUTOFF, NEAREST = 6.0, 48  # of crystals: Å, neighbours of each element
-FEATURES = 16  # means of so many parts of all distances find the candidates
+TOLERANCE = 0.001  # Å, of every atom and lattice vector
+LIMIT = 2 * TOLERANCE  # a least-squares superposition can move a good atom by as much again
+KEY_LIMIT = 5 * TOLERANCE  # of distances within CUTOFF: two atoms and up to three lattice vectors
+CUTOFF, NEAREST = 6.0, 16  # of the distances compared: Å, neighbours of each element
+SEARCHED = 12  # of the numbers compared, those that vary most are looked up in a tree, the others compared one by one
+REACH = 0.05  # Å, within which an atom finds its partner before the superposition is refined
+STRAIGHT = 0.01  # Å, off a line: less gives no direction
+STEPS = np.array(list(product(range(-2, 3), repeat=3)))
 
 
-def copies(structures: Iterable) -> np.ndarray:
+def copies(data: StructureSet) -> np.ndarray:
     """(S,) int64: the first structure that each one is a copy of, itself where it is new."""
-    structures = list(structures)
-    alike, features = defaultdict(list), []
-    for row, structure in enumerate(structures):
-        alike[_composition(structure)].append(row)
-        features.append(_means(distances(structure)))
-    pairs = []
-    for rows in (np.array(rows) for rows in alike.values() if len(rows) > 1):
-        # a mean of distances changes no more than the distances do, so no copy is missed
-        found = cKDTree(np.stack([features[row] for row in rows])).query_pairs(TOLERANCE, p=np.inf, output_type="ndarray")
-        exact = {row: distances(structures[row]) for row in rows[np.unique(found)]}
-        pairs += [(i, j) for i, j in rows[found] if np.abs(exact[i] - exact[j]).max(initial=0.0) <= TOLERANCE]
-    one, other = np.array(pairs, int).reshape(-1, 2).T
-    count = len(structures)
-    _, group = connected_components(coo_matrix((np.ones(len(one)), (one, other)), (count, count)), directed=False)
-    return np.unique(group, return_index=True)[1][group]
+    first = np.arange(len(data))
+    for rows in _by_formula(_formulas(data)).values():
+        if len(rows) < 2:
+            continue
+        keys, body, group = _keys(data, rows), _reader(data), rows.copy()
+        for at, near in enumerate(_near(keys, keys)):
+            for other in near[near < at]:
+                if group[other] != group[at] and same(body(rows[at]), body(rows[other])):
+                    group[np.isin(group, group[[at, other]])] = group[[at, other]].min()
+        first[rows] = group
+    return first
 
 
-def distances(structure) -> np.ndarray:
-    """Distances in Å that are the same for copies, float64, in an order that depends on the composition alone."""
-    numbers, pos = np.asarray(structure["atomic_numbers"]), np.asarray(structure["pos"], float)
-    pbc, cell = np.asarray(structure["pbc"], bool), np.asarray(structure["cell"], float)
-    kinds, kind = np.unique(numbers, return_inverse=True)
-    if not pbc.any():
-        one, other = np.triu_indices(len(pos), 1)
-        pair = np.minimum(kind[one], kind[other]) * len(kinds) + np.maximum(kind[one], kind[other])
-        found = pdist(pos)
-        return found[np.lexsort((found, pair))]
-    search = NeighborList(cutoff=CUTOFF, full_list=True)
-    target, source, found = search.compute(points=pos, box=cell, periodic=pbc, quantities="ijd")
-    group = target.astype(np.int64) * len(kinds) + kind[source]
-    order = np.argsort(group * CUTOFF * 2 + found)
-    group, found = group[order], found[order]
-    rank = rank_in_sorted(np.bincount(group, minlength=len(pos) * len(kinds)))
-    near = rank < NEAREST
-    table = np.full((len(pos) * len(kinds), NEAREST), CUTOFF)
-    table[group[near], rank[near]] = found[near]
-    table = table.reshape(len(pos), -1)
-    parts = [table[kind == k] for k in range(len(kinds))]
-    return np.concatenate([row for part in parts for row in (part.mean(axis=0), np.sqrt((part**2).mean(axis=0)))])
+def shared(a: StructureSet, b: StructureSet) -> np.ndarray:
+    """(P,2) int64: row of ``a`` and row of ``b`` of every pair of copies, sorted.
+
+    Only structures whose reduced formula occurs in both sets are read, so ``b`` may be a prepared set of millions on disk.
+    """
+    of_a, of_b, pairs = _by_formula(_formulas(a)), _by_formula(_formulas(b)), []
+    for formula in of_a.keys() & of_b.keys():
+        rows, others = of_a[formula], of_b[formula]
+        body_a, body_b = _reader(a), _reader(b)
+        for row, near in zip(rows, _near(_keys(a, rows), _keys(b, others))):
+            pairs += [(row, other) for other in others[near] if same(body_a(row), body_b(other))]
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-def _composition(structure) -> tuple:
-    """Periodic directions and atoms of every element; of periodic structures per formula unit."""
-    kinds, counts = np.unique(np.asarray(structure["atomic_numbers"]), return_counts=True)
-    directions = int(np.asarray(structure["pbc"], bool).sum())
-    counts = counts // np.gcd.reduce(counts) if directions else counts
-    return directions, tuple(kinds.tolist()), tuple(counts.tolist())
+class Body:
+    """Atoms and lattice of a structure: numbers (N,), pos (N,3) Å, lattice (D,3) Å, the shortest vectors of D periodic
+    directions, in rows."""
+
+    def __init__(self, numbers: np.ndarray, pos: np.ndarray, lattice: np.ndarray):
+        self.numbers, self.pos = np.asarray(numbers), np.asarray(pos, float)
+        cell = np.zeros((3, 3))
+        cell[: len(lattice)] = lattice
+        self.lattice = minkowski_reduce(cell, np.arange(3) < len(lattice))[0][: len(lattice)] if len(lattice) else cell[:0]
+        self.inverse = np.linalg.pinv(self.lattice) if len(lattice) else cell[:, :0]  # (3,D): to fractions
+
+    @classmethod
+    def of(cls, structure) -> Body:
+        return cls(structure["atomic_numbers"], structure["pos"], np.asarray(structure["cell"])[np.asarray(structure["pbc"], bool)])
+
+    def images(self, vectors: np.ndarray) -> np.ndarray:
+        """The lattice vectors next to ``vectors`` (..., 3)."""
+        return np.round(vectors @ self.inverse) @ self.lattice
+
+    @cached_property
+    def surroundings(self) -> np.ndarray:
+        """(N,K*NEAREST) Å: of every atom the distances, rising, to its neighbours of each of the K elements; CUTOFF where
+        there are no more."""
+        kinds, kind = np.unique(self.numbers, return_inverse=True)
+        pos, across = self.pos - self.pos[0], np.linalg.svd(self.lattice)[2][len(self.lattice) :]
+        pos = pos - self.images(pos)
+        box = np.vstack([self.lattice, across * (np.ptp(pos @ across.T, axis=0)[:, None] + 2 * CUTOFF)])
+        search = NeighborList(cutoff=CUTOFF, full_list=True)
+        target, source, found = search.compute(
+            points=pos, box=box, periodic=np.arange(3) < len(self.lattice), quantities="ijd")
+        group = target.astype(np.int64) * len(kinds) + kind[source]
+        order = np.argsort(group * CUTOFF * 2 + found)
+        group, found = group[order], found[order]
+        rank = rank_in_sorted(np.bincount(group, minlength=len(self.pos) * len(kinds)))
+        near = rank < NEAREST
+        table = np.full((len(self.pos) * len(kinds), NEAREST), CUTOFF)
+        table[group[near], rank[near]] = found[near]
+        return table.reshape(len(self.pos), -1)
+
+    @cached_property
+    def key(self) -> np.ndarray:
+        """(K*K*NEAREST,) float32 Å: means of the surroundings of every element, the same for copies."""
+        kinds = np.unique(self.numbers)
+        return np.concatenate([self.surroundings[self.numbers == kind].mean(axis=0) for kind in kinds]).astype(np.float32)
+
+    @cached_property
+    def smallest(self) -> Body | None:
+        """The same in its primitive cell, with the means of what its translations make equal; None where there is none
+        smaller."""
+        if not len(self.lattice):
+            return None
+        kinds, counts = np.unique(self.numbers, return_counts=True)
+        most = np.gcd.reduce(counts)  # so many primitive cells at most, and translations are multiples of 1 / most
+        ours = np.flatnonzero(self.numbers == kinds[counts.argmin()])
+        steps = (self.pos[ours] - self.pos[ours[0]]) @ self.inverse * most
+        steps, partners = np.unique(np.round(steps).astype(int) % most, axis=0), []
+        for step in steps:
+            partner = self.partners(self, np.eye(3), step @ self.lattice / most, LIMIT)
+            partners += [(step, partner)] if partner is not None else []
+        steps, partners = [np.array(found) for found in zip(*partners)]
+        count = len(steps)
+        sums = np.unique((steps[:, None] + steps[None]).reshape(-1, steps.shape[1]) % most, axis=0)
+        if count == 1 or len(sums) > count or most % count:
+            return None
+        grid = (steps / most)[:, None] + STEPS[None, :, : len(self.lattice)]
+        vectors = grid.reshape(-1, len(self.lattice)) @ self.lattice
+        lattice = np.zeros((0, 3))
+        for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1))]:
+            longer = np.vstack([lattice, vector])
+            if len(lattice) < len(self.lattice) and _volume(longer) > 1e-3 * np.prod(np.linalg.norm(longer, axis=1)):
+                lattice = longer
+        if not np.isclose(_volume(lattice) * count, _volume(self.lattice)):
+            return None
+        keep = np.flatnonzero(partners.min(axis=0) == np.arange(len(self.pos)))
+        found = self.pos[partners[:, keep]] - (steps @ self.lattice / most)[:, None]
+        found -= self.images(found - self.pos[keep])
+        return Body(self.numbers[keep], found.mean(axis=0), lattice)
+
+    def partners(self, other: Body, turn: np.ndarray, shift: np.ndarray, reach: float) -> np.ndarray | None:
+        """(N,) the atom of ``other`` within ``reach`` of pos @ turn + shift of each atom, of its element and nobody
+        else's; None where one has none."""
+        moved, parts = self.pos @ turn + shift, []
+        for start, stop in _blocks(len(moved)):  # few atoms show most misfits
+            apart = moved[start:stop, None] - other.pos[None]
+            apart -= other.images(apart)
+            square = (apart**2).sum(axis=2)
+            square[self.numbers[start:stop, None] != other.numbers[None]] = np.inf
+            parts.append(square.argmin(axis=1))
+            if square.min(axis=1).max() > reach**2:
+                return None
+        found = np.concatenate(parts)
+        return found if len(np.unique(found)) == len(found) else None
 
 
-def _means(values: np.ndarray) -> np.ndarray:
-    """Means of FEATURES parts of ``values``, zero for parts without one."""
-    ends = np.linspace(0, len(values), FEATURES + 1).astype(int)
-    sums = np.diff(np.concatenate([[0.0], np.cumsum(values)])[ends])
-    return sums / np.maximum(np.diff(ends), 1)
+def same(a: Body, b: Body) -> bool:
+    """Whether they are copies, see above."""
+    return any(
+        _superposed(one, other)
+        for one, other in product((a, a.smallest), (b, b.smallest))
+        if one is not None and other is not None and len(one.pos) == len(other.pos)
+    )
+
+
+def _superposed(a: Body, b: Body) -> bool:
+    """Whether some turn, mirror and shift brings all atoms and the lattice of ``a`` on those of ``b`` within LIMIT."""
+    if len(a.lattice) != len(b.lattice) or not np.array_equal(np.sort(a.numbers), np.sort(b.numbers)):
+        return False
+    one, other = (np.column_stack([body.surroundings, body.numbers * CUTOFF]) for body in (a, b))
+    alike = list(_near(one, other))  # atoms of b with the element and surroundings of each atom of a
+    if not all(map(len, alike)):
+        return False
+    origin = min(range(len(alike)), key=lambda atom: len(alike[atom]))
+    lattices = list(_lattices(a.lattice, b.lattice))
+    for target in alike[origin]:
+        for lattice in lattices:
+            for turn in _turns(a, b, origin, target, lattice):
+                shift = b.pos[target] - a.pos[origin] @ turn
+                partner = a.partners(b, turn, shift, REACH)
+                if partner is not None and _misfit(a, b, turn, shift, partner, lattice) <= LIMIT:
+                    return True
+    return False
+
+
+def _lattices(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    """Bases (D,3) of the lattice ``b`` with the lengths and angles of ``a``."""
+    size = len(a)
+    steps = np.unique(STEPS[:, :size], axis=0)
+    vectors = steps @ b
+    fits = [np.flatnonzero(np.abs(np.linalg.norm(vectors, axis=1) - np.linalg.norm(one)) <= LIMIT) for one in a]
+
+    def extended(chosen: list[int]) -> Iterator[np.ndarray]:
+        if len(chosen) == size:
+            if size == 0 or round(abs(np.linalg.det(steps[chosen]))) == 1:
+                yield vectors[chosen]
+            return
+        left = fits[len(chosen)]
+        for at, vector in enumerate(chosen):
+            apart = np.linalg.norm(vectors[left] - vectors[vector], axis=1)
+            left = left[np.abs(apart - np.linalg.norm(a[len(chosen)] - a[at])) <= 2 * LIMIT]
+        for vector in left:
+            yield from extended([*chosen, int(vector)])
+
+    return extended([])
+
+
+def _turns(a: Body, b: Body, origin: int, target: int, lattice: np.ndarray) -> Iterator[np.ndarray]:
+    """Orthogonal (3,3), x @ turn, that bring the lattice of ``a`` on ``lattice`` and, where that leaves a turn open, the
+    atoms farthest from ``origin`` on atoms of ``b`` as far from ``target``."""
+
+    def extended(one: np.ndarray, other: np.ndarray) -> Iterator[np.ndarray]:
+        one, other = _axes(one), _axes(other)
+        if len(one) == 3:
+            yield one.T @ other
+        elif len(one) == 2:
+            for sign in (1.0, -1.0):
+                yield np.vstack([one, np.cross(*one)]).T @ np.vstack([other, sign * np.cross(*other)])
+        else:
+            from_a, from_b = a.pos - a.pos[origin], b.pos - b.pos[target]
+            from_a, from_b = from_a - from_a @ one.T @ one, from_b - from_b @ other.T @ other
+            far_a, far_b = np.linalg.norm(from_a, axis=1), np.linalg.norm(from_b, axis=1)
+            atom = far_a.argmax()
+            if far_a[atom] < STRAIGHT:  # all on the line or point that is fixed: any direction will do
+                yield from extended(np.vstack([one, _across(one)]), np.vstack([other, _across(other)]))
+                return
+            for partner in np.flatnonzero((b.numbers == a.numbers[atom]) & (np.abs(far_b - far_a[atom]) <= 2 * LIMIT)):
+                yield from extended(np.vstack([one, from_a[atom]]), np.vstack([other, from_b[partner]]))
+
+    return extended(a.lattice, lattice)
+
+
+def _misfit(a: Body, b: Body, turn, shift, partner: np.ndarray, lattice: np.ndarray) -> float:
+    """Largest distance in Å of an atom or lattice vector of ``a`` from its partner after a least-squares superposition."""
+    there = b.pos[partner] + b.images(a.pos @ turn + shift - b.pos[partner])
+    one = np.vstack([a.pos - a.pos.mean(axis=0), a.lattice])
+    other = np.vstack([there - there.mean(axis=0), lattice])
+    left, _, right = np.linalg.svd(one.T @ other)
+    return float(np.linalg.norm(one @ (left @ right) - other, axis=1).max())
+
+
+def _axes(vectors: np.ndarray) -> np.ndarray:
+    """Gram and Schmidt's unit vectors for rows of vectors."""
+    q, r = np.linalg.qr(vectors.T)
+    return (q * np.where(np.diag(r) < 0, -1.0, 1.0)).T
+
+
+def _across(axes: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(np.vstack([axes, np.zeros((1, 3))]))[2][-1]
+
+
+def _volume(vectors: np.ndarray) -> float:
+    return float(np.sqrt(max(np.linalg.det(vectors @ vectors.T), 0.0)))
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    ends = [0, *range(min(8, count), count, 256), count]
+    return ((start, stop) for start, stop in zip(ends, ends[1:]) if stop > start)
+
+
+def _near(rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
+    """For each of ``rows`` which of ``others`` differ from it by at most KEY_LIMIT in every column, rising."""
+    searched = np.argsort(others.std(axis=0))[-SEARCHED:]
+    tree = cKDTree(others[:, searched])
+    for row in rows:
+        found = np.array(tree.query_ball_point(row[searched], KEY_LIMIT, p=np.inf, return_sorted=True), int)
+        yield found[(np.abs(others[found] - row) <= KEY_LIMIT).all(axis=1)]
+
+
+def _keys(data: StructureSet, rows: np.ndarray) -> np.ndarray:
+    return np.stack([Body.of(data.arrays(int(row))).key for row in rows])
+
+
+def _reader(data: StructureSet):
+    return lru_cache(256)(lambda row: Body.of(data.arrays(int(row))))
+
+
+def _formulas(data: StructureSet) -> np.ndarray:
+    """(S,) uint64: a number for periodic directions and atoms of every element; of periodic structures per formula unit."""
+    factors = np.random.default_rng(0).integers(2**63, size=MAX_ATOMIC_NUMBER + 2, dtype=np.uint64)
+    found = []
+    for start in range(0, len(data), BLOCK):
+        part = data[start : start + BLOCK]
+        count, natoms = len(part), part.natoms
+        codes = np.repeat(np.arange(count) * (MAX_ATOMIC_NUMBER + 1), natoms) + part.atomic_numbers
+        counts = np.bincount(codes, minlength=count * (MAX_ATOMIC_NUMBER + 1)).reshape(count, -1)
+        directions = part.pbc.sum(axis=1)
+        counts //= np.where(directions > 0, np.gcd.reduce(counts, axis=1), 1)[:, None]
+        found.append((np.column_stack([counts, directions]).astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64))
+    return np.concatenate(found)
+
+
+def _by_formula(formulas: np.ndarray) -> dict[int, np.ndarray]:
+    """Rows of every number, rising."""
+    order = np.argsort(formulas, kind="stable")
+    values, starts = np.unique(formulas[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts[1:])))
