@@ -9,7 +9,6 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk, fcc111, hcp0001, make_supercell, molecule, nanotube
 from ase.calculators.emt import EMT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.spacegroup import crystal
 from scipy.stats import ortho_group
@@ -17,7 +16,9 @@ from scipy.stats import ortho_group
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.copies import TOLERANCE, copies, shared
 from jmp_lib.data.exchange import from_ase
+from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.tasks import TASKS, load_task_data
 
 
 def as_set(frames: list[Atoms]) -> StructureSet:
@@ -134,7 +135,7 @@ def test_what_lies_farther_off_is_no_copy(family):
 def test_frames_of_a_trajectory_are_no_copies():
     atoms = fcc111("Cu", (2, 2, 3), vacuum=6.0) + Atoms("CO", [(0, 0, 13.0), (0, 0, 14.2)])
     atoms.calc, frames = EMT(), []
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    atoms.set_velocities(np.random.default_rng(0).normal(0.0, 0.2, (14, 3)))  # copper of about 300 K
     VelocityVerlet(atoms, 0.5 * units.fs).run(1)
     motion = VelocityVerlet(atoms, 0.5 * units.fs)
     motion.attach(lambda: frames.append(atoms.copy()))
@@ -169,8 +170,8 @@ def test_mirror_images_and_a_molecule_in_any_order_are_copies():
 
 
 def test_geometry_alone_decides():
-    slab = from_ase(fcc111("Cu", (2, 2, 3), vacuum=6.0))
-    changed = slab | {"tags": np.zeros_like(slab["tags"]), "fixed": ~np.zeros_like(slab["tags"], bool)}
+    slab = from_ase(fcc111("Cu", (2, 2, 3), vacuum=6.0)) | {"tags": np.full(12, 2), "fixed": np.zeros(12, bool)}
+    changed = slab | {"tags": np.ones(12, int), "fixed": np.ones(12, bool)}
     structures = [{**s, "id": i, "energy": float(i)} for i, s in enumerate((slab, changed))]
     assert copies(to_set("slabs", structures)).tolist() == [0, 0]
 
@@ -181,3 +182,13 @@ def test_shared_names_every_pair():
     others[2:2] = [bulk("Fe"), molecule("CH3SH")]
     assert shared(as_set(frames), as_set(others)).tolist() == [[3, 1], [3, 4], [9, 5], [20, 0]]
     assert shared(as_set(frames[:2]), as_set([bulk("Fe")])).shape == (0, 2)
+
+
+def test_no_test_structure_of_the_mini_data_is_trained_on():
+    trained, done = load_pretraining_data("mini"), set()
+    for task in TASKS:
+        data = load_task_data(task)
+        if data.name not in done:
+            for part in (data.train, data.val, *(part for found in trained for part in (found.train, found.val))):
+                assert not len(shared(data.test, part)), (task, part.name)
+        done.add(data.name)

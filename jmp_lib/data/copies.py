@@ -51,9 +51,13 @@ def copies(data: StructureSet) -> np.ndarray:
             continue
         keys, body, group = _keys(data, rows), _reader(data), rows.copy()
         for at, near in enumerate(_near(keys, keys)):
-            for other in near[near < at]:
-                if group[other] != group[at] and same(body(rows[at]), body(rows[other])):
-                    group[np.isin(group, group[[at, other]])] = group[[at, other]].min()
+            left = near[near < at]
+            while len(left):  # one of each group will do
+                if _agree(keys[left[0]], keys[at]) and same(body(rows[at]), body(rows[left[0]])):
+                    group[np.isin(group, group[[at, left[0]]])] = group[[at, left[0]]].min()
+                    left = left[group[left] != group[at]]
+                else:
+                    left = left[1:]
         first[rows] = group
     return first
 
@@ -67,8 +71,10 @@ def shared(a: StructureSet, b: StructureSet) -> np.ndarray:
     for formula in of_a.keys() & of_b.keys():
         rows, others = of_a[formula], of_b[formula]
         body_a, body_b = _reader(a), _reader(b)
-        for row, near in zip(rows, _near(_keys(a, rows), _keys(b, others))):
-            pairs += [(row, other) for other in others[near] if same(body_a(row), body_b(other))]
+        keys_a, keys_b = _keys(a, rows), _keys(b, others)
+        for row, key, near in zip(rows, keys_a, _near(keys_a, keys_b)):
+            near = others[near[_agree(keys_b[near], key)]]
+            pairs += [(row, other) for other in near if same(body_a(row), body_b(other))]
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
@@ -139,10 +145,12 @@ class Body:
         grid = (steps / most)[:, None] + STEPS[None, :, : len(self.lattice)]
         vectors = grid.reshape(-1, len(self.lattice)) @ self.lattice
         lattice = np.zeros((0, 3))
-        for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1))]:
+        for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1))][1:]:
             longer = np.vstack([lattice, vector])
-            if len(lattice) < len(self.lattice) and _volume(longer) > 1e-3 * np.prod(np.linalg.norm(longer, axis=1)):
+            if _volume(longer) > 1e-3 * np.prod(np.linalg.norm(longer, axis=1)):
                 lattice = longer
+            if len(lattice) == len(self.lattice):
+                break
         if not np.isclose(_volume(lattice) * count, _volume(self.lattice)):
             return None
         keep = np.flatnonzero(partners.min(axis=0) == np.arange(len(self.pos)))
@@ -180,7 +188,7 @@ def _superposed(a: Body, b: Body) -> bool:
     if len(a.lattice) != len(b.lattice) or not np.array_equal(np.sort(a.numbers), np.sort(b.numbers)):
         return False
     one, other = (np.column_stack([body.surroundings, body.numbers * CUTOFF]) for body in (a, b))
-    alike = list(_near(one, other))  # atoms of b with the element and surroundings of each atom of a
+    alike = [near[_agree(other[near], row)] for row, near in zip(one, _near(one, other))]  # atoms of b like each of a
     if not all(map(len, alike)):
         return False
     origin = min(range(len(alike)), key=lambda atom: len(alike[atom]))
@@ -218,14 +226,12 @@ def _lattices(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _turns(a: Body, b: Body, origin: int, target: int, lattice: np.ndarray) -> Iterator[np.ndarray]:
-    """Orthogonal (3,3), x @ turn, that bring the lattice of ``a`` on ``lattice`` and, where that leaves a turn open, the
+    """(3,3), x @ turn, that bring the lattice of ``a`` on ``lattice`` and, where that leaves a turn open, the
     atoms farthest from ``origin`` on atoms of ``b`` as far from ``target``."""
 
     def extended(one: np.ndarray, other: np.ndarray) -> Iterator[np.ndarray]:
         one, other = _axes(one), _axes(other)
-        if len(one) == 3:
-            yield one.T @ other
-        elif len(one) == 2:
+        if len(one) == 2:
             for sign in (1.0, -1.0):
                 yield np.vstack([one, np.cross(*one)]).T @ np.vstack([other, sign * np.cross(*other)])
         else:
@@ -239,7 +245,7 @@ def _turns(a: Body, b: Body, origin: int, target: int, lattice: np.ndarray) -> I
             for partner in np.flatnonzero((b.numbers == a.numbers[atom]) & (np.abs(far_b - far_a[atom]) <= 2 * LIMIT)):
                 yield from extended(np.vstack([one, from_a[atom]]), np.vstack([other, from_b[partner]]))
 
-    return extended(a.lattice, lattice)
+    return iter([a.inverse @ lattice]) if len(lattice) == 3 else extended(a.lattice, lattice)
 
 
 def _misfit(a: Body, b: Body, turn, shift, partner: np.ndarray, lattice: np.ndarray) -> float:
@@ -271,12 +277,16 @@ def _blocks(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _near(rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-    """For each of ``rows`` which of ``others`` differ from it by at most KEY_LIMIT in every column, rising."""
+    """For each of ``rows`` which of ``others`` may :func:`_agree` with it, rising: the columns that vary most say so."""
     searched = np.argsort(others.std(axis=0))[-SEARCHED:]
     tree = cKDTree(others[:, searched])
     for row in rows:
-        found = np.array(tree.query_ball_point(row[searched], KEY_LIMIT, p=np.inf, return_sorted=True), int)
-        yield found[(np.abs(others[found] - row) <= KEY_LIMIT).all(axis=1)]
+        yield np.array(tree.query_ball_point(row[searched], KEY_LIMIT, p=np.inf, return_sorted=True), int)
+
+
+def _agree(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether all numbers of rows differ by KEY_LIMIT at most."""
+    return (np.abs(one - other) <= KEY_LIMIT).all(axis=-1)
 
 
 def _keys(data: StructureSet, rows: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
+from jmp_lib.data.copies import TOLERANCE
 from jmp_lib.data.splits import Split
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.data import OwnData
@@ -29,7 +30,8 @@ def summary(data: OwnData) -> pd.DataFrame:
     rows = [("structures", f"{len(s)}"), ("atoms per structure", f"{s.natoms.min()} to {s.natoms.max()}, mean {s.natoms.mean():.1f}"),
             ("elements", ", ".join(chemical_symbols[z] for z in s.elements)),
             ("different compositions", f"{len({formula(x['atomic_numbers']) for x in s})}"),
-            ("periodic", f"{int(s.pbc.any(1).sum())} of {len(s)}")]
+            ("periodic", f"{int(s.pbc.any(1).sum())} of {len(s)}"),
+            ("copies of another structure", f"{len(_repeats(data))} of {len(s)}")]
     for key in data.properties:
         values = s.forces.ravel() if key == "forces" else s.scalars[key]
         rows.append((f"{key} / {data.units[key]}", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}, "
@@ -43,8 +45,10 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
     for row, structure in enumerate(data.structures):
         neighbours(structure, f"structure {row}", graph)
-    extra = int((data.copies != np.arange(len(data.copies))).sum())
-    found = [f"{extra} structures repeat another one; copies always go to the same part of the split"] if extra else []
+    extra, found = _repeats(data), []
+    if extra.size:
+        found.append(f"{extra.size} structures repeat another one within {TOLERANCE} Å (the first: {extra[0]} repeats "
+                     f"{data.copies[extra[0]]}); copies always go to the same part of the split")
     scalars = {key: _residuals(data, key) for key in data.properties if key != "forces"}
     for key, left in scalars.items():
         distance = np.abs(left - np.median(left))
@@ -63,6 +67,11 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
                 found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): reduction = \"sum\" suits a "
                              "quantity that grows with size")
     return found
+
+
+def _repeats(data: OwnData) -> np.ndarray:
+    """Rows of the structures that are copies of an earlier one."""
+    return np.flatnonzero(data.copies != np.arange(len(data.copies)))
 
 
 def _residuals(data: OwnData, key: str) -> np.ndarray:
