@@ -15,15 +15,17 @@ from scipy.stats import ortho_group
 
 from jmp_lib.data.collect import to_set
 from jmp_lib.data.copies import TOLERANCE, copies, shared
-from jmp_lib.data.exchange import from_ase
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS, load_task_data
 
 
+def arrays(atoms: Atoms, number: int = 0) -> dict:
+    return {"pos": atoms.positions, "atomic_numbers": atoms.numbers, "cell": atoms.cell.array, "pbc": atoms.pbc, "id": number}
+
+
 def as_set(frames: list[Atoms]) -> StructureSet:
-    keys = ("pos", "atomic_numbers", "cell", "pbc")
-    return to_set("frames", [{key: from_ase(a)[key] for key in keys} | {"id": i} for i, a in enumerate(frames)])
+    return to_set("frames", [arrays(atoms, number) for number, atoms in enumerate(frames)])
 
 
 def rattled(atoms: Atoms, size: float = 0.05, seed: int = 3) -> Atoms:
@@ -170,7 +172,7 @@ def test_mirror_images_and_a_molecule_in_any_order_are_copies():
 
 
 def test_geometry_alone_decides():
-    slab = from_ase(fcc111("Cu", (2, 2, 3), vacuum=6.0)) | {"tags": np.full(12, 2), "fixed": np.zeros(12, bool)}
+    slab = arrays(fcc111("Cu", (2, 2, 3), vacuum=6.0)) | {"tags": np.full(12, 2), "fixed": np.zeros(12, bool)}
     changed = slab | {"tags": np.ones(12, int), "fixed": np.ones(12, bool)}
     structures = [{**s, "id": i, "energy": float(i)} for i, s in enumerate((slab, changed))]
     assert copies(to_set("slabs", structures)).tolist() == [0, 0]
