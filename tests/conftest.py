@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
@@ -18,3 +19,16 @@ def pytest_collection_modifyitems(items) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         order = {f"test_{name}": place for place, name in enumerate(LONG)}
         items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Trainings read the small made-up sets of ``toy_sets``."""
+    from jmp_lib.train import finetuning, joint_sets
+    from toy_sets import toy_pretraining, toy_task
+
+    monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
+    monkeypatch.setattr(finetuning, "load_task_data", toy_task)
+    joint_sets._read.cache_clear()
+    yield
+    joint_sets._read.cache_clear()

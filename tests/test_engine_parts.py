@@ -10,22 +10,12 @@ from jmp_lib.graphs import GraphCache, collate
 from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
-from jmp_lib.train import finetuning, joint_sets, pretraining
+from jmp_lib.train import joint_sets, pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, main_edges, predict, prepared
 from jmp_lib.train.memory import is_out_of_memory, parts_by_edges
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
-from toy_sets import toy_pretraining, toy_task
 
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
-    monkeypatch.setattr(finetuning, "load_task_data", toy_task)
-    joint_sets._read.cache_clear()
-    yield
-    joint_sets._read.cache_clear()
 
 
 @pytest.fixture

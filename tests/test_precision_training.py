@@ -8,23 +8,13 @@ import torch
 
 from jmp_lib.settings import load_profile
 from jmp_lib.records import load_predictions
-from jmp_lib.train import finetuning, joint_sets, pretraining
+from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.checkpoint import load_checkpoint
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.trainer import train
 from test_resume import tiny_run
-from toy_sets import toy_pretraining, toy_task
 
 MIXED = ("bfloat16-mixed", "float16-mixed")
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    monkeypatch.setattr(joint_sets, "load_pretraining_data", toy_pretraining)
-    monkeypatch.setattr(finetuning, "load_task_data", toy_task)
-    joint_sets._read.cache_clear()
-    yield
-    joint_sets._read.cache_clear()
 
 
 def smoke(precision: str, autocast: bool = True, **changes):

@@ -188,15 +188,6 @@ def test_checkpoint_executes_nothing(tmp_path):
         load_checkpoint(tmp_path / "c.pt", "a")
 
 
-@pytest.fixture
-def toy_data(monkeypatch):
-    monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
-    monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
-    joint_sets_module._read.cache_clear()
-    yield
-    joint_sets_module._read.cache_clear()
-
-
 def kill_after(monkeypatch, saves: int) -> None:
     """The process "dies" right after that many checkpoints."""
     original, count = trainer.save_checkpoint, []
@@ -214,7 +205,7 @@ def smoke(**changes):
     return load_profile("smoke", device="cpu", **changes)
 
 
-def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy_data, monkeypatch, capsys):
+def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy, monkeypatch, capsys):
     """Other settings or data by mistake cost no update of the run before: it goes on when they are given again."""
     with monkeypatch.context() as patch:
         kill_after(patch, 1)
@@ -229,7 +220,7 @@ def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy_data, monkeypa
     assert steps == [2, 3] and not list(tmp_path.rglob("checkpoint*")) and "unfinished" not in capsys.readouterr().err
 
 
-def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
+def test_a_finished_run_is_not_repeated(tmp_path, toy, monkeypatch):
     first = finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     with monkeypatch.context() as patch:
         patch.setattr(job, "train", lambda run: pytest.fail("trained again"))
@@ -239,7 +230,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, toy_data, monkeypatch):
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
-def test_fingerprints_are_known_without_a_training(tmp_path, toy_data, monkeypatch):
+def test_fingerprints_are_known_without_a_training(tmp_path, toy, monkeypatch):
     """Done has one meaning: the record is there and has this fingerprint, in which the pre-training is."""
     monkeypatch.setattr(job, "train", lambda run: pytest.fail("trained"))
     nothing = {arm: finetune_module.fingerprint(smoke(), "qm9_mu", arm, 0, tmp_path) for arm in ("JMP-S", "GN-OC-S")}
@@ -257,7 +248,7 @@ def test_fingerprints_are_known_without_a_training(tmp_path, toy_data, monkeypat
     assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "GN-OC-S", 0, tmp_path) == made["GN-OC-S"]["fingerprint"]
 
 
-def test_arms_differ_only_in_their_start(tmp_path, toy_data):
+def test_arms_differ_only_in_their_start(tmp_path, toy):
     scratch = finetune_module.finetune(smoke(), "qm9_u0", "GN-OC-S", tmp_path, progress=False)
     trained = finetune_module.finetune(smoke(), "qm9_u0", "JMP-S", tmp_path, progress=False)
     assert scratch["start"]["scale_factors"] == trained["start"]["scale_factors"]
