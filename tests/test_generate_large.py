@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data.pretraining import load_pretraining_data
+from jmp_lib.data.tasks import load_task_data
 from jmp_lib.settings import load_profile
 from tools.generate import cards, dynamics, large, slabs
 
@@ -101,6 +102,18 @@ def test_more_parts_leave_every_group_on_its_side(tmp_path):
     oc20 = load_pretraining_data("large", {"oc20": {"val": 4}}, tmp_path)[0]
     assert len(oc20.val) == 4 and oc20.train.fixed.any() and oc20.train.pbc.all()
     assert load_profile("mini:backbone").pretraining.data == "large+published"
+
+
+def test_a_structure_of_a_test_part_is_found_though_it_is_turned_and_permuted(tmp_path):
+    test = load_task_data("rmd17_ethanol").test
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    order = np.random.default_rng(1).permutation(9)
+    structures = [{"numbers": np.asarray(s["atomic_numbers"])[order], "pos": (np.asarray(s["pos"], float) @ turn)[order] + shift,
+                   "group": 0, "energy": 0.0, "forces": np.zeros((9, 3))} for s, shift in ((test[0], 3.0), (test[1], -1.0))]
+    structures.append({**structures[0], "pos": structures[0]["pos"] * 1.02})
+    cards.write_set("anix-large-00000", structures, ["CCO"], out_dir=tmp_path, stands_for="", seed=0, how_made="", software={},
+                    level_of_theory="none", what_it_is_not="", cpu_seconds=0.0)
+    assert large.in_tests(tmp_path, tmp_path / "nothing") == {"anix-large, rmd17_ethanol, mini": 2}
 
 
 def test_torsions_and_pairs():

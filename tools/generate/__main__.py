@@ -74,6 +74,8 @@ def make_large(options: argparse.Namespace) -> int:
 
     failed = [outcome for outcome in large.generate(options.out, options.processes, options.parts) if outcome.error]
     atomic_write(options.out / "summary.json", (json.dumps(large.summary(options.out), indent=1) + "\n").encode())
+    for where, count in large.in_tests(options.out).items():
+        print(f"{where}: {count} structures are copies of structures of the test part; leave these groups out", file=sys.stderr)
     if failed:
         print(f"{len(failed)} parts failed, the first, {failed[0].label}, with {failed[0].error}", file=sys.stderr)
     return 1 if failed else 0

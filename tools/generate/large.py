@@ -3,7 +3,8 @@
 It is made part by part, the four sets in turn, so that at every moment there is a mix to pre-train on (pre-training data
 `large` or `large+published`, with DIR = `large` in the folder of the data). A part is a set like those of the package, with
 its card, and depends on its name alone: a part that is there is not made again, one that a kill interrupted leaves nothing,
-and several machines may make different parts or the same. Nothing of it is committed.
+and several machines may make different parts or the same. Nothing of it is committed. A run ends with a search for structures of
+test parts in it (``in_tests``); molecules of the fine-tuning tasks are left out by name (tools/generate/molecules.py).
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import importlib
 import json
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jmp_lib.data.copies import shared
+from jmp_lib.data.mini import load_parts
+from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.pool import Outcome, run_jobs
 from tools.generate.cards import software_versions, write_set
 
@@ -80,6 +85,21 @@ def generate(out: Path, processes: int = 1, parts: int | None = None) -> list[Ou
     """Make the first ``parts`` (None: all) of the parts that the schedule lists; what became of each."""
     jobs = [(part_name(*key), make_part, (*key, Path(out))) for key in schedule()[:parts]]
     return run_jobs(jobs, processes, "large companion")
+
+
+def in_tests(out: Path, data_root: Path | None = None) -> dict[str, int]:
+    """{set and task: structures of the set in ``out`` that are copies of one of the task's test part}, where there are any;
+    turned, wrapped, permuted ones too. Compared are the mini data, and of the published those under ``data_root``."""
+    whole = {name: load_parts(name, out) for name in PLANS if any(Path(out).glob(f"{name}-*.card.json"))}
+    found = {}
+    for task in {task.mini_name: task for task in TASKS.values()}.values():  # the twelve targets of QM9 share their structures
+        for data in ("mini", "published"):
+            with suppress(FileNotFoundError):
+                test = load_task_data(task.id, data, data_root).test
+                for name, structures in whole.items():
+                    if len(pairs := shared(structures, test)):
+                        found[f"{name}, {task.id}, {data}"] = len(set(pairs[:, 0].tolist()))
+    return found
 
 
 def summary(out: Path) -> dict:
