@@ -49,7 +49,7 @@ mace: $(STAMP) ## add MACE, a baseline of notebook 14, to the environment (witho
 	$(PIP) --no-deps -r requirements-mace.txt
 
 ship: $(STAMP) ## for maintainers: put the results of PROFILE in the place of those in results/shipped (then: make readme)
-	$(VENV)/bin/python -m jmp_lib ship $(PROFILE)
+	$(VENV)/bin/python -m tools.ship $(PROFILE)
 
 readme: $(STAMP) ## write the measured parts of README.md from results/shipped/
 	$(VENV)/bin/python -m tools.readme

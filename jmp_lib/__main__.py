@@ -135,13 +135,6 @@ def _report(args) -> int:
     return 0
 
 
-def _ship(args) -> int:
-    from jmp_lib.reproduce import ship
-
-    print(ship(args.name))
-    return 0
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(prog="python -m jmp_lib", description="JMP workbook: pre-train, fine-tune, tables.")
@@ -178,9 +171,6 @@ def parser() -> argparse.ArgumentParser:
     add("tables", _tables, "write the tables of the records that are there", *RUN)
 
     add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results-dir")
-
-    command = add("ship", _ship, "for maintainers: put a run of yours in the place of the shipped results")
-    command.add_argument("name", help="a folder of results/: mini, mini-published, published_small, benchmarks")
 
     add_import(add)
 

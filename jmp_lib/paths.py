@@ -30,7 +30,7 @@ def results_dir(override: str | Path | None = None) -> Path:
 def shipped_dir(name: str) -> Path:
     """Absolute folder of the reference results that come with a checkout: mini, mini-published, published_small, benchmarks.
 
-    Runs only read it (they write to ``results/<profile>``); ``python -m jmp_lib ship`` renews it.
+    Runs only read it (they write to ``results/<profile>``); ``python -m tools.ship`` renews it.
     """
     return results_dir() / "shipped" / name
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -115,28 +114,6 @@ def beside_shipped(results_dir: Path, profile) -> str:
     shipped = paths.shipped_dir(results_folder(None, profile).name)
     both = all(any((folder / "records" / "finetune").glob("*/*.json")) for folder in (results_dir, shipped))
     return write_comparison(results_dir, shipped) + "\n" if both and not profile.variant else ""
-
-
-def ship(name: str) -> Path:
-    """Puts the light files of ``results/<name>`` in the place of ``results/shipped/<name>``; for maintainers.
-
-    Checkpoints and predictions (``work``) stay out, but for a small pre-trained network (``weights/small``). Measurements
-    (``benchmarks``) are taken over one by one.
-    Raises FileNotFoundError where there is no such run.
-    """
-    source, target = paths.results_dir() / name, paths.shipped_dir(name)
-    if name == "shipped" or not any(source.rglob("*.json")):
-        raise FileNotFoundError(f"{source} holds no results to ship: run `make reproduce PROFILE={name}` first")
-    if (source / "records").is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-    left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
-    shutil.copytree(source, target, ignore=left, dirs_exist_ok=True)
-    weights = [source / "work/pretrain/small" / name for name in ("model.safetensors", "model.json")]
-    if weights[0].is_file() and weights[0].stat().st_size < 4_000_000:  # a start for own data, small enough for git
-        (target / "weights/small").mkdir(parents=True, exist_ok=True)
-        for file in weights:
-            shutil.copy(file, target / "weights/small")
-    return target
 
 
 def no_data(notebook: Path, profile) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jmp_lib import paths, reproduce
-from jmp_lib.__main__ import main
+from tools.ship import ship
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,15 +50,15 @@ def test_a_notebook_without_records_names_the_shipped_ones(tmp_path, capsys):
     assert "run that comes with the checkout is in results/shipped/mini" in capsys.readouterr().out
 
 
-def test_ship_takes_the_light_files(tmp_path, monkeypatch, capsys):
+def test_ship_takes_the_light_files(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "results_dir", lambda override=None: tmp_path)
     for name in ("mini/records/finetune/qm9_mu/JMP-S.json", "mini/work/pretrain/small/model.json", "mini/tables/a.csv",
                  "mini/tables/comparison.csv", "mini/variants/v/work/a.json", "mini/notebooks/03.failed.ipynb",
                  "shipped/mini/tables/old.csv", "benchmarks/step.json", "shipped/benchmarks/feed.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
-    assert main(["ship", "mini"]) == main(["ship", "benchmarks"]) == 0
+    assert [ship(name) for name in ("mini", "benchmarks")] == [tmp_path / "shipped/mini", tmp_path / "shipped/benchmarks"]
     shipped = sorted(p.relative_to(tmp_path / "shipped").as_posix() for p in (tmp_path / "shipped").rglob("*") if p.is_file())
     assert shipped == ["benchmarks/feed.json", "benchmarks/step.json", "mini/records/finetune/qm9_mu/JMP-S.json", "mini/tables/a.csv"]
-    capsys.readouterr()
-    assert main(["ship", "nothing"]) == 2 and "run `make reproduce PROFILE=nothing` first" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="run `make reproduce PROFILE=nothing` first"):
+        ship("nothing")
