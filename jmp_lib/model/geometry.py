@@ -34,7 +34,7 @@ def edge_vectors(batch: dict, graph: str, pos: Tensor) -> tuple[Tensor, Tensor]:
 
 def pad(x: Tensor, slot: Tensor, rows: int) -> Tensor:
     """Write the rows of x (E, …) into a zero table (rows, …) at ``slot`` (E,)."""
-    return x.new_zeros(rows, *x.shape[1:]).index_copy(0, slot, x)
+    return x.new_zeros(rows, *x.shape[1:]).index_copy_(0, slot, x)
 
 
 def legendre(z: Tensor, count: int) -> Tensor:

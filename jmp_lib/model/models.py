@@ -74,7 +74,7 @@ def of_each_head(heads: nn.ModuleList, x: Tensor, batch: dict, key: str) -> Iter
     for task, head in enumerate(heads):
         rows = sets[task] if task < len(sets) else sets[0][:0]
         values = head(x.index_select(0, rows)).squeeze(-1)
-        yield values.new_zeros(len(x)).index_copy(0, rows, values)
+        yield values.new_zeros(len(x)).index_copy_(0, rows, values)
 
 
 class PretrainModel(Network):
