@@ -2,8 +2,8 @@
 
     python -m tools.kill_test [--kills 50] [--seed 0] [--workers 2] [--only prepare,pretrain,finetune,report,notebook,sweep]
 
-SIGKILL goes to a whole process group, at a moment drawn over the duration of the undisturbed work, in every other trial
-twice in a row (to the command alone in some of those with workers, which must then end by themselves). Then the same
+SIGKILL goes to a whole process group, at a moment drawn over the duration of the undisturbed work, in half of the trials
+twice in a row (to the command alone in half of the fine-tunings, whose workers must then end by themselves). Then the same
 command runs to its end. Every record, weight, prediction, store, table, page and notebook must be the same to the last bit,
 but for times (``TIMES``); every file that a kill leaves under its name must be whole; nothing half-done, no lock and no
 process may be left.
@@ -142,7 +142,7 @@ def halves(folder: Path) -> list[str]:
         if LEFT.search(path.name) or ".building/" in name or path.name == "log.csv":  # a log grows line by line
             continue
         try:
-            content(path)
+            content(path, folder)
             if path.suffix == ".safetensors":
                 from safetensors.numpy import load_file
 
@@ -156,10 +156,10 @@ def halves(folder: Path) -> list[str]:
     return found
 
 
-def content(path: Path):
-    """What is compared of a file: its bytes; of JSON and CSV, all but times."""
+def content(path: Path, folder: Path):
+    """What is compared of a file in ``folder``: its bytes; of JSON and CSV, all but times and the folder's own name."""
     if path.suffix in (".json", ".ipynb"):
-        return _timeless(json.loads(path.read_text()))
+        return _timeless(json.loads(path.read_text().replace(str(folder), "")))
     if path.suffix == ".csv":
         return [sorted((k, v) for k, v in row.items() if k not in TIMES) for row in csv.DictReader(io.StringIO(path.read_text()))]
     return path.read_bytes()
@@ -180,7 +180,7 @@ def differences(kind: str, folder: Path, wanted: Path, among=("",)) -> list[str]
     left += [str(path.relative_to(folder)) for path in folder.rglob(".snakemake/locks/*")]
     found = [f"{name} is left" for name in left]
     found += [f"{name} is {'missing' if name in there else 'new'}" for name in here.keys() ^ there.keys() - {*left}]
-    return found + [f"{name} differs" for name in here.keys() & there.keys() if content(here[name]) != content(there[name])]
+    return found + [f"{name} differs" for name in here.keys() & there.keys() if content(here[name], folder) != content(there[name], wanted)]
 
 
 def prepare_folder(kind: str, folder: Path, done: Path) -> None:
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
         while done < args.kills:
             kind, tries = kinds[tries % len(kinds)], tries + 1
             workers, alone = int(rng.integers(1, args.workers + 1)), bool(rng.integers(2)) and kind == "finetune"
-            moments = [float(rng.uniform(0, 0.9 * seconds[kind])) for _ in range(1 + tries % 2)]
+            moments = [float(rng.uniform(0, 0.9 * seconds[kind])) for _ in range(int(rng.integers(1, 3)))]
             folder = Path(top, f"{tries}-{kind}")
             prepare_folder(kind, folder, Path(top, "records-of"))
             kills, wrong = trial(kind, folder, whole[kind], moments, workers, alone)
