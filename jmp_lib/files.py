@@ -166,13 +166,9 @@ def _plain(value):
 
 def _force_folder(folder: Path) -> None:
     """Forces the new names in ``folder`` to disk, where the system can."""
-    try:
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
