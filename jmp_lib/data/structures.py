@@ -32,9 +32,10 @@ MAX_ATOMIC_NUMBER = 118
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
 SMALLEST_VOLUME = 1.0  # Å³ for an atom of a crystal (solid hydrogen at 500 GPa has 1.3)
-SHORTEST = 0.5  # Å, of a lattice vector that repeats
+THINNEST = 0.5  # Å between two faces of a cell that repeats across them
 CLOSEST = 0.1  # Å between two atoms, or an atom and its images
-LARGEST = {"natoms": 100_000, "pos": 1e4, "cell": 1e4, "forces": 1e5, "energy": 1e8}  # Å, eV/Å, eV
+# Å, eV/Å, eV. The neighbour search ends Python where something flat is more than 316 cutoffs wide (6 Å: 1,900 Å).
+LARGEST = {"natoms": 100_000, "pos": 900, "cell": 1000, "forces": 1e5, "energy": 1e8}
 LARGEST_LABEL = 1e15  # of other scalars, in their unit
 
 
@@ -415,9 +416,9 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
     The door: every structure passes here before a graph is made of it, and nothing checks the same behind it.
     columns: natoms (S,), and arrays as of :class:`StructureSet` with the scalars among them; one: they are those of one
     structure, and no row is named. Refused: structures without atoms or with more than 100,000, arrays that do not fit the
-    numbers of structures and atoms, what is no element, tags other than 0, 1, 2, NaN or infinite values, coordinates and
-    cell lengths beyond 10⁴ Å, forces beyond 10⁵ eV/Å, energies beyond 10⁸ eV, other labels beyond 10¹⁵, duplicate ids;
-    periodic structures without volume, with a lattice vector under 0.5 Å or less than 1 Å³ for an atom; two atoms (or
+    numbers of structures and atoms, what is no element, tags other than 0, 1, 2, NaN or infinite values, coordinates
+    beyond 900 Å, entries of the cell beyond 1,000 Å, forces beyond 10⁵ eV/Å, energies beyond 10⁸ eV, other labels beyond 10¹⁵, duplicate ids;
+    periodic structures without volume, with a cell thinner than 0.5 Å or less than 1 Å³ for an atom; two atoms (or
     an atom and an image) closer than 0.1 Å.
     """
     natoms = columns["natoms"]
@@ -470,9 +471,10 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
         flat = volume <= SMALLEST_CELL * np.prod(lengths, axis=1)
         need(~(flat & periodic), "cell", ": periodic, but its lattice vectors span no volume; give a cell of three vectors, or "
              "set pbc to false for a molecule")  # fmt: skip
+        faces = np.linalg.norm(np.cross(cell[:, [1, 2, 0]], cell[:, [2, 0, 1]]), axis=2)
         roomy = (volume >= SMALLEST_VOLUME * natoms) | ~pbc.all(axis=1)
-        need(roomy & ((lengths >= SHORTEST) | ~pbc).all(axis=1), "cell", f": a lattice vector is shorter than {SHORTEST} Å, or "
-             f"an atom has less than {SMALLEST_VOLUME:g} Å³; give the cell in Å (is it in nm, or of one cell for many?)")  # fmt: skip
+        need(roomy & ((volume[:, None] >= THINNEST * faces) | ~pbc).all(axis=1), "cell", f": it is thinner than {THINNEST} Å, or an "
+             f"atom has less than {SMALLEST_VOLUME:g} Å³; give the cell in Å (is it in nm, of one cell for many, very skewed?)")  # fmt: skip
     if pair := _too_close(natoms, columns["pos"], cell, pbc):
         (row, first), (_, second) = map(named, pair[:2])
         refuse(row, "pos", f": {first} and {second} are {pair[2]:.2g} Å apart, less than {CLOSEST} Å (an atom listed twice, an image "

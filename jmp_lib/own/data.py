@@ -9,6 +9,7 @@ also numbers that lost their leading zeros).  Pickles are never opened.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms
     """
     if isinstance(source, pd.DataFrame):
         return from_table(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"source must be a path or a pandas table with a column of structures, not a {type(source).__name__}")
     path = Path(source).expanduser()
     if path.is_dir():
         if not labels_csv:
