@@ -104,6 +104,11 @@ def test_what_the_door_lets_in_does_not_end_python(cell, pbc):
     find_neighbors(pos, cell, structure["pbc"], 6.0, True)
 
 
+def test_a_hundred_thousand_atoms_at_one_place_take_no_memory():
+    with pytest.raises(ValueError, match=r"atom 0 \(C\) and atom \d+ \(C\) are 0 Å apart"):
+        check_structure({"pos": np.zeros((100_000, 3), np.float32), "atomic_numbers": np.full(100_000, 6)}, "frame")
+
+
 def test_close_pairs_are_those_of_a_full_search():
     """Random cells, skewed and thin, partly periodic: as all images of all pairs say."""
     rng = np.random.default_rng(0)

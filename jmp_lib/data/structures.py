@@ -30,6 +30,7 @@ DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns 
 _CACHED = ("natoms", "sha256")
 MAX_ATOMIC_NUMBER = 118
 BLOCK = 1 << 16  # structures of a large set that are looked at together
+CHUNK = 1 << 11  # atoms whose neighbours are asked for together
 SMALLEST_CELL = 1e-6  # smallest volume of a cell, as a part of the product of its edge lengths, that counts as one
 SMALLEST_VOLUME = 1.0  # Å³ for an atom of a crystal (solid hydrogen at 500 GPa has 1.3)
 THINNEST = 0.5  # Å between two faces of a cell that repeats across them
@@ -517,8 +518,12 @@ def _close_pair(natoms, pos, cell, pbc) -> tuple[int, int, float] | None:
             atom, within = np.concatenate([atom, atom[near]]), np.concatenate([within, within[near] + np.eye(3)[axis]])
         pos = np.einsum("ni,nij->nj", within, box[row[atom]])
     points = np.column_stack([pos, row[atom]])  # structures lie 1 apart in the fourth direction
-    pairs = cKDTree(points, balanced_tree=False, compact_nodes=False).query_pairs(CLOSEST, output_type="ndarray")
-    if not len(pairs):
-        return None
-    one, other = pairs[0]
-    return *sorted((int(atom[one]), int(atom[other]))), float(np.linalg.norm(points[one] - points[other]))
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    for start in range(0, len(points), CHUNK):  # not all pairs at once: of 100,000 atoms at one place there are too many
+        part = points[start : start + CHUNK]
+        distance, other = tree.query(part, k=2, distance_upper_bound=CLOSEST)
+        if len(found := np.flatnonzero(distance[:, 1] < CLOSEST)):
+            one = start + found[0]
+            other = next(at for at in other[found[0]] if at != one)
+            return *sorted((int(atom[one]), int(atom[other]))), float(np.linalg.norm(points[one] - points[other]))
+    return None
