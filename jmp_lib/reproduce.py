@@ -168,7 +168,7 @@ def execute(source: Path, target: Path, values: dict) -> None:
 
 
 def clean(notebook):
-    """Removes what differs between two equal runs: times, progress bars, paths of this machine."""
+    """Removes what differs between two equal runs: times, progress bars, paths of this machine, drawn names."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
@@ -181,6 +181,8 @@ def clean(notebook):
 
     for cell in notebook.cells:
         cell.source = plain(cell.source)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill's is drawn
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 lines = output.text.replace("\r", "\n").split("\n")
