@@ -204,11 +204,13 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
     output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n")
     words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini, {tmp_path}/qm9\n")
     cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words],
-                                     metadata={"papermill": {"duration": 3}, "execution": {}})
+                                     metadata={"papermill": {"duration": 3}, "execution": {}, "tags": ["injected-parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"name": "python", "version": "3.11.2"}})
     cleaned = reproduce.clean(notebook)
     assert cleaned.cells[0].outputs == [{**words, "text": "results in results/mini, data/qm9\n"}]
-    assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {}
+    assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {"tags": ["injected-parameters"]}
+    assert cleaned.cells[0].id == "injected-parameters"  # drawn by papermill
+    nbformat.validate(cleaned)
     assert "papermill" not in cleaned.metadata and "version" not in cleaned.metadata.language_info
 
 
