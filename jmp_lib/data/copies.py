@@ -6,12 +6,13 @@ or written in another primitive cell or supercell. Geometry alone decides: eleme
 Found is every copy whose atoms (and vectors of the reduced lattice) lie within TOLERANCE = 0.001 Å of their place. Never taken
 for a copy is a structure of which, after the best superposition, an atom or lattice vector lies more than 0.002 Å off (where
 cells differ and each is first reduced to its smallest by averaging what its translations make equal, 0.006 Å). Between the
-two either may happen. In :func:`copies` a copy of a copy is a copy.
+two either may happen, as to a crystal in another cell whose own translations hold within about 0.002 Å only. In
+:func:`copies` a copy of a copy is a copy.
 
 So these are copies: mirror images (enantiomers, left and right quartz). These are not: conformers and isomers, frames of a
 trajectory, polymorphs, other orders of the same atoms on one lattice, the same slab with another vacuum along a periodic
-direction, the same structure with and without periodicity, the same crystal relaxed twice, files with too few digits (four
-decimals of fractions of a cell of 20 Å are 0.002 Å).
+direction, the same structure with and without periodicity, the same crystal relaxed twice. Too few digits can hide a copy:
+four decimals of fractions of a cell of 20 Å are 0.002 Å.
 
 How: structures of one reduced formula are compared by means of the distances to neighbours, which do not depend on the way
 of writing and change no more than the atoms move (the average minimum distances of Widdowson et al., MATCH 87, 529 (2022), by
