@@ -16,11 +16,12 @@ import torch
 from catalyst_files import record, slab, write_lmdb
 from torch_geometric.data import Data
 
-from jmp_lib.data import ani1x, apart, oc22, spice
+from jmp_lib.data import ani1x, apart, oc22, qm9, spice
 from jmp_lib.data.exchange import read_atoms
 from jmp_lib.data.formats import open_h5, read_npz
 from jmp_lib.data.inspect import inspect
 from jmp_lib.data.pickles import loads
+from tests.test_qm9 import uncharacterized, write_sdf
 from tools import fuzz
 
 CASES = os.environ.get("JMP_CASES")
@@ -53,6 +54,15 @@ def test_a_poscar_that_says_that_it_has_many_atoms(tmp_path):
     (tmp_path / "POSCAR").write_text("a\n1\n4 0 0\n0 4 0\n0 0 4\nNa\n99999999999\nDirect\n0 0 0\n")
     with pytest.raises(ValueError, match="POSCAR says that it has 99999999999 atoms, in 9 lines"):
         read_atoms(tmp_path / "POSCAR")
+
+
+def test_an_sdf_that_says_that_a_molecule_has_fewer_atoms(tmp_path):
+    write_sdf(tmp_path, 2)
+    uncharacterized(tmp_path, [9])
+    path = tmp_path / "gdb9.sdf"
+    path.write_text(path.read_text().replace("  3  2  0", "  1  2  0", 1))
+    with pytest.raises(ValueError, match="gdb_1: it says that it has 1 atoms, and more follow"):
+        list(qm9.read(path))
 
 
 @cases

@@ -494,7 +494,7 @@ def judged(kind: Kind, folder: Path, known: bool) -> tuple[str, str]:
         named = any(Path(name).name in said for name in kind.files) or kind.dataset == "folder" and "cifs" in said
         own = type(error) in (ValueError, FileNotFoundError, RuntimeError) or type(error).__module__.startswith("jmp_lib")
         verdict = "traceback" if "\n" in said or not own else "refused" if named else "no file"
-        verdict = "memory" if "memory" in said else verdict
+        verdict = "memory" if "more memory" in said else verdict  # what the child process refuses is bounded there
     except MemoryError as error:
         said, verdict = f"MemoryError {error}", "memory"
     except Exception as error:

@@ -125,7 +125,10 @@ def _torch(path: Path, advice: str) -> Iterator:
 
 def _sdf(path: Path, advice: str) -> Iterator:
     def make(number: int, lines: list[str], row: dict) -> dict:
-        atoms = [line.split() for line in lines[4 : 4 + int(lines[3][:3])]]
+        count = int(lines[3][:3])
+        atoms, after = [line.split() for line in lines[4 : 4 + count]], lines[4 + count].split()
+        if count < 1 or (len(after) > 3 and after[3].isalpha()):
+            raise ValueError(f"it says that it has {count} atoms, and more follow")
         pos = [[float(x) for x in atom[:3]] for atom in atoms]
         return _molecule(pos, numbers_of([atom[3] for atom in atoms]), number, [row[key] for key in _CSV_KEYS])
 
