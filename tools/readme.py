@@ -65,15 +65,14 @@ def filled(text: str, results_dir: str | Path) -> str:
 
 
 def speed(folder: str | Path) -> str:
-    """Table of the training step against the official implementation, and a sentence for each other record.
+    """Table of the training step, and a sentence for each other record.
 
-    Ideal: the operations of the step at the speed of one matrix product in the same run. Time / official is scaled by that
-    speed as well, because the official implementation was measured on another day. Raises FileNotFoundError without
+    Ideal: the operations of the step at the speed of one matrix product in the same run. Raises FileNotFoundError without
     ``step.json``.
     """
     records = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
     if "step" not in records:
-        raise FileNotFoundError(f"there is no {folder}/step.json: run `python -m tools.benchmarks.step` first")
+        raise FileNotFoundError(f"there is no {folder}/step.json: run `python -m tools.benchmarks step` first")
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"fixed": lambda value, digits=0: f"{value:.{digits}f}",
                      "wrap": lambda text: textwrap.fill(text, 120, subsequent_indent="  " * text.startswith("-"))}

@@ -1,8 +1,6 @@
-"""Time of the graphs and index sets of a batch, of batching, and of drawing dropped edges, against the official code.
+"""Time of the graphs and index sets of a batch, of batching, and of drawing dropped edges.
 
-Milliseconds of the processor (what else runs on the machine does not count), one thread, median of several turns. The
-official figures are those of its implementation on a 2-core machine by the clock: graphs 40 ms (molecules) and 160 ms
-(slabs), index sets 100 to 150 ms for either.
+Milliseconds of the processor (what else runs on the machine does not count), one thread, median of several turns.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from jmp_lib.data.mini import load_mini
 from jmp_lib.graphs import GraphCache, GraphConfig, build_graphs, collate
 from jmp_lib.graphs.build import a2a_edges
 
-HELP = "graphs and index sets of a batch against the official implementation"
-OFFICIAL = {"8 x aspirin, 8 Å": (140, 190), "4 x Cu(111)+CH3OH, 12 Å": (260, 310)}  # ms, graphs and index sets
+HELP = "graphs and index sets of a batch"
 STEPS = {"search": "neighbour search", "build": "graphs + indices", "collate": "batch of kept graphs",
          "dropout": "drop edges + graphs + batch"}  # fmt: skip
 
@@ -33,20 +30,14 @@ def run(args) -> dict:
     """Measures every batch; prints and returns the numbers."""
     rows = []
     heads = "".join(f"{text:>29s}" for text in STEPS.values())
-    print(f"{'ms of the processor for a batch':34s}{heads}   official")
+    print(f"{'ms of the processor for a batch':34s}{heads}")
     for name, structures, config in batches():
         times = measure(structures, config, args.turns)
         row = {"batch": name, "milliseconds": times, "atoms": [len(s["pos"]) for s in structures],
                **edges(structures, config)}  # fmt: skip
-        text = ""
-        if name in OFFICIAL:
-            row["official_milliseconds"] = OFFICIAL[name]
-            row["faster_by"] = [official / times["build"] for official in OFFICIAL[name]]
-            least, most = OFFICIAL[name]
-            text = f"   {least}-{most}: {row['faster_by'][0]:.0f} to {row['faster_by'][1]:.0f} times"
         rows.append(row)
-        print(f"{name:34s}" + "".join(f"{times[key]:29.2f}" for key in STEPS) + text)
-    return {"official": "official implementation, 2-core machine", "batches": rows}
+        print(f"{name:34s}" + "".join(f"{times[key]:29.2f}" for key in STEPS))
+    return {"batches": rows}
 
 
 def batches() -> list[tuple[str, list[dict], GraphConfig]]:
