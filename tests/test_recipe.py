@@ -216,7 +216,7 @@ def test_gradient_forces_survive_sixteen_bits(slope):
     pos = torch.ones(2, 3, requires_grad=True)
     energy = (pos.half().float() * slope).sum()
     plain = position_gradient(energy, pos, create_graph=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         scaled = position_gradient(energy, pos, create_graph=True)
     assert torch.isfinite(scaled).all() and (scaled - slope).abs().max() <= 5e-3 * slope
     if slope < 1:

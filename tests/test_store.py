@@ -55,7 +55,7 @@ def test_every_field_comes_back(tmp_path, chunk_bytes):
     with pytest.raises(IndexError, match="no row 30"):
         store[30]
     verify(store)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]
     assert {p.suffix for p in (tmp_path / "s").iterdir()} == {".json", ".bin"}
 
 

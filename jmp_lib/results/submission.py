@@ -94,7 +94,7 @@ def _values(results_dir: Path, record: dict, data_root) -> np.ndarray:
     test = splits.matbench(total, record["fold"]).test
     if record["n_test"] != len(test):
         raise ValueError(f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)")
-    if len(files.load(task, data_root or "data")[0]) != total:
+    if len(files.load(task.suffix, data_root or "data")[0]) != total:
         raise ValueError(f"only a part of the file of {task.suffix} is at hand")
     predicted = load_predictions(results_dir, record)[1]
     with np.load(results_dir / record["predictions"]["file"], allow_pickle=False) as arrays:
@@ -107,7 +107,7 @@ def _values(results_dir: Path, record: dict, data_root) -> np.ndarray:
 
 def _new_task(task: str, data_root):
     """The package's task with the targets of the local file (it would download them itself)."""
-    data, _ = files.load(get_task(f"matbench_{task}"), data_root or "data")
+    data, _ = files.load(task, data_root or "data")
     made = _package().MatbenchTask(f"matbench_{task}", autoload=False)
     index = [files.official_id(task, int(row)) for row in data.ids]
     made.df = pd.DataFrame({"structure": None, made.metadata.target: data.scalars["y"]}, index=index)
