@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ase import Atoms
-from ase.build import add_adsorbate, bulk, fcc111, molecule
+from ase.build import add_adsorbate, bulk, fcc111, graphene, molecule, nanotube
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
@@ -22,6 +22,7 @@ from jmp_lib.__main__ import main
 from jmp_lib.data.collect import check_structure
 from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.own.data import read_own
 from jmp_lib.own.splitting import split_own
@@ -633,3 +634,21 @@ def test_the_cases(tmp_path):
             assert len(read_own(table.with_suffix(""), ["gap"], ["eV"], labels_csv=table).structures) == 14
         except ValueError as error:
             assert table.stem in ("no_header", "nan_label") and table.name in str(error)
+
+
+def test_sheets_and_tubes_of_ase_need_no_vacuum():
+    """Their vectors along which nothing repeats are zero; neighbours are those with vacuum."""
+    for made, roomy in ((graphene(), graphene(vacuum=8.0)), (nanotube(4, 0, length=2), nanotube(4, 0, length=2, vacuum=8.0))):
+        structures = [from_ase(atoms) for atoms in (made, roomy)]
+        for structure in structures:
+            check_structure(structure, "a file")
+        one, other = (build_graphs(structure, GraphConfig(4.0, 30)) for structure in structures)
+        assert one["main_edge_index"].shape[1] == other["main_edge_index"].shape[1] > 0
+
+
+def test_a_long_array_in_a_sentence_stays_in_its_line(tmp_path):
+    file = tmp_path / "a.xyz"
+    file.write_text('1\npbc="1.1985e+06 -3.3690e-02 -3.8997e-02 -1.17168379e+00 -1.44165786e+00 -3.27850660e-01"\nH 0 0 0\n')
+    with pytest.raises(ValueError, match="a.xyz: frame 0: pbc=.* does not say in which directions") as caught:
+        read_atoms(file)
+    assert "\n" not in str(caught.value)

@@ -101,7 +101,7 @@ def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
             yield _frame_of(comment, rows, where)
         except ValueError as error:
             said = str(error) if str(error).startswith(where) else f"{where} is not extended XYZ ({error})"
-            raise ValueError(f"{said}; {mend}") from None
+            raise ValueError(f"{' '.join(said.split())}; {mend}") from None  # numpy prints long arrays in several lines
         except Exception as error:  # ASE raises many kinds for text that is not its format
             raise ValueError(f"{where} is not extended XYZ ({error}); {mend}") from None
 
@@ -351,7 +351,7 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
     structure = {
         "pos": atoms.positions.astype(np.float32),
         "atomic_numbers": atoms.numbers.astype(np.int64),
-        "cell": np.array(atoms.cell, dtype=np.float64),
+        "cell": _whole_cell(atoms),
         "pbc": np.array(atoms.pbc),
         "tags": _tags(atoms, where),
         "fixed": fixed,
@@ -379,6 +379,14 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
         elif kind in ("i", "u", "f") and key not in DTYPES:
             structure.setdefault(key, float(value))
     return structure
+
+
+def _whole_cell(atoms: Atoms) -> np.ndarray:
+    """The cell (3,3) Å; a vector that builders of chains and sheets leave at zero, where nothing repeats, is given a length."""
+    cell, missing = np.array(atoms.cell, dtype=np.float64), ~atoms.cell.array.any(axis=1)
+    if not atoms.pbc.any() or not missing.any() or (missing & atoms.pbc).any():
+        return cell
+    return np.where(missing[:, None], atoms.cell.complete().array * (20.0 + 2.0 * np.ptp(atoms.positions)), cell)
 
 
 def _shares(atoms: Atoms) -> Iterator[tuple]:

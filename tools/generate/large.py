@@ -73,7 +73,8 @@ def make_part(name: str, number: int, out: Path) -> None:
         raise RuntimeError(f"{part}: no structure came out of it; look at the packages of the generator")
     write_set(
         part, structures, names, out_dir=out, stands_for=f"{plan.stands_for} (pre-training)", seed=SEED,
-        how_made=f"Part {number + 1} of {plan.parts}: {module.large_part.__doc__.split('.')[0]}.".replace("``count``", str(plan.part)),
+        how_made=f"Part {number + 1} of {plan.parts}: {' '.join(module.large_part.__doc__.split('.')[0].split())}."
+        .replace("``count``", str(plan.part)),
         level_of_theory=plan.level_of_theory,
         software=software_versions("tblite", "rdkit", "chgnet", "ase", "numpy"),
         what_it_is_not=f"Not {plan.stands_for}: other structures, and approximate labels in place of DFT.",
