@@ -12,6 +12,7 @@ from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import joint_sets, pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, main_edges, predict, prepared
+from jmp_lib.train.losses import Counts
 from jmp_lib.train.memory import is_out_of_memory, parts_by_edges
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
@@ -102,7 +103,7 @@ def test_shares_of_processes_make_up_the_batch(toy, draws):
         found = {}
         for rank in range(3):
             own, own_names, own_counts = update_batches(draws, rank=rank, processes=3).items(step)
-            assert own_counts == counts == (6, sum(len(item["pos"]) for item in items))
+            assert own_counts == counts == Counts(6, sum(len(item["pos"]) for item in items))
             assert own
             for item, name in zip(own, own_names):
                 found.setdefault(name, []).append(collate([item])["main_edge_index"].numpy())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import signal
 import traceback
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
+from jmp_lib.graphs.padding import Bucket, buckets, padded_to_fit, shape
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.memory import give_back, is_out_of_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
@@ -23,6 +25,8 @@ from jmp_lib.train.sampling import Sampler
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
 AHEAD = 2  # batches that every process that prepares data keeps ready
+BUCKETS = 12  # shapes to which batches are padded, and one more
+DRAWN = 128  # updates from whose batches the shapes are chosen
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,6 +89,7 @@ class Share:
     names: list[list[str]]  # of the structures of every part
     counts: Counts  # of the whole batch
     max_edges: int | None  # with which the parts were cut
+    padding: list[float | None] = field(default_factory=list)  # of every part: by which share it is dearer; None: not padded
 
     def pin_memory(self) -> Share:
         """For copies to a GPU that run beside the computation."""
@@ -114,6 +119,7 @@ class UpdateBatches(torch.utils.data.Dataset):
                  draws: str = "batch", max_edges: int | None = None, rank: int = 0, processes: int = 1):
         self.caches, self.names, self.sampler, self.seed, self.draws = list(caches), list(names), sampler, seed, draws
         self.rank, self.processes = rank, processes
+        self.buckets: list[Bucket] = []  # to which parts are padded
         self._max_edges = torch.tensor([max_edges or 0]).share_memory_()  # seen by the processes that prepare ahead
 
     @property
@@ -130,9 +136,16 @@ class UpdateBatches(torch.utils.data.Dataset):
         max_edges = self.max_edges
         edges = [main_edges(item) for item in items]
         parts = parts_by_edges(edges, max_edges)
-        return Share(parts=[collate([items[i] for i in part]) for part in parts],
-                     edges=[sum(edges[i] for i in part) for part in parts],
-                     names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
+        share = Share(parts=[collate([items[i] for i in part]) for part in parts],
+                      edges=[sum(edges[i] for i in part) for part in parts],
+                      names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
+        if self.buckets and parts:
+            small = [bucket for bucket in self.buckets if max_edges is None or bucket["main"] <= max_edges]  # memory is short
+            share.parts, share.padding = map(list, zip(*(padded_to_fit(part, small) for part in share.parts)))
+            for part, padding in zip(share.parts, share.padding):
+                if padding is not None:
+                    part["counts"] = torch.tensor(counts[:2])
+        return share
 
     def items(self, step: int) -> tuple[list[dict], list[str], Counts]:
         """This process's structures of update ``step``, their names, and the counts of the whole batch."""
@@ -172,6 +185,12 @@ def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
         if isinstance(found, Exception):
             raise found
         yield found
+
+
+def buckets_of(data, updates: int, workers: int) -> list[Bucket]:
+    """Shapes for padding, from the batches of the first updates; the same for a run that goes on."""
+    with closing(prepared(data, 0, min(updates, DRAWN), workers, pin=False)) as drawn:
+        return buckets([shape(part) for share in drawn for part in share.parts], BUCKETS)
 
 
 class _Sentences(torch.utils.data.Dataset):

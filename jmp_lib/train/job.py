@@ -75,7 +75,7 @@ class Job:
             "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
             "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
             "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
-            "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.profile.threads,
+            "graphs": done.graphs, "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.profile.threads,
             "machines": done.machines, "device": records.device_name(self.processes.device), "precision": self.processes.precision,
             "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions()}
 

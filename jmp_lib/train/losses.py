@@ -19,10 +19,24 @@ EPSILON = 1.0e-6  # added to every component of the force error before the norm
 
 
 class Counts(NamedTuple):
-    """Structures and atoms of the whole batch of an update."""
+    """Structures and atoms of the whole batch of an update, without padding."""
 
-    structures: int
-    atoms: int
+    structures: int | Tensor
+    atoms: int | Tensor
+    real_structures: Tensor | None = None  # (B,) and (N,), false for padding; None: there is none
+    real_atoms: Tensor | None = None
+
+
+def with_padding(counts: Counts, batch: dict) -> Counts:
+    """``counts`` for a part of the batch: on the device, and with what is padding, where the part is padded."""
+    if "real_atoms" not in batch:
+        return counts
+    return Counts(*batch["counts"].unbind(), batch["real_structures"], batch["real_atoms"])
+
+
+def total_of(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Sum of the values, of those alone that are ``counted`` where that is given."""
+    return (values if counted is None else values * counted).sum()
 
 
 def force_distance(predicted: Tensor, target: Tensor) -> Tensor:
@@ -58,22 +72,26 @@ def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy:
     energy_terms = (own_energy - energy).abs() * energy_scale[task]
     force_terms = force_distance(own_forces, forces) * force_scale[task][batch]
     counts = counts or Counts(len(energy), len(batch))
-    energy_loss = energy_terms.sum() / counts.structures
+    if counts.real_atoms is not None:
+        counted = counts.real_atoms if counted is None else counted & counts.real_atoms
+    energy_loss = total_of(energy_terms, counts.real_structures) / counts.structures
     if structurewise:
         force_loss = per_structure_mean(force_terms, batch, len(energy), counted).sum() / counts.structures
     else:
-        force_loss = (force_terms if counted is None else force_terms * counted).sum() / counts.atoms
+        force_loss = total_of(force_terms, counted) / counts.atoms
     return {"total": energy_loss + force_loss, "energy": energy_loss, "force": force_loss}
 
 
 def scalar_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
     """Mean absolute error over structures: (B,), (B,) -> scalar."""
-    return (predicted - target).abs().sum() / (counts.structures if counts else len(target))
+    counts = counts or Counts(len(target), 0)
+    return total_of((predicted - target).abs(), counts.real_structures) / counts.structures
 
 
 def vector_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
     """Mean over all atoms of the batch of the shifted L2 norm: (N,3), (N,3) -> scalar."""
-    return force_distance(predicted, target).sum() / (counts.atoms if counts else len(target))
+    counts = counts or Counts(0, len(target))
+    return total_of(force_distance(predicted, target), counts.real_atoms) / counts.atoms
 
 
 def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],

@@ -14,6 +14,7 @@ import math
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -24,12 +25,13 @@ from tqdm.auto import tqdm
 from jmp_lib.files import write_json
 from jmp_lib.pool import GO_ON, end, termination
 from jmp_lib.settings import Engine
-from jmp_lib.train.batches import Share, UpdateBatches, prepared
+from jmp_lib.train.batches import Share, UpdateBatches, buckets_of, prepared
 from jmp_lib.train.checkpoint import gone_on, load_checkpoint, save_checkpoint
 from jmp_lib.train.logs import Logs, memory_mb
-from jmp_lib.train.losses import Counts
+from jmp_lib.train.losses import Counts, with_padding
 from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
 from jmp_lib.train.processes import Processes
+from jmp_lib.train.recorded import Recorded
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
 READ_EVERY = {"cpu": 1, "cuda": 16}  # updates whose losses and norms are read at once: a GPU must be waited for
@@ -63,6 +65,7 @@ class Run:
     min_delta: float = 0.0
     stop_below_lr: float = 0.0
     bar: tqdm | None = None
+    recorded: Recorded | None = None  # passes of padded batches on a GPU (``train`` makes it)
 
 
 @dataclass
@@ -84,12 +87,23 @@ class Progress:
     skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
     history: list[dict] = field(default_factory=list)
     machines: list[dict] = field(default_factory=list)  # from which update on it was computed on what
+    buckets: list[dict] = field(default_factory=list)  # shapes to which parts of batches are padded
+    fitted: int = 0  # updates of which every part was padded
+    padded: int = 0  # parts
+    padding: float = 0.0  # sum of the shares by which that made them dearer
+    recorded: int = 0  # shapes whose pass was replayed as a CUDA graph
     best_weights: dict[str, Tensor] | None = None
 
     @property
     def waiting_share(self) -> float:
         """Share of the training time that was spent waiting for data."""
         return self.waiting_seconds / self.train_seconds if self.train_seconds else 0.0
+
+    @property
+    def graphs(self) -> dict | None:
+        """For a record: what padding did; None where nothing was padded."""
+        return {"buckets": self.buckets, "recorded": self.recorded, "share_of_updates": self.fitted / max(1, self.step),
+                "mean_padding_cost": self.padding / max(1, self.padded)} if self.buckets else None
 
 
 def train(run: Run) -> Progress:
@@ -103,6 +117,7 @@ def train(run: Run) -> Progress:
         keep_freed_memory()
     progress = _resume(run)
     progress.machines = gone_on(progress.machines, processes, progress.step, run.name)
+    _pad(run, progress)
     run.data.max_edges = progress.max_edges
     if progress.step == 0:
         set_rates(run.optimizer, 0, run.schedule, run.restart)
@@ -159,6 +174,17 @@ def train(run: Run) -> Progress:
     return progress
 
 
+def _pad(run: Run, progress: Progress) -> None:
+    """Chooses the shapes to which batches are padded, and on a GPU prepares recording, where ``engine.graphs`` says so."""
+    device, scaled = run.processes.device, run.processes.scaler.is_enabled()  # its scale is asked by the host
+    if run.engine.graphs == "off" or run.engine.graphs == "auto" and (device.type != "cuda" or scaled):
+        return
+    run.data.max_edges = run.engine.max_edges  # as at the start, whatever memory allowed later
+    run.data.buckets = progress.buckets = buckets_of(run.data, run.schedule.stop_at, run.engine.workers_data)
+    if device.type == "cuda" and not scaled:
+        run.recorded = Recorded(partial(_losses, run, None), run.model.parameters(), device)
+
+
 class Update(NamedTuple):
     """What is to be told about an update when its ``numbers`` are read."""
 
@@ -179,8 +205,10 @@ def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Te
     """
     processes, optimizer = run.processes, run.optimizer
     run.model.train()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=run.recorded is None)
     losses, share = _gradients(run, progress, share)
+    if progress.buckets:
+        _count_padding(run, progress, share)
     zero = torch.zeros((), dtype=torch.float64, device=processes.device)
     numbers = processes.sum_values(torch.stack([*(losses.get(name, zero) for name in run.loss_names), zero + asked]))
     processes.sum_gradients(run.model.parameters())
@@ -223,6 +251,8 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Te
                 f"{share.names[number][0]} with {share.edges[number]} edges does not fit in memory by itself: leave it "
                 "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
         run.optimizer.zero_grad(set_to_none=True)
+        if run.recorded is not None:
+            run.recorded.clear()
         give_back()  # the error is gone here, and with it what it held
         run.data.max_edges = progress.max_edges = share.edges[number] // 2
         share = run.data[progress.step]
@@ -230,11 +260,26 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Te
 
 def _pass(run: Run, part, counts: Counts) -> dict[str, Tensor]:
     """Losses of one part, float64; their gradients are added to those of the parts before."""
+    if run.recorded is not None and "counts" in part:
+        return run.recorded(part)
     part = copy.copy(part).to(run.processes.device, non_blocking=True)  # ``to`` alone would keep all parts on the device
+    return _losses(run, counts, part)
+
+
+def _losses(run: Run, counts: Counts | None, part) -> dict[str, Tensor]:
+    """``_pass`` of a part on the device; a padded one brings the counts along."""
     with run.processes.autocast():
-        losses = run.loss(part, counts)
+        losses = run.loss(part, with_padding(counts, part))
     run.processes.scaler.scale(losses["total"]).backward()
     return {name: value.detach().double() for name, value in losses.items()}
+
+
+def _count_padding(run: Run, progress: Progress, share: Share) -> None:
+    padding = [found for found in share.padding if found is not None]
+    progress.fitted += len(padding) == len(share.parts)
+    progress.padded += len(padding)
+    progress.padding += sum(padding)
+    progress.recorded = run.recorded.count if run.recorded is not None else 0
 
 
 def _gradient_norm(model: torch.nn.Module) -> Tensor:

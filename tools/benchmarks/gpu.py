@@ -10,7 +10,6 @@ it shows that the command works and measures nothing.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -25,7 +24,7 @@ from jmp_lib.train import pretraining
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates
-from jmp_lib.train.trainer import READ_EVERY, Run, train
+from jmp_lib.train.trainer import READ_EVERY, Progress, Run, train
 from tools.benchmarks import steps
 
 HELP = "training steps and a joint pre-training on a GPU (one sentence where there is none; --tiny: a trial of the command)"
@@ -69,7 +68,9 @@ def run(args) -> dict:
     joint = attempt(lambda: joint_pretraining(device, args.workers, args.tiny))
     print(f"joint pre-training, updates of {joint.get('structures')}: " + (joint.get("why") or
           f"{1e3 * joint['seconds']:.1f} ms an update, {1e3 * joint['bare_seconds']:.1f} bare ({joint['to_bare']:.2f} times), "
-          f"{joint['waiting_share']:.0%} of the time waiting for data"))  # fmt: skip
+          f"{joint['waiting_share']:.0%} of the time waiting for data; with engine.graphs {1e3 * joint['recorded_seconds']:.1f} ms "
+          f"({joint['graphs']['recorded']} shapes recorded, {joint['graphs']['share_of_updates']:.0%} of updates, "
+          f"padding {joint['graphs']['mean_padding_cost']:.0%})"))  # fmt: skip
     return {"card": card, "rows": rows, "joint_pretraining": joint}
 
 
@@ -165,21 +166,29 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
     model.train()
     bare()
     bare_seconds = seconds_of(bare, 1 if tiny else 3, device) / len(batches)
-    clock: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, updates, 0.1, updates, updates),
-                  updates_per_epoch=updates, data=data, loss=loss, validate=dict, loss_names=("total", "energy", "force"),
-                  clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm),
-                  fingerprint="", checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
-                  processes=processes, engine=profile.engine, ema=EMA(model, 0.99),
-                  gradient_divisors=model.gradient_divisors())  # fmt: skip
-        run = dataclasses.replace(run, loss=lambda *args: (clock.append(time.perf_counter()), loss(*args))[1])
-        done = train(run)
-        waiting = done.waiting_share
-    first = updates // 3  # the loader has started, the allocator has its blocks; whole groups of updates that are read together
-    seconds = (clock[-1] - clock[first]) / (len(clock) - 1 - first)
+
+    def trained(graphs: str) -> tuple[float, Progress]:
+        """Seconds of an update of the trainer, and how it went."""
+        clock: list[float] = []
+
+        def clip(norm: torch.Tensor) -> None:  # is called in every update, also where its pass is replayed
+            clock.append(time.perf_counter())
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm)
+
+        with tempfile.TemporaryDirectory() as folder:
+            done = train(Run(
+                model=model, optimizer=optimizer, schedule=Updates(0, 1.0, updates, 0.1, updates, updates),
+                updates_per_epoch=updates, data=data, loss=loss, validate=dict, loss_names=("total", "energy", "force"),
+                clip=clip, fingerprint="", checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
+                processes=processes, engine=profile.engine.model_copy(update={"graphs": graphs}), ema=EMA(model, 0.99),
+                gradient_divisors=model.gradient_divisors()))  # fmt: skip
+        first = updates // 3  # the loader has started, the allocator has its blocks; whole groups of updates that are read together
+        return (clock[-1] - clock[first]) / (len(clock) - 1 - first), done
+
+    (seconds, done), (recorded_seconds, padded) = trained("off"), trained("on")
     return {"structures": structures, "updates": updates, "workers": 0 if tiny else workers, "seconds": seconds,
-            "bare_seconds": bare_seconds, "to_bare": seconds / bare_seconds, "waiting_share": waiting}  # fmt: skip
+            "bare_seconds": bare_seconds, "to_bare": seconds / bare_seconds, "waiting_share": done.waiting_share,
+            "recorded_seconds": recorded_seconds, "graphs": padded.graphs}  # fmt: skip
 
 
 def seconds_of(work, count: int, device: torch.device) -> float:
