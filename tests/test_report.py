@@ -97,7 +97,7 @@ def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp
     path = tmp_path / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json"
     path.parent.mkdir(parents=True)
     record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
-    path.write_text(json.dumps(record | {"profile": "smoke"}))
+    path.write_text(json.dumps(record | {"profile": "smoke", "comparable": False}))
     page = write_report(tmp_path, "smoke").read_text()
     row = next(line for line in page.splitlines() if line.startswith("<tr><td>rmd17_ethanol</td>"))
     assert "numbers mean nothing" in page and '<td class="own">' in row and not re.search(r'class="own">\d', row)
