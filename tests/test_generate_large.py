@@ -130,3 +130,12 @@ def test_torsions_and_pairs():
         other = dynamics.dock(pos, pos, rng)
         assert 1.79 < dynamics.closest(pos, other) < 3.5
         np.testing.assert_allclose(np.linalg.norm(other[:, None] - other, axis=-1), np.linalg.norm(pos[:, None] - pos, axis=-1), atol=1e-9)
+
+
+def test_a_slab_in_another_state_is_no_adsorption(additive, monkeypatch):
+    def energy(self, pos):  # of a slab with something on it, 130 eV below its parts
+        return -130.0 * (0 < np.isin(self.numbers, (1, 6, 7, 8)).sum() < len(pos)), np.zeros((len(pos), 3))
+
+    monkeypatch.setattr(Additive, "__call__", energy)
+    with pytest.raises(RuntimeError, match="no start converged"):
+        slabs.make_system(np.random.default_rng(0), slabs.make_varied_slab, 3, adsorption=True)

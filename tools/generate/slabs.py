@@ -23,6 +23,7 @@ SEED = 20
 SYSTEMS, FRAMES = 150, 10
 TEMPERATURE = 3000.0  # K, electronic
 START_FORCE = 25.0  # eV/Å, a start above it is drawn again
+LARGEST_ADSORPTION = 10.0  # eV, beyond which the method found another state of the slab; OC20 leaves such systems out, too
 
 METALS = {
     "fcc": ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Rh", "Ir", "Al"),
@@ -126,7 +127,7 @@ def make_system(rng: np.random.Generator, slab_of=make_slab, count: int = FRAMES
                 energy, forces = calculator(descent.pos)
                 if not plausible(energy, forces) or (
                     step == 0 and np.linalg.norm(forces[free], axis=1).max() > START_FORCE
-                ):
+                ) or (adsorption and abs(energy - reference) > LARGEST_ADSORPTION):
                     break
                 frames.append({
                     "pos": descent.pos.copy(), "numbers": numbers, "tags": tags, "fixed": ~free,
