@@ -13,7 +13,8 @@ from functools import cache
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
 
-from jmp_lib.data.structures import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, StructureSet, check
+from jmp_lib.data.door import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, check
+from jmp_lib.data.structures import StructureSet
 
 _NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 
@@ -99,7 +100,7 @@ def make_structure(pos, atomic_numbers, id, *, cell=None, forces=None, sid=None,
 
 def check_structure(structure: Mapping, where: str) -> None:
     """Raise ``ValueError`` (one sentence: where, field, what is wrong) for a structure no training may see; see
-    :func:`jmp_lib.data.structures.check`."""
+    :func:`jmp_lib.data.door.check`."""
     missing = [key for key in ("pos", "atomic_numbers") if key not in structure]
     if missing:
         raise ValueError(f"{where}: field {missing[0]!r} is missing")
@@ -163,7 +164,7 @@ def _default(key: str, structure: Mapping, natoms: int, shape: tuple[int, ...]) 
 def to_set(name: str, structures: Iterable[Mapping], description: str = "", where: str = "") -> StructureSet:
     """A set in memory of the structures, all with the same labels; text ``group`` becomes the group.
 
-    Raises ``ValueError`` when there are none, when labels differ, and as :func:`~jmp_lib.data.structures.check`.
+    Raises ``ValueError`` when there are none, when labels differ, and as :func:`~jmp_lib.data.door.check`.
     """
     found = list(structures)
     if not found:

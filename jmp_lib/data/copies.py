@@ -31,7 +31,8 @@ from ase.geometry import minkowski_reduce
 from scipy.spatial import cKDTree
 from vesin import NeighborList
 
-from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, StructureSet
+from jmp_lib.data.door import MAX_ATOMIC_NUMBER
+from jmp_lib.data.structures import BLOCK, StructureSet
 from jmp_lib.graphs.neighbors import rank_in_sorted
 
 TOLERANCE = 0.001  # Å, of every atom and lattice vector

@@ -20,9 +20,9 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.exchange import read_frames
 from jmp_lib.data.formats import first_file, folder_of, folders_of, read_npz, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.xyz import read_frames
 from jmp_lib.facts import task as task_facts
 from jmp_lib.files import reading
 from jmp_lib.strict import nearest

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.collect import screened
-from jmp_lib.data.exchange import from_ase, read_frames, read_lines
+from jmp_lib.data.exchange import from_ase
 from jmp_lib.data.formats import opened, source_url
 from jmp_lib.data.graph_records import read_graphs
+from jmp_lib.data.xyz import read_frames, read_lines
 
 ENERGIES = ("adsorption", "total", "stored")
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)

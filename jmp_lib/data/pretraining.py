@@ -28,9 +28,10 @@ import numpy as np
 from jmp_lib.data import ani1x, mini, splits
 from jmp_lib.data.catalog import entry
 from jmp_lib.data.collect import to_set
+from jmp_lib.data.door import MAX_ATOMIC_NUMBER
 from jmp_lib.data.inspect import read
 from jmp_lib.data.store import LeftOut, is_store, open_store
-from jmp_lib.data.structures import BLOCK, MAX_ATOMIC_NUMBER, StructureSet
+from jmp_lib.data.structures import BLOCK, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir
 

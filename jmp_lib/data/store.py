@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.collect import check_structure, labels_of, pack
-from jmp_lib.data.structures import BLOCK, DEFAULTS, DTYPES, PER_ATOM, Columns, StructureSet, Texts
+from jmp_lib.data.door import DEFAULTS, DTYPES, PER_ATOM
+from jmp_lib.data.structures import BLOCK, Columns, StructureSet, Texts
 from jmp_lib.files import locked, write_json, writing
 
 VERSION = 3

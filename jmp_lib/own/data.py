@@ -23,8 +23,9 @@ from ase import units as ase_units
 
 from jmp_lib.data.collect import check_structure, to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, read_atoms, read_lines, to_atoms
+from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, read_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.xyz import read_lines
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")

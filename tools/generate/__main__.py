@@ -11,7 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: repeata
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 
@@ -69,11 +68,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_large(options: argparse.Namespace) -> int:
     """The parts of the large companion, then `summary.json` of all that is there; 1 where a part failed."""
+    from jmp_lib.files import write_json
     from tools.generate import large
-    from tools.generate.cards import atomic_write
 
     failed = [outcome for outcome in large.generate(options.out, options.processes, options.parts) if outcome.error]
-    atomic_write(options.out / "summary.json", (json.dumps(large.summary(options.out), indent=1) + "\n").encode())
+    write_json(options.out / "summary.json", large.summary(options.out))
     for where, count in large.in_tests(options.out).items():
         print(f"{where}: {count} structures are copies of structures of the test part; leave these groups out", file=sys.stderr)
     if failed:

@@ -11,12 +11,13 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from jmp_lib.files import write_atomically
 
 MINI_DIR = Path(__file__).resolve().parents[2] / "jmp_lib" / "data" / "mini"
 
@@ -43,14 +44,6 @@ def software_versions(*packages: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def atomic_write(path: Path, payload: bytes) -> None:
-    """Write `payload` to `path` in one step (temporary file, then `os.replace`)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(payload)
-    os.replace(temporary, path)
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -140,6 +133,8 @@ def write_set(
         "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(),
     }
     folder = Path(out_dir) if out_dir is not None else MINI_DIR
-    atomic_write(folder / f"{name}.npz", payload)
-    atomic_write(folder / f"{name}.card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    with write_atomically(folder / f"{name}.npz", "wb") as stream:
+        stream.write(payload)
+    with write_atomically(folder / f"{name}.card.json") as stream:
+        stream.write(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return card
