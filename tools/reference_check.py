@@ -1,4 +1,5 @@
-"""``python -m tools.reference_check DIR``: this network against stored results of the official one.
+"""``python -m tools.reference_check DIR [DEVICE]``: this network (on the CPU, or for instance on cuda) against stored results of
+the official one.
 
 A folder holds ``golden_<width>_<structure>.npz`` (inputs, graphs, outputs; widths tiny, jmp_s, jmp_l),
 ``golden_<width>_batch.npz``, ``golden_tiny_config.json``, ``golden_tiny_weights.safetensors`` and
@@ -137,9 +138,9 @@ def has_collinear_quadruplets(structure: dict) -> bool:
     return False
 
 
-def run_model(model, batch: dict, dtype: torch.dtype, columns: int) -> dict[str, np.ndarray]:
+def run_model(model, batch: dict, dtype: torch.dtype, columns: int, device: str = "cpu") -> dict[str, np.ndarray]:
     """All outputs of one forward pass; ``columns``: stored gradient forces (2 means tasks 0 and 2)."""
-    model = model.to(dtype)
+    model, batch = model.to(device, dtype), batch.to(device)
     pos = batch["pos"].double().requires_grad_(columns > 0)
     trace: list = []  # m⁰, then (h, m) of every block
     handles = [module.register_forward_hook(lambda module, given, out: trace.append(out))
@@ -154,7 +155,7 @@ def run_model(model, batch: dict, dtype: torch.dtype, columns: int) -> dict[str,
         tasks = (0, 2) if columns == 2 else range(columns)
         result["grad_forces"] = torch.stack(
             [-torch.autograd.grad(out["energy"][:, t].sum(), pos, retain_graph=True)[0] for t in tasks], dim=-1)
-    return {name: value.detach().numpy() for name, value in result.items()}
+    return {name: value.detach().cpu().numpy() for name, value in result.items()}
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -187,7 +188,7 @@ def compare(ours: dict, data: dict, edges: tuple, dtype: str, collinear: bool) -
     return found
 
 
-def check_width(folder: Path, width: str) -> tuple[int, bool]:
+def check_width(folder: Path, width: str, device: str = "cpu") -> tuple[int, bool]:
     """Single structures, then the stored batch. Returns (comparisons made, all within limits)."""
     files = {p.stem.removeprefix(f"golden_{width}_"): p for p in sorted(folder.glob(f"golden_{width}_*.npz"))}
     batch_file = files.pop("batch", None)
@@ -201,7 +202,7 @@ def check_width(folder: Path, width: str) -> tuple[int, bool]:
         collinear = any(map(has_collinear_quadruplets, parts))
         columns = data["f64_grad_forces"].shape[-1] if "f64_grad_forces" in data else 0
         for dtype, kind in DTYPES.items():
-            found = compare(run_model(model, collate(parts), kind, columns), data, edges, dtype, collinear)
+            found = compare(run_model(model, collate(parts), kind, columns, device), data, edges, dtype, collinear)
             bad = [name for name, (error, limit) in found.items() if not error <= limit] + ["graphs"] * word.startswith("DIFFERENT")
             shown = {name: found[name][0] for name in OUTPUTS if name in found}
             shown |= {"blocks": max(inner)} if (inner := [e for n, (e, _) in found.items() if n not in OUTPUTS]) else {}
@@ -239,14 +240,14 @@ def edge_orders(items: list[dict], stored: list[dict], sym_edge_index: np.ndarra
     return np.concatenate(ours), np.concatenate(theirs)
 
 
-def check_folder(path: Path) -> bool:
+def check_folder(path: Path, device: str = "cpu") -> bool:
     """Checks everything in ``path``: whether all is within the limits. ``ValueError`` where nothing can be compared."""
     done, good = 0, True
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder; give the folder that holds the golden_*.npz files")
     for width in WIDTHS:
         try:
-            count, ok = check_width(path, width)
+            count, ok = check_width(path, width, device)
         except (OSError, KeyError, ValueError) as error:  # a missing or damaged file, named by the error
             raise ValueError(f"{width}: cannot be compared: {error}") from error
         done, good = done + count, good and ok
@@ -261,9 +262,9 @@ def check_folder(path: Path) -> bool:
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 past a limit, 2 after a sentence on what cannot be compared."""
     try:
-        if len(arguments) != 1:
-            raise ValueError("give one folder: python -m tools.reference_check DIR")
-        return 0 if check_folder(Path(arguments[0])) else 1
+        if len(arguments) not in (1, 2):
+            raise ValueError("give one folder, and a device if it is not the CPU: python -m tools.reference_check DIR [DEVICE]")
+        return 0 if check_folder(Path(arguments[0]), *arguments[1:]) else 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
