@@ -45,7 +45,7 @@ lab-test: $(STAMP) ## run notebooks in JupyterLab in a real browser (needs chrom
 lint: $(STAMP) ## check the code with ruff
 	$(VENV)/bin/python -m ruff check
 
-mace: $(STAMP) ## add MACE, a baseline of notebook 14, to the environment (without changing anything in it)
+mace: $(STAMP) ## add MACE, a baseline of notebook 15, to the environment (without changing anything in it)
 	$(PIP) --no-deps -r requirements-mace.txt
 
 ship: $(STAMP) ## for maintainers: put the results of PROFILE in the place of those in results/shipped (then: make readme)

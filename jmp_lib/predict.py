@@ -329,12 +329,12 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
 def pretrained_model(run, size: str):
     """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from.
 
-    The weights are those of notebook 02 when they are there, else random ones of the profile's seed.
+    The weights are those of notebook 03 when they are there, else random ones of the profile's seed.
     """
     try:
         record = records.read_record(records.pretrain_record_path(run.results_dir, size))
     except FileNotFoundError:
-        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 02 to pre-train it): its "
+        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 03 to pre-train it): its "
                                                      "numbers mean nothing")
     return load(run.results_dir / record["files"]["weights"]["file"]).model, (
-        f"{size} network with the weights of notebook 02 ({record['updates']} updates on {', '.join(record['data'])})")
+        f"{size} network with the weights of notebook 03 ({record['updates']} updates on {', '.join(record['data'])})")

@@ -25,17 +25,17 @@ from jmp_lib.files import file_sha256, locked, reading, write_atomically, write_
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
-    "02": ("pretrain/*.json",),
+    "03": ("pretrain/*.json",),
     **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json",) for family in FAMILIES.values()},
-    "09": ("finetune/*/*.json",),
     "10": ("finetune/*/*.json",),
-    "11": ("pretrain/*.json",),
-    "12": ("pretrain/*.json", "finetune/*/*.json"),
-    "13": ("pretrain/small.json",),
-    "14": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
+    "11": ("finetune/*/*.json",),
+    "12": ("pretrain/*.json",),
+    "13": ("pretrain/*.json", "finetune/*/*.json"),
+    "14": ("pretrain/small.json",),
+    "15": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
            "../variants/*/records/finetune/*/*.json"),
 }
-RECORDS_ONLY = ("00", "09", "10", "12", "13")  # notebooks that read no data files of the profile
+RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
 
@@ -64,7 +64,7 @@ def _run(profile: str, only: str | None, results: str | None, loaded, results_di
     from jmp_lib.results.pages import write_report
 
     name = loaded.name
-    chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("12"))  # the tables of all last
+    chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))  # the tables of all last
     state_file = results_dir / "work" / "reproduce.json"
     states = {}
     if state_file.is_file():
@@ -216,7 +216,7 @@ def closing_words(results_dir: Path, minutes: float) -> str:
     """Which files to open, those of them that are there."""
     wanted = [("report.html", "everything on one page, to read or to send"),
               ("tables/all_tasks.csv", "one row per task and arm"),
-              ("notebooks/12_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
+              ("notebooks/13_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
               ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG"),
               ("tsne.html", "the embeddings, to explore in a browser")]
     lines = [f"  {results_dir / name}  ({what})" for name, what in wanted if (results_dir / name).exists()]

@@ -293,7 +293,7 @@ def _reuse_pretraining(run: Run) -> None:
             continue
         if not finished_record(record, source, wanted):
             print(f"{_short(record)} was made with other settings or data, or its weights are gone: arms that start from it "
-                  f"pre-train again, for {_short(run.results_dir)}; run notebook 02 first to have one pre-training for both")
+                  f"pre-train again, for {_short(run.results_dir)}; run notebook 03 first to have one pre-training for both")
             continue
         for pattern in (f"work/pretrain/{size}/model.*", f"work/pretrain/{size}/curves.csv", f"work/scale_factors/{size}.json",
                         f"records/pretrain/{size}.json"):

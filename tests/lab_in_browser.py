@@ -26,7 +26,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = Path(os.environ.get("JMP_SCREENSHOTS") or ROOT / "results" / "smoke" / "lab")
-NOTEBOOKS = [path for number in ("00", "04", "13") for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
+NOTEBOOKS = [path for number in ("00", "02", "05", "14") for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
@@ -113,7 +113,7 @@ def test_notebook_runs_in_jupyterlab(name, folder, lab, browser):
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code"), "every cell has run"
     shown = [o for o in outputs if "image/png" in o.get("data", {})]
     assert bool(shown) == (name[:2] != "00"), "figures are shown in the notebook"
-    kept = (folder / "results").rglob("*.png" if name[:2] == "13" else f"{name[:2]}_*.png")
+    kept = (folder / "results").rglob("*.png" if name[:2] == "14" else f"{name[:2]}_*.png")
     assert bool(list(kept)) == bool(shown), "and saved under results_dir, not under the working directory"
     assert {p.suffix for p in folder.glob("*") if p.is_file()} <= {".ipynb"}, "nothing beside the notebooks"
 

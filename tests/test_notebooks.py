@@ -13,9 +13,9 @@ import pytest
 from jmp_lib.parameters import KINDS, literal_assignments
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-NAMES = ["00_start_here", "01_data", "02_pretraining", "03_qm9", "04_rmd17", "05_md22", "06_spice", "07_matbench",
-         "08_qmof", "09_scaling", "10_speedup", "11_embeddings", "12_paper_tables", "13_your_dataset",
-         "14_how_sure"]
+NAMES = ["00_start_here", "01_data", "02_network", "03_pretraining", "04_qm9", "05_rmd17", "06_md22", "07_spice",
+         "08_matbench", "09_qmof", "10_scaling", "11_speedup", "12_embeddings", "13_paper_tables", "14_your_dataset",
+         "15_how_sure"]
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 

@@ -36,13 +36,13 @@ def smoke(tmp_path_factory) -> tuple[Path, str]:
 def test_it_ends_by_naming_the_files_to_open(smoke):
     results, printed = smoke
     closing = printed[printed.index("Open:"):]
-    for name in ("report.html", "tsne.html", "tables/all_tasks.csv", "notebooks/12_paper_tables.ipynb", "figures"):
+    for name in ("report.html", "tsne.html", "tables/all_tasks.csv", "notebooks/13_paper_tables.ipynb", "figures"):
         assert str(results / name) in closing and (results / name).exists()
 
 
 def test_every_notebook_has_an_executed_copy_without_errors(smoke):
     copies = sorted((smoke[0] / "notebooks").glob("*.ipynb"))
-    assert [p.stem[:2] for p in copies] == [f"{n:02d}" for n in range(15)]
+    assert [p.stem[:2] for p in copies] == [f"{n:02d}" for n in range(16)]
     for path in copies:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -73,10 +73,10 @@ def test_tables_keep_published_and_own_values_apart(smoke):
 def test_figures_are_saved_twice(smoke):
     figures = smoke[0] / "figures"
     names = {p.stem for p in figures.glob("*.png")}
-    assert {f"{n:02d}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14)} == {name[:2] for name in names}
+    assert {f"{n:02d}" for n in (*range(1, 13), 14, 15)} == {name[:2] for name in names}
     assert names == {p.stem for p in figures.glob("*.svg")}
-    assert {"11_tsne_by_set", "11_tsne_by_domain", "09_scaling", "10_speedup_large", "02_pretraining_curves",
-            "04_rmd17_parity", "04_rmd17_learning_curves"} <= names
+    assert {"12_tsne_by_set", "12_tsne_by_domain", "10_scaling", "11_speedup_large", "03_pretraining_curves",
+            "05_rmd17_parity", "05_rmd17_learning_curves"} <= names
 
 
 def test_a_second_run_repeats_nothing(smoke, tmp_path):
@@ -84,12 +84,12 @@ def test_a_second_run_repeats_nothing(smoke, tmp_path):
     watched = [*(results / "notebooks").iterdir(), *(results / "records").rglob("*.json")]
     before = {path: path.stat().st_mtime_ns for path in watched}
     done = command(results, tmp_path)
-    assert done.returncode == 0 and done.stdout.count("done and unchanged") == 15
+    assert done.returncode == 0 and done.stdout.count("done and unchanged") == 16
     assert before == {path: path.stat().st_mtime_ns for path in watched}
 
 
 def test_papermill_alone_from_another_folder_refuses_unknown_parameters(tmp_path):
-    arguments = [str(ROOT / "notebooks" / "03_qm9.ipynb"), "out.ipynb", "-p", "profile", "smoke", "-p", "targts", "mu"]
+    arguments = [str(ROOT / "notebooks" / "04_qm9.ipynb"), "out.ipynb", "-p", "profile", "smoke", "-p", "targts", "mu"]
     done = subprocess.run([sys.executable, "-m", "papermill", *arguments], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode != 0 and "unknown parameter 'targts'" in done.stderr and "'targets'" in done.stderr

@@ -24,12 +24,12 @@ def test_measured_parts_are_computed_from_the_shipped_records():
     """`make readme` mends this."""
     assert filled(README, MINI) == README
     minutes = computing_minutes(MINI)
-    assert f"| {minutes['04']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `04_rmd17`"))
+    assert f"| {minutes['05']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `05_rmd17`"))
 
 
 def test_a_cell_that_is_not_measured_stays_and_lost_marks_are_said():
-    row = "| `13_other` | | words | | about this |\n"
-    changed = README.replace("| `04_rmd17`", row + "| `04_rmd17`").replace(" min |", " MIN |")
+    row = "| `14_other` | | words | | about this |\n"
+    changed = README.replace("| `05_rmd17`", row + "| `05_rmd17`").replace(" min |", " MIN |")
     assert row in filled(changed, MINI) and " MIN |" not in filled(changed, MINI)
     with pytest.raises(ValueError, match="lost the marks"):
         filled("# nothing", MINI)

@@ -27,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
     for name in ("pretrain", "finetune/rmd17_ethanol", "finetune/qmof_bandgap"):
         shutil.copytree(MINI / "records" / name, folder / "records" / name)
     (folder / "figures").mkdir()
-    for name in ("04_rmd17_arms", "09_scaling"):
+    for name in ("05_rmd17_arms", "10_scaling"):
         shutil.copy(MINI / "figures" / f"{name}.png", folder / "figures")
     (folder / "tsne.html").write_text("<p title='a'>points & colours</p>")
     return folder
@@ -73,7 +73,7 @@ def test_every_figure_of_the_notebooks_has_a_caption(folder, tmp_path):
 
 def test_embedded_figures_keep_their_colours(page):
     data = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1])
-    with Image.open(io.BytesIO(data)) as shrunk, Image.open(MINI / "figures" / "04_rmd17_arms.png") as original:
+    with Image.open(io.BytesIO(data)) as shrunk, Image.open(MINI / "figures" / "05_rmd17_arms.png") as original:
         difference = np.abs(np.asarray(shrunk.convert("RGB"), int) - np.asarray(original.convert("RGB"), int))
     assert difference.max() <= 16
 

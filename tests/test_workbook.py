@@ -131,17 +131,17 @@ def test_failed_runs_are_told(tmp_path, capsys):
 
 def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, monkeypatch, capsys):
     outcomes = [Outcome("qm9_mu mean", 4), Outcome("qm9_mu mace", error="RuntimeError: no memory")]
-    notebooks = reproduce.select(reproduce.notebook_paths(), "14")
+    notebooks = reproduce.select(reproduce.notebook_paths(), "15")
     monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
     monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: pool.report(tmp_path, outcomes, "baseline"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 1
-    assert "14_how_sure: some runs failed" in capsys.readouterr().out
+    assert "15_how_sure: some runs failed" in capsys.readouterr().out
     monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 0
 
 
 def test_a_notebook_that_was_killed_does_not_pass_as_done_and_only_one_reproduces(tmp_path, monkeypatch, capsys):
-    notebooks = reproduce.select(reproduce.notebook_paths(), "10")
+    notebooks = reproduce.select(reproduce.notebook_paths(), "11")
     monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
 
     def killed(source, copy, values):
@@ -163,7 +163,7 @@ def test_a_notebook_that_was_killed_does_not_pass_as_done_and_only_one_reproduce
 def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_path):
     (tmp_path / "data").mkdir()
     published, mini = (load_profile(name, data_root=str(tmp_path / "data")) for name in ("published_small", "mini"))
-    first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "09"))
+    first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "10"))
 
     def states():
         return [reproduce.state(n, "p", profile, tmp_path) for n, profile in ((first, published), (ninth, published), (first, mini))]
@@ -193,7 +193,7 @@ def test_published_data_reuse_the_pretraining_that_is_done_and_say_when_it_is_no
 
 def test_select_notebooks():
     found = reproduce.notebook_paths()
-    assert [p.stem[:2] for p in reproduce.select(found, "3, 04,12_paper_tables")] == ["03", "04", "12"]
+    assert [p.stem[:2] for p in reproduce.select(found, "3, 04,13_paper_tables")] == ["03", "04", "13"]
     with pytest.raises(ValueError, match="no notebook '99'"):
         reproduce.select(found, "99")
 
@@ -215,7 +215,7 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
 
 
 def test_records_decide_whether_a_notebook_is_done(tmp_path):
-    notebook, profile = reproduce.select(reproduce.notebook_paths(), "03")[0], load_profile("mini")
+    notebook, profile = reproduce.select(reproduce.notebook_paths(), "04")[0], load_profile("mini")
     empty = reproduce.state(notebook, "mini", profile, tmp_path)
     for task, changes in (("md22_dha", False), ("qm9_mu", True)):
         path = tmp_path / "records" / "finetune" / task / "JMP-S.json"

@@ -64,7 +64,7 @@ def work(kind: str, folder: Path, workers: int) -> int:
     if kind == "sweep":
         return main(["sweep", *SETTINGS, "--cores", str(workers), *there])
     if kind == "notebook":
-        return main(["reproduce", "--profile", "smoke", "--only", "10", *there])
+        return main(["reproduce", "--profile", "smoke", "--only", "11", *there])
     return main(["tables", "--profile", "smoke", *there]) or main(["report", "--profile", "smoke", *there])
 
 

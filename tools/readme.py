@@ -19,8 +19,8 @@ from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, load_records, read_record
 from jmp_lib.results.summary import baseline_summary, summary, variant_summary
 
-CHAPTER_OF = {"pretrain": "02", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
-WITHOUT_TRAINING = ("00", "01", "09", "10", "11", "12", "14")
+CHAPTER_OF = {"pretrain": "03", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
+WITHOUT_TRAINING = ("00", "01", "02", "10", "11", "12", "13", "15")
 CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
 

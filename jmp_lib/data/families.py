@@ -69,17 +69,17 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         # 800 molecules: 600 train, 100 validation, 100 test
-        Family("qm9", "QM9", "jmp_lib.data.qm9", "targets", "03_qm9", _by_parts(0.75, 0.125), one_set=True),
+        Family("qm9", "QM9", "jmp_lib.data.qm9", "targets", "04_qm9", _by_parts(0.75, 0.125), one_set=True),
         # 400 frames: 200, 50, 150
-        Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "04_rmd17", _by_parts(0.5, 0.125)),
+        Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "05_rmd17", _by_parts(0.5, 0.125)),
         # 80 frames: 48, 8, 24
-        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "05_md22", _by_parts(0.6, 0.1)),
+        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.6, 0.1)),
         # 300 conformers: 240, 30, 30
-        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "06_spice", lambda n, fold: splits.eighty_ten_ten(n)),
+        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "07_spice", lambda n, fold: splits.eighty_ten_ten(n)),
         # 300 crystals: 216, 24, 60 (fold 0 of the five by the official fold rule)
-        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "07_matbench", splits.matbench, folds=5),
+        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench", splits.matbench, folds=5),
         # 200 frameworks: 160, 20, 20
-        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "08_qmof", lambda n, fold: splits.eighty_ten_ten(n), one_set=True),
+        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", lambda n, fold: splits.eighty_ten_ten(n), one_set=True),
     )
 }
 

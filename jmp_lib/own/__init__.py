@@ -1,1 +1,1 @@
-"""A user's own data: read, check, split, fine-tune, judge (notebook 13)."""
+"""A user's own data: read, check, split, fine-tune, judge (notebook 14)."""

@@ -1,4 +1,4 @@
-"""Figures of notebook 13: learning curves, ways side by side, parity, errors by element and by size."""
+"""Figures of notebook 14: learning curves, ways side by side, parity, errors by element and by size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of notebook 13 from its parameters: data, checkpoint, runs, files to use afterwards."""
+"""The steps of notebook 14 from its parameters: data, checkpoint, runs, files to use afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
 
 EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
 EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
-NETWORK = "work/pretrain/small"  # of a results folder: what notebook 02 writes
+NETWORK = "work/pretrain/small"  # of a results folder: what notebook 03 writes
 
 
 def read_data(run) -> OwnData:
@@ -39,7 +39,7 @@ def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
 
 
 def open_checkpoint(run, data: OwnData) -> Start:
-    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 02 (made on the spot in a trial profile),
+    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 03 (made on the spot in a trial profile),
     else the one of the mini profile that comes with the checkout.
 
     Raises ``FileNotFoundError`` saying how to get one.
@@ -52,7 +52,7 @@ def open_checkpoint(run, data: OwnData) -> Start:
     folders.append(paths.shipped_dir("mini") / "weights" / "small")
     found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 02, or `python -m jmp_lib pretrain "
+        raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 03, or `python -m jmp_lib pretrain "
                                 f"--profile {run.profile.name} --sizes small` (minutes), or set checkpoint to a folder")
     return own_start(found, data)
 

@@ -128,7 +128,7 @@ def _write_arm(folder: Path, arm: str, tasks: dict) -> None:
     load_submission(making / "results.json.gz")
     (making / "info.json").write_text(json.dumps(info(arm, sorted(tasks)), indent=1) + "\n")
     if root:
-        shutil.copyfile(root / "notebooks" / "07_matbench.ipynb", making / "notebook.ipynb")
+        shutil.copyfile(root / "notebooks" / "08_matbench.ipynb", making / "notebook.ipynb")
     shutil.rmtree(folder / "submission", ignore_errors=True)
     os.replace(making, folder / "submission")
 

@@ -66,7 +66,7 @@ def variant_summary(results_dir: str | Path) -> str:
 
 
 def baseline_summary(results_dir: str | Path) -> str:
-    """Sentences on how the baselines of notebook 14 compare with the arms, counted from the records; empty without any."""
+    """Sentences on how the baselines of notebook 15 compare with the arms, counted from the records; empty without any."""
     table = baseline_table(results_dir)
     if table.empty:
         return ""

@@ -32,7 +32,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """State dict of a safetensors file; raises ``FileNotFoundError`` or ``ValueError`` with one sentence."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"the weights {path} are missing: run the pre-training (notebook 02) first")
+        raise FileNotFoundError(f"the weights {path} are missing: run the pre-training (notebook 03) first")
     try:
         return load_file(path)
     except Exception as error:
