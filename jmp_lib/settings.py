@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
@@ -116,12 +116,19 @@ class Layerwise(Settings):
     large: tuple[float, ...]
 
 
+class Rates(Settings):
+    """Learning rate of each kind of arm, so that each has its own best; a number alone in a profile stands for both."""
+
+    scratch: float
+    pretrained: float
+
+
 class FinetuneSettings(Settings):
     """Settings of one fine-tuning run, after family and task overrides."""
 
     batch_size: int
     eval_batch_size: int
-    lr: float
+    lr: Annotated[Rates, BeforeValidator(lambda v: v if isinstance(v, dict | Rates) else {"scratch": v, "pretrained": v})]
     betas: tuple[float, ...]
     weight_decay: float
     clip_value: float  # every gradient component is clipped to ± this
@@ -146,6 +153,10 @@ class FinetuneSettings(Settings):
     max_val: int | None
     max_test: int | None
     checkpoint_every: int  # updates
+
+    def of_arm(self, pretrained: bool) -> dict:
+        """Plain values of what decides the numbers of one kind of arm, for records: of the two rates its own."""
+        return {**self.model_dump(), "lr": self.lr.pretrained if pretrained else self.lr.scratch}
 
 
 class Finetuning(Settings):

@@ -65,7 +65,11 @@ def test_energy_and_forces_from_given_weights(tmp_path):
     heads = [HeadSpec("energy", "energy", "sum"), HeadSpec("forces", "gradient_forces", "sum")]
     torch.manual_seed(1)
     weights = PretrainModel(load_profile("smoke").models["small"], num_tasks=4).state_dict()
-    record, errors = run(tmp_path / "given", problem(("energy", "forces"), heads, weights))
-    other, others = run(tmp_path / "random", problem(("energy", "forces"), heads, None))
+    rates = {"finetuning.defaults.lr": {"scratch": 1.0e-4, "pretrained": 3.0e-4}}
+    record, errors = run(tmp_path / "given", problem(("energy", "forces"), heads, weights, **rates))
+    other, others = run(tmp_path / "random", problem(("energy", "forces"), heads, None, **rates))
     assert errors.keys() == {"energy", "forces"} and errors != others
     assert record["history"][-1]["val_metric"] != other["history"][-1]["val_metric"]
+    assert (record["lr"], other["lr"]) == (3.0e-4, 1.0e-4)  # each kind of arm learns at its own rate
+    for ours, theirs in zip(record["history"], other["history"], strict=True):
+        assert ours["lr"] == pytest.approx(3 * theirs["lr"])

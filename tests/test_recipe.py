@@ -33,7 +33,7 @@ def stated(row: dict, name: str, source: str):
 @tasks
 def test_every_task_has_the_settings_of_its_source(row, source):
     settings = PROFILES[source].finetune_settings(row["family"], row["id"])
-    assert settings.lr == float(stated(row, "lr", source))
+    assert settings.lr.scratch == settings.lr.pretrained == float(stated(row, "lr", source))
     assert settings.batch_size == stated(row, "batch", source)
     assert settings.precision == PRECISION[stated(row, "precision", source)]
     assert settings.plateau_patience == stated(row, "plateau_patience", source)
@@ -185,7 +185,7 @@ def test_the_profile_has_the_settings_of_the_reference(golden):
     assert list(RECIPE["pretraining"]["train_sizes_in_paper"].values()) == sampling["sizes"]
     layers = golden["layerwise_lr"]
     ours = layerwise_groups(paper.finetuning.layerwise.embedding, paper.finetuning.layerwise.large)
-    assert defaults.lr == layers["base_lr"]
+    assert defaults.lr.pretrained == layers["base_lr"]
     for group, wanted in zip(ours, layers["groups"], strict=True):
         assert (group.name, group.multiplier) == (wanted["name"], wanted["lr_multiplier"])
         if group.name != "rest":

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from jmp_lib.data.tasks import TASKS
-from jmp_lib.settings import ARMS, PROFILE_DIR, available_profiles, load_profile, profile_from_dict
+from jmp_lib.settings import ARMS, PROFILE_DIR, Rates, available_profiles, load_profile, profile_from_dict
 
 
 def test_the_shipped_profiles_load():
@@ -17,14 +17,24 @@ def test_the_shipped_profiles_load():
             assert profile.finetune_settings(task.family, task.id).batch_size >= 1
 
 
-def test_same_budget_for_all_arms_in_mini():
-    """Nothing in the settings of a task depends on the arm or size except the multipliers of pre-trained parts."""
+@pytest.mark.parametrize("name", ["mini", "published_small"])
+def test_same_budget_for_all_arms(name):
+    """Nothing in the settings of a task depends on the arm or size except rate and multipliers of each kind of arm."""
     from jmp_lib.train.finetuning import finetuning_parameters
 
-    profile = load_profile("mini")
+    profile = load_profile(name)
     for task in TASKS.values():
         settings = [finetuning_parameters(profile, task, arm)["settings"] for arm in ARMS]
+        rates = profile.finetune_settings(task.family, task.id).lr
+        assert [s.pop("lr") for s in settings] == [rates.pretrained if arm.startswith("JMP") else rates.scratch for arm in ARMS]
         assert all(s == settings[0] for s in settings)
+
+
+def test_rates_of_the_two_kinds_of_arm():
+    """A number stands for both; a family may change one of them."""
+    profile = load_profile("mini", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families.rmd17.lr": {"pretrained": 5.0e-3}})
+    assert profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=2.0e-3, pretrained=2.0e-3)
+    assert profile.finetune_settings("rmd17", "rmd17_ethanol").lr == Rates(scratch=2.0e-3, pretrained=5.0e-3)
 
 
 def test_paper_profile_has_the_official_settings():
@@ -33,7 +43,8 @@ def test_paper_profile_has_the_official_settings():
     assert [paper.pretraining.datasets[k].force_loss_scale for k in ("oc20", "oc22", "ani1x", "transition1x")] == [73, 80, 15, 14]
     assert (paper.pretraining.lr, paper.pretraining.ema_decay, paper.pretraining.clip_norm) == (3.0e-4, 0.99, 1.0)
     rmd17 = paper.finetune_settings("rmd17", "rmd17_ethanol")
-    assert (rmd17.lr, rmd17.batch_size, rmd17.plateau_patience, rmd17.precision) == (8.0e-5, 1, 10, "float32")
+    assert (rmd17.lr, rmd17.batch_size) == (Rates(scratch=8.0e-5, pretrained=8.0e-5), 1)
+    assert (rmd17.plateau_patience, rmd17.precision) == (10, "float32")
     assert (rmd17.schedule.stop_at, rmd17.schedule.warmup) == ("100000 epochs", "5 epochs")
     assert paper.finetune_settings("qm9", "qm9_mu").batch_size == 48
     assert paper.finetuning.folds == 5
@@ -45,7 +56,7 @@ def test_paper_profile_has_the_official_settings():
 
 def test_packaged_alternative():
     packaged = load_profile("paper", alternative="packaged")
-    assert packaged.finetune_settings("qm9", "qm9_mu").lr == 5.0e-6
+    assert packaged.finetune_settings("qm9", "qm9_mu").lr.pretrained == 5.0e-6
     assert packaged.finetune_settings("rmd17", "rmd17_ethanol").plateau_patience == 25
     assert packaged.finetune_settings("md22", "md22_ac-ala3-nhme").force_head == "gradient_forces"
     with pytest.raises(ValueError, match="'packaged'"):
@@ -60,6 +71,9 @@ def test_packaged_alternative():
     ({"finetuning.families.rmd18.lr": 1.0}, "'rmd18'.*'rmd17'"),
     ({"finetuning.families.rmd17.learning_rate": 1.0}, "unknown key 'learning_rate'"),
     ({"finetuning.tasks.qm9_muu.lr": 1.0}, "'qm9_muu'.*'qm9_mu'"),
+    ({"finetuning.families.rmd17.lr": {"pretraind": 1.0}}, "unknown key 'pretraind'.*'pretrained'"),
+    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch must be a number, not '5e-5' \(text\); write 5.0e-5"),
+    ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained must be a number"),
     ({"pretraining.schedule.warm_up": "1 epoch"}, "'warm_up'.*'warmup'"),
     ({"seed": "1"}, "seed must be a whole number"),
     ({"seed": True}, "seed must be a whole number"),
@@ -108,7 +122,7 @@ def test_overrides_reach_their_place():
     profile = load_profile("mini", seed=7, **{"finetuning.defaults.lr": 1.0e-4, "finetuning.tasks.qm9_mu.batch_size": 3})
     assert profile.seed == 7
     assert profile.finetune_settings("qm9", "qm9_mu").batch_size == 3
-    assert profile.finetune_settings("qm9", "qm9_alpha").lr == 1.0e-4
+    assert profile.finetune_settings("qm9", "qm9_alpha").lr.scratch == 1.0e-4
 
 
 def test_round_trip():

@@ -40,13 +40,6 @@ def test_ablations_differ_in_the_pre_training_alone():
         assert {k for k in keys if base["pretraining"].get(k) != other["pretraining"].get(k)} == {changed}
 
 
-def test_same_budget_for_all_arms():
-    profile = load_profile("published_small")
-    for task in ("qm9_mu", "rmd17_aspirin", "matbench_phonons", "qmof_bandgap", "spice_solvated_amino_acids"):
-        found = [finetuning_parameters(profile, get_task(task), arm)["settings"] for arm in profile.arms]
-        assert all(settings == found[0] for settings in found)
-
-
 def test_folds_that_a_task_names(tmp_path):
     profile = load_profile("published_small")
     assert profile.folds_of("matbench_phonons") == (0, 1, 2, 3, 4) and profile.folds_of("matbench_mp_gap") == (1,)

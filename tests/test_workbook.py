@@ -15,7 +15,7 @@ from jmp_lib import pool, reproduce, workbook
 from jmp_lib.parameters import assigned_names, choose, collect, convert
 from jmp_lib.files import locked, write_atomically
 from jmp_lib.pool import Outcome
-from jmp_lib.settings import load_profile
+from jmp_lib.settings import Rates, load_profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,8 +75,8 @@ def test_start_applies_overrides(tmp_path, capsys):
     run = start(tmp_path, "qm9", targets="zpve, mu", arms="JMP-S", seed=7, lr=0.25, max_steps=3)
     assert run.tasks == ("qm9_mu", "qm9_zpve") and run.arms == ("JMP-S",)
     assert run.profile.seed == 7 and run.profile.max_steps == 3
-    assert run.profile.finetune_settings("qm9", "qm9_mu").lr == 0.25
-    assert run.profile.finetune_settings("rmd17", "rmd17_ethanol").lr != 0.25
+    assert run.profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=0.25, pretrained=0.25)
+    assert run.profile.finetune_settings("rmd17", "rmd17_ethanol").lr.scratch != 0.25
     assert run.results_dir == tmp_path and "profile smoke" in capsys.readouterr().out
 
 

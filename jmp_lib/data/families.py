@@ -72,14 +72,15 @@ FAMILIES: dict[str, Family] = {
         Family("qm9", "QM9", "jmp_lib.data.qm9", "targets", "04_qm9", _by_parts(0.75, 0.125), one_set=True),
         # 400 frames: 200, 50, 150
         Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "05_rmd17", _by_parts(0.5, 0.125)),
-        # 80 frames: 48, 8, 24
-        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.6, 0.1)),
+        # 80 frames: 40, 16, 24
+        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.5, 0.2)),
         # 300 conformers: 240, 30, 30
         Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "07_spice", lambda n, fold: splits.eighty_ten_ten(n)),
-        # 300 crystals: 216, 24, 60 (fold 0 of the five by the official fold rule)
-        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench", splits.matbench, folds=5),
-        # 200 frameworks: 160, 20, 20
-        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", lambda n, fold: splits.eighty_ten_ten(n), one_set=True),
+        # 300 crystals: 192, 48, 60 (test parts by the official fold rule)
+        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench", lambda n, fold: splits.matbench(n, fold, 0.8),
+               folds=5),
+        # 200 frameworks: 140, 40, 20
+        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", _by_parts(0.7, 0.2), one_set=True),
     )
 }
 

@@ -98,11 +98,11 @@ def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def matbench(n: int, fold: int = 0) -> Split:
-    """MatBench: the official fold's test part; of the rest, seed-42 shuffled, int(0.9 m) train, then validation."""
+def matbench(n: int, fold: int = 0, train: float = 0.9) -> Split:
+    """MatBench: the official fold's test part; of the rest, seed-42 shuffled, int(``train`` m) train, then validation."""
     rest, test = matbench_fold(n, fold)
     rest = rest[shuffled(len(rest))]
-    n_train = int(0.9 * len(rest))
+    n_train = int(train * len(rest))
     return Split(rest[:n_train], rest[n_train:], test)
 
 

@@ -143,7 +143,7 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
         learning_rate_groups(profile, arm, start.config.num_blocks), seed, start.state if arm == ARMS[0] else None,
         profile.max_steps)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
-                  "settings": settings.model_dump(), "backbone": start.config.to_dict(),
+                  "settings": settings.of_arm(arm == ARMS[0]), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
                   "checkpoint": start.sha256 if arm == ARMS[0] else None,
                   "learning_rate_multipliers": {g.name: g.multiplier for g in what.groups}, **profile.engine.numbers}

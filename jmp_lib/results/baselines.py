@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
 
 from jmp_lib import records
 from jmp_lib.data.families import why_not
@@ -23,12 +22,11 @@ from jmp_lib.results import mace
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import element_counts, true_values
+from jmp_lib.train.normalise import composition, fit_composition, true_values
 
 NAMES = ("mean", "composition", "mace")
 BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
 INSTALL = "MACE is not installed: run `make mace`"
-STRENGTHS = np.logspace(-6, 3, 10)  # of the ridge; the best by leave-one-out on the training part
 
 
 def applies(name: str, task_id: str) -> bool:
@@ -101,14 +99,12 @@ def _predict(name: str, data, parameters: dict) -> tuple[np.ndarray, dict]:
 
 
 def linear_composition(train_numbers: list, values: np.ndarray, test_numbers: list, extensive: bool) -> np.ndarray:
-    """Ridge regression on element counts (``extensive``: the label grows with size) or fractions; (S_test,), unit of y.
+    """``fit_composition`` on the training part, its predictions of the test part (S_test,), unit of y.
 
     train_numbers, test_numbers: atomic numbers of each structure; values (S_train,).
     """
-    train, test = element_counts(train_numbers), element_counts(test_numbers)
-    if not extensive:
-        train, test = (counts / counts.sum(axis=1, keepdims=True) for counts in (train, test))
-    return RidgeCV(STRENGTHS).fit(train, values).predict(test)
+    contributions, intercept = fit_composition(train_numbers, values, extensive)
+    return composition(test_numbers, extensive) @ contributions + intercept
 
 
 def run_all(run, names=None) -> list[Outcome]:

@@ -22,6 +22,7 @@ ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data",
 BESIDES = ["comparable", "pretrained"]  # may it stand beside others; SHA-256 of the weights it started from, or ""
 OVER_FOLDS = ("folds", "mean_over_folds")
 
+NOT_LEARNT = "not learnt (composition model better)"
 PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
 COMPARISONS = {f"{new} over {reference}": (new, reference) for new, reference in (
@@ -150,6 +151,19 @@ def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
             rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(),
                          "tasks_improved": int((gains > 0).sum()), "tasks": len(gains)})
     return pd.DataFrame(rows)
+
+
+def learnt(all_tasks: pd.DataFrame, baselines: pd.DataFrame) -> pd.Series:
+    """Whether a task has been learnt: the best of its arms is better than the linear composition model.
+
+    A task on which no arm is shows nothing for either kind of arm. Where there is no composition model (forces, or it was not
+    run) the trivial prediction takes its place. ``all_tasks_table`` and ``baseline_table`` -> task: true or false; the mark of
+    those that are not is ``NOT_LEARNT``.
+    """
+    by_task = all_tasks.groupby("task", sort=False)
+    model = baselines[baselines["baseline"] == "composition"].set_index("task")["value"]
+    bound = model.reindex(by_task["trivial"].first().index).fillna(by_task["trivial"].first())
+    return (by_task["value"].min() < bound).rename("learnt")
 
 
 def baseline_table(results_dir: str | Path) -> pd.DataFrame:

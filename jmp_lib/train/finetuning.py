@@ -4,8 +4,9 @@
 
 Arms: GN-OC-S, GN-OC-L start from random weights, JMP-S, JMP-L from the averaged (EMA) backbone and atom
 embedding of the pre-training; heads are new in all of them.  All four have the same budget, data, schedule
-and scale factors.  Layer-wise learning rates belong to the pre-trained parts: the from-scratch arms have
-multiplier 1 everywhere (the published from-scratch settings are not known).
+and scale factors, and each kind of arm a learning rate of its own (``python -m tools.study_rates`` finds it).
+Layer-wise multipliers belong to the pre-trained parts: the from-scratch arms have 1 everywhere (the published
+from-scratch settings are not known).
 
 The weights with the best validation error are kept; the test part is looked at once, with those.
 """
@@ -104,7 +105,7 @@ def finetuning_parameters(profile: Profile, task: Task, arm: str) -> dict:
     """Everything in the profile that decides the numbers of a fine-tuning."""
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size_of(arm)].to_dict(),
             "graph": dataclasses.asdict(profile.graphs[task.family]),
-            "settings": profile.finetune_settings(task.family, task.id).model_dump(),
+            "settings": profile.finetune_settings(task.family, task.id).of_arm(arm.startswith("JMP")),
             "learning_rate_multipliers": {g.name: g.multiplier for g in learning_rate_groups(profile, arm)},
             **profile.engine.numbers}
 
@@ -165,7 +166,8 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
         return {"total": finetuning_loss(model(batch), batch, what.coefficients, counts)}
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, s.lr), lr=s.lr, betas=s.betas, eps=1.0e-8,
+    rate = s.of_arm(what.weights is not None)["lr"]
+    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, rate), lr=rate, betas=s.betas, eps=1.0e-8,
                                   weight_decay=s.weight_decay, fused=True)
     parts = {"val": what.val, "test": what.test}
     evaluation = {part: EvaluationSet(graph_cache(structures, what.normalisers, what.graph), s.eval_batch_size,
@@ -196,7 +198,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
             "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()}, "elements": what.train.elements})
     return done, {
         "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test), "seed": what.seed,
-        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used",
+        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used", "lr": rate,
         "model": describe_model(model, backbone),
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
     }, found, truth["test"]
@@ -224,7 +226,8 @@ def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Nor
     numbers, scalars = numbers_of(data.train), data.train.scalars
     if not data.task.is_force_task:
         return {data.label: fit_property(numbers, scalars[data.label], settings.normaliser, settings.linear_reference,
-                                         settings.mean, settings.std, settings.reference_values)}
+                                         settings.mean, settings.std, settings.reference_values,
+                                         (settings.reduction or data.task.reduction) == "sum")}
     found = {"forces": fit_forces([data.train.forces], settings.std)}
     if settings.energy_coefficient:
         found["energy"] = fit_property(numbers, scalars["energy"], "standard", settings.linear_reference)

@@ -17,6 +17,7 @@ from jmp_lib.data.structures import StructureSet
 MAX_ELEMENTS = 120
 SMALLEST = 1.0e-10  # singular values below this part of the largest are zero
 BLOCK = 4096  # structures that are in memory at once
+STRENGTHS = np.logspace(-6, 3, 10)  # of the ridge; the best by leave-one-out on the training part
 _WEIGHTS = np.random.default_rng(0).integers(1 << 62, size=MAX_ELEMENTS)  # times counts, wrapped: a number for a composition
 
 
@@ -34,6 +35,23 @@ def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarra
     values = _finite(values)
     counts = element_counts(atomic_numbers)
     return _contributions(counts, values, counts.any(axis=0))
+
+
+def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, extensive: bool) -> tuple[np.ndarray, float]:
+    """The linear composition model: ridge regression on element counts (``extensive``: the label grows with size) or fractions.
+
+    Returns one number per atomic number from 0 to 119 and the intercept, unit of ``values``; 0 for elements that never occur.
+    """
+    from sklearn.linear_model import RidgeCV  # takes a second to import
+
+    model = RidgeCV(STRENGTHS).fit(composition(atomic_numbers, extensive), _finite(values))
+    return model.coef_, float(model.intercept_)
+
+
+def composition(atomic_numbers: Sequence[np.ndarray], extensive: bool) -> np.ndarray:
+    """Element counts (``extensive``) or fractions of every structure, (S,120)."""
+    counts = element_counts(atomic_numbers)
+    return counts if extensive else counts / counts.sum(axis=1, keepdims=True)
 
 
 def _contributions(counts: np.ndarray, values: np.ndarray, present: np.ndarray) -> tuple[float, ...]:
@@ -66,6 +84,7 @@ class Normaliser:
     mean: float = 0.0
     std: float = 1.0
     reference: tuple[float, ...] | None = None  # per atomic number from 0, unit of y
+    extensive: bool = True  # the references of the atoms are summed; false: averaged
 
     def __post_init__(self):
         if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
@@ -76,7 +95,8 @@ class Normaliser:
         """Reference plus mean of one structure, unit of y."""
         if self.reference is None:
             return self.mean
-        return self.mean + float(np.asarray(self.reference)[np.asarray(atomic_numbers)].sum())
+        contributions = np.asarray(self.reference)[np.asarray(atomic_numbers)]
+        return self.mean + float(contributions.sum() if self.extensive else contributions.mean())
 
     def normalise(self, value, atomic_numbers: np.ndarray):
         """Normalised value(s) of one structure."""
@@ -92,24 +112,26 @@ class Normaliser:
 
 def fit_property(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, kind: str = "standard",
                  linear_reference: bool = False, mean: float | None = None, std: float | None = None,
-                 reference_values: tuple[float, ...] | None = None) -> Normaliser:
+                 reference_values: tuple[float, ...] | None = None, extensive: bool = True) -> Normaliser:
     """Normaliser of a property from the training part.
 
     kind: ``standard`` (y-mean)/std, ``scale`` y/std, ``none`` y; a given ``mean``, ``std`` or
-    ``reference_values`` is used instead of the measured one.
+    ``reference_values`` is used instead of the measured one. The references of a property that is not ``extensive`` belong to
+    the fractions of the elements; training parts hold few structures of many elements there, so they are those of the ridge.
     """
     values = np.asarray(values, float)
     reference = None
     if linear_reference:
-        reference = fit_linear_reference(atomic_numbers, values) if reference_values is None else \
-            tuple(reference_values) + (0.0,) * (MAX_ELEMENTS - len(reference_values))
-        values = values - element_counts(atomic_numbers) @ np.asarray(reference)
+        reference = tuple(reference_values) + (0.0,) * (MAX_ELEMENTS - len(reference_values)) if reference_values is not None \
+            else fit_linear_reference(atomic_numbers, values) if extensive \
+            else tuple(fit_composition(atomic_numbers, values, extensive)[0].tolist())
+        values = values - composition(atomic_numbers, extensive) @ np.asarray(reference)
     if kind == "none":
-        return Normaliser(0.0, 1.0, reference)
+        return Normaliser(0.0, 1.0, reference, extensive)
     measured_std = float(values.std()) if std is None else std
     if kind == "scale":
-        return Normaliser(0.0, measured_std, reference)
-    return Normaliser(float(values.mean()) if mean is None else mean, measured_std, reference)
+        return Normaliser(0.0, measured_std, reference, extensive)
+    return Normaliser(float(values.mean()) if mean is None else mean, measured_std, reference, extensive)
 
 
 def fit_forces(forces: Sequence[np.ndarray], std: float | None = None) -> Normaliser:
