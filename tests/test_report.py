@@ -50,9 +50,10 @@ def test_it_refers_to_no_other_file(page):
 
 def test_values_of_the_records_stand_in_their_own_columns(page, folder):
     record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
-    row = next(line for line in page.splitlines() if line.startswith("<tr><td>rmd17_ethanol</td>"))
-    assert f'<td class="own">{record["value"]:.4g}</td>' in row
-    assert '<th colspan="4" class="own">this workbook</th>' in page and "paper (published data)" in page
+    row = next(line for line in page.splitlines() if line.startswith("<tr><td>ethanol<sup>"))
+    assert f'<td class="own"><b>{record["value"]:.1f}</b></td>' in row and "<td><b>2.0</b></td>" in row, "best of each half is bold"
+    assert '<th colspan="4" class="own" scope="colgroup">this workbook</th>' in page and "paper (published data)" in page
+    assert "meV Å⁻¹" in row and "rmd17-mini-… (GFN2-xTB energy and forces), 200 training and 100 test structures" in page
     assert "never a reproduction of a printed value" in page and "10 records" in page
 
 
@@ -99,12 +100,12 @@ def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp
     record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
     path.write_text(json.dumps(record | {"profile": "smoke", "comparable": False}))
     page = write_report(tmp_path, "smoke").read_text()
-    row = next(line for line in page.splitlines() if line.startswith("<tr><td>rmd17_ethanol</td>"))
+    row = next(line for line in page.splitlines() if line.startswith("<tr><td>ethanol</td>"))
     assert "numbers mean nothing" in page and '<td class="own">' in row and not re.search(r'class="own">\d', row)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.01234567, "0.01235"), (float("nan"), ""), (None, ""), (12, "12"),
-                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), ("<b>", "<b>")])
+                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), (-0.0, "0"), ("<b>", "<b>")])
 def test_numbers_in_cells(value, text):
     assert number(value) == text
 

@@ -12,7 +12,16 @@ from jmp_lib.records import SCHEMA
 from jmp_lib.results import views
 from jmp_lib.results.claims import claims_table, standing
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.tables import gains_table, markdown, paper_table, scaling_table, write_tables
+from jmp_lib.results.tables import (
+    folds_table,
+    gains_table,
+    markdown,
+    paper_table,
+    printed_table,
+    scaling_table,
+    significant,
+    write_tables,
+)
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
     BESIDES,
@@ -146,6 +155,34 @@ def test_paper_tables_keep_published_and_own_apart_and_leave_blanks(tmp_path, nu
     assert ("bohr" in ran["note"]) == (number == 5)
     lines = markdown(table).splitlines()
     assert len(lines) == rows + 2 and "nan" not in "".join(lines).lower().replace("double-walled", "").replace("nanotube", "")
+
+
+def test_printed_tables_keep_the_papers_digits_and_say_which_data_and_fold(tmp_path):
+    for arm, value in zip(facts.ARMS, (0.4, 0.35, 0.31, 0.3049)):
+        write_record(tmp_path, "matbench_mp_gap", arm, value, "eV", fold=1)
+    table, notes = printed_table(4, all_tasks_table(tmp_path / "records"))
+    row = table[table["task"].str.startswith("mp_gap<sup>")].iloc[0]
+    assert row["published coGN"] == "0.153" and row["own JMP-L"] == "<b>0.305</b>" and row["own GN-OC-S"] == "0.400"
+    assert ("a", "ours: set-mini (surrogate labels), 80 training and 10 test structures; fold 1 instead of 0") in notes
+    assert printed_table(2)[0].loc[0, "published GN-OC-S"] == "0.020" and "<b>0.008</b>" in set(printed_table(2)[0]["published JMP-L"])
+    salicylic = dict(printed_table(3)[1])
+    assert any("Allegro: lowest value of the row but not bold" in words for words in salicylic.values())
+
+
+def test_folds_that_were_run_are_shown_one_by_one(tmp_path):
+    for fold in range(3):
+        write_record(tmp_path, "matbench_phonons", "JMP-S", 10.0 + fold, "cm^-1", fold=fold)
+        write_record(tmp_path, "matbench_phonons", "GN-OC-S", 20.0, "cm^-1", fold=fold)
+    write_record(tmp_path, "matbench_mp_gap", "JMP-S", 1.0, "eV", fold=1)
+    table = folds_table(tmp_path / "records")
+    assert list(table["fold"]) == [0, 1, 2] and list(table["JMP-S over GN-OC-S / %"]) == [50.0, 45.0, 40.0]
+    assert folds_table(tmp_path / "none").empty
+
+
+@pytest.mark.parametrize("value, text", [(1535.2, "1540"), (0.4, "0.400"), (85.6, "85.6"), (100.0, "100"), (99.96, "100"),
+                                         (0.00123, "0.00123"), (float("nan"), "")])
+def test_own_values_have_three_significant_digits(value, text):
+    assert significant(value) == text
 
 
 @pytest.mark.parametrize("profile", [{"profile": "smoke"}, {"profile": "mine", "comparable": False}])

@@ -32,10 +32,11 @@ _MORE_TASKS: list[pd.DataFrame] = []
 
 
 @cache
-def _read(name: str) -> pd.DataFrame:
+def _read(name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A CSV file of this folder; the columns ``text`` as they are written."""
     import pandas as pd  # settings want the arms alone
 
-    return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""])
+    return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
 
 
 def add_tasks(path: str | Path) -> None:
@@ -72,13 +73,13 @@ def fold_counts(task_id: str) -> list[tuple[int, int, int]]:
 
 
 def published() -> pd.DataFrame:
-    """Tables 2-5 in long form: table, task, model, statistic (value, fold0 or mean), value, unit, bold, note.
+    """Tables 2-5 in long form: table, task, model, statistic (value, fold0 or mean), value, unit, bold, note, printed.
 
-    ``value`` is NaN where the paper prints a dash or nothing. Source: the printed tables, digit by digit.
+    ``value`` is NaN where the paper prints a dash or nothing; ``printed`` is its text ("0.020"). Source: the printed
+    tables, digit by digit.
     """
-    table = _read("published_results.csv").copy()
-    table["bold"] = table["bold"].astype(bool)
-    return table
+    table = _read("published_results.csv", text=("value",)).copy()
+    return table.assign(printed=table["value"].fillna(""), value=table["value"].astype(float), bold=table["bold"].astype(bool))
 
 
 def claims() -> pd.DataFrame:

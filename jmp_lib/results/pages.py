@@ -28,14 +28,18 @@ CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published":
 POINTS = ("set", "domain", "element", "formula", "x", "y")  # columns of the t-SNE points
 
 
-def _write(path: Path, name: str, **values) -> Path:
-    """The template ``name``.html.j2 filled with ``values`` (escaped), written to ``path``."""
+def _environment() -> jinja2.Environment:
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     made.policies["json.dumps_function"] = lambda value, **_: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     made.filters["number"] = number
+    return made
+
+
+def _write(path: Path, name: str, **values) -> Path:
+    """The template ``name``.html.j2 filled with ``values`` (escaped), written to ``path``."""
     with write_atomically(path) as stream:
-        stream.write(made.get_template(f"{name}.html.j2").render(values))
+        stream.write(_environment().get_template(f"{name}.html.j2").render(values))
     return path
 
 
@@ -79,6 +83,8 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         kinds={str(r.get("data_kind")) for r in records},
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
         speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
+        folds=table(tables.folds_table(results_dir / "records"), title="MatBench, fold by fold"),
+        scoreboard=_scoreboard(claims),
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
@@ -95,15 +101,31 @@ def write_report(results_dir: str | Path, name: str) -> Path:
             **pd.DataFrame([_file(results_dir, results_dir / record) for record in runs["record"]])}), words=True))
 
 
-def table(frame: pd.DataFrame, words: bool = False) -> dict:
+def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -> dict:
     """What the template shows of a data frame: columns (half, name), rows; ``words`` aligns all cells to the left.
 
-    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones.
+    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. ``notes``
+    stand below: pairs of a letter (or "") and words.
     """
     split = [str(name).partition(" ") for name in frame.columns]
     halves = HALVES if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
-    return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves}
+    return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
+            "notes": list(notes)}
+
+
+def show(frame: pd.DataFrame, words: bool = False, notes=()):
+    """The same table in a notebook: HTML that brings its own style."""
+    from IPython.display import HTML
+
+    page = _environment().from_string('{% from "table.html.j2" import table, table_style %}<style>{{ table_style() }}</style>{{ table(t) }}')
+    return HTML(page.render(t=table(frame, words, notes=notes)))
+
+
+def show_paper_table(number: int, all_tasks: pd.DataFrame):
+    """Table 2, 3, 4 or 5 in a notebook, as :func:`jmp_lib.results.tables.printed_table` gives it."""
+    frame, notes = tables.printed_table(number, all_tasks)
+    return show(frame, notes=notes)
 
 
 def number(value, digits: int = 4) -> str:
@@ -111,8 +133,15 @@ def number(value, digits: int = 4) -> str:
     if value is None or value is pd.NA or isinstance(value, float) and pd.isna(value):
         return ""
     if not isinstance(value, float):
-        return str(value)
+        return value if isinstance(value, str) else str(value)
+    if value == 0:
+        return "0"  # never -0
     return f"{value:.{digits}g}" if not 1e-4 < abs(value) < 1e7 else f"{float(f'{value:.{digits}g}'):,.10g}".replace(",", "")
+
+
+def percent(value: float) -> str:
+    """An improvement with its sign and one decimal; blank for NaN."""
+    return "" if pd.isna(value) else f"{value:+z.1f}"
 
 
 def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
@@ -120,22 +149,23 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
     chosen = scaling[scaling["family"] == "all"]
     means = pd.DataFrame({
         "mean over all tasks / %": chosen["comparison"],
-        "published improvement": chosen["published_mean_gain_percent"].round(1),
-        "published tasks": chosen["published_tasks"], "own improvement": chosen["own_mean_gain_percent"].round(1),
+        "published improvement": chosen["published_mean_gain_percent"].map(percent),
+        "published tasks": chosen["published_tasks"], "own improvement": chosen["own_mean_gain_percent"].map(percent),
         "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
                                for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
     own = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
     own = own.loc[scaling["family"].unique(), scaling["comparison"].unique()]
-    return table(means), table(own.round(1).rename_axis("family").reset_index())
+    return table(means), table(own.map(percent).rename_axis("family").reset_index())
 
 
-def _paper_table(number: int, all_tasks: pd.DataFrame) -> tuple[str, dict, list[str]]:
-    """(title, table, notes)."""
-    frame = tables.paper_table(number, all_tasks)
-    shown = frame.drop(columns=["target", "own data", "own n_train", "own n_test", "note"])
-    if (shown["statistic"] == "value").all():
-        shown = shown.drop(columns="statistic")
-    return tables.TITLES[number], table(shown), [note for note in frame["note"].unique() if note]
+def _scoreboard(claims: pd.DataFrame) -> dict:
+    """The claims that have a value of ours."""
+    return table(claims[claims["own"] != ""][["claim", "published", "own"]], words=True, title="Scoreboard")
+
+
+def _paper_table(number: int, all_tasks: pd.DataFrame) -> dict:
+    frame, notes = tables.printed_table(number, all_tasks)
+    return table(frame, title=tables.TITLES[number], notes=notes)
 
 
 def _picture(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
     all_tasks = all_tasks_table("results/mini/records")
     paper_table(3, all_tasks)              # rMD17: published MACE, ..., own GN-OC-S, ...
+    printed_table(3, all_tasks)            # the same as text: the paper's digits, the best bold, notes
     write_tables("results/mini")           # every table as CSV, the printed ones as Markdown too
 
 Tasks that were not run stay blank. Own values on mini data are not comparable with published ones: other labels,
@@ -11,23 +12,30 @@ are listed in ``all_tasks.csv`` and left blank everywhere else.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from string import ascii_lowercase
 
 import pandas as pd
+from markupsafe import Markup
 
 from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.style import short_task, unit_text
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
     COMPARISONS,
+    PAIRS,
     all_tasks_table,
     comparable,
+    gain,
     gains_by_task,
     gains_summary,
     own_values,
     published_values,
+    records_table,
 )
 
 __all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
@@ -42,6 +50,7 @@ TITLES = {
     4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE",
     5: "Table 5: MD22 and SPICE, force MAE",
 }
+STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
 def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -60,13 +69,52 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
         task, own = tasks.loc[task_id], all_tasks[all_tasks["task"] == task_id].set_index("arm")
         column = "mean_over_folds" if statistic == "mean" else "value"
         own = own[own["mean_over_folds"].notna()] if statistic == "mean" else own
+        folds = "" if statistic == "mean" else "; ".join(dict.fromkeys(own["record"].str.extract(r"fold(\d)\.json")[0].dropna()))
         rows.append({
             "task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"],
             **models.set_index("model")["value"].reindex(printed["model"].unique()).add_prefix("published "),
             **own[column].reindex(facts.ARMS).add_prefix("own "),
             **{f"own {name}": "; ".join(own[name].astype(str).unique()) for name in ("data", "n_train", "n_test")},
-            "note": NOTES.get(task["family"], "")})
+            "own fold": folds, "note": NOTES.get(task["family"], "")})
     return pd.DataFrame(rows)
+
+
+def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """``paper_table`` as text for readers, and its notes (letter, words): which data ours are of, what is odd in the paper.
+
+    Published values have the paper's digits and bold type, ours three significant digits and the best of a row bold. An own
+    value that is not of fold 0 is marked.
+    """
+    printed = facts.published().query("table == @number")
+    models, rows, letters = printed["model"].unique(), [], {}
+    printed = dict(iter(printed.set_index("model").groupby(["task", "statistic"])))
+    for row in paper_table(number, all_tasks).to_dict("records"):
+        name, value = short_task(row["task"]), printed[row["task"], row["statistic"]]
+        own = pd.Series({arm: row[f"own {arm}"] for arm in facts.ARMS})
+        notes = [row["note"], *(f"{m}: {words}" for m, words in value.loc[value["printed"] != "", "note"].dropna().items())]
+        if row["own data"]:
+            data = re.sub(rf"(?<=[- ]){re.escape(name)}(?=[ ,])", "…", row["own data"])
+            notes.append(f"ours: {data}, {row['own n_train']} training and {row['own n_test']} test structures"
+                         + f"; fold {row['own fold']} instead of 0" * bool(row["own fold"]))
+        marks = ",".join(letters.setdefault(note, ascii_lowercase[len(letters)]) for note in notes if note)
+        rows.append({
+            "task": Markup("{}<sup>{}</sup>").format(name, marks) if marks else name,
+            **({"": STATISTICS[row["statistic"]]} if number == 4 else {}), "unit": unit_text(row["unit"]),
+            **{f"published {m}": _bold(value["printed"].get(m, ""), value["bold"].get(m)) for m in models},
+            **{f"own {arm}": _bold(significant(error), error == own.min()) for arm, error in own.items()}})
+    return pd.DataFrame(rows), [(letter, note) for note, letter in letters.items()]
+
+
+def folds_table(records_dir: str | Path) -> pd.DataFrame:
+    """Test errors fold by fold of the MatBench tasks of which several were run, and what pre-training gained, in %."""
+    runs = comparable(records_table(records_dir))
+    runs = runs[runs.groupby("task")["fold"].transform("nunique") > 1]
+    wide = runs.pivot(index=["task", "unit", "fold"], columns="arm", values="value").reindex(columns=list(facts.ARMS))
+    return wide.assign(**{f"{name} / %": gain(wide, *pair).round(1) for name, pair in PAIRS.items()}).reset_index()
+
+
+def _bold(text: str, bold: bool) -> str:
+    return Markup("<b>{}</b>").format(text) if bold and text else text
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
@@ -113,6 +161,14 @@ def write_tables(results_dir: str | Path) -> list[Path]:
 def save_table(table: pd.DataFrame, path: Path, blank: str = "") -> Path:
     """Atomically writes a CSV (blank cells stay blank, or show ``blank``); returns its path."""
     return _write(path, table.to_csv(index=False, float_format="%.8g", na_rep=blank, lineterminator="\n"))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with ``digits`` significant digits, zeros at the end kept; blank for NaN."""
+    if pd.isna(value):
+        return ""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}".rstrip(".")
 
 
 def markdown(table: pd.DataFrame, blank: str = "") -> str:
