@@ -18,7 +18,7 @@ import pandas as pd
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
-from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS
+from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
 
@@ -104,14 +104,23 @@ def write_report(results_dir: str | Path, name: str) -> Path:
 def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -> dict:
     """What the template shows of a data frame: columns (half, name), rows; ``words`` aligns all cells to the left.
 
-    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. ``notes``
-    stand below: pairs of a letter (or "") and words.
+    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. Units are
+    typeset, gains (columns that end in / %) have their sign. ``notes`` stand below: pairs of a letter (or "") and words.
     """
+    frame = frame.assign(**{name: frame[name].map(written) for name in frame for written in _writing(frame, name)})
     split = [str(name).partition(" ") for name in frame.columns]
     halves = HALVES if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
     return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
             "notes": list(notes)}
+
+
+def _writing(frame: pd.DataFrame, name: str):
+    """How the cells of a column are written, where not by :func:`number`."""
+    if name == "unit":
+        yield unit_text
+    elif str(name).endswith("/ %") and pd.api.types.is_float_dtype(frame[name]):
+        yield percent
 
 
 def show(frame: pd.DataFrame, words: bool = False, notes=()):

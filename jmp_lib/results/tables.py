@@ -23,7 +23,7 @@ from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.style import short_task, unit_text
+from jmp_lib.results.style import short_task
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
     COMPARISONS,
@@ -99,7 +99,7 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
         marks = ",".join(letters.setdefault(note, ascii_lowercase[len(letters)]) for note in notes if note)
         rows.append({
             "task": Markup("{}<sup>{}</sup>").format(name, marks) if marks else name,
-            **({"": STATISTICS[row["statistic"]]} if number == 4 else {}), "unit": unit_text(row["unit"]),
+            **({"": STATISTICS[row["statistic"]]} if number == 4 else {}), "unit": row["unit"],
             **{f"published {m}": _bold(value["printed"].get(m, ""), value["bold"].get(m)) for m in models},
             **{f"own {arm}": _bold(significant(error), error == own.min()) for arm, error in own.items()}})
     return pd.DataFrame(rows), [(letter, note) for note, letter in letters.items()]
@@ -110,7 +110,7 @@ def folds_table(records_dir: str | Path) -> pd.DataFrame:
     runs = comparable(records_table(records_dir))
     runs = runs[runs.groupby("task")["fold"].transform("nunique") > 1]
     wide = runs.pivot(index=["task", "unit", "fold"], columns="arm", values="value").reindex(columns=list(facts.ARMS))
-    return wide.assign(**{f"{name} / %": gain(wide, *pair).round(1) for name, pair in PAIRS.items()}).reset_index()
+    return wide.assign(**{f"{name} / %": gain(wide, *pair) for name, pair in PAIRS.items()}).reset_index()
 
 
 def _bold(text: str, bold: bool) -> str:
