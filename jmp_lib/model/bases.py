@@ -29,7 +29,7 @@ from .geometry import (
     legendre,
     pad,
 )
-from .layers import Dense, standardized_orthogonal_, sum_at
+from .layers import Dense, standardized_orthogonal_, sum_at, take
 
 
 class GaussianBasis(nn.Module):
@@ -96,8 +96,8 @@ class EdgeEmbedding(nn.Module):
         # The columns of W that act on h are applied to the atoms, which are fewer than the edges.
         width, weight = h.shape[1], self.dense.linear.weight
         h = lowered(h)
-        source = F.linear(h, weight[:, :width]).index_select(0, edge_index[0])
-        target = F.linear(h, weight[:, width : 2 * width]).index_select(0, edge_index[1])
+        source = take(F.linear(h, weight[:, :width]), edge_index[0])
+        target = take(F.linear(h, weight[:, width : 2 * width]), edge_index[1])
         return scaled_silu(F.linear(m, weight[:, 2 * width :]) + source + target)
 
 

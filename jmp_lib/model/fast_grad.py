@@ -13,15 +13,19 @@ A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> 
 Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go into the
 weights, which are fewer than the rows.
 
+The element-wise chains between the products are one kernel each on a GPU (``kernels``, in Triton), for float32 and below.
+
 Under autocast the nodes do as it does: products in 16 bits, what is added to x in the number type of x. Kept are 16 bits, and
 the backward pass computes in them, whether or not autocast is on then.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -52,7 +56,7 @@ class _ScaledSiLU(torch.autograd.Function):
     def forward(ctx, x: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.scale = scale
-        return _times(F.silu(x), scale)
+        return _silu(x, scale)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
@@ -69,13 +73,51 @@ class _ScaledSiLUGradient(torch.autograd.Function):
     def forward(ctx, x: Tensor, gradient: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(x, gradient)
         ctx.scale = scale
-        return _times(silu_backward(gradient, x), scale)
+        return _slope(gradient, x, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, outer: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gradient = ctx.saved_tensors
-        return _times(silu_curvature(x, gradient, outer), ctx.scale), _times(silu_backward(outer, x), ctx.scale), None
+        curved, moved, _ = _second(x, gradient, outer, ctx.scale, with_slope=False)
+        return curved, moved, None
+
+
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """``kernels`` where x lies on a GPU in at most 32 bits (and Triton is there), else None: plain operators."""
+    return _kernels() if x.is_cuda and x.dtype != torch.float64 and len(x) else None
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    try:
+        from . import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+def _silu(x: Tensor, scale: float = 1.0) -> Tensor:
+    """scale · silu(x)"""
+    fused = kernels_for(x)
+    return fused.silu(x, scale) if fused else _times(F.silu(x), scale)
+
+
+def _slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
+    """scale · gradient · silu'(x), in the number type of x."""
+    fused = kernels_for(x)
+    return fused.slope(gradient, x, scale) if fused else _times(silu_backward(gradient.to(x.dtype), x), scale)
+
+
+def _second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float = 1.0, onto: Tensor | None = None,
+            with_slope: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(scale · gradient · outer · silu''(x), scale · outer · silu'(x) + onto / √2, gradient · silu'(x) or None)."""
+    fused = kernels_for(x)
+    if fused:
+        return fused.second(x, gradient, outer, scale, onto, INV_SQRT_2, with_slope)
+    moved = silu_backward(outer, x)
+    moved = _times(moved, scale) if onto is None else moved.to(onto.dtype).mul_(scale).add_(onto, alpha=INV_SQRT_2)
+    return _times(silu_curvature(x, gradient, outer), scale), moved, silu_backward(gradient, x) if with_slope else None
 
 
 def _times(x: Tensor, factor: float) -> Tensor:
@@ -224,7 +266,7 @@ class _Residuals(torch.autograd.Function):
         y, inner = x, []
         for w0, w1 in zip(weights[::2], weights[1::2]):
             p0 = y.to(low).mm(w0.to(low).t())
-            p1 = F.silu(p0).mm((w1 * SILU).to(low).t())
+            p1 = _silu(p0).mm((w1 * SILU).to(low).t())
             y = _after(y, p1)
             inner += [p0, p1]
         ctx.save_for_backward(x, *weights, *inner)
@@ -247,10 +289,10 @@ class _Residuals(torch.autograd.Function):
         found, own = [], False
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
-            g1 = _plus(silu_backward(g.to(low), p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
-            g0 = _plus(silu_backward(g1.mm((w1 * (SKIP * SILU)).to(low)), p0), onto0)
+            g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
+            g0 = _plus(_slope(g1.mm((w1 * (SKIP * SILU)).to(low)), p0), onto0)
             if not only_positions.active:
-                found[:0] = [g0.t().mm(x.to(low)), g1.t().mm(F.silu(p0)).mul_(SKIP * SILU)]
+                found[:0] = [g0.t().mm(x.to(low)), g1.t().mm(_silu(p0)).mul_(SKIP * SILU)]
             g = _skipped(g, g0, w0, own)
             own = True
         return None, g, *(found or [None] * half)
@@ -265,9 +307,9 @@ class _ResidualsGradient(torch.autograd.Function):
         weights, inner, kept = tensors[:half], tensors[half:], []
         for k in reversed(range(0, half, 2)):
             g_low = g.to(low)
-            h = silu_backward(g_low, inner[k + 1]).mm((weights[k + 1] * (SKIP * SILU)).to(low))  # with the 1/0.6 of σ'(p₀)
+            h = _slope(g_low, inner[k + 1]).mm((weights[k + 1] * (SKIP * SILU)).to(low))  # with the 1/0.6 of σ'(p₀)
             kept[:0] = [g_low, h]
-            g = _skipped(g, silu_backward(h, inner[k]), weights[k])
+            g = _skipped(g, _slope(h, inner[k]), weights[k])
         ctx.low = low
         ctx.save_for_backward(*tensors, *kept)
         return g
@@ -281,24 +323,26 @@ class _ResidualsGradient(torch.autograd.Function):
         for k in range(0, half, 2):
             (w0, w1), (p0, p1), (g, h) = weights[k : k + 2], inner[k : k + 2], kept[k : k + 2]
             outer_low = outer.to(low)
-            q0 = outer_low.mm(w0.to(low).t())
-            r0 = silu_backward(q0, p0)
-            q1 = r0.mm((w1 * SILU).to(low).t())
-            at_weights += [silu_backward(h, p0).t().mm(outer_low), silu_backward(g, p1).t().mm(r0).mul_(SKIP * SILU)]
-            at_inner += [silu_curvature(p0, h, q0), silu_curvature(p1, g, q1).mul_(SKIP)]
-            outer = silu_backward(q1, p1).to(outer.dtype).mul_(SKIP).add_(outer, alpha=INV_SQRT_2)
+            curved0, r0, slope0 = _second(p0, h, outer_low.mm(w0.to(low).t()))
+            curved1, outer, slope1 = _second(p1, g, r0.mm((w1 * SILU).to(low).t()), SKIP, outer)
+            at_weights += [slope0.t().mm(outer_low), slope1.t().mm(r0).mul_(SKIP * SILU)]
+            at_inner += [curved0, curved1]
         return None, outer, *at_weights, *at_inner
 
 
 def _after(x: Tensor, p1: Tensor) -> Tensor:
     """(x + σ(p₁)) / √2"""
+    fused = kernels_for(x)
+    if fused:
+        return fused.weighted_sum(x, p1, INV_SQRT_2, SKIP, activated=True)
     return F.silu(p1).to(x.dtype).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
 
 
 def _skipped(g: Tensor, g0: Tensor, w0: Tensor, in_place: bool = False) -> Tensor:
     """W₀ᵀ g₀ + g/√2"""
     if g.dtype != w0.dtype or g0.dtype != w0.dtype:
-        return g0.mm(w0.to(g0.dtype)).to(g.dtype).add_(g, alpha=INV_SQRT_2)
+        moved, fused = g0.mm(w0.to(g0.dtype)), kernels_for(g)
+        return fused.weighted_sum(g, moved, INV_SQRT_2, 1.0) if fused else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2)
     return g.addmm_(g0, w0, beta=INV_SQRT_2) if in_place else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
 
 

@@ -20,7 +20,7 @@ from .bases import Kernels
 from .config import BackboneConfig
 from .fast_grad import INV_SQRT_2, SILU, formed_again, scaled_silu
 from .geometry import pad
-from .layers import Dense, Scale
+from .layers import Dense, Scale, take
 
 
 class Bilinear(nn.Module):
@@ -59,7 +59,7 @@ class Member(nn.Module):
 
     def _weigh(self, x: Tensor, rad: Tensor, radial: Tensor, down: Tensor, gather: Tensor | None = None) -> Tensor:
         x = scaled_silu(x, 1.0)
-        x = x if gather is None else x.index_select(0, gather)
+        x = x if gather is None else take(x, gather)
         product = x * F.linear(rad, radial * (SILU * self.scale_rbf.factor))  # constants go where the numbers are few
         product = self.scale_rbf(product, reference=lambda: (x * SILU, None), folded=True)
         return scaled_silu(F.linear(product, down))
@@ -89,7 +89,7 @@ def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
 
 def _inner(x: Tensor, angle: Tensor, weight: Tensor, source: Tensor) -> Tensor:
     """Inner edges d -> b of every middle bond b -> a, weighted by their angle: (E_q, dm, Qi)."""
-    return x.index_select(0, source) * F.linear(angle, weight)
+    return take(x, source) * F.linear(angle, weight)
 
 
 def _outer(q_out: Tensor, table: Tensor, q_same: Tensor, same: Tensor, weight: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class AtomInteraction(nn.Module):
     def forward(self, h: Tensor, kernels: Kernels, batch: dict) -> Tensor:
         x = self.down_projection(h)
         n, dp = len(h), batch["pair_width"]
-        z = kernels.a2a @ pad(x.index_select(0, batch["pair_source"]), batch["pair_slot"], n * dp).view(n, dp, -1)
+        z = kernels.a2a @ pad(take(x, batch["pair_source"]), batch["pair_slot"], n * dp).view(n, dp, -1)
         z = self.bilinear(z.view(n, -1))
         z = self.scale_rbf_sum(z, reference=lambda: (x[batch["a2a_edge_index"][0]], None))
         return self.up_projection(z)
