@@ -76,7 +76,8 @@ def main_of(module: str, *names: str):
 
 def _pretrain(args) -> int:
     for record in run_of(args, "sizes").pretrain_all():
-        print(f"{record['size']}: done")
+        print(f"{record['size']}: " + (f"{record['shipped']} comes with the package, nothing was trained; "
+                                       "for a pre-training of your own: --profile mini:embedded" if "shipped" in record else "done"))
     return 0
 
 
@@ -176,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
 
     asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
     command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out; goes on after a kill")
-    command.add_argument("model", help="folder with model.json and model.safetensors")
+    command.add_argument("model", help="folder with model.json and model.safetensors, or mini-small, mini-large")
     command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
     command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")
     command.add_argument("--batch-size", type=int, default=32)

@@ -37,8 +37,9 @@ from jmp_lib.graphs.build import limited
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
+from jmp_lib.train import backbones
 from jmp_lib.train.batches import EvaluationSet, choose_device, predict
-from jmp_lib.train.loading import Loaded, load
+from jmp_lib.train.loading import Loaded, given_start, load
 from jmp_lib.train.memory import keep_freed_memory, parts_by_edges
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
@@ -329,8 +330,15 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
 def pretrained_model(run, size: str):
     """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from.
 
-    The weights are those of notebook 03 when they are there, else random ones of the profile's seed.
+    The weights are those that the profile names, else those of notebook 03 when they are there, else random ones of the
+    profile's seed.
     """
+    if given := given_start(run.profile, size, run.results_dir):
+        name, words = run.profile.pretrained[size], ""
+        if name in backbones.names():
+            record = backbones.record_of(name)
+            words = f", which comes with the package ({record['updates']} updates on {', '.join(record['data'])})"
+        return load(run.results_dir / given["pretrained"]["file"]).model, f"{size} network {name}{words}"
     try:
         record = records.read_record(records.pretrain_record_path(run.results_dir, size))
     except FileNotFoundError:

@@ -200,7 +200,7 @@ def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
     it reads and writes, and names, bytes and times of change of the published files that it may read."""
     number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
     digest = hashlib.sha256(profile.encode())
-    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz")]
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz", ".safetensors")]
     records = [p for pattern in RECORDS.get(number, ()) for p in sorted((results_dir / "records").glob(pattern))]
     for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package, *records]:
         name = os.path.relpath(path, results_dir) if path in records else path.name

@@ -210,7 +210,9 @@ class Profile(Settings):
     pretraining: Pretraining
     finetuning: Finetuning
     engine: Engine = Engine()
-    pretrained: dict[str, str] = {}  # size: official, base or a folder; else pre-trained here
+    pretrained: Annotated[dict[str, str | None], AfterValidator(
+        lambda given: {size: name for size, name in given.items() if name is not None}
+    )] = {}  # size: a network that ships (mini-small), official, base or a folder; null or none: pre-trained here
     tasks: tuple[str, ...] | None = None  # of these only; null: all of tasks_per_family
     comparable: bool = True  # false: its numbers mean nothing and never stand beside others
     published_at_hand: bool = False  # made for the published files at hand: without data_root they lie in JMP_DATA or data/,

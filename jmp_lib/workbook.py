@@ -68,17 +68,40 @@ class Run:
     def pretrain_all(self, sizes=None) -> list[dict]:
         """Pre-trains every size side by side and returns the records; raises when one fails.
 
-        A size with given weights (``pretrained`` in the profile) is left out; ValueError when none remains.
+        A size with given weights (``pretrained`` in the profile) is not trained: where it ships, its record is put in place and
+        returned, and it is left out otherwise. ValueError when none remains.
         """
-        given = self.profile.pretrained
-        wanted = [size for size in sizes or self.sizes if size not in given]
-        if not wanted:
+        from jmp_lib.train.loading import given_start
+
+        given, sizes = self.profile.pretrained, sizes or self.sizes
+        wanted, shipped = [size for size in sizes if size not in given], self._shipped(sizes)
+        if not wanted and not shipped:
             raise ValueError(f"profile {self.profile.name} starts from given weights ("
                              + ", ".join(f"{size}: {name}" for size, name in given.items())
                              + "): there is nothing to pre-train; go on with the fine-tunings")
-        outcomes = run_jobs(self._jobs(sizes=wanted), self.profile.workers, "pre-training")
+        for size in shipped:
+            given_start(self.profile, size, self.results_dir)
+        outcomes = run_jobs(self._jobs(sizes=wanted), self.profile.workers, "pre-training") if wanted else []
+        report(self.results_dir, outcomes, "pre-training", all_needed=True)
+        return [read_record(pretrain_record_path(self.results_dir, size)) for size in sizes if size in (*wanted, *shipped)]
+
+    def pretrain_live(self) -> list[dict]:
+        """Trains the first updates of the pre-training of every shipped network that the profile starts from, on the embedded
+        sets; their records, which lie in ``live/`` of the results. None where nothing ships: those were trained whole."""
+        from jmp_lib.train.backbones import first_updates
+        from jmp_lib.train.pretraining import pretrain
+
+        jobs = [(f"{size}, first updates", pretrain, (first_updates(self.profile, size), size, self.results_dir / "live", False))
+                for size in self._shipped(self.sizes)]  # fmt: skip
+        outcomes = run_jobs(jobs, self.profile.workers, "pre-training, live") if jobs else []
         report(self.results_dir, outcomes, "pre-training", all_needed=True)
         return [outcome.result for outcome in outcomes]
+
+    def _shipped(self, sizes) -> list[str]:
+        """Those of ``sizes`` whose weights are a network that comes with the package."""
+        from jmp_lib.train.backbones import names
+
+        return [size for size in sizes if self.profile.pretrained.get(size) in names()]
 
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).

@@ -15,7 +15,6 @@ from torch_geometric.data import Data
 import jmp_lib
 from jmp_lib import predict
 from jmp_lib.__main__ import main
-from jmp_lib.paths import PACKAGE_DIR
 from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import finetune
 from own_models import finetuned, pretrained
@@ -171,7 +170,7 @@ def test_memory_that_runs_out_halves_the_batch(tmp_path, frames, monkeypatch):
 
 def test_shipped_weights_refuse_elements_of_no_training(tmp_path, capsys):
     """They say which elements they saw by their reference energies."""
-    model, source = PACKAGE_DIR.parent / "results" / "shipped" / "mini" / "weights" / "small", tmp_path / "PuO2.xyz"
+    model, source = "mini-small", tmp_path / "PuO2.xyz"
     source.write_text("3\n\nO 1.9 0 0\nPu 0 0 0\nO -1.9 0 0\n")
     arguments = ["predict", str(model), str(source), "-o", str(tmp_path / "out.extxyz"), "--dataset", "transition1x"]
     assert main(arguments) == 2

@@ -27,7 +27,8 @@ CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 def computing_minutes(results_dir: str | Path) -> dict[str, float]:
     """Number of a notebook -> minutes of computing of its records, in sum over runs; notebooks without runs are absent."""
     minutes: dict[str, float] = {}
-    for record in [*load_pretraining_records(Path(results_dir)), *load_records(Path(results_dir))]:
+    trained = [r for folder in (Path(results_dir), Path(results_dir) / "live") for r in load_pretraining_records(folder) if "shipped" not in r]
+    for record in [*trained, *load_records(Path(results_dir))]:
         chapter = CHAPTER_OF.get(record.get("family", "pretrain"))
         if chapter:
             minutes[chapter] = minutes.get(chapter, 0.0) + record["wall_time_s"] / 60
@@ -38,6 +39,7 @@ def computing_summary(results_dir: str | Path) -> str:
     """How many runs a profile and its variants have and the minutes of computing of their records, added up."""
     folder = Path(results_dir)
     found = [read_record(p) for p in (*folder.glob("records/**/*.json"), *folder.glob("variants/*/records/**/*.json"))]
+    found = [record for record in found if "shipped" not in record]
     minutes = sum(record["wall_time_s"] for record in found) / 60
     return f"All {len(found)} runs, with pre-trainings and baselines, took {minutes:.0f} minutes of computing, added up."
 

@@ -1,44 +1,160 @@
 """A run of yours in the place of the shipped results: ``python -m tools.ship mini`` (then ``python -m tools.readme``).
 
-The name is a folder of ``results/``: mini, mini-published, published_small, benchmarks.
+The name is a folder of ``results/``: mini, mini-published, published_small, benchmarks; or a long pre-training,
+``mini-backbone``, whose networks become ``mini-small`` and ``mini-large`` of the package. ``--source`` is another folder of
+the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+import jinja2
+import numpy as np
+import pandas as pd
+
 from jmp_lib import paths
+from jmp_lib.files import file_sha256, write_json
+from jmp_lib.records import read_record
+from jmp_lib.settings import PRETRAINING_SETS, SIZES, load_profile
+
+BACKBONE = "-backbone"  # ending of the results of a pre-training that ships
+MOST_BYTES = 8_000_000  # of the weights of both sizes
+EVERY, BLOCK = 1000, 50  # updates of the curve that stay single; of a block of later ones
+LICENCES = {"oc20": "CC BY 4.0", "oc22": "CC BY 4.0", "ani1x": "CC0", "transition1x": "MIT"}  # docs/licences.md
 
 
-def ship(name: str) -> Path:
-    """Puts the light files of ``results/<name>`` in the place of ``results/shipped/<name>``, and returns that.
+def ship(name: str, source: Path | None = None) -> Path:
+    """Puts the light files of ``results/<name>`` (or ``source``) in the place of ``results/shipped/<name>``, and returns that.
 
-    Checkpoints and predictions (``work``) stay out, but for a small pre-trained network (``weights/small``). Measurements
-    (``benchmarks``) are taken over one by one.
+    Checkpoints and predictions (``work``) stay out. Measurements (``benchmarks``) are taken over one by one.
     Raises FileNotFoundError where there is no such run.
     """
-    source, target = paths.results_dir() / name, paths.shipped_dir(name)
+    source, target = source or paths.results_dir() / name, paths.shipped_dir(name)
     if name == "shipped" or not any(source.rglob("*.json")):
         raise FileNotFoundError(f"{source} holds no results to ship: run `make reproduce PROFILE={name}` first")
     if (source / "records").is_dir():
         shutil.rmtree(target, ignore_errors=True)
     left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
     shutil.copytree(source, target, ignore=left, dirs_exist_ok=True)
-    weights = [source / "work/pretrain/small" / name for name in ("model.safetensors", "model.json")]
-    if weights[0].is_file() and weights[0].stat().st_size < 4_000_000:  # a start for own data, small enough for git
-        (target / "weights/small").mkdir(parents=True, exist_ok=True)
-        for file in weights:
-            shutil.copy(file, target / "weights/small")
     return target
+
+
+def ship_backbones(name: str, source: Path | None = None, note: str = "") -> list[Path]:
+    """Puts the pre-trained networks of ``results/<profile>-backbone`` (or ``source``) into the package, both or none.
+
+    note: a sentence for record and card. Raises ``FileNotFoundError`` or ``ValueError`` in one sentence where a size is not
+    done, is another network than that of the profile, or where both are too large.
+    """
+    profile, source = name.removesuffix(BACKBONE), source or paths.results_dir() / name
+    made = {size: _files(load_profile(profile), source, size) for size in SIZES}
+    if _bytes(made) > MOST_BYTES:  # the heads of a few published samples are the first that can be missed
+        made = {size: {**files, "weights": _without(files["weights"], files["model"])} for size, files in made.items()}
+    if _bytes(made) > MOST_BYTES:
+        raise ValueError(f"the weights of {source} take {_bytes(made):,} bytes; at most {MOST_BYTES:,} ship: choose smaller networks")
+    return [_write(paths.BACKBONES_DIR / f"{profile}-{size}", files, note) for size, files in made.items()]
+
+
+def _files(profile, source: Path, size: str) -> dict:
+    """What ships of one size: weights (tensors by name), model and record (plain), training and validation (tables)."""
+    from jmp_lib.train.weights import load_weights
+
+    path = source / "records" / "pretrain" / f"{size}.json"
+    record, work = read_record(path), source / "work" / "pretrain" / size
+    for entry in record["files"].values():
+        file = source / entry["file"]
+        if not file.is_file() or file_sha256(file) != entry["sha256"]:
+            raise ValueError(f"{file} is missing or not the file of {path}: bring the whole folder {source}, or train again")
+    if record["parameters"]["model"] != profile.models[size].to_dict():
+        raise ValueError(f"{path} is of another network than models.{size} of profile {profile.name}: ship them together, "
+                         "with the settings of one")
+    if not (work / "log.csv").is_file():
+        raise FileNotFoundError(f"{work / 'log.csv'}, the losses of the run, is missing: bring the whole folder {source}")
+    return {"weights": load_weights(work / "model.safetensors"), "model": json.loads((work / "model.json").read_text()),
+            "record": record, "training": thinned(pd.read_csv(work / "log.csv")), "validation": pd.read_csv(work / "curves.csv")}
+
+
+def thinned(log: pd.DataFrame) -> pd.DataFrame:
+    """Losses, rate and gradient norm per update, from update EVERY on as means over blocks; ``update`` is the last of each."""
+    updates = log["update"].to_numpy()
+    last = np.where(updates <= EVERY, updates, -(-updates // BLOCK) * BLOCK)
+    columns = ["lr", "loss", "energy", "force", "grad_norm"]
+    return log.groupby(np.minimum(last, updates.max()))[columns].mean().map("{:.6g}".format).rename_axis("update").reset_index()
+
+
+def _bytes(made: dict) -> int:
+    return sum(t.numel() * t.element_size() for files in made.values() for t in files["weights"].values())
+
+
+def _without(weights: dict, model: dict) -> dict:
+    """The tensors without the heads of published samples beside generated sets; of ``model`` these are taken out, too."""
+    from jmp_lib.train.weights import seen_elements
+
+    model["pretraining_elements"] = seen_elements(model)
+    kept = [key for key in model["datasets"] if key in PRETRAINING_SETS]
+    model["heads_left_out"] = [key for key in model["datasets"] if key not in kept]
+    places = {old: new for new, old in enumerate(list(model["datasets"]).index(key) for key in kept)}
+    for group in ("datasets", "graphs"):
+        model[group] = {key: model[group][key] for key in kept}
+    found = {}
+    for name, tensor in weights.items():
+        head = re.fullmatch(r"(output\.out_(?:energy|forces)\.)(\d+)(\..+)", name)
+        if head is None:
+            found[name] = tensor
+        elif int(head[2]) in places:
+            found[f"{head[1]}{places[int(head[2])]}{head[3]}"] = tensor
+    return found
+
+
+def _write(folder: Path, files: dict, note: str) -> Path:
+    """One network in the place of what ``folder`` held."""
+    from jmp_lib.train.weights import write_tensors
+
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        new = Path(temporary) / "new"
+        write_tensors(new / "model", files["weights"], files["model"])
+        for name in ("training", "validation"):
+            files[name].to_csv(new / f"{name}.csv", index=False, lineterminator="\n")
+        entries = {key: {"file": name, "sha256": file_sha256(new / name)} for key, name in (
+            ("weights", "model.safetensors"), ("config", "model.json"), ("training", "training.csv"), ("validation", "validation.csv"))}
+        record = {**files["record"], "shipped": folder.name, "note": note, "heads_left_out": files["model"].get("heads_left_out", []),
+                  "trained_weights_sha256": files["record"]["files"]["weights"]["sha256"], "files": entries}
+        write_json(new / "record.json", record)
+        (new / "card.md").write_text(card(record, files["model"]), encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        new.rename(folder)
+    return folder
+
+
+def card(record: dict, model: dict) -> str:
+    """card.md: what the network is, from what, how good, under which licence."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
+                              undefined=jinja2.StrictUndefined)
+    made.filters |= {"count": "{:,}".format, "fixed": "{:.3f}".format}
+    heads = [*model["datasets"], *record["heads_left_out"]]
+    return made.get_template("backbone_card.md.j2").render(
+        record=record, model=model, heads=heads, published=[key for key in heads if "published" in (key.partition("-")[2], record["data_kind"])],
+        licences=LICENCES)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tools.ship", description=__doc__)
     parser.add_argument("name")
+    parser.add_argument("--source", type=Path, help="folder of the run (default results/NAME)")
+    parser.add_argument("--note", default="", help="of a pre-training: a sentence for its record and card")
+    given = parser.parse_args()
     try:
-        print(ship(parser.parse_args().name))
-    except OSError as error:
+        if given.name.endswith(BACKBONE):
+            print(*ship_backbones(given.name, given.source, given.note), sep="\n")
+        else:
+            print(ship(given.name, given.source))
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -1,6 +1,6 @@
 """Fine-tuning on a user's data: the recipe of the 40 tasks (averages, layer-wise rates), another start, the same records.
 
-    start = own_start("results/mini/work/pretrain/small", data)
+    start = own_start("mini-small", data)
     record = finetune_own(load_profile("mini"), data, split, start, "pre-trained", seed=42, out_dir=Path("results/mini"))
 """
 

@@ -15,7 +15,8 @@ from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
 
 EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
 EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
-NETWORK = "work/pretrain/small"  # of a results folder: what notebook 03 writes
+NETWORK = "work/pretrain/small"  # of a results folder: what the notebook of the pre-training writes
+SHIPPED = "mini-small"  # comes with the package
 
 
 def read_data(run) -> OwnData:
@@ -39,22 +40,15 @@ def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
 
 
 def open_checkpoint(run, data: OwnData) -> Start:
-    """Where fine-tuning starts: ``checkpoint``, else the small network of notebook 03 (made on the spot in a trial profile),
-    else the one of the mini profile that comes with the checkout.
-
-    Raises ``FileNotFoundError`` saying how to get one.
-    """
+    """Where fine-tuning starts: ``checkpoint`` (a folder, or a name such as mini-large), else the small network that the profile
+    has pre-trained itself (in a trial profile: on the spot), else the one that comes with the package."""
     if run.parameters["checkpoint"]:
         return own_start(run.parameters["checkpoint"], data)
-    folders = [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
-    if not run.profile.comparable and not any((f / "model.safetensors").is_file() for f in folders):
+    own = [] if "small" in run.profile.pretrained else \
+        [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
+    if not run.profile.comparable and not any((f / "model.safetensors").is_file() for f in own):
         run.pretrain_all(["small"])
-    folders.append(paths.shipped_dir("mini") / "weights" / "small")
-    found = next((f for f in folders if (f / "model.safetensors").is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"no pre-trained network in {folders[0]}: run notebook 03, or `python -m jmp_lib pretrain "
-                                f"--profile {run.profile.name} --sizes small` (minutes), or set checkpoint to a folder")
-    return own_start(found, data)
+    return own_start(next((f for f in own if (f / "model.safetensors").is_file()), SHIPPED), data)
 
 
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:

@@ -155,6 +155,30 @@ def pretraining_loss(records: list[dict]):
     return figure
 
 
+def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
+    """The first updates, trained live, over the recorded run: training loss above, held-out force errors below, by size.
+
+    losses, errors: ``views.live_losses``, ``views.live_errors``.
+    """
+    sizes, sets, runs = list(losses["size"].unique()), list(errors["set"].unique()), ["recorded", "live"]
+    figure, axes = new_figure(2, len(sizes), width=4.2 * len(sizes) + 1.0, height=5.4)
+    for column, size in enumerate(sizes):
+        above, below = axes[column], axes[len(sizes) + column]
+        sns.lineplot(losses[losses["size"] == size], x="update", y="loss", hue="run", hue_order=runs, palette=PALETTE[:2][::-1],
+                     size="run", sizes={"recorded": 1.2, "live": 2.4}, errorbar=None, ax=above)
+        sns.lineplot(errors[errors["size"] == size], x="update", y="ratio", hue="set", hue_order=sets, palette=PALETTE[:len(sets)],
+                     style="run", style_order=["live", "recorded"], markers=["o", "s"], markersize=4, markeredgewidth=0,
+                     errorbar=None, ax=below)
+        below.axhline(1.0, color="black", linewidth=0.8)
+        above.set(title=size, xlabel="update", ylabel="training loss (no unit)")
+        below.set(xlabel="update", ylabel="held-out force MAE / that of zero forces")
+        for axis in (above, below):
+            log_axis(axis, "x"), log_axis(axis, "y")
+            axis.set_xlim(*above.get_xlim())
+    legend_below(figure, axes)
+    return figure
+
+
 # variants of a profile: the tables of jmp_lib.results.variants
 
 def by_training_size(table: pd.DataFrame):

@@ -88,7 +88,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
-        hours=sum(r.get("wall_time_s") or 0.0 for r in every) / 3600, made=_made(every),
+        hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=_made(every),
         pretrained=table(pd.DataFrame([{
             "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
             "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}

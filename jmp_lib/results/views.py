@@ -24,6 +24,7 @@ from jmp_lib.results.values import (
     published_values,
     reduced,
 )
+from jmp_lib.train.backbones import training_curve
 from jmp_lib.train.sampling import temperature_ratios
 
 DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
@@ -104,6 +105,43 @@ def pretraining_table(run) -> pd.DataFrame:
                          "trivial force MAE / eV/Å": record["baseline"][name]["force_mae"],
                          "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
     return pd.DataFrame(rows).round(4)
+
+
+def live_table(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
+    """Where the live runs of ``run`` differ from the recorded runs whose first updates they train again; one row per run."""
+    recorded = {record["size"]: record for record in records}
+    rows = [(kind, one) for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))]
+    return pd.DataFrame([{
+        "size": one["size"], "run": kind, "updates": one["updates"], "structures / update": one["parameters"]["pretraining"]["batch_size"],
+        "training structures": ", ".join(f"{name} {count:,}" for name, count in one["n_train"].items()),
+        "held out": sum(one["n_val"].values()), "average of weights": one["parameters"]["pretraining"]["ema_decay"],
+        "seed": one["seed"], "device": one["device"], "minutes": round(one["wall_time_s"] / 60, 1)} for kind, one in rows])
+
+
+def live_losses(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
+    """Training loss of recorded and live runs: columns size, run, update, loss (means over blocks that grow with the updates)."""
+    found = []
+    for now in live:
+        shipped = next(record["shipped"] for record in records if record["size"] == now["size"])
+        log = run.results_dir / "live" / "work" / "pretrain" / now["size"] / "log.csv"
+        for kind, curve in (("recorded", training_curve(shipped)), ("live", pd.read_csv(log))):
+            block = (10 * np.log10(curve["update"])).astype(int)
+            means = curve.groupby(block)[["update", "loss"]].mean()
+            found.append(means.assign(size=now["size"], run=kind))
+    return pd.concat(found, ignore_index=True)
+
+
+def live_errors(records: list[dict], live: list[dict]) -> pd.DataFrame:
+    """Held-out force errors of recorded and live runs over those of zero forces: columns size, run, set, update, ratio.
+
+    The four generated sets (of published data alone, those); their held-out parts are not the same in both runs.
+    """
+    recorded = {record["size"]: record for record in records}
+    return pd.DataFrame([
+        {"size": now["size"], "run": kind, "set": key, "update": row["step"],
+         "ratio": row[f"{name}_force_mae"] / one["baseline"][name]["force_mae"]}
+        for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))
+        for key, name in zip(PRETRAINING_SETS, one["data"]) for row in one["history"]])
 
 
 def compare(run) -> pd.DataFrame:

@@ -1,13 +1,15 @@
 """A trained network from its folder: rebuilt from ``model.json``, filled from ``model.safetensors``; or as the start of others.
 
+    loaded = jmp_lib.load("mini-small")                                  # or mini-large: they come with the package
     loaded = jmp_lib.load("jmp-s")                                       # downloads the official checkpoint once
-    loaded = jmp_lib.load("results/mini/work/pretrain/small")
+    loaded = jmp_lib.load("results/smoke/work/pretrain/small")
     loaded.model, loaded.info["graphs"], loaded.path
 
 Works for the folders of a pre-training, of a fine-tuning (``jmp_lib.train.weights.save_weights``) and of
 ``import-checkpoint``.  In a profile they are the start of its fine-tunings:
 
-    pretrained: {small: official, large: /weights/my-large}       # sizes left out are pre-trained here
+    pretrained: {small: mini-small, large: mini-large}            # those that come with the package
+    pretrained: {small: official, large: /weights/my-large}       # sizes left out, or null, are pre-trained here
     pretrained: {small: base, large: base}                        # in a variant: those of the profile that it varies
 """
 
@@ -25,7 +27,10 @@ from jmp_lib.files import file_sha256, locked, reading, replacing, write_json
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import SpatialExtentHead
 from jmp_lib.official.importing import official_folder
+from jmp_lib.records import finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import Profile
+from jmp_lib.strict import nearest
+from jmp_lib.train import backbones
 from jmp_lib.train.weights import check_factors, load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
@@ -42,12 +47,13 @@ class Loaded:
 
 
 def load(name: str | Path, device: str = "cpu") -> Loaded:
-    """The network ``jmp-s`` or ``jmp-l``, of a folder with model.safetensors and model.json, or of one such file.
+    """The network ``mini-small`` or ``mini-large``, ``jmp-s`` or ``jmp-l``, of a folder with model.safetensors and
+    model.json, or of one such file.
 
-    The two names download the official checkpoint to ``checkpoints`` of the data folder (JMP_DATA) and import it, unless
-    that was done before. Raises ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is
-    missing, ``ValueError`` when the two do not belong together, a tensor
-    is missing or of another shape, or a scale factor was never fitted.
+    The first two come with the package (:mod:`jmp_lib.train.backbones`). ``jmp-s`` and ``jmp-l`` download the official
+    checkpoint to ``checkpoints`` of the data folder (JMP_DATA) and import it, unless that was done before. Raises
+    ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is missing or a name unknown, ``ValueError``
+    when the two files do not belong together, a tensor is missing or of another shape, or a scale factor was never fitted.
     """
     path = weights_path(name)
     info = read_info(path)
@@ -58,8 +64,14 @@ def load(name: str | Path, device: str = "cpu") -> Loaded:
 
 
 def weights_path(name: str | Path) -> Path:
-    """The .safetensors file of ``jmp-s``, ``jmp-l``, a folder, or such a file itself."""
+    """The .safetensors file of a name that ``load`` knows, a folder, or such a file itself."""
+    if str(name) in (shipped := backbones.names()):
+        return backbones.weights_of(str(name))
     path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
+    if path.parts == (str(name),) and not path.exists():  # a word, no path
+        known = [*shipped, *OFFICIAL]
+        raise FileNotFoundError(f"there is no network or folder {str(name)!r} ({nearest(str(name), known)}): give "
+                                f"{', '.join(known)}, or a folder with model.json and model.safetensors".replace("key", "name"))
     return path if path.suffix == ".safetensors" else path / "model.safetensors"
 
 
@@ -108,15 +120,18 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
 def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
     """{scale_factors, pretrained: {file, sha256}} of the weights that the profile names for ``size``, None without.
 
-    The weights are copied to ``work/given/<size>`` of the results, so that these are whole. A declared factor of 0 (not
-    fitted) becomes 1, which acts the same. Raises ``ValueError`` when they are of another network, ``FileNotFoundError``
+    The weights are copied to ``work/given/<size>`` of the results, so that these are whole, and of a network that ships its
+    record as well, to where a pre-training has its own. A declared factor of 0 (not fitted) becomes 1, which acts the
+    same. Raises ``ValueError`` when they are of another network, ``FileNotFoundError``
     when they are missing.
     """
     name = profile.pretrained.get(size)
     if name is None:
         return None
-    if name == "base":  # of a variant: the pre-training of its profile, whose results hold those of the variant
-        source = Path(out_dir).parent.parent / "work" / "pretrain" / size / "model.safetensors"
+    if name == "base":  # of a variant: where its profile starts, whose results hold those of the variant
+        base = Path(out_dir).parent.parent
+        record = pretrain_record_path(base, size)
+        source = base / (read_record(record)["files"]["weights"]["file"] if record.is_file() else f"work/given/{size}/model.safetensors")
         if not source.is_file():
             raise FileNotFoundError(f"pretrained.{size}: base: {source} is missing; run profile "
                                     f"{profile.name.removesuffix(f'-{profile.variant}')} first")
@@ -127,14 +142,17 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
         raise ValueError(f"pretrained.{size}: {source} is a fine-tuned network; give the folder of a pre-training")
     if info["backbone"] != profile.models[size].to_dict():
         other = [key for key, value in profile.models[size].to_dict().items() if info["backbone"].get(key) != value]
-        raise ValueError(f"pretrained.{size}: {source} is another network than models.{size} ({', '.join(other)} differ)")
+        raise ValueError(f"pretrained.{size}: {source} is another network than models.{size} ({', '.join(other)} differ); "
+                         f"give models.{size} its settings, or pretrained.{size}: null to pre-train here")
     factors, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
+    record = backbones.record_of(name) if name in backbones.names() else None
     return {"scale_factors": {key: value or (1.0 if key in excused else 0.0) for key, value in factors.items()},
-            "pretrained": _place(source, info, Path(out_dir) / "work" / "given" / size, out_dir)}
+            "pretrained": _place(source, info, record, size, Path(out_dir))}
 
 
-def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
-    """Copy the weights and their JSON into ``folder``; the file entry of the weights."""
+def _place(source: Path, info: dict, record: dict | None, size: str, out_dir: Path) -> dict:
+    """Copy the weights, their JSON and, where there is one, their record into the results; the file entry of the weights."""
+    folder = out_dir / "work" / "given" / size
     target, wanted = folder / "model.safetensors", file_sha256(source)
     with locked(folder / "lock"):
         if not target.exists() or file_sha256(target) != wanted:
@@ -142,4 +160,7 @@ def _place(source: Path, info: dict, folder: Path, out_dir: Path) -> dict:
                 shutil.copyfile(source, temporary)
         if not (folder / "model.json").exists() or json.loads((folder / "model.json").read_text()) != info:
             write_json(folder / "model.json", info)
-    return {"file": target.relative_to(out_dir).as_posix(), "sha256": wanted}
+        entry, path = {"file": target.relative_to(out_dir).as_posix(), "sha256": wanted}, pretrain_record_path(out_dir, size)
+        if record and finished_record(path, out_dir, record["fingerprint"]) != (own := {**record, "files": {"weights": entry}}):
+            write_json(path, own)
+    return entry
