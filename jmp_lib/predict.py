@@ -84,7 +84,7 @@ class Predictor:
         else:
             graph, normalisers = self.info["graph"], self.info["normalisers"]
             names = tuple(spec.name for spec in self.model.specs)
-        self.graph = graph_config(graph)
+        self.graph = GraphConfig.from_dict(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         self.note = self._about_energy(names)
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
@@ -190,13 +190,6 @@ class Predictor:
         offset = known.offset(np.asarray(atomic_numbers)) if known else 0.0
         scale = self.normalisers["forces"] if name == "energy" and self.gradient_forces else known
         return float(value * scale.std + offset)
-
-
-def graph_config(values: dict) -> GraphConfig:
-    """``GraphConfig`` of the plain values in a ``model.json``."""
-    pairs = tuple(tuple(pair) for pair in values.get("reduce_above", ()))
-    tags = {"qint_tags": tuple(values["qint_tags"])} if "qint_tags" in values else {}
-    return GraphConfig(**{**values, **tags, "reduce_above": pairs})
 
 
 def neighbours(structure, where: str, graph: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

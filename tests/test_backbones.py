@@ -48,7 +48,7 @@ def test_they_load_by_name_and_their_heads_predict(name):
 def test_the_whole_curve_and_the_card_are_there():
     for name in NAMES:
         record, curve = backbones.record_of(name), backbones.training_curve(name)
-        assert curve["update"].iloc[0] == 1 and curve["update"].iloc[-1] == record["updates"]
+        assert curve["update"].is_monotonic_increasing and curve["update"].iloc[-1] == record["updates"] and (curve["loss"] > 0).all()
         validation = pd.read_csv(paths.BACKBONES_DIR / name / "validation.csv")
         assert list(validation["step"]) == [row["step"] for row in record["history"]]
         card = (paths.BACKBONES_DIR / name / "card.md").read_text()
@@ -79,7 +79,7 @@ def test_tampered_and_missing_weights(copied):
     with pytest.raises(ValueError, match="mini-small/model.safetensors is not the file that record.json beside it describes"):
         jmp_lib.load("mini-small")
     (copied / "mini-small" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="mini-small/model.safetensors is missing: install the package again"):
+    with pytest.raises(FileNotFoundError, match="mini-small/model.safetensors is missing; install the package again"):
         jmp_lib.load("mini-small")
 
 

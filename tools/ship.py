@@ -84,7 +84,7 @@ def thinned(log: pd.DataFrame) -> pd.DataFrame:
     """Losses, rate and gradient norm per update, from update EVERY on as means over blocks; ``update`` is the last of each."""
     updates = log["update"].to_numpy()
     last = np.where(updates <= EVERY, updates, -(-updates // BLOCK) * BLOCK)
-    columns = ["lr", "loss", "energy", "force", "grad_norm"]
+    columns = [name for name in ("lr", "loss", "energy", "force", "grad_norm") if name in log]
     return log.groupby(np.minimum(last, updates.max()))[columns].mean().map("{:.6g}".format).rename_axis("update").reset_index()
 
 
@@ -128,6 +128,7 @@ def _write(folder: Path, files: dict, note: str) -> Path:
                   "trained_weights_sha256": files["record"]["files"]["weights"]["sha256"], "files": entries}
         write_json(new / "record.json", record)
         (new / "card.md").write_text(card(record, files["model"]), encoding="utf-8")
+        (new / "model.safetensors").chmod(0o644)  # of safetensors only its owner could read it
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         new.rename(folder)

@@ -20,6 +20,13 @@ class GraphConfig:
     qint_tags: tuple[int, ...] = (1, 2)
     reduce_above: tuple[tuple[int, int], ...] = ()
 
+    @classmethod
+    def from_dict(cls, values: dict) -> GraphConfig:
+        """Of the plain values in a ``model.json`` or a record."""
+        pairs = tuple(tuple(pair) for pair in values.get("reduce_above", ()))
+        tags = {"qint_tags": tuple(values["qint_tags"])} if "qint_tags" in values else {}
+        return cls(**{**values, **tags, "reduce_above": pairs})
+
     def limits(self, natoms: int = 0) -> dict[str, int]:
         """Neighbour limit of each graph for a structure of ``natoms`` atoms."""
         n = self.max_neighbors

@@ -20,7 +20,6 @@ from jmp_lib.files import file_sha256
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, HeadSpec
 from jmp_lib.own.data import OwnData
-from jmp_lib.predict import graph_config
 from jmp_lib.settings import FinetuneSettings, Profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data
 from jmp_lib.train.job import Job
@@ -58,7 +57,7 @@ def own_start(checkpoint, data: OwnData) -> Start:
     else:
         graph = info["graph"]
         state = {("embedding.atom_embedding.weight" if k == "embedding.weight" else k): v for k, v in state.items()}
-    config = graph_config(graph)
+    config = GraphConfig.from_dict(graph)
     if data.forces and not data.structures.periodic:
         config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
     factors = {name: value or 1.0 for name, value in info["scale_factors"].items()}  # 0: not fitted, acts as 1

@@ -15,6 +15,7 @@ import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.files import file_sha256, reading
+from jmp_lib.graphs import GraphConfig
 from jmp_lib.records import read_record
 from jmp_lib.settings import Pretraining, Profile, build
 from jmp_lib.strict import merge
@@ -61,6 +62,6 @@ def first_updates(profile: Profile, size: str, updates: int = LIVE_UPDATES) -> P
         "data": "mini", "ema_decay": LIVE_AVERAGE, "eval_batch_size": own.eval_batch_size, "checkpoint_every": 50,
         "schedule": {"stop_at": f"{updates} updates", "validate_every": f"{updates // 6} updates"},
         "datasets": {key: {"max_val": one.max_val, "max_train": None} for key, one in own.datasets.items()}})
-    graphs = profile.graphs | {key: type(profile.graphs[key])(**graph) for key, graph in recorded["graphs"].items()}
+    graphs = profile.graphs | {key: GraphConfig.from_dict(graph) for key, graph in recorded["graphs"].items()}
     return profile.model_copy(update={"seed": recorded["seed"], "pretrained": {}, "graphs": graphs,
                                       "pretraining": build(Pretraining, settings, f"settings of {profile.pretrained[size]}")})
