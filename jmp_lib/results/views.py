@@ -99,6 +99,7 @@ def pretraining_table(run) -> pd.DataFrame:
     for record in run.pretraining_records():
         for name in record["data"]:
             rows.append({"size": record["size"], "parameters": record["model"]["n_parameters"], "set": name,
+                         "structures": record["n_train"][name],
                          "energy MAE / eV": record["final"][f"{name}_energy_mae"],
                          "trivial energy MAE / eV": record["baseline"][name]["energy_mae"],
                          "force MAE / eV/Å": record["final"][f"{name}_force_mae"],
