@@ -160,18 +160,19 @@ def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
 
     losses, errors: ``views.live_losses``, ``views.live_errors``.
     """
-    sizes, sets, runs = list(losses["size"].unique()), list(errors["set"].unique()), ["recorded", "live"]
+    sizes, sets = list(losses["size"].unique()), list(errors["set"].unique())
+    runs = {"recorded": {"linestyle": "--", "linewidth": 1.0}, "live": {"linestyle": "-", "linewidth": 2.2}}
     figure, axes = new_figure(2, len(sizes), width=4.2 * len(sizes) + 1.0, height=5.4)
     for column, size in enumerate(sizes):
         above, below = axes[column], axes[len(sizes) + column]
-        sns.lineplot(losses[losses["size"] == size], x="update", y="loss", hue="run", hue_order=runs, palette=PALETTE[:2][::-1],
-                     size="run", sizes={"recorded": 1.2, "live": 2.4}, errorbar=None, ax=above)
-        sns.lineplot(errors[errors["size"] == size], x="update", y="ratio", hue="set", hue_order=sets, palette=PALETTE[:len(sets)],
-                     style="run", style_order=["live", "recorded"], markers=["o", "s"], markersize=4, markeredgewidth=0,
-                     errorbar=None, ax=below)
+        for run, line in runs.items():
+            loss, error = (part[(part["size"] == size) & (part["run"] == run)] for part in (losses, errors))
+            sns.lineplot(loss, x="update", y="loss", color="black", label=run, errorbar=None, ax=above, **line)
+            sns.lineplot(error, x="update", y="ratio", hue="set", hue_order=sets, palette=PALETTE[:len(sets)], marker="o",
+                         markersize=4, markeredgewidth=0, errorbar=None, legend=run == "live", ax=below, **line)
         below.axhline(1.0, color="black", linewidth=0.8)
         above.set(title=size, xlabel="update", ylabel="training loss (no unit)")
-        below.set(xlabel="update", ylabel="held-out force MAE / that of zero forces")
+        below.set(xlabel="update", ylabel="held-out force MAE, zero forces = 1")
         for axis in (above, below):
             log_axis(axis, "x"), log_axis(axis, "y")
             axis.set_xlim(*above.get_xlim())
