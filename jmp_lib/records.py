@@ -83,6 +83,19 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(stream, **arrays)
 
 
+def packed_errors(errors: np.ndarray, rows: np.ndarray) -> dict:
+    """Errors and weights of the test structures (S,2) as a record keeps them: in the order of their ``rows`` of the set,
+    four digits of each error; weights null where they are equal."""
+    mae, weight = errors[np.argsort(rows, kind="stable")].T
+    return {"mae": [float(f"{e:.4g}") for e in mae], "weight": weight.astype(int).tolist() if np.ptp(weight) else None}
+
+
+def unpacked_errors(record: dict) -> np.ndarray | None:
+    """(S,2) of a record, in its unit; None where it does not hold the errors of its test structures."""
+    found = record.get("test_errors")
+    return found and np.column_stack([found["mae"], found["weight"] or np.ones(len(found["mae"]))])
+
+
 def git_commit() -> str | None:
     """Commit of the checkout that the package lies in, with '+' when files differ; None outside git."""
     folder = Path(__file__).resolve().parent

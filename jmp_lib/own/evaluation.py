@@ -16,9 +16,10 @@ from jmp_lib.own.data import OwnData
 from jmp_lib.own.splitting import formula
 from jmp_lib.predict import neighbours
 from jmp_lib.results.baselines import linear_composition
+from jmp_lib.results.intervals import bootstrap, middle
+from jmp_lib.train.losses import structure_errors
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
-DRAWS = 2000  # of the bootstrap
 OUTLIER = 12.0  # median absolute deviations from the median
 FORCE_RANGE = (0.05, 15.0)  # eV/Å, root mean square of the components: outside, units are doubted
 RATIO_RANGE = (0.002, 0.5)  # Å, spread of energies over force norm of a structure: outside, units are doubted
@@ -128,24 +129,6 @@ def network_predictions(records: list[dict], out_dir: Path) -> dict[str, dict[st
     return made
 
 
-def absolute_errors(predicted: np.ndarray, true: np.ndarray, natoms: np.ndarray) -> np.ndarray:
-    """Mean absolute error of each structure and its weight in the MAE: (S,2); forces weigh by atoms."""
-    error = np.abs(predicted - true)
-    if error.ndim == 1:
-        return np.column_stack([error, np.ones(len(error))])
-    return np.column_stack([np.add.reduceat(error.mean(axis=1), np.cumsum(natoms) - natoms) / natoms, natoms])
-
-
-def bootstrap(errors: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """MAE of DRAWS resamples of whole groups with replacement: (DRAWS,).  ``errors`` (S,2) as above, groups (S,)."""
-    _, index = np.unique(groups, return_inverse=True)
-    count = index.max() + 1
-    sums = np.bincount(index, errors[:, 0] * errors[:, 1], count)
-    weights = np.bincount(index, errors[:, 1], count)
-    drawn = np.random.default_rng(seed).integers(0, count, (DRAWS, count))
-    return sums[drawn].sum(1) / weights[drawn].sum(1)
-
-
 def compare(data: OwnData, split: Split, found: dict, records: list[dict], groups: np.ndarray) -> pd.DataFrame:
     """One row per property and way of predicting: MAE, 95 % interval, spread over seeds, and gain over the first row.
 
@@ -154,8 +137,8 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
     rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
     for name in data.properties:
         for way, values in found.items():
-            errors = absolute_errors(values[name], true[name], natoms)
-            low, high = np.percentile(bootstrap(errors, groups[split.test]), [2.5, 97.5])
+            errors = structure_errors(values[name], true[name], natoms)
+            low, high = middle(bootstrap(errors, groups[split.test]))
             seeds = [r["value"][name] for r in records if r["arm"] == way]
             rows.append({"property": name, "way": way, "MAE": np.average(errors[:, 0], weights=errors[:, 1]),
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
@@ -168,9 +151,9 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
     """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap."""
     rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
     for name in data.properties:
-        draws = [bootstrap(absolute_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
+        draws = [bootstrap(structure_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
         exact = [np.abs(found[way][name] - true[name]).mean() for way in (new, base)]
-        low, high = np.percentile(100 * (1 - draws[0] / draws[1]), [2.5, 97.5])
+        low, high = middle(100 * (1 - draws[0] / draws[1]))
         rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low,
                      "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no"})
     return pd.DataFrame(rows)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from jmp_lib.own.evaluation import absolute_errors, errors_by_element, true_test
+from jmp_lib.own.evaluation import errors_by_element, true_test
 from jmp_lib.results.style import PALETTE, axis_label, grid, log_axis, new_figure
+from jmp_lib.train.losses import structure_errors
 
 COLOURS = {"pre-trained": "#0072B2", "from scratch": "#D55E00", "linear composition": "#009E73", "mean": "#999999"}
 MARKERS = {"pre-trained": "D", "from scratch": "s"}
@@ -61,7 +62,7 @@ def by_element_and_size(data, split, values: dict):
     left.set(ylabel=axis_label(f"test MAE of {name}", data.units[name]), xlabel="element")
     left.tick_params(axis="x", labelsize=7 if len(table) < 25 else 5, rotation=0 if len(table) < 25 else 90)
     natoms = data.structures.natoms[split.test]
-    errors = absolute_errors(values[name], true_test(data, split)[name], natoms)[:, 0]
+    errors = structure_errors(values[name], true_test(data, split)[name], natoms)[:, 0]
     sns.scatterplot(x=natoms, y=errors, s=14, alpha=0.6, linewidth=0, color=PALETTE[0], ax=right)
     right.set(xlabel="atoms of the structure", ylabel=axis_label("its absolute error", data.units[name]))
     return figure

@@ -81,29 +81,32 @@ def arms_by_task(table: pd.DataFrame):
     return _finished(axis, len(wide), f"test error relative to {first} (no unit; left is better)", at=1.0, log=True)
 
 
-def gains(own: pd.Series, published: pd.Series, title: str = "JMP-L over GN-OC-L"):
-    """Relative improvement per task in %, own beside published; both are Series indexed by task id.
+def gains(table: pd.DataFrame, title: str = "JMP-L over GN-OC-L"):
+    """Relative improvement per task in %, own with its interval beside published; ``table`` as of ``views.gains``.
 
-    The name of ``own`` says which data its values are from, as :func:`jmp_lib.results.views.gains` sets it. The published
-    bars are left out where all of them are blank (smoke profile).
+    The published bars are left out where all of them are blank (smoke profile).
     """
-    ours, theirs = own.name or "this workbook", published.reindex(own.index)
-    table = pd.DataFrame({ours: own, **({PAPER: theirs} if theirs.notna().any() else {})}).rename_axis("task")
-    axis = _bars(table.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), "task", "of",
-                 {ours: PALETTE[0], PAPER: PAPER_COLOUR}, 0.24 * max(len(own), 1) + 1.4)
-    axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *own, *theirs]), -150), 105))
+    ours, theirs = table.columns[0], table[PAPER]
+    shown = table[[ours, *([PAPER] if theirs.notna().any() else [])]].rename_axis("task")
+    axis = _bars(shown.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), "task", "of",
+                 {ours: PALETTE[0], PAPER: PAPER_COLOUR}, 0.24 * max(len(table), 1) + 1.4)
+    _intervals(axis, table[ours], table["from"], table["to"])
+    axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *table[ours], *table["from"], *theirs]), -150), 105))
     return axis.figure
 
 
 def scaling(table: pd.DataFrame):
-    """Mean relative improvement over all tasks, own beside published; ``table`` of results.tables.scaling_table."""
+    """Mean relative improvement over all tasks, own with its interval beside published; ``table`` of results.tables.scaling_table."""
     means = table[table["family"] == "all"].rename(
         columns={"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER})
     colours = {"this workbook": PALETTE[0], PAPER: PAPER_COLOUR}
     rows = means.melt("comparison", list(colours), "of", "gain").fillna({"gain": 0.0})
     axis = _bars(rows, "comparison", "of", colours, 0.45 * len(means) + 1.2)
-    for bars, of in zip(axis.containers, colours):
-        axis.bar_label(bars, ["none" if np.isnan(v) else f"{v:+.1f}" for v in means[of]], padding=3, fontsize=7)
+    _intervals(axis, means["this workbook"], means["own_mean_gain_from"], means["own_mean_gain_to"])
+    for bars, of, ends in zip(axis.containers, colours, (means["own_mean_gain_to"], means[PAPER])):
+        for bar, value, end in zip(bars, means[of], ends.fillna(means[of]).fillna(0.0)):
+            axis.annotate("none" if np.isnan(value) else f"{value:+.1f}", (max(end, 0.0), bar.get_y() + bar.get_height() / 2), (3, 0),
+                          textcoords="offset points", va="center", fontsize=7)
     axis.margins(x=0.15)
     axis.set_xlabel(f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
     return axis.figure
@@ -388,6 +391,14 @@ def _bars(rows: pd.DataFrame, y: str, hue: str, palette: dict, height: float):
         sns.barplot(rows, x="gain", y=y, hue=hue, palette=palette, saturation=1, linewidth=0, errorbar=None, ax=axis)
     _finished(axis, rows[y].nunique(), GAIN)
     return axis
+
+
+def _intervals(axis, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """A line from ``low`` to ``high`` over each of the first bars of ``axis``, where it is known."""
+    known = low.notna().to_numpy()
+    if known.any():
+        y = np.array([bar.get_y() + bar.get_height() / 2 for bar in axis.containers[0]])[known]
+        axis.hlines(y, low[known], high[known], color="black", linewidth=0.9, zorder=3)
 
 
 def _numbers(structure) -> np.ndarray:

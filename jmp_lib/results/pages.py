@@ -159,12 +159,12 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
     means = pd.DataFrame({
         "mean over all tasks / %": chosen["comparison"],
         "published improvement": chosen["published_mean_gain_percent"].map(percent),
-        "published tasks": chosen["published_tasks"], "own improvement": chosen["own_mean_gain_percent"].map(percent),
+        "published tasks": chosen["published_tasks"], "own improvement": tables.own_cells(chosen),
         "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
                                for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
-    own = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
+    own = scaling.assign(cell=tables.own_cells(scaling)).pivot(index="family", columns="comparison", values="cell")
     own = own.loc[scaling["family"].unique(), scaling["comparison"].unique()]
-    return table(means), table(own.map(percent).rename_axis("family").reset_index())
+    return table(means), table(own.rename_axis("family").reset_index())
 
 
 def _scoreboard(claims: pd.DataFrame) -> dict:

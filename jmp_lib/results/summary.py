@@ -11,28 +11,39 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib.results import variants
-from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, own_values
+from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
+from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, not_learnt, own_values
 
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
 
 
 def summary(results_dir: str | Path) -> str:
-    """Markdown table of mean relative improvements and of the speed-up, read from the ``tables`` of a profile.
+    """Markdown table of mean relative improvements and of the speed-up, from the records of a profile.
 
-    Families and sizes that were not run are left out; without any (or in smoke, whose numbers mean nothing) a sentence says
-    so.  Raises FileNotFoundError when the tables have not been written.
+    Each mean with its interval, over all tasks and over those that were learnt. Families and sizes that were not run are left
+    out; without any (or in smoke, whose numbers mean nothing) a sentence says so.
     """
-    folder = Path(results_dir) / "tables"
-    scaling, totals = pd.read_csv(folder / "scaling.csv"), pd.read_csv(folder / "speedup_totals.csv")
-    means = scaling.pivot(index="family", columns="comparison", values="own_mean_gain_percent")
-    means = means.loc[scaling["family"].unique(), SHOWN].dropna(how="all")
-    if means.empty:
+    records_dir = Path(results_dir) / "records"
+    scaling, totals = scaling_table(all_tasks_table(records_dir)), speedup_totals(speedup_table(records_dir))
+    scaling["cell"] = own_cells(scaling)
+    rows = scaling[scaling["own_tasks"] > 0]
+    if rows.empty:
         return "No two arms have values that may stand side by side."
     over_all = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
-    table = means.map(_signed).rename({"all": "all tasks"}).rename_axis("mean improvement / %")
-    table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" for n, of in over_all[["own_tasks_improved", "own_tasks"]].values]
+    table = rows.pivot(index="family", columns="comparison", values="cell").loc[rows["family"].unique()].reindex(columns=SHOWN)
+    learnt = f"the {rows.loc[rows['family'] == 'learnt', 'own_tasks'].max():.0f} learnt"
+    table = table.fillna("").rename({"all": "all tasks", "learnt": learnt}).rename_axis("mean improvement / % [95 %]")
+    table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
+                                   for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
     table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(_signed)
-    return "\n".join([_markdown(table, "---"), "", *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+    return "\n".join([_markdown(table, "---"), "", *not_learnt_lines(results_dir),
+                      *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+
+
+def not_learnt_lines(results_dir: str | Path) -> list[str]:
+    """A sentence on the tasks that were not learnt; none where all were."""
+    tasks = not_learnt(comparable(all_tasks_table(Path(results_dir) / "records")))
+    return [f"Not learnt, because no arm is better than a linear model of the composition (forces: than none): {', '.join(tasks)}."] * bool(tasks)
 
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from jmp_lib import facts
 from jmp_lib.files import write_atomically
+from jmp_lib.results import intervals
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import short_task
@@ -33,6 +34,7 @@ from jmp_lib.results.values import (
     gain,
     gains_by_task,
     gains_summary,
+    not_learnt,
     own_values,
     published_values,
     records_table,
@@ -44,6 +46,7 @@ NOTES = {
     "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
     "qmof": "the unit is not printed in the paper; the data set is in eV",
 }
+NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
 TITLES = {
     2: "Table 2: QM9, MAE",
     3: "Table 3: rMD17, force MAE",
@@ -75,7 +78,8 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
             **models.set_index("model")["value"].reindex(printed["model"].unique()).add_prefix("published "),
             **own[column].reindex(facts.ARMS).add_prefix("own "),
             **{f"own {name}": "; ".join(own[name].astype(str).unique()) for name in ("data", "n_train", "n_test")},
-            "own fold": folds, "note": NOTES.get(task["family"], "")})
+            "own fold": folds,
+            "note": "; ".join(filter(None, [NOTES.get(task["family"], ""), NOT_LEARNT if (own["learnt"] == "no").any() else ""]))})
     return pd.DataFrame(rows)
 
 
@@ -118,24 +122,37 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % per task, published (MatBench fold 0) and own, for every comparison."""
-    published, own = gains_by_task(published_values()), gains_by_task(own_values(comparable(all_tasks)))
+    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison.
+
+    ``learnt``: "no" where no arm is better than a linear model of the composition, so that the gain says nothing.
+    """
+    all_tasks = comparable(all_tasks)
+    published, own = gains_by_task(published_values()), gains_by_task(own_values(all_tasks))
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
-    for name in COMPARISONS:
+    table["learnt"] = all_tasks.groupby("task")["learnt"].first()
+    for name, pair in COMPARISONS.items():
         table[f"published {name} / %"], table[f"own {name} / %"] = published[name], own[name]
+        table[[f"own {name} from", f"own {name} to"]] = intervals.gain_intervals(all_tasks, *pair).reindex(table.index)
     return table.reset_index()
 
 
 def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
     """Small against large model, from scratch and pre-trained: mean gains per family and over all tasks.
 
-    One row per comparison of ``COMPARISONS`` and family (``all`` first): mean gain in %, tasks improved, tasks compared;
-    published and own.
+    One row per comparison of ``COMPARISONS`` and family (``all`` first, then ``learnt`` where a task was not): mean gain in %
+    with its interval over tasks (one task: over its test structures), tasks improved, tasks compared; published and own.
+    ``own_tasks_surely``: tasks whose own interval lies above zero.
     """
-    keys = ["comparison", "family"]
-    published = gains_summary(published_values()).set_index(keys).add_prefix("published_")
-    own = gains_summary(own_values(comparable(all_tasks))).set_index(keys).add_prefix("own_")
+    keys, all_tasks = ["comparison", "family"], comparable(all_tasks)
+    without = not_learnt(all_tasks)
+    published = gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
+    own = gains_summary(own_values(all_tasks), without, all_tasks).set_index(keys).add_prefix("own_")
     return published.join(own).reset_index()
+
+
+def own_cells(scaling: pd.DataFrame) -> list[str]:
+    """Own means of ``scaling_table`` in words, "+20.6 [+13.0, +28.2]"; blank where nothing was run."""
+    return [intervals.words(r.own_mean_gain_percent, r.own_mean_gain_from, r.own_mean_gain_to) for r in scaling.itertuples()]
 
 
 def write_tables(results_dir: str | Path) -> list[Path]:

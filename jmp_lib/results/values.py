@@ -12,15 +12,17 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.families import FAMILIES
-from jmp_lib.records import read_record
+from jmp_lib.records import read_record, unpacked_errors
+from jmp_lib.results.intervals import draws_by_task, middle, of_mean_gain
 from jmp_lib.units import print_factor
 
 NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")  # fields of every record
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
-                     "wall_time_s", "trivial"]  # what is written of the table
-BESIDES = ["comparable", "pretrained"]  # may it stand beside others; SHA-256 of the weights it started from, or ""
-OVER_FOLDS = ("folds", "mean_over_folds")
+                     "wall_time_s", "trivial", "composition", "learnt"]  # what is written of the table
+# may it stand beside others; SHA-256 of the weights it started from, or ""; errors and weights of the test structures (S,2)
+BESIDES = ["comparable", "pretrained", "errors"]
+OVER_RUNS = ("folds", "mean_over_folds", "composition", "learnt")  # columns that need more than one record
 
 NOT_LEARNT = "not learnt (composition model better)"
 PAPER = "paper (published data)"  # whose values a column or a bar shows
@@ -75,11 +77,12 @@ def records_table(records_dir: str | Path) -> pd.DataFrame:
     ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: those of
     ``ALL_TASKS_COLUMNS`` that a record gives, ``fold``, ``updates`` and ``BESIDES``. Empty when nothing was run.
     """
-    tasks, columns = facts.tasks().set_index("id"), [name for name in ALL_TASKS_COLUMNS if name not in OVER_FOLDS]
+    tasks, columns = facts.tasks().set_index("id"), [name for name in ALL_TASKS_COLUMNS if name not in OVER_RUNS]
     return pd.DataFrame([{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
                           "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
                           "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r),
-                          "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", "")}
+                          "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", ""),
+                          "errors": unpacked_errors(r)}
                          for r in finetune_records(records_dir)], columns=[*columns, "fold", "updates", *BESIDES])
 
 
@@ -87,13 +90,25 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
 
     Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``). ``folds`` counts the
-    folds that were run, ``mean_over_folds`` is filled where all five were. Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
+    folds that were run, ``mean_over_folds`` is filled where all five were. ``composition`` is the error of the linear model
+    of the composition (NaN for forces); ``learnt`` is "no" for a task on which no arm is better than that (forces: than the
+    trivial prediction), and such a task shows nothing for either arm. Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
     """
     table = records_table(records_dir)
     folds = table.groupby(["task", "arm"])["fold"].transform("nunique")
     means = table.groupby(["task", "arm"])["value"].transform("mean").where(folds == 5)
     table = table.assign(folds=folds, mean_over_folds=means).drop_duplicates(["task", "arm"], ignore_index=True)
+    simple = baseline_table(Path(records_dir).parent).query("baseline == 'composition'").set_index("task")["value"]
+    table["composition"] = table["task"].map(simple).astype(float)
+    best = table.groupby("task")["value"].transform("min")
+    table["learnt"] = (best < table["composition"].fillna(table["trivial"])).map({True: "yes", False: "no"})
+    table.loc[table["composition"].fillna(table["trivial"]).isna() | best.isna(), "learnt"] = ""
     return table[[*ALL_TASKS_COLUMNS, *BESIDES]]
+
+
+def not_learnt(all_tasks: pd.DataFrame) -> list[str]:
+    """The tasks of ``all_tasks_table`` on which no arm is better than a linear model of the composition."""
+    return list(all_tasks.loc[all_tasks["learnt"] == "no", "task"].unique())
 
 
 def is_comparable(record: dict) -> bool:
@@ -142,14 +157,24 @@ def gains_by_task(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: gain(values, *pair) for name, pair in COMPARISONS.items()}, index=values.index)
 
 
-def gains_summary(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain in %, tasks improved and tasks compared, per comparison and family and over all (family ``all``)."""
+def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison.
+
+    Per family, over all tasks (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
+    ``all_tasks``: the table of ``values``, of which a mean of one task or two gets the interval over test structures, and
+    ``tasks_surely`` is the number of tasks whose own interval lies above zero (NaN where it is not known).
+    """
     rows = []
     for name, pair in COMPARISONS.items():
-        for family in ("all", *FAMILIES):
-            gains = gain(values, *pair, "" if family == "all" else family).dropna()
-            rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(),
-                         "tasks_improved": int((gains > 0).sum()), "tasks": len(gains)})
+        draws = {} if all_tasks is None else draws_by_task(all_tasks, *pair)
+        for family in ("all", *(["learnt"] if len(without) else []), *FAMILIES):
+            gains = gain(values, *pair, family if family in FAMILIES else "").dropna()
+            gains = gains.drop(without, errors="ignore") if family == "learnt" else gains
+            low, high = of_mean_gain(gains, draws)
+            surely = [middle(draws[task])[0] > 0 for task in gains.index.intersection(list(draws))]
+            rows.append({"comparison": name, "family": family, "mean_gain_percent": gains.mean(), "mean_gain_from": low,
+                         "mean_gain_to": high, "tasks_improved": int((gains > 0).sum()), "tasks": len(gains),
+                         "tasks_surely": sum(surely) if surely else float("nan")})
     return pd.DataFrame(rows)
 
 

@@ -15,6 +15,7 @@ from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
+from jmp_lib.results import intervals
 from jmp_lib.results.values import (
     PAPER,
     all_tasks_table,
@@ -161,15 +162,26 @@ def compare(run) -> pd.DataFrame:
     return table.map(lambda v: float(f"{v:.4g}") if pd.notna(v) else v)
 
 
-def gains(run, new: str, base: str) -> tuple[pd.Series, pd.Series]:
-    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both: (own, published).
+def gains(run, new: str, base: str) -> pd.DataFrame:
+    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task.
 
-    The published side is blank in a profile whose numbers never stand beside others (smoke).
+    Columns: own (its name says of which data), ``from`` and ``to`` of its interval, ``PAPER``, which is blank in a profile
+    whose numbers never stand beside others (smoke).
     """
     all_tasks = all_tasks_table(run.records_dir)
     ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
     theirs = gain(published_values(), new, base).reindex(ours.index) * (1.0 if run.profile.comparable else float("nan"))
-    return ours.rename(f"this workbook ({run.profile.data} data{reduced(all_tasks)})"), theirs.rename(PAPER)
+    ends = intervals.gain_intervals(all_tasks, new, base).reindex(ours.index)
+    return pd.DataFrame({f"this workbook ({run.profile.data} data{reduced(all_tasks)})": ours, **ends, PAPER: theirs})
+
+
+def mean_gain(run, new: str, base: str) -> str:
+    """The mean of ``gains`` in words, with its interval over tasks (of one task or two: over test structures)."""
+    all_tasks, table = all_tasks_table(run.records_dir), gains(run, new, base)
+    ours, theirs = table.iloc[:, 0], table[PAPER].mean()
+    ends = intervals.of_mean_gain(ours, intervals.draws_by_task(all_tasks, new, base))
+    what = f"mean of {len(ours)} tasks" if len(ours) > 1 else " ".join(ours.index)
+    return f"{new} over {base}, {what}: own {intervals.words(ours.mean(), *ends)} %" + f", paper {theirs:+.1f} %" * pd.notna(theirs)
 
 
 def _percent(shares) -> list[float]:

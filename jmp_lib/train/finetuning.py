@@ -32,7 +32,7 @@ from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
 from jmp_lib.train.job import Job, describe_model
 from jmp_lib.train.loading import given_start
-from jmp_lib.train.losses import Counts, finetuning_loss, mae
+from jmp_lib.train.losses import Counts, finetuning_loss, mae, structure_errors
 from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain, scale_factors
 from jmp_lib.train.processes import in_processes, needed
@@ -251,6 +251,8 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
         "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id,
         "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric,
         "value": factor * mae(found[label], true[label]), "unit": task.printed_unit, "data": data.name,
+        "test_errors": records.packed_errors(
+            structure_errors(factor * found[label], factor * true[label], data.test.natoms), data.test.ids),
         "data_kind": data.data_kind, **fields,
         "baseline": factor * mae(trivial_predictions(data, what.normalisers[label]), true[label]),
         "parameters": finetuning_parameters(profile, task, arm), "start": start,

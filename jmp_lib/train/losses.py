@@ -112,6 +112,14 @@ def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
     return torch.stack(terms).sum()
 
 
+def structure_errors(predicted: np.ndarray, target: np.ndarray, natoms: np.ndarray) -> np.ndarray:
+    """Mean absolute error of each structure and its weight in the MAE of all: (S,2); forces (ΣN,3) weigh by ``natoms`` (S,)."""
+    error = np.abs(np.asarray(predicted, float) - np.asarray(target, float))
+    if error.ndim == 1:
+        return np.column_stack([error, np.ones(len(error))])
+    return np.column_stack([np.add.reduceat(error.mean(axis=1), np.cumsum(natoms) - natoms) / natoms, natoms])
+
+
 def mae(predicted: np.ndarray, target: np.ndarray) -> float:
     """Mean absolute error over structures, or over atoms and the three components, in the unit of the target; float64."""
     return float(np.mean(np.abs(np.asarray(predicted, float) - np.asarray(target, float))))
