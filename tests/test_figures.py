@@ -20,33 +20,41 @@ def closed():
     plt.close("all")
 
 
+def gains_of(own, published, low=float("nan"), high=float("nan")) -> pd.DataFrame:
+    """A table as of ``views.gains``."""
+    return pd.DataFrame({"this workbook (mini data)": own, "from": low, "to": high, PAPER: published}, TASKS[:len(own)])
+
+
 def words(figure) -> list[str]:
     return [text.get_text() for legend in [*figure.legends, *(a.get_legend() for a in figure.axes)] if legend
             for text in legend.get_texts()]
 
 
 def test_gains_name_both_sides_and_show_every_bar_whole():
-    own = pd.Series(np.linspace(-20, 40, 30), TASKS, name="this workbook (mini data)")
-    published = pd.Series(np.linspace(-60, 80, 30), TASKS)
-    figure = figures.gains(own, published)
+    own = np.linspace(-20, 40, 30)
+    table = gains_of(own, np.linspace(-60, 80, 30), own - 5, own + 5)
+    figure = figures.gains(table)
     axis = figure.axes[0]
     assert words(figure) == ["this workbook (mini data)", PAPER]
     low, high = axis.get_xlim()
     bars = [bar for group in axis.containers for bar in group]
     assert len(bars) == 60 and all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in bars)
     bottom, top = axis.get_ylim()
-    assert bottom > top and bottom - top <= len(own) + 0.5, "first task on top, no empty margin"
+    assert bottom > top and bottom - top <= len(table) + 0.5, "first task on top, no empty margin"
     assert all(top <= bar.get_y() and bar.get_y() + bar.get_height() <= bottom for bar in bars)
+    (lines,) = [c for c in axis.collections if len(c.get_segments()) == 30]
+    for bar, ((low, y), (high, _)) in zip(axis.containers[0], lines.get_segments()):
+        assert (low, high) == pytest.approx((bar.get_width() - 5, bar.get_width() + 5)) and bar.get_y() < y < bar.get_y() + bar.get_height()
 
 
 def test_gains_of_the_smoke_profile_show_no_published_bars():
-    own = pd.Series([1.0, 2.0], ["a", "b"], name="this workbook (mini data)")
-    figure = figures.gains(own, own * float("nan"))
+    figure = figures.gains(gains_of([1.0, 2.0], float("nan")))
     assert words(figure) == ["this workbook (mini data)"] and [len(bars) for bars in figure.axes[0].containers] == [2]
 
 
 def test_scaling_and_speedup_name_both_sides():
     table = pd.DataFrame({"family": ["all"], "comparison": ["JMP-L over GN-OC-L"], "own_mean_gain_percent": [20.0],
+                          "own_mean_gain_from": [10.0], "own_mean_gain_to": [30.0],
                           "published_mean_gain_percent": [58.7]})
     assert words(figures.scaling(table)) == ["this workbook", PAPER]
     figure = figures.speedup(pd.Series([2.0, float("nan")], ["a", "b"]), 1.5)
@@ -68,7 +76,7 @@ def test_axes_have_units():
 def test_what_was_not_run_leaves_an_empty_figure():
     none = pd.Series(dtype=float)
     for draw in (lambda: figures.learning_curves([]), lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
-                 lambda: figures.gains(none, none), lambda: figures.speedup(none, float("nan"))):
+                 lambda: figures.gains(gains_of([], none)), lambda: figures.speedup(none, float("nan"))):
         assert not [line for axis in draw().axes for line in axis.get_lines() if len(line.get_xdata()) > 2]
 
 
@@ -84,7 +92,7 @@ def test_arms_differ_for_the_colour_blind_too():
 
 def test_saved_as_png_and_svg_with_the_same_bytes_twice(tmp_path):
     for folder in ("a", "b"):
-        style.save(figures.gains(pd.Series([1.0], ["x"]), pd.Series([2.0], ["x"])), tmp_path / folder, "g")
+        style.save(figures.gains(gains_of([1.0], 2.0)), tmp_path / folder, "g")
     for name in ("g.png", "g.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

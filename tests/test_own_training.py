@@ -46,15 +46,6 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
     assert set(evaluation.errors_by_element(data, split, found["pre-trained"])["element"]) == {"H", "O"}
 
 
-def test_the_bootstrap_interval_covers_the_error_and_widens_with_groups():
-    rng = np.random.default_rng(0)
-    level = np.repeat(rng.exponential(1.0, 20), 10)
-    errors = np.column_stack([level + rng.uniform(0, 0.1, 200), np.ones(200)])
-    single = np.percentile(evaluation.bootstrap(errors, np.arange(200)), [2.5, 97.5])
-    grouped = np.percentile(evaluation.bootstrap(errors, np.repeat(np.arange(20), 10)), [2.5, 97.5])
-    assert single[0] < errors[:, 0].mean() < single[1] and np.ptp(grouped) > 2 * np.ptp(single)
-
-
 def test_no_limit_cuts_an_edge_of_a_small_molecule():
     for natoms in (2, 9, 21, 27):
         limits = GraphConfig(max_neighbors=smooth_limit(natoms)).limits(natoms)

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 import jmp_lib
 from jmp_lib import predict
 from jmp_lib.__main__ import main
+from jmp_lib.records import unpacked_errors
 from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import finetune
 from own_models import finetuned, pretrained
@@ -49,7 +50,9 @@ def test_file_in_file_out_keeps_order_and_batching_changes_nothing(tmp_path, fra
 @pytest.mark.parametrize("task, words, energy", [("md22_ac-ala3-nhme", "gives no energy", False),
                                                  ("rmd17_ethanol", "energy differences between structures", True)])
 def test_tasks_trained_on_forces_alone_say_so_once(tmp_path, frames, capsys, task, words, energy):
-    finetune(load_profile("smoke"), task, "GN-OC-S", tmp_path, progress=False)
+    record = finetune(load_profile("smoke"), task, "GN-OC-S", tmp_path, progress=False)
+    errors, weights = unpacked_errors(record).T  # of each test structure, from which the intervals of gains come
+    assert len(errors) == record["n_test"] and np.average(errors, weights=weights) == pytest.approx(record["value"], rel=1e-3)
     folder = tmp_path / "work" / "finetune" / task / "GN-OC-S"
     write(tmp_path / "in.extxyz", [frames[2]] * 3)
     assert main(["predict", str(folder), str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out.extxyz")]) == 0

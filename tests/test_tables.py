@@ -240,9 +240,9 @@ def test_gains_that_a_notebook_draws_and_the_blank_published_side_of_smoke(tmp_p
     for comparable in (True, False):
         profile = SimpleNamespace(data="mini", comparable=comparable)
         run = SimpleNamespace(records_dir=tmp_path / "records", tasks=("qm9_mu", "qm9_alpha"), profile=profile)
-        own, published = views.gains(run, "JMP-L", "GN-OC-L")
-        assert dict(own) == {"qm9_mu": 80.0} and own.name == "this workbook (mini data)" and list(published.index) == ["qm9_mu"]
-        assert np.isnan(published["qm9_mu"]) != comparable
+        table = views.gains(run, "JMP-L", "GN-OC-L")
+        assert dict(table["this workbook (mini data)"]) == {"qm9_mu": 80.0} and table["from"].isna().all()
+        assert np.isnan(table[views.PAPER]["qm9_mu"]) != comparable
 
 
 # speed-up

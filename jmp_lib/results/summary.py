@@ -43,7 +43,8 @@ def summary(results_dir: str | Path) -> str:
 def not_learnt_lines(results_dir: str | Path) -> list[str]:
     """A sentence on the tasks that were not learnt; none where all were."""
     tasks = not_learnt(comparable(all_tasks_table(Path(results_dir) / "records")))
-    return [f"Not learnt, because no arm is better than a linear model of the composition (forces: than none): {', '.join(tasks)}."] * bool(tasks)
+    return ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
+            f"{', '.join(tasks)}.", ""] if tasks else []
 
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:

@@ -149,17 +149,20 @@ def live_errors(records: list[dict], live: list[dict]) -> pd.DataFrame:
 def compare(run) -> pd.DataFrame:
     """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
 
+    The own half ends with the linear model of the composition, and with "no" for a task on which no arm is better than that.
     Values of the smoke profile never stand beside others: its own half stays blank.
     """
-    all_tasks = all_tasks_table(run.records_dir)
+    all_tasks = comparable(all_tasks_table(run.records_dir))
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
     own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else \
         "own (generated mini data)"
     table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
-                       own_label: own_values(comparable(all_tasks)).loc[list(run.tasks), list(run.arms)]}, axis=1)
+                       own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
+    for name in ("composition", "learnt"):  # error of the linear model of the composition; "no": it is better than every arm
+        table[own_label, name] = all_tasks.groupby("task")[name].first().reindex(table.index)
     table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
-    return table.map(lambda v: float(f"{v:.4g}") if pd.notna(v) else v)
+    return table.map(lambda v: float(f"{v:.4g}") if isinstance(v, float) and pd.notna(v) else v)
 
 
 def gains(run, new: str, base: str) -> pd.DataFrame:
