@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from ase.data import chemical_symbols
-from ase.formula import Formula
 from scipy.spatial.distance import cdist
 
+from jmp_lib.data.collect import hill
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
 from jmp_lib.results.views import domain_of
@@ -34,7 +34,7 @@ def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndar
         add_graphs = AddGraphs(run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])], max_mb=0)
         for structure in structures:
             numbers, nodes = np.asarray(structure["atomic_numbers"]), model.embed(collate([add_graphs(structure)])).numpy()
-            formula = str(Formula.from_list([chemical_symbols[number] for number in numbers]).convert("hill"))
+            formula = hill(numbers)
             for number in np.unique(numbers):
                 rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
                              "element": chemical_symbols[number], "formula": formula})

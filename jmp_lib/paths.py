@@ -36,10 +36,27 @@ def shipped_dir(name: str) -> Path:
     return results_dir() / "shipped" / name
 
 
-def data_dir(override: str | Path | None = None) -> Path:
-    """Absolute folder of the published files: ``override``, else the environment's JMP_DATA, else ``data`` of the checkout.
+def data_dirs(override: str | Path | None = None) -> list[Path]:
+    """Absolute folders of the published files: those of ``override``, else of the environment's JMP_DATA, several joined by
+    ``os.pathsep``; else ``data`` of the checkout (of the working directory for an installed copy).
 
-    An installed copy uses ``data`` of the working directory; the folder is not created here.
+    Files are looked for in all of them; new ones go into the first. No folder is created here.
     """
-    chosen = override or os.environ.get("JMP_DATA")
-    return Path(chosen).expanduser().resolve() if chosen else (checkout_dir() or Path.cwd()) / "data"
+    chosen = [part for part in str(override or os.environ.get("JMP_DATA") or "").split(os.pathsep) if part]
+    return [Path(part).expanduser().resolve() for part in chosen] or [(checkout_dir() or Path.cwd()) / "data"]
+
+
+def data_dir(override: str | Path | None = None) -> Path:
+    """The first of :func:`data_dirs`, where new files go."""
+    return data_dirs(override)[0]
+
+
+def data_place(override: str | Path | None, *names: str) -> Path:
+    """``names`` below the first of :func:`data_dirs` that has it, else below the first."""
+    places = [folder.joinpath(*names) for folder in data_dirs(override)]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def data_root(override: str | Path | None = None) -> str:
+    """:func:`data_dirs` as one text, as profiles and processes pass it on."""
+    return os.pathsep.join(map(str, data_dirs(override)))

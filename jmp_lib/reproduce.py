@@ -124,7 +124,7 @@ def no_data(notebook: Path, profile) -> str | None:
     if profile.data != "published" or family is None:
         return None
     tasks = choose_tasks({}, profile, family)
-    reasons = missing(tasks, profile.model_copy(update={"data_root": profile.data_root or str(paths.data_dir())}), thorough=True)
+    reasons = missing(tasks, profile.model_copy(update={"data_root": paths.data_root(profile.data_root)}), thorough=True)
     return "no published data at hand: " + reasons[tasks[0]] if len(reasons) == len(tasks) else None
 
 
@@ -175,8 +175,9 @@ def clean(notebook):
     notebook.metadata.get("language_info", {}).pop("version", None)
 
     def plain(text: str) -> str:
-        for folder, name in ((paths.data_dir(), "data"), (f"{paths.PACKAGE_DIR.parent}{os.sep}", ""), (f"{Path.home()}{os.sep}", "~/")):
-            text = text.replace(str(folder), name)
+        names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
+        for folder, name in names.items():
+            text = text.replace(folder, name)
         return text
 
     for cell in notebook.cells:
@@ -206,7 +207,7 @@ def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
         name = os.path.relpath(path, results_dir) if path in records else path.name
         digest.update(name.encode() + file_sha256(path).encode())
     if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
-        for path in sorted(Path(loaded.data_root or paths.data_dir()).rglob("*")):
+        for path in (path for folder in paths.data_dirs(loaded.data_root) for path in sorted(folder.rglob("*"))):
             if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp"):
                 digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()

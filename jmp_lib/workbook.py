@@ -192,10 +192,10 @@ class Run:
     def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
         """Writes ``table`` to ``tables/<name>.csv`` of the results folder and returns it.
 
-        The folder of the published files is called ``data`` in it, wherever it is on this machine.
+        A folder of published files is called ``data`` in it, wherever it is on this machine.
         """
-        if root := self.profile.data_root:
-            table = table.map(lambda value: value.replace(root, "data") if isinstance(value, str) else value)
+        for folder in map(str, paths.data_dirs(self.profile.data_root) if self.profile.data_root else ()):
+            table = table.map(lambda value, folder=folder: value.replace(folder, "data") if isinstance(value, str) else value)
         with write_atomically(self.results_dir / "tables" / f"{name}.csv") as stream:
             table.to_csv(stream, index=index, lineterminator="\n")
         return table
@@ -238,7 +238,7 @@ def resolved_profile(values: dict, family: str | None = None) -> Profile:
     the folder of these."""
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
     if profile.data == "published" and profile.published_at_hand and not profile.data_root:
-        return profile.model_copy(update={"data_root": str(paths.data_dir())})
+        return profile.model_copy(update={"data_root": paths.data_root()})
     return profile
 
 
@@ -264,7 +264,7 @@ def profile_overrides(values: dict, family: str | None) -> dict:
     """Profile overrides (dotted keys) of the parameters that were given."""
     given = {name: values[name] for name in ("seed", "workers", "max_steps", "data", "data_root") if values.get(name) is not None}
     if given.get("data_root"):
-        given["data_root"] = str(Path(given["data_root"]).expanduser().resolve())
+        given["data_root"] = paths.data_root(given["data_root"])
     if values.get("max_eval") is not None:
         given |= {f"finetuning.families.{group}.{name}": values["max_eval"]
                   for group in ([family] if family else FAMILIES) for name in ("max_val", "max_test")}

@@ -1,7 +1,6 @@
 """Pre-training on generated and published structures together."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.store import open_store
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.model.scaling import scale_modules
+from jmp_lib.paths import data_dirs
 from jmp_lib.settings import load_profile
 from jmp_lib.train.joint_sets import heads, joint_sets
 from jmp_lib.train.normalise import fit
@@ -21,7 +21,7 @@ from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
-DATA = os.environ.get("JMP_DATA", "")
+DATA = os.environ.get("JMP_DATA", "")  # may be several folders
 
 
 def test_without_published_files_the_generated_ones_remain(tmp_path):
@@ -32,7 +32,7 @@ def test_without_published_files_the_generated_ones_remain(tmp_path):
         assert a.train.sha256 == b.train.sha256 and a.val.sha256 == b.val.sha256
 
 
-@pytest.mark.skipif(not Path(DATA, "oc20").is_dir(), reason="JMP_DATA with published samples is not set")
+@pytest.mark.skipif(not any((folder / "oc20").is_dir() for folder in data_dirs()), reason="JMP_DATA with published samples is not set")
 def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
     both = load_pretraining_data("mini+published", data_root=DATA)
     assert [s.name for s in both] == 2 * ["oc20", "oc22", "ani1x", "transition1x"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jmp_lib.data import ani1x, cli, pretraining, splits
-from jmp_lib.data.pretraining import find, groups, load, load_pretraining_data, split, why_not
+from jmp_lib.data import ani1x, pretraining, splits
+from jmp_lib.data.pretraining import find, groups, load, load_pretraining_data, pack, split, why_not
 from jmp_lib.data.store import Part, write_store
 from jmp_lib.data.structures import Columns
 from jmp_lib.data.tasks import PRETRAINING_SETS
@@ -94,7 +94,7 @@ def test_whole_ani1x_is_split_by_formulas(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_named_with_folder_and_command(tmp_path):
     make_store(tmp_path, "oc20-200k")
-    assert why_not("oc20", tmp_path) is None and find("oc20", tmp_path).train().path.name == "oc20-200k"
+    assert why_not("oc20", tmp_path) is None and find("oc20", tmp_path)()[0][0].path.name == "oc20-200k"
     with pytest.raises(FileNotFoundError) as error:
         load_pretraining_data("published", None, tmp_path)
     text = str(error.value)
@@ -155,7 +155,7 @@ def test_a_fit_on_some_of_the_structures(tmp_path, monkeypatch):
 
 
 @needs_data
-def test_published_samples_directly_and_through_stores_give_the_same_pretraining(tmp_path):
+def test_published_samples_directly_and_packed_give_the_same_pretraining(tmp_path):
     """A few updates on frames of all four published sets; the numbers do not depend on where the frames lie."""
     files = {"oc20": "*.traj", "oc22": "*.pkl", "ani1x": "*train*.pkl", "transition1x": "*.lmdb"}
     for key, pattern in files.items():
@@ -163,10 +163,7 @@ def test_published_samples_directly_and_through_stores_give_the_same_pretraining
         for file in sorted((Path(DATA) / key).glob(pattern)):
             (tmp_path / "files" / key / file.name).symlink_to(file)
     place = tmp_path / "files"
-    stores = {"oc20-200k": "oc20/*.traj", "oc22": "oc22/*train*", "oc22-val": "oc22/*val*", "ani1x": "ani1x/*", "transition1x": "transition1x/*"}
-    for name, pattern in stores.items():
-        options = {"energy": "total"} if name.startswith("oc20") else {"part": "data"} if name == "transition1x" else {}
-        cli.prepare(name, tmp_path / "prepared", sources=sorted(place.glob(pattern)), progress=False, **options)
+    assert len(pack(tmp_path / "prepared", place, "published")) == 5  # OC22 in its two official parts
     records = []
     for root in (place, tmp_path / "prepared"):
         joint_sets_module._read.cache_clear()

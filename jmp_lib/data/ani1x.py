@@ -1,8 +1,12 @@
-"""ANI-1x: molecules of H, C, N, O; ``ani1x-release.h5``, or graph records of it (LMDB, pickled lists).
+"""ANI-1x: molecules of H, C, N, O; ``ani1x-release.h5``, graph records of it (LMDB, pickled lists), or an npz of frames.
 
 One group for each formula: ``coordinates`` (F,N,3) Å, ``atomic_numbers`` (N,), ``wb97x_dz.energy`` (F,) Hartree and
 ``wb97x_dz.forces`` (F,N,3) Hartree/Å, true forces. Converted here, once, with ASE's Hartree as in the official
 script. A frame without wb97x_dz labels has NaN there and is left out, as in the official script.
+
+The npz has natoms, energy (F,) Hartree, formula and, of all atoms one after the other, atomic_numbers, coordinates Å and forces
+Hartree/Å. Read as well: a file of COMP6 at the same theory (``s66x8_wb97x6-31gd.h5``, which says its theory), where below one
+group each molecule has ``species`` (symbols), ``coordinates``, ``energies`` and ``forces`` in these units.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib import units
-from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import open_h5, source_url
+from jmp_lib.data.apart import Hdf5
+from jmp_lib.data.collect import make_structure, numbers_of, screened
+from jmp_lib.data.formats import check_shapes, open_h5, read_npz, slices, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
+THEORY = ("wb97x/6-31g*", "wb97x/6-31g(d)")  # one basis, two spellings
 ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
 MIN_ATOMS = 4  # formulas with fewer atoms are left out of the official split
 N_HELD_OUT = 495_600  # frames after which a held-out part of the official split is full
@@ -27,31 +33,61 @@ N_HELD_OUT = 495_600  # frames after which a held-out part of the official split
 def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records. Frames without labels are left out in any
+    path: an HDF5 file, an .npz, or an .lmdb or .pkl of graph records. Frames without labels are left out in any
     case.
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():
         yield from read_graphs(path, "ANI-1x", False, mend=MEND, rejected=rejected)
         return
-    for row, structure in enumerate(screened(_frames(path, rejected), str(path), rejected)):
+    frames = _arrays(path) if path.suffix == ".npz" else _frames(path, rejected)
+    for row, structure in enumerate(screened(frames, str(path), rejected)):
         structure["id"] = row
         yield structure
 
 
-def _frames(path: Path, rejected: list[str] | None) -> Iterator:
-    def make(numbers, formula: str, fid: int, pos, energy, forces) -> dict:
-        energy, forces = energy * units.HARTREE_ASE, forces * np.float64(units.HARTREE_ASE)
-        return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
+def _make(numbers, formula: str, fid: int, pos, energy, forces) -> dict:
+    energy, forces = energy * units.HARTREE_ASE, forces * np.float64(units.HARTREE_ASE)
+    return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
 
+
+def _frames(path: Path, rejected: list[str] | None) -> Iterator:
     with open_h5(path, mend=MEND) as file:
-        for formula in file.names(""):
+        names = file.names("")
+        if len(names) == 1 and "coordinates" not in (below := file.names(names[0])):
+            yield from _of_comp6(file, [f"{names[0]}/{molecule}" for molecule in below])
+            return
+        for formula in names:
             where = f"group {formula}"
             for fid, (numbers, pos, energy, forces) in enumerate(file.frames(formula, ("coordinates", ENERGY, FORCES))):
                 if not (np.isnan(energy) or np.isnan(forces).any()):
-                    yield f"{where}, frame {fid}", partial(make, numbers, formula, fid, pos, energy, forces)
+                    yield f"{where}, frame {fid}", partial(_make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:
                     rejected.append(f"{path}: {where}, frame {fid}: no wb97x_dz label (NaN)")
+
+
+def _of_comp6(file: Hdf5, groups: list[str]) -> Iterator:
+    shapes = {"coordinates": ("frames", "atoms", 3), "energies": ("frames",), "forces": ("frames", "atoms", 3), "species": ("atoms",)}
+    for group in groups:
+        held = file.arrays(group, [*shapes, "lot"])
+        check_shapes(held, shapes)
+        if (theory := str(held["lot"].ravel()[0])) not in THEORY:
+            raise ValueError(f"group {group} is of {theory}, ANI-1x of {THEORY[0]}")
+        for fid, (pos, energy, forces) in enumerate(zip(held["coordinates"], held["energies"], held["forces"], strict=True)):
+            yield f"group {group}, frame {fid}", partial(_of_symbols, held["species"], group, fid, pos, energy, forces)
+
+
+def _of_symbols(symbols, *frame) -> dict:
+    return _make(numbers_of(symbols), *frame)
+
+
+def _arrays(path: Path) -> Iterator:
+    shapes = {"natoms": ("frames",), "energy": ("frames",), "formula": ("frames",), "atomic_numbers": ("atoms",),
+              "coordinates": ("atoms", 3), "forces": ("atoms", 3)}  # fmt: skip
+    held = read_npz(path, shapes, counts="natoms", mend=MEND)
+    for row, atoms in enumerate(slices(held["natoms"])):
+        numbers, pos, forces = (held[key][atoms] for key in ("atomic_numbers", "coordinates", "forces"))
+        yield f"frame {row}", partial(_make, numbers, str(held["formula"][row]), row, pos, held["energy"][row], forces)
 
 
 def split_formulas(

@@ -12,8 +12,8 @@ from pathlib import Path
 import yaml
 
 from jmp_lib.data.fetch import Source
-from jmp_lib.data.formats import downloads
-from jmp_lib.paths import FACTS_DIR
+from jmp_lib.data.formats import downloads, matching
+from jmp_lib.paths import FACTS_DIR, data_dirs, data_place
 from jmp_lib.strict import nearest
 
 
@@ -63,15 +63,15 @@ class Entry:
 
     def find(self, data_root: str | Path) -> list[Path]:
         """The original files that are there, under the first pattern that has any."""
-        folder = Path(data_root).expanduser() / self.folder
+        folders = [folder / self.folder for folder in data_dirs(data_root)]
         for pattern in self.originals:
-            if found := sorted(path for path in folder.glob(pattern) if not path.name.endswith(".partial")):
+            if found := [path for path in matching(pattern, folders) if not path.name.endswith(".partial")]:
                 return found
         return []
 
     def store(self, data_root: str | Path) -> Path:
         """Where its store lies once prepared."""
-        return Path(data_root).expanduser() / "stores" / self.name
+        return data_place(data_root, "stores", self.name)
 
 
 def _source(row: dict) -> Source:

@@ -1,13 +1,14 @@
-"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``, and the functions behind
-them (for notebooks). Light to import: libraries wait until an action is run."""
+"""The actions ``list``, ``download``, ``prepare``, ``pack`` and ``statistics`` of ``python -m jmp_lib data``, and the functions
+behind them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jmp_lib import paths
 from jmp_lib.files import write_atomically
-from jmp_lib.paths import data_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def add_actions(actions) -> None:
-    """Add list, download, prepare and statistics to the parser of ``data``."""
+    """Add list, download, prepare, pack and statistics to the parser of ``data``."""
 
     def add(name, function, words):
         action = actions.add_parser(name, help=words, description=words)
-        action.add_argument("--data-root", help="folder of the published files (default: JMP_DATA, else data/)")
+        action.add_argument("--data-root", help=f"folder of the published files, or several joined by {os.pathsep!r} (default: JMP_DATA, else data/)")
         action.set_defaults(function=function)
         return action
 
@@ -33,6 +34,9 @@ def add_actions(actions) -> None:
     action.add_argument("--source", action="append", help="an original file (else those under the data root); repeatable")
     action.add_argument("--processes", type=int, default=1, help="processes that share the files (default 1)")
     action.add_argument("--refuse-bad", action="store_true", help="stop at a bad structure; else they are left out and counted")
+    action = add("pack", _pack, "write what a pre-training reads beside the package into one folder, to take to another machine")
+    action.add_argument("folder", help="the new folder, there the data root")
+    action.add_argument("--data", default="large+published", help="as in a profile's pretraining.data (default large+published)")
     action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
     action.add_argument("--tasks", help="task ids with commas (default all 40)")
 
@@ -45,7 +49,7 @@ def _list(args) -> int:
         counts = about.get("counts", {})
         print(f"{name:34s} {counts.get('structures', '?'):>6} structures  {about.get('level_of_theory', '')}"
               f"  (stands for {about.get('stands_for', '?')})")  # fmt: skip
-    print(f"\nPublished data sets (data root {data_dir(args.data_root)}):")
+    print(f"\nPublished data sets (data root {paths.data_root(args.data_root)}):")
     for row in table(args.data_root).itertuples():
         print(f"{row.name:28s} {row.what}\n{'':28s} {row.size}; licence: {row.licence}; {row.citation}; present: {row.present}")
     return 0
@@ -66,10 +70,19 @@ def _prepare(args) -> int:
     return 0
 
 
+def _pack(args) -> int:
+    from jmp_lib.data.pretraining import pack
+
+    made = pack(args.folder, args.data_root, args.data)
+    size = sum(file.stat().st_size for path in made for file in ([path] if path.is_file() else path.iterdir()))
+    print(f"{args.folder}: {len(made)} files and stores, {size / 1e6:.1f} MB; on the other machine JMP_DATA names its copy")
+    return 0
+
+
 def _statistics(args) -> int:
     from jmp_lib.data.statistics import compare
 
-    for row in compare(data_dir(args.data_root), args.tasks.split(",") if args.tasks else None).itertuples():
+    for row in compare(paths.data_root(args.data_root), args.tasks.split(",") if args.tasks else None).itertuples():
         numbers = "" if row.quantity != row.quantity else (  # not a number where there are no data
             f"{row.quantity}: published {row.published:.6g}, here {row.measured:.6g} {row.unit} of {row.n_train:.0f}: ")
         print(f"{row.task} fold {row.fold}: {numbers}{row.verdict}")
@@ -84,13 +97,13 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
     from jmp_lib.data.families import store_path
     from jmp_lib.data.store import is_store, open_store
 
-    root = data_dir(data_root)
+    root = paths.data_root(data_root)
     rows = []
     for one in entries().values():
         originals = one.find(root)
         present = [f"{len(originals)} file{'s' * (len(originals) != 1)}"] if originals else []
-        paths = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
-        stores, counts = [path for path in paths if is_store(path)], []
+        places = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
+        stores, counts = [path for path in places if is_store(path)], []
         for path in stores:
             try:
                 counts.append(len(open_store(path)))
@@ -123,8 +136,8 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     from jmp_lib.data.catalog import entry
     from jmp_lib.data.fetch import fetch, is_archive
 
-    one, root = entry(name), data_dir(data_root)
-    folder = root / one.folder
+    one, root = entry(name), paths.data_root(data_root)
+    folder = paths.data_dir(root) / one.folder
     for file in one.files:
         path = fetch(folder / file, one.sources(file), progress=progress)
         if is_archive(path):
@@ -159,7 +172,7 @@ def prepare(
     from jmp_lib.data.pretraining import read_part
     from jmp_lib.data.store import file_part, write_store
 
-    one, root = entry(name), data_dir(data_root)
+    one, root = entry(name), paths.data_root(data_root)
     options = one.options | options
     card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
             "options": options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
@@ -175,7 +188,7 @@ def prepare(
         files = [Path(source) for source in sources] if sources else one.find(root)
         if not files:
             raise FileNotFoundError(
-                f"no file of {name} in {root / one.folder} (looked for {' or '.join(one.originals)}); "
+                f"no file of {name} in {paths.data_dir(root) / one.folder} (looked for {' or '.join(one.originals)}); "
                 f"run `python -m jmp_lib data download {name}` or name the files with --source"
             )
         parts = [file_part(read_part, file, dataset=one.reader, skip_bad=skip_bad, **options) for file in files]

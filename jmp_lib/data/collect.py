@@ -12,6 +12,8 @@ from functools import cache
 
 import numpy as np
 from ase.data import atomic_numbers as _NUMBER_OF
+from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from jmp_lib.data.door import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, check
 from jmp_lib.data.structures import StructureSet
@@ -55,6 +57,11 @@ def number_of(symbol: str) -> int:
 def numbers_of(symbols: Iterable) -> np.ndarray:
     """Atomic numbers int64 (N,) of element symbols; raises as :func:`number_of`."""
     return np.array([number_of(str(symbol)) for symbol in symbols], dtype=np.int64)
+
+
+def hill(atomic_numbers) -> str:
+    """Formula of atoms in Hill's order: C2H6O."""
+    return Formula.from_list([chemical_symbols[number] for number in atomic_numbers]).format("hill")
 
 
 DISORDERED = "site {} is shared by several elements or partly empty, and a network needs one at each; give an ordered structure"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jmp_lib.data import splits
+from jmp_lib.paths import data_place
 from jmp_lib.strict import nearest
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def mend(task, data_root: str | Path = "DATA_ROOT") -> str:
 def store_path(task, data_root: str | Path) -> Path:
     """Where the prepared set of ``task`` lies: ``stores/qm9``, ``stores/rmd17-ethanol``, ..."""
     name = _set_name(task)
-    return Path(data_root).expanduser() / "stores" / (f"{task.family}-{name}" if name else task.family)
+    return data_place(data_root, "stores", f"{task.family}-{name}" if name else task.family)
 
 
 def prepare(task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:

@@ -11,7 +11,9 @@ it is left out.
 from __future__ import annotations
 
 import csv
+import filecmp
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from jmp_lib.data.apart import DENSEST, Hdf5, Lmdb, reads
 from jmp_lib.data.collect import part_name, to_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
-from jmp_lib.paths import FACTS_DIR
+from jmp_lib.paths import FACTS_DIR, data_dirs
 
 
 @cache
@@ -52,22 +54,40 @@ def known(words: str, name: str, names: Iterable[str]) -> str:
 
 def folder_of(name: str, root: str | Path) -> Path:
     """Where the files of set ``name`` are to be put."""
-    return Path(root) if Path(root).name == name else Path(root) / name
+    root = Path(str(root).partition(os.pathsep)[0])
+    return root if root.name == name else root / name
 
 
 def folders_of(name: str, root: str | Path, subfolders: Iterable[str] = ("",)) -> list[Path]:
-    """Where the files of set ``name`` are looked for: in ``root`` and ``root/name``, and in their ``subfolders``."""
-    root = Path(root).expanduser()
-    return [base / sub for base in (root, root / name) for sub in subfolders]
+    """Where the files of set ``name`` are looked for: in every folder of ``root``, its ``name`` and ``name_...``, and in their
+    ``subfolders``."""
+    bases = (base for folder in data_dirs(root)
+             for base in (folder, folder / name, *(path for path in sorted(folder.glob(f"{name}_*")) if path.is_dir())))  # fmt: skip
+    return [base / sub for base in bases for sub in subfolders]
+
+
+def matching(pattern: str, folders: Iterable[Path]) -> list[Path]:
+    """The files of ``pattern`` in ``folders``, sorted by their places below them; what several folders have is taken once, and
+    ``ValueError`` where it differs."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        for path in folder.glob(pattern):
+            first = found.setdefault(path.relative_to(folder), path)
+            if first != path and path.is_file() and not filecmp.cmp(first, path):
+                raise ValueError(f"{path.name} lies in {first.parent} and in {path.parent} with different contents; remove one of "
+                                 "them, or name one folder as the data root")  # fmt: skip
+    return [found[place] for place in sorted(found)]
 
 
 def first_file(
-    patterns: Iterable[str], folders: Iterable[Path], missing: str, serves: Callable[[Path], object] = bool
+    patterns: Iterable[str], folders: list[Path], missing: str, serves: Callable[[Path], object] = bool
 ) -> Path:
-    """The file of the first pattern that is in a folder and ``serves``; else ``FileNotFoundError(missing)``."""
-    for path in (path for pattern in patterns for folder in folders for path in sorted(folder.glob(pattern))):
-        if serves(path):
-            return path
+    """The file of the first pattern that is in a folder and ``serves``; else ``FileNotFoundError(missing)``. Raises as
+    :func:`matching`."""
+    for pattern in patterns:
+        for path in matching(pattern, folders):
+            if serves(path):
+                return path
     raise FileNotFoundError(missing)
 
 

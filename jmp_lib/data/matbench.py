@@ -6,8 +6,8 @@ is the official row number (``mb-<task>-<row + 1>``), so that a file with only s
 official folds do. Labels: ``y`` in the unit of the task (facts/tasks.csv), as released; nothing is converted but the
 types. Splits: the official fold, of its training part the seed-42 90/10 (:func:`jmp_lib.data.splits.matbench`).
 
-Looked for in ``data_root`` and ``data_root/matbench``: the whole file, then ``_subset``, then ``_analog_structures``
-(structures of the same compound from another source beside the official targets; the name of the set says so).
+Looked for in ``data_root``, its ``matbench`` and ``matbench_...``: the whole file, then those of FORMS, which are parts with
+official rows and targets; name and description of the set say what they are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ TARGET_COLUMN = {
     "mp_e_form": "e_form",
 }
 TASKS = tuple(TARGET_COLUMN)
-_ENDINGS = ("", "_subset", "_analog_structures")
+# ending of a file's name -> (what the name of the set says, what its description says), best first
+FORMS = {
+    "": ("", ""),
+    "_mp_structures": (" with structures of the same Materials Project entries", "each structure is of the same Materials Project "
+                       "entry as its official row, not taken from the released file; not a random sample of the rows"),
+    "_subset": ("", "not a random sample of the rows"),
+    "_analog_structures": (" with analog structures", "each structure is of the same compound as its official row, from another "
+                           "source; not a random sample of the rows"),
+}  # fmt: skip
+_ENDING = re.compile("(" + "|".join(filter(None, FORMS)) + r")?\.json(\.gz)?$")
 
 
 def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
@@ -50,7 +59,7 @@ def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
 def find(name: str, root: str | Path) -> list[Path]:
     """The best file of a task at hand."""
     known("MatBench has no structure task", name, TASKS)
-    files = [f"matbench_{name}{ending}.json.gz" for ending in _ENDINGS]
+    files = [f"matbench_{name}{ending}.json.gz" for ending in FORMS]
     missing = f"no MatBench file of {name} in {root}; {mend(name, root)}"
     return [first_file(files, folders_of("matbench", root), missing)]
 
@@ -81,9 +90,9 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
 
 @lru_cache(maxsize=1)  # five folds read the same file
 def _whole(path: Path, name: str, modified: int) -> StructureSet:
-    title, total = f"MatBench {name}" + (" with analog structures" if "_analog" in path.name else ""), n_total(name)
-    description = f"published MatBench v0.1 {name}, {{n}} of {total} structures, from {path.name}"
-    return whole_set(title, read(path, name), total, description, path)
+    (title, note), total = FORMS[_ENDING.search(path.name)[1] or ""], n_total(name)
+    description = f"published MatBench v0.1 {name}, {{n}} of {total} structures, from {path.name}" + f": {note}" * bool(note)
+    return whole_set(f"MatBench {name}{title}", read(path, name), total, description, path)
 
 
 def read(path: str | Path, task: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
@@ -92,7 +101,7 @@ def read(path: str | Path, task: str | None = None, rejected: list[str] | None =
     task: read off the file's name when None.
     """
     path = Path(path)
-    name = re.sub(r"^matbench_|(_subset|_analog_structures)?\.json(\.gz)?$", "", path.name) if task is None else task
+    name = _ENDING.sub("", path.name.removeprefix("matbench_")) if task is None else task
     yield from screened(_rows(path, known("MatBench has no structure task", name, TASKS)), str(path), rejected)
 
 

@@ -3,7 +3,8 @@
 * the release: ``N.extxyz.xz`` (frames with total energies, eV, and forces, eV/Å) beside ``N.txt.xz`` (a line for
   each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
 * LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
-* relaxation trajectories of ASE, ``random<sid>.traj``: total energies.
+* relaxation trajectories of ASE, ``random<sid>.traj``, or an npz of many (natoms, sid, fid, energy, cell; of all atoms one after
+  the other atomic_numbers, pos, force, fixed): total energies.
 
 Forces are true forces, those of fixed atoms included. Nothing is converted: the files are in eV and Å. The paper
 trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate.
@@ -20,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import screened
+from jmp_lib.data.collect import make_structure, screened
 from jmp_lib.data.exchange import from_ase
-from jmp_lib.data.formats import opened, source_url
+from jmp_lib.data.formats import opened, read_npz, slices, source_url
 from jmp_lib.data.graph_records import read_graphs
 from jmp_lib.data.xyz import read_frames, read_lines
 
@@ -35,19 +36,19 @@ def read(path: str | Path, *, energy: str = "adsorption", rejected: list[str] | 
     """Structures of OC20 one at a time: energy eV, forces eV/Å, cell, tags, fixed; group "random<sid>",
     sid "random<sid>/<frame>".
 
-    path: an .extxyz(.xz), .lmdb, .traj or .pkl file, or a folder of them. energy: "adsorption" (not in .traj), "total"
-    (not in LMDB), or "stored" for what the file holds (total in .extxyz and .traj, adsorption in LMDB).
+    path: an .extxyz(.xz), .lmdb, .traj, .npz or .pkl file, or a folder of them. energy: "adsorption" (not of relaxations),
+    "total" (not in LMDB), or "stored" for what the file holds (adsorption in LMDB, else total).
     """
     if energy not in ENERGIES:
         raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, not {energy!r}")
     row = 0
     for file in _files(Path(path)):
-        release, trajectory = ".extxyz" in file.suffixes, file.suffix == ".traj"
-        holds = "total" if trajectory else "adsorption"
+        release, relaxation = ".extxyz" in file.suffixes, {".traj": _trajectory, ".npz": _arrays}.get(file.suffix)
+        holds = "total" if relaxation else "adsorption"
         if not release and energy not in (holds, "stored"):
             raise ValueError(f"{file} holds {holds} energies; read it with energy='{holds}'")
-        if release or trajectory:
-            frames = _release(file, energy) if release else _trajectory(file)
+        if release or relaxation:
+            frames = _release(file, energy) if release else relaxation(file)
             structures = screened(frames, str(file), rejected)
         else:
             structures = _records(file, rejected)
@@ -132,6 +133,21 @@ def _trajectory(file: Path) -> Iterator:
         for count in range(len(trajectory)):
             atoms = trajectory[count]
             yield f"frame {count}", partial(_of_atoms, atoms, 0.0, file.stem, atoms.info.get("frame", count))
+
+
+def _arrays(file: Path) -> Iterator:
+    """Frames of many relaxations in flat arrays; the tags, which it has not, are derived."""
+    shapes = {"natoms": ("frames",), "sid": ("frames",), "fid": ("frames",), "energy": ("frames",), "cell": ("frames", 3, 3),
+              "atomic_numbers": ("atoms",), "fixed": ("atoms",), "pos": ("atoms", 3), "force": ("atoms", 3)}  # fmt: skip
+    held = read_npz(file, shapes, counts="natoms", mend=MEND)
+
+    def make(row: int, atoms: slice) -> dict:
+        numbers, fixed, group = held["atomic_numbers"][atoms].astype(np.int64), held["fixed"][atoms].astype(bool), f"random{held['sid'][row]}"
+        made = make_structure(held["pos"][atoms], numbers, 0, cell=held["cell"][row], forces=held["force"][atoms], group=group,
+                              sid=f"{group}/{held['fid'][row]}", energy=held["energy"][row])  # fmt: skip
+        return made | {"fixed": fixed, "tags": derive_tags(numbers, fixed)}
+
+    yield from ((f"frame {row}", partial(make, row, atoms)) for row, atoms in enumerate(slices(held["natoms"])))
 
 
 def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -> dict:

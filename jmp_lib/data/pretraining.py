@@ -6,6 +6,11 @@ are there. Else ANI-1x, when it is whole, is split by formulas as its official s
 groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle, a tenth of the structures goes to
 validation, and groups with an element that no training structure has come back to the training part.
 
+Of samples all that are there are put together, without copies; with ANI-1x go the S66x8 dimers of COMP6, which are of its
+theory. They are split by groups, too, a system of OC20 or OC22, a formula of ANI-1x or Transition-1x (wider than a molecule
+or a reaction, which not every sample names): the groups of official validation samples come first. No structure of a
+held-out group is trained on.
+
 ``mini+published`` is both: where two sources serve a set, each is a set of its own, with heads, reference energies and scales
 of its own. On two levels of theory the same structure has other energies and forces, and a head that must give both gives
 neither (of slabs at rest, forces of approximate methods are several times those of DFT).
@@ -17,7 +22,8 @@ the published files. A tenth of its groups, chosen by their names, is validation
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,13 +33,15 @@ import numpy as np
 
 from jmp_lib.data import ani1x, mini, splits
 from jmp_lib.data.catalog import entry
-from jmp_lib.data.collect import to_set
+from jmp_lib.data.collect import hill, to_set
+from jmp_lib.data.copies import copies
 from jmp_lib.data.door import MAX_ATOMIC_NUMBER
+from jmp_lib.data.formats import matching
 from jmp_lib.data.inspect import read
-from jmp_lib.data.store import LeftOut, is_store, open_store
+from jmp_lib.data.store import LeftOut, extra, is_store, open_store, set_part, write_store
 from jmp_lib.data.structures import BLOCK, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
-from jmp_lib.paths import data_dir
+from jmp_lib.paths import data_dir, data_dirs, data_place
 
 VAL_FRACTION = 0.1  # of the structures, where there is no official validation part
 DIRECT_BYTES = 256 << 20  # more than this is not read into memory but prepared as a store first
@@ -45,14 +53,16 @@ PARTS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ani1x": (("ani1x", None),),
     "transition1x": (("transition1x", "transition1x-val"),),
 }
-# set -> samples in the folder of its name: (pattern of training files, of validation files, options of the reader).
-# A trajectory holds total energies; its adsorption reference is in no file of a sample.
-SAMPLES: dict[str, tuple[tuple[str, str | None, dict], ...]] = {
-    "oc20": (("*.traj", None, {"energy": "total"}),),
-    "oc22": (("*train*.pkl", "*val*.pkl", {}),),
-    "ani1x": (("*train*.pkl", "*val*.pkl", {}), ("ani1x*.h*5", None, {})),
-    "transition1x": (("*train*.pkl", "*val*.pkl", {}), ("*.lmdb", None, {})),
-}
+# set -> samples under a data root: ways to serve it, best first, each the patterns of files that go together, those of
+# official validation files, and options of the reader. Relaxations hold total energies; their adsorption reference is in none.
+SAMPLES: dict[str, tuple[tuple[tuple[str, ...], str, dict], ...]] = {
+    "oc20": tuple(((f"oc20/{pattern}",), "", {"energy": "total"}) for pattern in ("*relaxations*.npz", "*.traj")),
+    "oc22": ((("oc22/*train*.pkl",), "oc22/*val*.pkl", {}),),
+    "ani1x": ((("ani1x/*train*.pkl", "ani1x/**/ani1x*.h*5", "ani1x/ani1x_truncated*.npz", "comp6_s66x8/*.h5"),
+               "ani1x/*val*.pkl", {}),),
+    "transition1x": ((("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl", {}),),
+}  # fmt: skip
+BY_FORMULA = ("ani1x", "transition1x")  # sets whose samples are grouped so
 
 
 class PretrainingData(NamedTuple):
@@ -89,7 +99,7 @@ def load_pretraining_data(
     if generated == "mini":
         found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
     elif generated == "large":
-        folder = data_dir(data_root) / LARGE
+        folder = data_place(data_root, LARGE)
         found = [PretrainingData(name, *_large(mini_name.replace("mini", "large"), folder, limits[name]))
                  for name, mini_name in PRETRAINING_SETS.items()]  # fmt: skip
     else:
@@ -135,22 +145,16 @@ def _check_labels(whole: StructureSet) -> None:
         raise ValueError(f"{whole.name} has no {' and no '.join(missing)}, which pre-training needs")
 
 
-class Found(NamedTuple):
-    """What serves a set: functions that open the training part and, where there is an official one, the validation part."""
-
-    train: Callable[[], StructureSet]
-    val: Callable[[], StructureSet] | None = None
-
-
-def find(key: str, data_root: str | Path | None = None) -> Found:
-    """What serves pre-training set ``key``; nothing is read. ``FileNotFoundError`` names set, folder and command."""
-    root = data_dir(data_root)
+def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tuple[StructureSet, Sequence[int]]]]:
+    """What opens the parts of pre-training set ``key``, training and validation, each a set and the rows of it; nothing is read
+    here. ``FileNotFoundError`` names set, folder and command."""
+    root, roots = data_dir(data_root), data_dirs(data_root)
     for names in PARTS[key]:
-        paths = [entry(name).store(root) for name in names if name]
+        paths = [entry(name).store(data_root) for name in names if name]
         if is_store(paths[0]):
-            return Found(*(partial(open_store, path) for path in paths if is_store(path)))
+            return partial(_parts, key, *(partial(open_store, path) for path in paths if is_store(path)))
     for train, val in PARTS[key]:
-        found = [(name, entry(name), entry(name).find(root)) for name in (train, val) if name]
+        found = [(name, entry(name), entry(name).find(data_root)) for name in (train, val) if name]
         if not found[0][2]:
             continue
         if sum(file.stat().st_size for file in {file for *_, files in found for file in files}) > DIRECT_BYTES:
@@ -158,17 +162,82 @@ def find(key: str, data_root: str | Path | None = None) -> Found:
                 f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
                 + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found)
             )
-        return Found(*(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
-    for pattern, val_pattern, options in SAMPLES[key]:
-        files = [sorted((root / key).glob(p)) for p in (pattern, val_pattern) if p]
-        if files[0] and sum(file.stat().st_size for file in files[0]) <= DIRECT_BYTES:
-            return Found(*(partial(_whole, f"{key}-sample", key, part, options) for part in files if part))
+        return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
+    if is_store(packed := data_place(data_root, "stores", f"{key}-sample")):
+        return partial(_packed, packed)
+    for patterns, val_pattern, options in SAMPLES[key]:
+        files = [path for pattern in patterns for path in matching(pattern, roots)]
+        if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
+            return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [], options)
     last = [name for name in PARTS[key][-1] if name]
     commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
     raise FileNotFoundError(
         f"there are no published data of {key} for pre-training: no store {' or '.join(train for train, _ in PARTS[key])} in "
         f"{root / 'stores'} and no original files in {root / entry(last[0]).folder}; run {commands}"
     )
+
+
+def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], StructureSet] | None = None) -> list:
+    """The official parts, or those of :func:`split`."""
+    whole = train()
+    _check_labels(whole)
+    return [(part, range(len(part))) for part in (whole, val())] if val else [(whole, rows) for rows in split(key, whole)]
+
+
+def _sample(key: str, files: list[Path], official: list[Path], options: dict) -> list:
+    """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and split (see the module)."""
+    found = []
+    for file in (*official, *files):
+        reader = "ani1x" if file.parent.name.startswith("comp6") else key
+        for structure in read_part(file, dataset=reader, skip_bad=True, **options):
+            if not isinstance(structure, LeftOut):
+                group = hill(structure["atomic_numbers"]) if key in BY_FORMULA else structure["group"]
+                found.append({"sid": f"{file.name}/{len(found)}", **structure, "group": group, "id": len(found)})
+        if file in official:
+            held = {structure["group"] for structure in found}
+    whole = to_set(f"{key}-sample", found, f"{len(files) + len(official)} sample file(s)", where=f"{files[0].parent}")
+    _check_labels(whole)
+    rows = np.flatnonzero(copies(whole) == np.arange(len(whole))) if len(files) > 1 else np.arange(len(whole))
+    whole = whole.subset(rows).compact()
+    first = [number for number, name in enumerate(whole.group_names) if official and name in held]
+    return [(whole, rows) for rows in split(key, whole, first)]
+
+
+def pack(folder: str | Path, data_root: str | Path | None = None, data: str = "large+published") -> list[Path]:
+    """Write what a pre-training on ``data`` reads beside the package into one folder, which any machine takes as its data root.
+
+    ``large/``: the parts of the companion as they are. ``stores/``: the published samples of a set, put together and split, or
+    its parts. Returns the paths written. Raises as :func:`load_pretraining_data`, and ``ValueError`` for a set that is a store
+    already: that is moved as it is.
+    """
+    folder, made, generated = Path(folder).expanduser(), [], data.partition("+")[0]
+    if data not in SOURCES or data == "mini":
+        raise ValueError(f"data is {data!r}; packed are {', '.join(map(repr, SOURCES[1:]))}, and mini ships with the package")
+    if generated == LARGE:
+        source = data_place(data_root, LARGE)
+        for name in PRETRAINING_SETS.values():
+            mini.load_parts(name.replace("mini", LARGE), source)
+        (folder / LARGE).mkdir(parents=True, exist_ok=True)
+        for card in sorted(source.glob("*.card.json")):
+            made += [shutil.copyfile(path, folder / LARGE / path.name)
+                     for path in (card.with_name(card.name.replace(".card.json", ".npz")), card)]  # fmt: skip
+    for key in PRETRAINING_SETS if data.endswith("published") else ():
+        if "+" in data and why_not(key, data_root):
+            continue
+        opened = find(key, data_root)
+        parts = dict(zip(("train", "val"), opened(), strict=True))
+        for whole in {id(whole): whole for whole, _ in parts.values()}.values():
+            if whole.path:
+                raise ValueError(f"{key} is a store already: copy {whole.path} into {folder / 'stores'}")
+            rows = {} if opened.func is _parts else {f"split {part}": np.asarray(rows) for part, (_, rows) in parts.items()}
+            made.append(write_store(folder / "stores" / whole.name, [set_part(whole)], name=whole.name,
+                                    description=whole.description, extras=rows).path)  # fmt: skip
+    return made
+
+
+def _packed(path: Path) -> list:
+    whole = open_store(path)
+    return [(whole, extra(whole, f"split {part}")) for part in ("train", "val")]
 
 
 def why_not(key: str, data_root: str | Path | None = None) -> str | None:
@@ -186,19 +255,13 @@ def load(key: str, data_root: str | Path | None = None, caps: Mapping[str, int |
     caps: {"train": n, "val": n}, at most so many structures, the first of the seed-42 shuffle. Raises
     ``FileNotFoundError`` (see :func:`find`), and ``ValueError`` for damaged data or a set without energy or forces.
     """
-    found = find(key, data_root)
-    train = found.train()
-    _check_labels(train)
-    if found.val is not None:
-        parts = [(whole, range(len(whole))) for whole in (train, found.val())]
-    else:
-        parts = [(train, rows) for rows in split(key, train)]
     limits = [(caps or {}).get(part) for part in ("train", "val")]
-    return tuple(whole.subset(_capped(rows, limit)) for (whole, rows), limit in zip(parts, limits, strict=True))
+    return tuple(whole.subset(_capped(rows, limit)) for (whole, rows), limit in zip(find(key, data_root)(), limits, strict=True))
 
 
-def split(key: str, whole: StructureSet) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of training and validation where there is no official validation part (see the module)."""
+def split(key: str, whole: StructureSet, first: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of training and validation where there is no official validation part (see the module); ``first``: groups that go to
+    validation before others."""
     group, names = groups(whole)
     if key == "ani1x":
         frames = np.bincount(group, minlength=len(names))
@@ -208,20 +271,21 @@ def split(key: str, whole: StructureSet) -> tuple[np.ndarray, np.ndarray]:
         if frames[atoms >= ani1x.MIN_ATOMS].sum() > 3 * ani1x.N_HELD_OUT:  # whole; a part of it goes by groups
             train, val, _ = ani1x.split_formulas(sizes)
             return tuple(np.flatnonzero(np.isin(group, [names.index(name) for name in part])) for part in (train, val))
-    held = _held_out(group, group_elements(whole, group), f"{key}, {whole.name}")
+    held = _held_out(group, group_elements(whole, group), f"{key}, {whole.name}", first)
     rows = splits.shuffled(len(whole))
     in_val = held[group[rows]]
     return rows[~in_val], rows[in_val]
 
 
-def _held_out(group: np.ndarray, has: np.ndarray, where: str) -> np.ndarray:
-    """Which groups are validation, bool (G,): the first of the seed-42 shuffle whose elements others have as well."""
+def _held_out(group: np.ndarray, has: np.ndarray, where: str, first: Sequence[int] = ()) -> np.ndarray:
+    """Which groups are validation, bool (G,): ``first`` and the first of the seed-42 shuffle, of those whose elements others have
+    as well."""
     sizes = np.bincount(group, minlength=len(has))
     holders = has.sum(axis=0)  # groups of the training part that have each element
     held, count = np.zeros(len(has), bool), 0
-    for number in splits.shuffled(len(has)):
-        if count >= VAL_FRACTION * len(group):
-            break
+    for number in (*first, *splits.shuffled(len(has))):
+        if held[number] or (count >= VAL_FRACTION * len(group) and number not in first):
+            continue
         if (holders[has[number]] > 1).all():
             held[number] = True
             holders -= has[number]

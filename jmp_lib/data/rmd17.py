@@ -25,7 +25,7 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import folder_of, folders_of, in_one_sentence, known, read_npz, source_url
+from jmp_lib.data.formats import folder_of, folders_of, in_one_sentence, known, matching, read_npz, source_url
 from jmp_lib.data.structures import StructureSet
 
 # atomic numbers that occur in each molecule, with how often: the check that a file is the molecule it is named for
@@ -64,12 +64,11 @@ def find(molecule: str, root: str | Path) -> list[Path]:
     known("rMD17 has no molecule", molecule, MOLECULES)
     folders = folders_of("rmd17", root, ("", "npz_data", "rmd17/npz_data", "raw/rmd17/npz_data"))
     for names in ([f"rmd17_{molecule}.npz"], [f"rmd17_{molecule}_{part}_01.npz" for part in ("train", "test")]):
-        for folder in folders:
-            there = [(folder / name).is_file() for name in names]
-            if all(there):
-                return [folder / name for name in names]
-            if any(there):
-                raise FileNotFoundError(f"{folder / names[there.index(False)]} is missing; {mend(molecule, root)}")
+        there = [matching(name, folders) for name in names]
+        if all(there):
+            return [path for (path,) in there]
+        if any(there):
+            raise FileNotFoundError(f"{next(filter(None, there))[0].parent / names[there.index([])]} is missing; {mend(molecule, root)}")
     raise FileNotFoundError(f"no rMD17 file of {molecule} in {root}; {mend(molecule, root)}")
 
 

@@ -7,7 +7,7 @@ eV/Å. Labels: ``energy`` (total), ``formation_energy`` (the official loader's t
 molecule/conformer, ``group`` the molecule. Order: molecules by name, conformers as stored, which the split counts on:
 all of them shuffled (seed 42), 80/10/10. Level: ωB97M-D3BJ/def2-TZVPPD.
 
-Looked for in ``data_root`` and ``data_root/spice``: ``solvated_amino_acids.h5`` or ``dipeptides.h5`` (official), then
+Looked for in ``data_root``, its ``spice`` and ``spice_...``: ``solvated_amino_acids.h5`` or ``dipeptides.h5`` (official), then
 any ``SPICE*.hdf5`` that has the subset (upstream, of which no other molecule is read).
 """
 
@@ -62,7 +62,7 @@ def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, sp
     """All conformations of ``subset`` and their split."""
     (path,) = find(subset, root)
     total = int(task_facts(f"spice_{subset}")["n_total"])
-    description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {{n}} conformations, from {path.name}"
+    description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {{n}} of {total} conformations, from {path.name}"
     data = whole_set(f"SPICE {subset}", read(path, subset), total, description, path)
     return data, splits.eighty_ten_ten(len(data))
 
