@@ -263,11 +263,11 @@ class _Residuals(torch.autograd.Function):
     def forward(ctx, low: torch.dtype, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.low = low
-        y, inner = x, []
+        y, y_low, inner = x, x.to(low), []
         for w0, w1 in zip(weights[::2], weights[1::2]):
-            p0 = y.to(low).mm(w0.to(low).t())
-            p1 = _silu(p0).mm((w1 * SILU).to(low).t())
-            y = _after(y, p1)
+            p0 = y_low.mm(w0.to(low).t())
+            p1 = _silu(p0).mm(_scaled(w1, SILU, low).t())
+            y, y_low = _after(y, p1, low if len(inner) + 2 < len(weights) else y.dtype)
             inner += [p0, p1]
         ctx.save_for_backward(x, *weights, *inner)
         return y, *inner
@@ -282,17 +282,18 @@ class _Residuals(torch.autograd.Function):
             pairs = [(r, o) for r, o in zip(plain_residuals(x, *weights, low=low), (g, *onto)) if o is not None]
             results, gradients = zip(*pairs)  # derivatives of something else: correct, but not fast
             return None, *torch.autograd.grad(results, (x, *weights), gradients, create_graph=True, allow_unused=True)
-        inputs = [x]
+        inputs = [x.to(low)]
         for p1 in inner[1:-1:2]:
-            inputs.append(_after(inputs[-1], p1))
-        g = torch.zeros_like(x) if g is None else g
+            x, x_low = _after(x, p1, low)
+            inputs.append(x_low)
+        g = torch.zeros_like(ctx.saved_tensors[0]) if g is None else g
         found, own = [], False
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
             g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
-            g0 = _plus(_slope(g1.mm((w1 * (SKIP * SILU)).to(low)), p0), onto0)
+            g0 = _plus(_slope(g1.mm(_scaled(w1, SKIP * SILU, low)), p0), onto0)
             if not only_positions.active:
-                found[:0] = [g0.t().mm(x.to(low)), g1.t().mm(_silu(p0)).mul_(SKIP * SILU)]
+                found[:0] = [g0.t().mm(x), _scaled(g1.t().mm(_silu(p0)), SKIP * SILU, w1.dtype)]
             g = _skipped(g, g0, w0, own)
             own = True
         return None, g, *(found or [None] * half)
@@ -307,7 +308,7 @@ class _ResidualsGradient(torch.autograd.Function):
         weights, inner, kept = tensors[:half], tensors[half:], []
         for k in reversed(range(0, half, 2)):
             g_low = g.to(low)
-            h = _slope(g_low, inner[k + 1]).mm((weights[k + 1] * (SKIP * SILU)).to(low))  # with the 1/0.6 of σ'(p₀)
+            h = _slope(g_low, inner[k + 1]).mm(_scaled(weights[k + 1], SKIP * SILU, low))  # with the 1/0.6 of σ'(p₀)
             kept[:0] = [g_low, h]
             g = _skipped(g, _slope(h, inner[k]), weights[k])
         ctx.low = low
@@ -324,25 +325,32 @@ class _ResidualsGradient(torch.autograd.Function):
             (w0, w1), (p0, p1), (g, h) = weights[k : k + 2], inner[k : k + 2], kept[k : k + 2]
             outer_low = outer.to(low)
             curved0, r0, slope0 = _second(p0, h, outer_low.mm(w0.to(low).t()))
-            curved1, outer, slope1 = _second(p1, g, r0.mm((w1 * SILU).to(low).t()), SKIP, outer)
-            at_weights += [slope0.t().mm(outer_low), slope1.t().mm(r0).mul_(SKIP * SILU)]
+            curved1, outer, slope1 = _second(p1, g, r0.mm(_scaled(w1, SILU, low).t()), SKIP, outer)
+            at_weights += [slope0.t().mm(outer_low), _scaled(slope1.t().mm(r0), SKIP * SILU, w1.dtype)]
             at_inner += [curved0, curved1]
         return None, outer, *at_weights, *at_inner
 
 
-def _after(x: Tensor, p1: Tensor) -> Tensor:
-    """(x + σ(p₁)) / √2"""
+def _scaled(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """scale · x in the number type ``dtype``."""
+    fused = kernels_for(x) if dtype != x.dtype else None
+    return fused.scaled(x, scale, dtype) if fused else (x * scale).to(dtype)
+
+
+def _after(x: Tensor, p1: Tensor, low: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(x + σ(p₁)) / √2 in the number type of x, and in the number type ``low``."""
     fused = kernels_for(x)
     if fused:
-        return fused.weighted_sum(x, p1, INV_SQRT_2, SKIP, activated=True)
-    return F.silu(p1).to(x.dtype).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
+        return fused.weighted_sum(x, p1, INV_SQRT_2, SKIP, activated=True, low=low)
+    y = F.silu(p1).to(x.dtype).mul_(SKIP).add_(x, alpha=INV_SQRT_2)
+    return y, y.to(low)
 
 
 def _skipped(g: Tensor, g0: Tensor, w0: Tensor, in_place: bool = False) -> Tensor:
     """W₀ᵀ g₀ + g/√2"""
     if g.dtype != w0.dtype or g0.dtype != w0.dtype:
         moved, fused = g0.mm(w0.to(g0.dtype)), kernels_for(g)
-        return fused.weighted_sum(g, moved, INV_SQRT_2, 1.0) if fused else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2)
+        return fused.weighted_sum(g, moved, INV_SQRT_2, 1.0)[0] if fused else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2)
     return g.addmm_(g0, w0, beta=INV_SQRT_2) if in_place else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
 
 

@@ -33,6 +33,12 @@ def _silu(out, x, n, scale, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _scaled(out, x, n, scale, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    _write(out, at, at < n, scale * _read(x, at, at < n))
+
+
+@triton.jit
 def _slope(out, gradient, x, n, scale, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = _read(x, at, at < n)
@@ -41,12 +47,15 @@ def _slope(out, gradient, x, n, scale, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _sum(out, x, p, n, a, b, SILU: tl.constexpr, BLOCK: tl.constexpr):
+def _sum(out, low, x, p, n, a, b, SILU: tl.constexpr, LOW: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     p = _read(p, at, at < n)
     if SILU:
         p = p * tl.sigmoid(p)
-    _write(out, at, at < n, a * _read(x, at, at < n) + b * p)
+    total = a * _read(x, at, at < n) + b * p
+    _write(out, at, at < n, total)
+    if LOW:
+        _write(low, at, at < n, total)
 
 
 @triton.jit
@@ -76,14 +85,24 @@ def silu(x: Tensor, scale: float) -> Tensor:
     return _start(_silu, torch.empty_like(x, memory_format=torch.contiguous_format), x, x.numel(), scale)
 
 
+def scaled(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """scale · x in another number type."""
+    return _start(_scaled, torch.empty_like(x, memory_format=torch.contiguous_format, dtype=dtype), x, x.numel(), scale)
+
+
 def slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
     """scale · gradient · silu'(x), in the number type of x."""
     return _start(_slope, torch.empty_like(x, memory_format=torch.contiguous_format), gradient, x, x.numel(), scale)
 
 
-def weighted_sum(x: Tensor, p: Tensor, a: float, b: float, activated: bool = False) -> Tensor:
-    """a · x + b · p, or b · silu(p), in the number type of x."""
-    return _start(_sum, torch.empty_like(x, memory_format=torch.contiguous_format), x, p, x.numel(), a, b, SILU=activated)
+def weighted_sum(x: Tensor, p: Tensor, a: float, b: float, activated: bool = False,
+                 low: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """a · x + b · p, or b · silu(p), in the number type of x, and in the number type ``low``."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    another = low not in (None, x.dtype)
+    lower = torch.empty_like(out, dtype=low) if another else out
+    _start(_sum, out, lower, x, p, x.numel(), a, b, SILU=activated, LOW=another)
+    return out, lower
 
 
 def second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float, onto: Tensor | None = None, onto_scale: float = 0.0,
