@@ -15,7 +15,7 @@ from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.paths import data_dirs
 from jmp_lib.settings import load_profile
-from jmp_lib.train.joint_sets import heads, joint_sets
+from jmp_lib.train.joint_sets import JointSet, heads, joint_sets
 from jmp_lib.train.normalise import fit
 from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
@@ -78,6 +78,12 @@ def test_each_source_has_a_head_and_scales_of_its_own_and_prepared_sets_stay_on_
     assert model(data[0].parts[0])["energy"].shape[1] == 8
 
 
+class Rows(list):
+    """As a StructureSet gives them."""
+
+    arrays = list.__getitem__
+
+
 def few(elements: int, compositions: int):
     """Structures of random energy, two of each composition."""
     rng = np.random.default_rng(0)
@@ -96,4 +102,7 @@ def test_fewer_compositions_than_elements_give_no_reference_for_each_element():
     assert mended.reference[1] == pytest.approx(-4.0, abs=0.1) and mended.std > 0.5
     errors = [{n.offset(s["atomic_numbers"]) - s["energy"] for s in few(30, 40)} for n in (exact, mended)]
     assert max(map(abs, errors[1])) < 4.0 < max(map(abs, errors[0]))
-    assert dense.energy() == dense.energy(per_atom=True)
+    assert dense.energy() == dense.energy(per_atom=True) and sparse.few_compositions and not dense.few_compositions
+    settings = load_profile("mini").pretraining.datasets["oc20"]
+    for structures, published, scale in ((few(30, 12), True, 0.0), (few(30, 12), False, 5.0), (few(4, 40), True, 5.0)):
+        assert JointSet("oc20", Rows(structures), [], settings, published).energy_scale == scale

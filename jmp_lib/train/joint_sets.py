@@ -63,8 +63,10 @@ class JointSet:
 
     @property
     def energy_scale(self) -> float:
-        """Factor of the energy loss."""
-        return self.settings.energy_loss_scale
+        """Factor of the energy loss; 0, which leaves the forces, for samples with no more compositions than elements: what a
+        reference for all atoms alike leaves of their total energies is some 100 eV of composition, not of structure."""
+        few = self.published and self.settings.linear_reference and self._fitted is not None and self._fitted.few_compositions
+        return 0.0 if few else self.settings.energy_loss_scale
 
     @cached_property
     def force_scale(self) -> float:

@@ -188,6 +188,11 @@ class JointFit:
             self.components += forces.size
 
     @property
+    def few_compositions(self) -> bool:
+        """Whether there are no more compositions than elements: then references cannot be told from what is to be learnt."""
+        return len(self.compositions) <= self.present.sum()
+
+    @property
     def mean_atoms(self) -> float:
         """Mean number of atoms of a structure."""
         return self.natoms / self.n
@@ -202,7 +207,7 @@ class JointFit:
         """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None
-        if linear_reference and per_atom and len(self.compositions) <= self.present.sum():
+        if linear_reference and per_atom and self.few_compositions:
             atoms = counts.sum(axis=1)
             reference = (0.0, *[float(atoms @ energies / (atoms @ atoms))] * (MAX_ELEMENTS - 1))
             energies = energies - counts @ np.asarray(reference)
