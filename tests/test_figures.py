@@ -67,7 +67,7 @@ def test_axes_have_units():
               "history": [{"step": 1, "val_metric": 5.0}, {"step": 2, "val_metric": 4.0}]}
     assert figures.learning_curves([record]).axes[0].get_ylabel() == "validation MAE / meV Å⁻¹"
     axis = figures.parity([record], {"rmd17_ethanol": (np.arange(3.0), np.arange(3.0))}, "JMP-S").axes[0]
-    assert axis.get_xlabel() == "label / meV Å⁻¹" and axis.get_title() == "ethanol\nMAE 3 meV Å⁻¹"
+    assert axis.get_xlabel() == "label / meV Å⁻¹" and axis.get_title() == "ethanol\nMAE 3.00 meV Å⁻¹"
     written = {"a0^3": "a₀³", "eV": "eV", "cm^-1": "cm⁻¹", "log10(GPa)": "log₁₀ GPa", "meV/atom": "meV per atom", "D": "D"}
     assert {unit: unit_text(unit) for unit in written} == written
     assert style.axis_label("MAE", "unitless") == "MAE (no unit)"
@@ -115,3 +115,20 @@ def test_intervals_are_those_of_the_seeds():
     ends = [line.get_xdata() for line in axis.get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]]
     assert [list(line) for line in ends if 0 < line[0]] == [[10.0, 20.0]]
     assert words(axis.figure) == ["JMP-S over GN-OC-S, 3 seeds"]
+
+
+@pytest.mark.parametrize("low, high", [(0.95, 1.06), (150, 700), (0.5, 1.4), (250, 560), (0.01, 30), (1, 1e6)])
+def test_logarithmic_axes_have_three_ticks_and_do_not_blow_up_small_differences(low, high):
+    figure, (axis,) = style.new_figure()
+    axis.plot([1, 2], [low, high])
+    style.log_axis(axis, "y")
+    bottom, top = axis.get_ylim()
+    assert sum(bottom <= tick <= top for tick in axis.get_yticks()) >= 3 and bottom <= low and top >= high and top / bottom >= 1.6
+
+
+def test_parity_has_equal_axes_and_is_shown_without_the_composition():
+    record = {"task": "qm9_u0", "arm": "JMP-L", "unit": "meV", "value": 300.0}
+    true, part = np.array([-4e5, -3e5, -5e5]), np.array([-4e5, -3e5, -5e5]) + 100.0
+    axis = figures.parity([record], {"qm9_u0": (true, true + 50)}, "JMP-L", {"qm9_u0": part}).axes[0]
+    assert axis.get_xlim() == axis.get_ylim() and max(map(abs, axis.get_xlim())) < 200
+    assert axis.get_xlabel() == "label less composition / meV"

@@ -12,6 +12,7 @@ from jmp_lib.records import SCHEMA
 from jmp_lib.results import views
 from jmp_lib.results.claims import claims_table, standing
 from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.style import significant
 from jmp_lib.results.tables import (
     folds_table,
     gains_table,
@@ -19,7 +20,6 @@ from jmp_lib.results.tables import (
     paper_table,
     printed_table,
     scaling_table,
-    significant,
     write_tables,
 )
 from jmp_lib.results.values import (

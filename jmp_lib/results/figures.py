@@ -29,6 +29,7 @@ from jmp_lib.results.style import (
     new_figure,
     rows_tight,
     short_task,
+    significant,
     unit_text,
 )
 from jmp_lib.results.values import PAPER
@@ -48,24 +49,32 @@ def learning_curves(records: list[dict]):
     return _panels(table, "step", "val_metric", "optimiser step", "validation MAE", markevery=every)
 
 
-def parity(records: list[dict], predictions: dict, arm: str = "JMP-L"):
-    """Predicted against true values of the test part, one panel per task.
+def parity(records: list[dict], predictions: dict, arm: str = "JMP-L", compositions: dict | None = None):
+    """Predicted against true values of the test part, one panel per task, both axes alike.
 
-    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components).
+    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components); ``compositions`` {task: (S,)}
+    is what both are shown without (:func:`jmp_lib.results.views.composition_parts`).
     """
     shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
-    figure, axes = grid(len(shown))
+    figure, axes = grid(len(shown), panel_height=2.4)
     if not shown:
         axes[0].set_title(f"no predictions of {arm} here")
     for axis, record in zip(axes, shown):
-        true, predicted = (np.asarray(v, float).ravel() for v in predictions[record["task"]])
+        part = (compositions or {}).get(record["task"], 0.0)
+        true, predicted = (np.asarray(v, float).ravel() - part for v in predictions[record["task"]])
         thin = slice(None, None, max(1, true.size // 4000))
         sns.scatterplot(x=true[thin], y=predicted[thin], s=4 if true.size > 300 else 16, alpha=0.5, linewidth=0,
                         color=ARM_COLOURS[arm], rasterized=True, ax=axis)
-        axis.axline((true[0], true[0]), slope=1, color="black", linewidth=0.8)
-        axis.set_title(f"{short_task(record['task'])}\nMAE {record['value']:.3g} {unit_text(record['unit'])}", fontsize=8)
-        axis.set_xlabel(axis_label("label", record["unit"]), fontsize=7)
-        axis.set_ylabel(axis_label(arm, record["unit"]), fontsize=7)
+        ends = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        margin = 0.04 * (ends[1] - ends[0])
+        axis.set(xlim=(ends[0] - margin, ends[1] + margin), ylim=(ends[0] - margin, ends[1] + margin), box_aspect=1)
+        axis.axline((ends[0], ends[0]), slope=1, color="black", linewidth=0.8)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(4, min_n_ticks=3))
+        axis.set_title(f"{short_task(record['task'])}\nMAE {significant(record['value'])} {unit_text(record['unit'])}", fontsize=8.5)
+        less = " less composition" * (np.ndim(part) > 0)
+        axis.set_xlabel(axis_label(f"label{less}", record["unit"]), fontsize=8)
+        axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]), fontsize=8)
     return figure
 
 
@@ -228,10 +237,10 @@ def element_heatmap(sets: dict):
     counts = pd.DataFrame({name: np.sum([np.bincount(np.unique(_numbers(s)), minlength=119) for s in structures], axis=0)
                            / max(len(structures), 1) for name, structures in sets.items()}).T * 100
     used = counts.loc[:, counts.any()].rename(columns=dict(enumerate(chemical_symbols)))
-    figure, (axis,) = new_figure(width=max(6.0, 0.16 * used.shape[1] + 2.5), height=0.24 * len(used) + 1.1)
+    figure, (axis,) = new_figure(width=max(6.0, 0.19 * used.shape[1] + 2.5), height=0.24 * len(used) + 1.1)
     sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True, ax=axis,
                 cbar_kws={"label": "structures with it / %\n(white: none)", "format": "{x:g}"})
-    axis.tick_params(axis="x", labelsize=6, rotation=90)
+    axis.tick_params(axis="x", labelsize=8, rotation=90)
     axis.set_xlabel("element")
     return figure
 
@@ -314,7 +323,7 @@ def pictures(structures: dict):
             atoms.positions = centred @ np.linalg.svd(centred)[2].T
         plot_atoms(atoms, axis, rotation="-75x,15y" if periodic else "", radii=0.6 if periodic else 0.9,
                    show_unit_cell=2 if periodic else 0)
-        axis.set_title(f"{title}\n{atoms.get_chemical_formula()}", fontsize=7)
+        axis.set_title(f"{title}\n{atoms.get_chemical_formula()}", fontsize=8)
         axis.set_axis_off()
     return figure
 
@@ -359,7 +368,7 @@ def _panels(rows: pd.DataFrame, x: str, y: str, xlabel: str, quantity: str, pane
     for axis, (task, part) in zip(axes, rows.groupby("task", sort=False)):
         _lines(axis, part, x, y, **_arms_of(part), **lines)
         axis.set(title=short_task(task), xlabel=xlabel)
-        axis.set_ylabel(axis_label(quantity, part["unit"].iloc[0]), fontsize=7)
+        axis.set_ylabel(axis_label(quantity, part["unit"].iloc[0]), fontsize=8)
         log_axis(axis, "y")
     legend_below(figure, axes)
     return figure
@@ -379,7 +388,7 @@ def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False):
     axis.set_xlabel(xlabel)
     rows_tight(axis, rows)
     if log:
-        log_axis(axis, "x")
+        log_axis(axis, "x", least=2.0)
     legend_below(axis.figure, [axis])
     return axis.figure
 

@@ -13,7 +13,11 @@ import json
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.colors import jmol_colors
+from matplotlib.colors import to_hex
 
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
@@ -43,11 +47,12 @@ def _write(path: Path, name: str, **values) -> Path:
     return path
 
 
-def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str) -> Path:
+def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, structures: dict | None = None) -> Path:
     """Writes the page of ``points`` (columns ``POINTS``, one row per structure and element) and returns its path.
 
-    Sets have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`. Raises ValueError when a column
-    is missing, a domain has no colour or a place is not finite.
+    ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure. Sets
+    have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`. Raises ValueError when a column is
+    missing, a domain has no colour or a place is not finite.
     """
     if missing := [name for name in POINTS if name not in points]:
         raise ValueError(f"the points of the t-SNE page lack the column {', '.join(missing)}")
@@ -58,9 +63,33 @@ def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str) -> 
     domain = points.groupby("set")["domain"].first()
     sets = {name: {"domain": domain[name], "colour": colour, "marker": marker}
             for name, colour, marker in zip(domain.index, PALETTE * len(domain), SET_MARKERS * len(domain))}
+    columns, drawn = ["set", "element", "formula", "x", "y"], {}
+    if structures:
+        points, columns = points.assign(key=points["set"] + " " + points["structure"].astype(str)), [*columns, "key"]
+        drawn = {f"{name} {s['id']}": s for name, several in structures.items() for s in several}
+        drawn = {key: drawn[key] for key in points["key"].unique()}
     data = {"sets": sets, "domains": {d: c for d, c in DOMAIN_COLOURS.items() if d in set(domain)},
-            "points": points[["set", "element", "formula", "x", "y"]].round(2).values.tolist()}
+            "points": points[columns].round(2).values.tolist(), **drawings(drawn)}
     return _write(Path(path), "tsne_page", title=title, text=text, data=data)
+
+
+def drawings(structures: dict) -> dict:
+    """What ``viewer.js.j2`` draws of {key: structure}: ``structures`` (places in Å, symbols, bonds between atoms nearer than
+    1.2 times the sum of their covalent radii, cell), ``colours`` and ``radii`` (Å) of the elements. Molecules face the reader."""
+    def drawn(structure) -> dict:
+        numbers, places = np.asarray(structure["atomic_numbers"]), np.asarray(structure["pos"], float)
+        cell = np.asarray(structure["cell"], float).round(2).tolist() if np.any(np.asarray(structure["pbc"])) else None
+        if cell is None:
+            places = (places - places.mean(0)) @ np.linalg.svd(places - places.mean(0))[2].T
+        reach = 1.2 * (covalent_radii[numbers][:, None] + covalent_radii[numbers])
+        near = np.linalg.norm(places[:, None] - places, axis=-1) < reach
+        return {"pos": places.round(2).tolist(), "elements": [chemical_symbols[n] for n in numbers],
+                "bonds": np.argwhere(np.triu(near, 1)).tolist(), "cell": cell}
+
+    elements = sorted({int(n) for s in structures.values() for n in np.asarray(s["atomic_numbers"])})
+    return {"structures": {key: drawn(s) for key, s in structures.items()},
+            "colours": {chemical_symbols[n]: to_hex(jmol_colors[n]) for n in elements},
+            "radii": {chemical_symbols[n]: float(covalent_radii[n]) for n in elements}}
 
 
 def write_report(results_dir: str | Path, name: str) -> Path:

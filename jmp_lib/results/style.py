@@ -9,14 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from jmp_lib.files import write_atomically
 
 ARM_COLOURS = {"GN-OC-S": "#E69F00", "GN-OC-L": "#D55E00", "JMP-S": "#56B4E9", "JMP-L": "#0072B2"}
 ARM_MARKERS = {"GN-OC-S": "o", "GN-OC-L": "s", "JMP-S": "^", "JMP-L": "D"}
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C7A00", "#000000",
            "#999999", "#882255")
 SET_MARKERS = "os^Dv<>Ph*"
 DOMAIN_COLOURS = {"molecules": "#0072B2", "large molecules": "#56B4E9", "catalysts": "#D55E00",
@@ -48,19 +49,30 @@ def grid(panels: int, columns: int = 4, width: float = 9.0, panel_height: float 
     return figure, axes[:panels]
 
 
-def log_axis(axis, which: str) -> None:
-    """Makes the x or y axis logarithmic with at least two plainly written ticks; call it after plotting."""
+def log_axis(axis, which: str, least: float = 1.6) -> None:
+    """Makes the x or y axis logarithmic with three plainly written ticks or more; call it after plotting.
+
+    It spans at least a factor ``least``, so that small differences do not look large.
+    """
     getattr(axis, f"set_{which}scale")("log")
     part = getattr(axis, f"{which}axis")
-    low, high = part.get_view_interval()
+    low, high = sorted(part.get_view_interval())
+    spare = max(1.0, least * low / high) ** 0.5
+    low, high = low / spare, high * spare
+    getattr(axis, f"set_{which}lim")(low, high)
+    part.set_major_locator(FixedLocator(log_ticks(low, high)))
     part.set_major_formatter("{x:g}")
-    part.set_minor_formatter(NullFormatter())
-    if high < 3 * low:  # less than half a decade: evenly spaced ticks
-        part.set_major_locator(MaxNLocator(4))
-        part.set_minor_locator(NullLocator())
-    elif high < 60 * low:
-        part.set_minor_locator(LogLocator(subs=range(2, 10)))
-        part.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
+    part.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``, three or more: powers of ten, else with finer steps."""
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
+        ticks = [float(f"{power * step:.3g}") for power in powers for step in steps]
+        if len(ticks := [tick for tick in ticks if low <= tick <= high]) > 2:
+            break
+    return ticks
 
 
 def rows_tight(axis, rows: int) -> None:
@@ -78,6 +90,14 @@ def legend_below(figure, axes) -> None:
             axis.get_legend().remove()
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with ``digits`` significant digits, zeros at the end kept; blank for NaN."""
+    if np.isnan(value):
+        return ""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}".rstrip(".")
 
 
 def unit_text(unit: str) -> str:

@@ -24,7 +24,7 @@ from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals
 from jmp_lib.results.claims import claims_table
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.style import short_task
+from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
     COMPARISONS,
@@ -178,14 +178,6 @@ def write_tables(results_dir: str | Path) -> list[Path]:
 def save_table(table: pd.DataFrame, path: Path, blank: str = "") -> Path:
     """Atomically writes a CSV (blank cells stay blank, or show ``blank``); returns its path."""
     return _write(path, table.to_csv(index=False, float_format="%.8g", na_rep=blank, lineterminator="\n"))
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """``value`` with ``digits`` significant digits, zeros at the end kept; blank for NaN."""
-    if pd.isna(value):
-        return ""
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}".rstrip(".")
 
 
 def markdown(table: pd.DataFrame, blank: str = "") -> str:

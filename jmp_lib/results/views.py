@@ -26,6 +26,7 @@ from jmp_lib.results.values import (
     reduced,
 )
 from jmp_lib.train.backbones import training_curve
+from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.train.sampling import temperature_ratios
 
 DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
@@ -144,6 +145,21 @@ def live_errors(records: list[dict], live: list[dict]) -> pd.DataFrame:
          "ratio": row[f"{name}_force_mae"] / one["baseline"][name]["force_mae"]}
         for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))
         for key, name in zip(PRETRAINING_SETS, one["data"]) for row in one["history"]])
+
+
+def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
+    """{task: (S,)}: the part of the true values that is linear in the composition, in the unit of ``predictions`` {task:
+    (true, predicted)}; of the tasks whose labels the official recipe takes atomic references from (QM9's energies, ZPVE, Cv).
+
+    Without it a parity plot of total energies is a line, whatever the network has learnt.
+    """
+    referenced, found = set(facts.tasks().query("atom_reference")["id"]), {}
+    for task in referenced & set(predictions):
+        caps = {"test": run.profile.finetune_settings(get_task(task).family, task).max_test}
+        test = load_task_data(task, data=run.profile.data, data_root=run.profile.data_root, caps=caps).test
+        true = np.asarray(predictions[task][0], float)
+        found[task] = element_counts(numbers_of(test)) @ np.asarray(fit_linear_reference(numbers_of(test), true))
+    return found
 
 
 def compare(run) -> pd.DataFrame:
