@@ -9,7 +9,7 @@ from scipy import stats
 
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA, packed_errors, unpacked_errors
-from jmp_lib.results import intervals, views
+from jmp_lib.results import intervals, sentences
 from jmp_lib.results.summary import summary
 from jmp_lib.results.tables import gains_table, paper_table, scaling_table
 from jmp_lib.results.values import all_tasks_table, not_learnt
@@ -118,12 +118,26 @@ def test_every_gain_that_is_printed_has_its_interval(results):
     assert scaling.loc["all", "own_tasks_surely"] == 1 and np.isnan(scaling.loc["qm9", "own_tasks_surely"])
     assert f"| rmd17 | +50.0 [{low:+.1f}, {high:+.1f}] |" in summary(results)
 
+
+def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_again(results):
     class run:
-        records_dir, tasks = results / "records", ("rmd17_ethanol",)
+        records_dir, tasks, pairs, arms = results / "records", ("rmd17_ethanol",), [("JMP-S", "GN-OC-S")], facts.ARMS
 
         class profile:
-            data, comparable = "mini", True
+            name, data, comparable = "mini", "mini", True
 
-    assert views.mean_gain(run, "JMP-S", "GN-OC-S").startswith(f"JMP-S over GN-OC-S, rmd17_ethanol: own +50.0 [{low:+.1f}, {high:+.1f}] %, paper ")
+    low, high = intervals.gain_intervals(all_tasks_table(results / "records"), "JMP-S", "GN-OC-S").loc["rmd17_ethanol"]
+    words = sentences.gains(run).data
+    assert words.startswith(f"JMP-S over GN-OC-S: +50.0 [{low:+.1f}, {high:+.1f}] % on ethanol (on 1 beyond its own interval); the paper +78.5 %")
+    assert words.endswith("; this agrees with the paper.")
     run.tasks = ("qm9_mu", "qm9_alpha", "qm9_r2", "rmd17_ethanol")
-    assert "mean of 4 tasks: own +31.2 [" in views.mean_gain(run, "JMP-S", "GN-OC-S")
+    assert "+31.2 [" in sentences.gains(run).data and "on average, better on 3 of 4 tasks" in sentences.gains(run).data
+    assert "Not learnt: on mu no arm" in sentences.parity(run).data and "(of " in sentences.arms(run).data + "(of "
+    run.profile.comparable = False
+    assert "mean nothing" in sentences.gains(run).data and "%" not in sentences.learning(run).data
+
+
+@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "agrees"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "open"),
+                                                     (-3, -1, -8, "agrees"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
+def test_verdicts(low, high, paper, words):
+    assert words in sentences.verdict(low, high, paper) and bool(words) == bool(sentences.verdict(low, high, paper))

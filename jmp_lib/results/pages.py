@@ -134,11 +134,17 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
     """What the template shows of a data frame: columns (half, name), rows; ``words`` aligns all cells to the left.
 
     Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. Units are
-    typeset, gains (columns that end in / %) have their sign. ``notes`` stand below: pairs of a letter (or "") and words.
+    typeset, gains (columns that end in / %) have their sign. The table of ``views.compare`` has its own headings. ``notes``
+    stand below: pairs of a letter (or "") and words.
     """
+    halves = HALVES
+    if isinstance(frame.columns, pd.MultiIndex):  # views.compare
+        halves = dict(zip(HALVES, frame.columns.unique(0)))
+        names = [f"{half} {name}" for half, heading in halves.items() for name in frame[heading]]
+        frame = frame.set_axis(names, axis=1).reset_index()
     frame = frame.assign(**{name: frame[name].map(written) for name in frame for written in _writing(frame, name)})
     split = [str(name).partition(" ") for name in frame.columns]
-    halves = HALVES if any(half == "own" and rest for half, _, rest in split) else {}
+    halves = halves if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
     return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
             "notes": list(notes)}

@@ -194,14 +194,5 @@ def gains(run, new: str, base: str) -> pd.DataFrame:
     return pd.DataFrame({f"this workbook ({run.profile.data} data{reduced(all_tasks)})": ours, **ends, PAPER: theirs})
 
 
-def mean_gain(run, new: str, base: str) -> str:
-    """The mean of ``gains`` in words, with its interval over tasks (of one task or two: over test structures)."""
-    all_tasks, table = all_tasks_table(run.records_dir), gains(run, new, base)
-    ours, theirs = table.iloc[:, 0], table[PAPER].mean()
-    ends = intervals.of_mean_gain(ours, intervals.draws_by_task(all_tasks, new, base))
-    what = f"mean of {len(ours)} tasks" if len(ours) > 1 else " ".join(ours.index)
-    return f"{new} over {base}, {what}: own {intervals.words(ours.mean(), *ends)} %" + f", paper {theirs:+.1f} %" * pd.notna(theirs)
-
-
 def _percent(shares) -> list[float]:
     return [round(100 * share, 2) for share in shares]

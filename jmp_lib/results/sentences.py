@@ -1,0 +1,114 @@
+"""What the figures of a family's notebook show, in sentences computed from its records, each beside the paper's finding.
+
+Every function takes a :class:`jmp_lib.workbook.Run` and returns Markdown. A finding of the paper counts as seen again where the
+95 % interval lies on the paper's side of zero, as not seen where it lies on the other, as open where it holds zero.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from IPython.display import Markdown
+
+from jmp_lib.facts import ARMS
+from jmp_lib.results import intervals
+from jmp_lib.results.speedup import ARMS_OF, speedup_table
+from jmp_lib.results.style import short_task
+from jmp_lib.results.tables import significant
+from jmp_lib.results.values import (
+    PAPER,
+    all_tasks_table,
+    comparable,
+    not_learnt,
+    own_values,
+    published_values,
+)
+from jmp_lib.results.views import gains as gains_table
+
+
+def _written(function):
+    """The sentences of ``function`` as Markdown; of a profile whose numbers mean nothing, that."""
+    def shown(run, *args) -> Markdown:
+        if not run.profile.comparable:
+            return Markdown(f"The numbers of the profile {run.profile.name} mean nothing; nothing is read from this figure.")
+        return Markdown(" ".join(filter(None, function(run, *args))) or "Nothing was run that could be compared.")
+
+    shown.__doc__ = function.__doc__
+    return shown
+
+
+def verdict(low: float, high: float, paper: float) -> str:
+    """Whether an interval of ours lies on the side of zero on which the paper's value lies, in words."""
+    if pd.isna(low) or pd.isna(paper):
+        return ""
+    if low <= 0 <= high:
+        return "the interval holds zero, so this is open here"
+    return "this agrees with the paper" if (low > 0) == (paper > 0) else "this disagrees with the paper"
+
+
+@_written
+def learning(run) -> list[str]:
+    """Learning curves: how often and how soon the pre-trained arm reaches the best of training from scratch."""
+    table, words = speedup_table(run.records_dir), []
+    for size, (new, reference) in ARMS_OF.items():
+        part = table[(table["size"] == size) & table["task"].isin(run.tasks)]
+        reached = part.dropna(subset="jmp_steps")
+        if len(part):
+            share = (reached["jmp_steps"] / reached["scratch_steps"]).median()
+            words.append(f"{new} reaches the best validation error of {reference} on {len(reached)} of {_tasks(part)}"
+                         + (f", in the median after {100 * share:.0f} % of its updates." if len(reached) else "."))
+    return [*words, "The paper, summed over all tasks: twelve times less compute." * bool(words)]
+
+
+@_written
+def arms(run) -> list[str]:
+    """Arms by task: which arm is best how often, here and in the paper."""
+    ours, theirs = (values.loc[list(run.tasks)].reindex(columns=list(ARMS)).dropna()
+                    for values in (own_values(comparable(all_tasks_table(run.records_dir))), published_values()))
+    if ours.empty:
+        return []
+    best, paper = ours.idxmin(axis=1).value_counts(), theirs.idxmin(axis=1).value_counts()
+    counts = ", ".join(f"{arm} {best.get(arm, 0)}" for arm in ARMS)
+    return [f"Lowest test error of the four arms, by number of tasks: {counts} (of {len(ours)}).",
+            f"The paper: JMP-L on {paper.get('JMP-L', 0)} of {_tasks(theirs)}."]
+
+
+@_written
+def parity(run) -> list[str]:
+    """Parity: the error of the last arm beside the trivial prediction, and the tasks that no arm has learnt."""
+    table = comparable(all_tasks_table(run.records_dir))
+    table = table[table["task"].isin(run.tasks)]
+    last = table[table["arm"] == run.arms[-1]].dropna(subset=["value", "trivial"])
+    if last.empty:
+        return []
+    ratio = (last["value"] / last["trivial"]).set_axis(last["task"])
+    without = [short_task(task) for task in not_learnt(table)]
+    forces = last["metric"].str.contains("force").any()
+    return [f"The test error of {run.arms[-1]} is {significant(ratio.min(), 2)}" + (f" to {significant(ratio.max(), 2)}" if len(ratio) > 1 else "")
+            + f" of that of {'zero forces' if forces else 'the mean of the training labels'}"
+            + (f" (lowest: {short_task(ratio.idxmin())}, highest: {short_task(ratio.idxmax())})." if len(ratio) > 1 else "."),
+            f"Not learnt: on {', '.join(without)} no arm is better than "
+            f"{'zero forces' if forces else 'a linear model of the composition'}, so a gain there says nothing." if without else ""]
+
+
+@_written
+def gains(run) -> list[str]:
+    """Gains: the mean of each size with its interval, the tasks that gain, and whether the paper's finding is seen again."""
+    words, every = [], all_tasks_table(run.records_dir)
+    for new, reference in run.pairs:
+        table = gains_table(run, new, reference)
+        ours, theirs = table.iloc[:, 0], table[PAPER].dropna()
+        if ours.empty:
+            continue
+        low, high = intervals.of_mean_gain(ours, intervals.draws_by_task(every, new, reference))
+        surely, paper = (table["from"] > 0).sum(), theirs.mean()
+        where = "on average" if len(ours) > 1 else f"on {short_task(ours.index[0])}"
+        said = f"{new} over {reference}: {intervals.words(ours.mean(), low, high)} % {where}"
+        said += f", better on {(ours > 0).sum()} of {_tasks(ours)}" if len(ours) > 1 else ""
+        said += f" (on {surely} beyond its own interval)" if table["from"].notna().any() else ""
+        said += f"; the paper {paper:+.1f} %" + (f", {(theirs > 0).sum()} of {len(theirs)}" if len(theirs) > 1 else "") if len(theirs) else ""
+        words.append("; ".join(filter(None, [said, verdict(low, high, paper)])) + ".")
+    return words
+
+
+def _tasks(rows) -> str:
+    return f"{len(rows)} task" + "s" * (len(rows) != 1)
