@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from jmp_lib import pool, records
@@ -11,7 +10,7 @@ from jmp_lib.__main__ import main
 from jmp_lib.data.tasks import load_task_data
 from jmp_lib.results import baselines, mace
 from jmp_lib.results.baselines import linear_composition
-from jmp_lib.results.values import baseline_table, learnt
+from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
 
 SMOKE = load_profile("smoke")
@@ -67,17 +66,6 @@ def test_the_table_has_a_row_per_record(tmp_path):
     for name in ("mean", "composition"):
         baselines.baseline(SMOKE, "qm9_mu", name, tmp_path)
     assert list(baseline_table(tmp_path)["baseline"]) == ["composition", "mean"]
-
-
-def test_what_no_arm_has_learnt():
-    """Better than the composition model, or than the trivial prediction where there is none; one arm is enough."""
-    rows = [("qm9_mu", 0.9, 1.0), ("qm9_mu", 0.7, 1.0), ("qm9_alpha", 5.0, 8.0), ("qm9_alpha", 4.0, 8.0),
-            ("rmd17_uracil", 200.0, 900.0), ("rmd17_ethanol", 950.0, 900.0)]
-    tasks = pd.DataFrame(rows, columns=["task", "value", "trivial"])
-    models = pd.DataFrame([("qm9_mu", "composition", 0.8), ("qm9_alpha", "composition", 1.4), ("qm9_alpha", "mean", 8.0)],
-                          columns=["task", "baseline", "value"])
-    assert learnt(tasks, models).to_dict() == {"qm9_mu": True, "qm9_alpha": False, "rmd17_uracil": True, "rmd17_ethanol": False}
-    assert not learnt(tasks, models[:0])["rmd17_ethanol"] and learnt(tasks, models[:0])["qm9_alpha"]
 
 
 def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):

@@ -24,7 +24,6 @@ ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data",
 BESIDES = ["comparable", "pretrained", "errors"]
 OVER_RUNS = ("folds", "mean_over_folds", "composition", "learnt")  # columns that need more than one record
 
-NOT_LEARNT = "not learnt (composition model better)"
 PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
 COMPARISONS = {f"{new} over {reference}": (new, reference) for new, reference in (
@@ -176,19 +175,6 @@ def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.D
                          "mean_gain_to": high, "tasks_improved": int((gains > 0).sum()), "tasks": len(gains),
                          "tasks_surely": sum(surely) if surely else float("nan")})
     return pd.DataFrame(rows)
-
-
-def learnt(all_tasks: pd.DataFrame, baselines: pd.DataFrame) -> pd.Series:
-    """Whether a task has been learnt: the best of its arms is better than the linear composition model.
-
-    A task on which no arm is shows nothing for either kind of arm. Where there is no composition model (forces, or it was not
-    run) the trivial prediction takes its place. ``all_tasks_table`` and ``baseline_table`` -> task: true or false; the mark of
-    those that are not is ``NOT_LEARNT``.
-    """
-    by_task = all_tasks.groupby("task", sort=False)
-    model = baselines[baselines["baseline"] == "composition"].set_index("task")["value"]
-    bound = model.reindex(by_task["trivial"].first().index).fillna(by_task["trivial"].first())
-    return (by_task["value"].min() < bound).rename("learnt")
 
 
 def baseline_table(results_dir: str | Path) -> pd.DataFrame:
