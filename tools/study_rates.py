@@ -1,11 +1,12 @@
 """Which learning rate for which kind of arm: a small grid, on the validation parts of a few named tasks.
 
-    python -m tools.study_rates --profile mini --out results/rates [--tasks ...] [--arms ...]    # goes on where it was stopped
+    python -m tools.study_rates [--profile mini] [--tasks ...] [--arms ...]     # goes on where it was stopped
+    python -m tools.ship rates                                                   # to results/shipped/rates
 
 Arms from scratch try every rate of ``RATES``; pre-trained arms every one with every multiplier of ``BODY`` for the rate of
-embedding and blocks against heads. Everything else is the profile's. A record for every cell under ``records/rates``, all of
-them in ``rates.csv``, and the choice: for each kind of arm and of label the least geometric mean over tasks of the best
-validation error, relative to the best cell of the task. No test structure is loaded into a network.
+embedding and blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
+them in ``rates.csv``, and in ``choice.csv`` for each kind of arm and of label the geometric mean over tasks of the best
+validation error relative to the best cell of the task: the least is chosen. No test structure is seen by a network.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jmp_lib import records
+from jmp_lib import paths, records
 from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_atomically
 from jmp_lib.pool import run_jobs
@@ -32,7 +33,7 @@ RATES = (5.0e-4, 1.5e-3, 4.0e-3)
 BODY = (1.0, 0.3)
 TASKS = ("rmd17_ethanol", "rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_mp_e_form",
          "matbench_phonons")
-COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_val", "seconds"]
+COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
 
 
 def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_dir: Path) -> dict:
@@ -53,19 +54,23 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_d
 
     def recipe(job: Job):
         done, fields, *_ = finetuning.finetune_data(what, job, about)
+        del fields["n_test"]
         return done, {**about, **fields, "parameters": parameters, "start": start}, {}
 
     return Job(f"{task_id} {arm} {lr:g} {body:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
 
 
 def table(out_dir: Path) -> pd.DataFrame:
-    """One row per record."""
-    found = [records.read_record(path) for path in sorted((out_dir / "records" / "rates").glob("*/*.json"))]
-    return pd.DataFrame([{**r, "seconds": r["train_time_s"]} for r in found])[COLUMNS]
+    """One row per record; ``pretrained``: SHA-256 of the weights that it starts from, or nothing."""
+    found = [records.read_record(path) for path in sorted((Path(out_dir) / "records" / "rates").glob("*/*.json"))]
+    return pd.DataFrame([{**r, "pretrained": r["start"].get("pretrained", {}).get("sha256", "")} for r in found], columns=COLUMNS)
 
 
 def choice(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per kind of arm and of label (forces, property): geometric mean of the error of each cell relative to the task's best."""
+    """Per kind of arm and of label (forces, property): geometric mean of the error of each cell relative to the task's best.
+
+    Only rows of tasks whose whole grid was run can be compared: ``tasks`` says of how many each mean is.
+    """
     rows = rows.assign(kind=np.where(rows["arm"].str.startswith("JMP"), "pretrained", "scratch"),
                        label=["forces" if get_task(task).is_force_task else "property" for task in rows["task"]])
     rows["relative"] = np.log(rows["best_val"] / rows.groupby(["task", "arm"])["best_val"].transform("min"))
@@ -76,22 +81,20 @@ def choice(rows: pd.DataFrame) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.study_rates", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini")
-    parser.add_argument("--out", type=Path, required=True, help="folder of records and rates.csv")
+    parser.add_argument("--out", type=Path, default=paths.results_dir() / "rates", help="folder of records and tables")
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--arms", default="GN-OC-S,JMP-S")
-    parser.add_argument("--pretrained", help="folder of a pre-training to start from, of the size of the arms")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args(arguments)
-    arms = given.arms.split(",")
-    start = {finetuning.size_of(arm): given.pretrained for arm in arms} if given.pretrained else {}
-    profile = load_profile(given.profile, **({"pretrained": start} if start else {}))
+    profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in arms for lr in RATES
+            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
-    rows = table(given.out.resolve())
-    with write_atomically(given.out / "rates.csv") as stream:
-        rows.to_csv(stream, index=False, float_format="%.6g")
+    rows = table(given.out)
+    for name, found in (("rates", rows), ("choice", choice(rows))):
+        with write_atomically(given.out / f"{name}.csv") as stream:
+            found.to_csv(stream, index=False, float_format="%.4g", lineterminator="\n")
     print(choice(rows).to_string(index=False, float_format="%.3f"))
     for outcome in failed:
         print(f"{outcome.label}: {outcome.error}", file=sys.stderr)
