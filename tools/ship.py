@@ -139,7 +139,7 @@ def card(record: dict, model: dict) -> str:
     """card.md: what the network is, from what, how good, under which licence."""
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
                               undefined=jinja2.StrictUndefined)
-    made.filters |= {"count": "{:,}".format, "fixed": "{:.3f}".format}
+    made.filters |= {"count": "{:,}".format, "fixed": lambda value: "" if value is None else f"{value:.3f}"}
     heads = [*model["datasets"], *record["heads_left_out"]]
     return made.get_template("backbone_card.md.j2").render(
         record=record, model=model, heads=heads, published=[key for key in heads if "published" in (key.partition("-")[2], record["data_kind"])],

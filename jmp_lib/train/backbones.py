@@ -20,8 +20,8 @@ from jmp_lib.records import read_record
 from jmp_lib.settings import Pretraining, Profile, build
 from jmp_lib.strict import merge
 
-LIVE_UPDATES = 300  # of the recorded run that a notebook trains again: two minutes of one core for the large network
-LIVE_AVERAGE = 0.98  # of its weights; the long average of the recorded run would still be at the random ones
+LIVE_STRUCTURES = 6400  # drawn by the first updates, which a notebook trains again: two to three minutes of one quiet core
+LIVE_AVERAGE = 0.9  # of their weights; the long average of the recorded run would still be at the random ones
 
 
 def names() -> list[str]:
@@ -51,16 +51,17 @@ def training_curve(name: str) -> pd.DataFrame:
         return pd.read_csv(path)
 
 
-def first_updates(profile: Profile, size: str, updates: int = LIVE_UPDATES) -> Profile:
+def first_updates(profile: Profile, size: str) -> Profile:
     """``profile`` for a live run of the first updates of the pre-training of its shipped network of ``size``.
 
     Seed, graphs, sampling, batches, optimiser and schedule are those of the record; other are the data (the embedded sets,
     validated as the profile says) and the average of the weights, which acts on no update.
     """
     recorded, own = record_of(profile.pretrained[size])["parameters"], profile.pretraining
+    updates = -(-LIVE_STRUCTURES // recorded["pretraining"]["batch_size"])
     settings = merge(recorded["pretraining"], {
         "data": "mini", "ema_decay": LIVE_AVERAGE, "eval_batch_size": own.eval_batch_size, "checkpoint_every": 50,
-        "schedule": {"stop_at": f"{updates} updates", "validate_every": f"{updates // 6} updates"},
+        "schedule": {"stop_at": f"{updates} updates", "validate_every": f"{-(-updates // 5)} updates"},
         "datasets": {key: {"max_val": one.max_val, "max_train": None} for key, one in own.datasets.items()}})
     graphs = profile.graphs | {key: GraphConfig.from_dict(graph) for key, graph in recorded["graphs"].items()}
     return profile.model_copy(update={"seed": recorded["seed"], "pretrained": {}, "graphs": graphs,
