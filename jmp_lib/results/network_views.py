@@ -1,6 +1,8 @@
-"""Figures and counts of notebook 02: graphs, members of the interactions, bases."""
+"""Counts, traces and figures of notebook 02: graphs, members of the interactions, bases, steps of a block."""
 
 from __future__ import annotations
+
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -8,13 +10,18 @@ import seaborn as sns
 import torch
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from jmp_lib.graphs import build_graphs, collate
 from jmp_lib.graphs.build import GRAPHS
 from jmp_lib.model.bases import RadialBasis
 from jmp_lib.model.geometry import legendre
-from jmp_lib.results.style import PALETTE, new_figure
+from jmp_lib.results.style import PALETTE, legend_below, log_axis, new_figure
 
-MEANING = {"main": "edges with embeddings", "a2ee2a": "atoms ↔ edges", "qint": "middle bonds of quadruplets", "a2a": "atoms → atoms"}
+MEANING = {"main": "edges with embeddings", "a2ee2a": "atoms ↔ edges", "qint": "middle bonds", "a2a": "atoms → atoms"}
+INTERACTIONS = {"trip_interaction": "edge → edge (triplets)", "quad_interaction": "edge → edge (quadruplets)",
+                "atom_edge_interaction": "atom → edge", "edge_atom_interaction": "edge → atom", "atom_interaction": "atom → atom"}
 
 
 def members(graphs: dict, natoms: int) -> dict[str, int]:
@@ -22,18 +29,74 @@ def members(graphs: dict, natoms: int) -> dict[str, int]:
     into = {name: np.bincount(graphs[f"{name}_edge_index"][1], minlength=natoms) for name in GRAPHS}
     b, a = graphs["qint_edge_index"]
     back, same = (np.bincount(graphs[name][0], minlength=len(a)) for name in ("qin_back", "qout_same"))
-    return {"edge → edge (triplets)": int((into["main"] * (into["main"] - 1)).sum()),
-            "edge → edge (quadruplets)": int(((into["main"][b] - back) * (into["main"][a] - same)).sum()
-                                             - graphs["quad_same"].shape[1]),
-            "atom → edge": (both := int((into["main"] * into["a2ee2a"]).sum() - graphs["ae_same"].shape[1])),
-            "edge → atom": both, "atom → atom": graphs["a2a_edge_index"].shape[1]}
+    both = int((into["main"] * into["a2ee2a"]).sum() - graphs["ae_same"].shape[1])
+    quadruplets = int(((into["main"][b] - back) * (into["main"][a] - same)).sum() - graphs["quad_same"].shape[1])
+    triplets = int((into["main"] * (into["main"] - 1)).sum())
+    return dict(zip(INTERACTIONS.values(), (triplets, quadruplets, both, both, graphs["a2a_edge_index"].shape[1])))
 
 
-def counts(structures: dict, graphs: dict) -> pd.DataFrame:
-    """One column per structure: atoms, edges of the four graphs, terms of the five interactions."""
-    return pd.DataFrame({name: {"atoms": len(structures[name]["pos"]),
-                                **{f"edges of {graph}": arrays[f"{graph}_edge_index"].shape[1] for graph in GRAPHS},
-                                **members(arrays, len(structures[name]["pos"]))} for name, arrays in graphs.items()})
+def counts(structure, config) -> dict[str, int]:
+    """Atoms, edges of the four graphs and terms of the five interactions of a structure whose graphs ``config`` cuts."""
+    graphs, natoms = build_graphs(structure, config), len(structure["pos"])
+    edges = {f"edges of {name}": graphs[f"{name}_edge_index"].shape[1] for name in GRAPHS}
+    return {"atoms": natoms, **edges, **members(graphs, natoms)}
+
+
+def batch_of(structures: list, config):
+    """One batch of structures whose graphs ``config`` cuts."""
+    return collate([{**structure, "graphs": build_graphs(structure, config)} for structure in structures])
+
+
+def operations(model: nn.Module, batch) -> int:
+    """Floating-point operations of a forward pass, as PyTorch counts them (two for each multiplication and addition)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch)
+    return counter.get_total_flops()
+
+
+@contextmanager
+def silenced(model: nn.Module, names):
+    """Within this context the interactions ``names`` (keys of ``INTERACTIONS``) of all blocks give zeros."""
+    hooks = [getattr(block, name).register_forward_hook(lambda module, given, out: torch.zeros_like(out))
+             for block in model.backbone.int_blocks for name in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def trace(model: nn.Module, batch, steps: dict[str, str]) -> pd.DataFrame:
+    """One row per tensor that the modules ``steps`` (name in the model -> words) give in a forward pass, in their order.
+
+    Columns: step, module, shape, root mean square and variance (of rows, mean over features).
+    """
+    rows, modules = [], dict(model.named_modules())
+
+    def note(name):
+        def hook(module, given, out):
+            for tensor in out if isinstance(out, tuple) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    rows.append({"step": steps[name], "module": name, "shape": tuple(tensor.shape),
+                                 "root mean square": float(tensor.square().mean().sqrt()), "variance": float(tensor.var(0).mean())})
+        return hook
+
+    hooks = [modules[name].register_forward_hook(note(name)) for name in steps]
+    with torch.no_grad():
+        model(batch)
+    for hook in hooks:
+        hook.remove()
+    return pd.DataFrame(rows)
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of the parts of a network."""
+    parts = {"embedding of elements": model.embedding, "bases": model.backbone.bases, "interaction blocks": model.backbone.int_blocks,
+             "output blocks": model.backbone.out_blocks}
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    every = sum(p.numel() for p in model.parameters())
+    heads = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("embedding.", "backbone.")))
+    return sizes | {"output MLPs": every - heads - sum(sizes.values()), "heads": heads, "all": every}
 
 
 def edges_into(structures: dict, graphs: dict, targets: dict):
@@ -41,27 +104,25 @@ def edges_into(structures: dict, graphs: dict, targets: dict):
 
     Hollow: atoms of neighbouring cells.
     """
-    figure, axes = new_figure(len(structures), len(GRAPHS), 9.0, 2.5 * len(structures))
+    figure, axes = new_figure(len(structures), len(GRAPHS), 9.0, 2.6 * len(structures))
     for row, (name, structure) in enumerate(structures.items()):
         pos, numbers = (np.asarray(structure[key]) for key in ("pos", "atomic_numbers"))
         cell, at = np.asarray(structure["cell"]), targets[name]
         flat = np.eye(3)[[0, 2]] if cell.any() else np.linalg.svd(pos - pos.mean(0))[2][:2]
         for axis, graph in zip(axes[row * len(GRAPHS) :], GRAPHS):
             source, target = graphs[name][f"{graph}_edge_index"]
-            at_edges = target == at
-            images = pos[source[at_edges]] + graphs[name][f"{graph}_offset"][at_edges] @ cell
-            shown, here = images @ flat.T, pos @ flat.T
+            ends_here = target == at
+            shown = (pos[source[ends_here]] + graphs[name][f"{graph}_offset"][ends_here] @ cell) @ flat.T
+            here = pos @ flat.T
             for point in shown:
                 axis.plot(*zip(point, here[at]), color=PALETTE[0], linewidth=0.6, alpha=0.6, zorder=1)
-            for points, z, outlined in ((shown, numbers[source[at_edges]], True), (here, numbers, False)):
+            for points, z, hollow in ((shown, numbers[source[ends_here]], True), (here, numbers, False)):
                 colours = jmol_colors[z]
-                axis.scatter(*points.T, s=110 * covalent_radii[z] / (2.5 if cell.any() else 1), zorder=2, linewidth=0.6,
-                             edgecolor=colours * 0.6 if outlined else "black", facecolor="white" if outlined else colours)
-            axis.set(aspect="equal", title=f"{graph}: {at_edges.sum()} edges" if row else f"{graph}\n{MEANING[graph]}: "
-                     f"{at_edges.sum()}")
+                axis.scatter(*points.T, s=110 * covalent_radii[z] / (2.5 if cell.any() else 1), zorder=2 + (not hollow), linewidth=0.6,
+                             edgecolor=colours * 0.6 if hollow else "black", facecolor="white" if hollow else colours)
+            axis.set(aspect="equal", title=f"{graph} ({MEANING[graph]})\n{name}: {ends_here.sum()} edges into {chemical_symbols[numbers[at]]}")
+            axis.title.set_fontsize(7)
             axis.set_axis_off()
-        axes[row * len(GRAPHS)].text(0, -0.08, f"{name}: edges into {chemical_symbols[numbers[at]]}",
-                                     transform=axes[row * len(GRAPHS)].transAxes, fontsize=8)
     return figure
 
 
@@ -75,11 +136,45 @@ def bases(num_radial: int, num_spherical: int, cutoff: float = 12.0, shown: int 
     x = distance / cutoff
     radial.plot(distance, 1 + x**5 * (-21 + x * (35 - 15 * x)), "k--", label="envelope")
     radial.set(xlabel="distance / Å", ylabel="radial basis", title=f"{shown} of {num_radial} Gaussians times the envelope")
-    radial.legend()
+    radial.legend(loc="upper right", bbox_to_anchor=(1.05, 1))
     angle = torch.linspace(0, np.pi, 200, dtype=torch.float64)
     curves = legendre(angle.cos(), num_spherical).numpy()
     frame = pd.DataFrame(curves, index=np.degrees(angle.numpy()), columns=[f"l = {n}" for n in range(num_spherical)])
     sns.lineplot(frame, dashes=False, ax=angular)
     angular.set(xlabel="angle / degrees", ylabel="angular basis", title=f"{num_spherical} Legendre functions")
     sns.move_legend(angular, "center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def growth(tables: dict[str, pd.DataFrame], ylabel: str = "number", log: bool = True):
+    """One panel per table ({label of the x axis: index x, a column per line}); one legend for all."""
+    figure, axes = new_figure(1, len(tables), 9.0, 3.1)
+    for axis, (label, table) in zip(axes, tables.items()):
+        sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], ax=axis)
+        axis.set(xlabel=label, ylabel=ylabel)
+        if log:
+            log_axis(axis, "y")
+        else:
+            axis.set_ylim(0)
+    legend_below(figure, axes)
+    return figure
+
+
+def around_the_loop(angle: np.ndarray, curves: dict[str, np.ndarray]):
+    """Energies in eV over a torsion that ends where it began."""
+    figure, (axis,) = new_figure(width=6.5, height=3.0)
+    sns.lineplot(pd.DataFrame(curves, index=angle), ax=axis)
+    axis.set(xlabel="torsion C-C-O-H turned by / degrees", ylabel="energy / eV", xticks=range(0, 361, 60))
+    sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def variances(tables: dict[str, pd.DataFrame]):
+    """Variance of messages and embeddings in every block: one panel per table ({title: index block, a column per line})."""
+    figure, axes = new_figure(1, len(tables), 9.0, 3.3, sharey=True)
+    for axis, (title, table) in zip(axes, tables.items()):
+        sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], ax=axis)
+        axis.set(xlabel="interaction block", ylabel="variance (no unit)", title=title, xticks=table.index)
+        axis.set_yscale("log")
+    legend_below(figure, axes)
     return figure
