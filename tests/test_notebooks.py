@@ -41,7 +41,7 @@ def test_valid_clean_and_for_any_python3_kernel(path):
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     for cell in code_cells(path):
         assert cell["outputs"] == [] and cell["execution_count"] is None
-        assert set(cell["metadata"]) <= {"tags"}
+        assert set(cell["metadata"]) <= {"tags", "jupyter"}
 
 
 @each
