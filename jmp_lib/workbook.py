@@ -38,7 +38,6 @@ from jmp_lib.settings import SIZES, Profile, load_profile
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
-VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
 SUBSET_NAMES = tuple(dict.fromkeys(family.subset for family in FAMILIES.values()))  # of the parameters cells
 
 
@@ -152,8 +151,10 @@ class Run:
         A profile without variants runs nothing, and the shipped results of ``published_small`` are shown.
         """
         if not self.profile.variants:
-            shown = paths.shipped_dir(VARIANTS_SHOWN)
-            print(f"profile {self.profile.name} has no variants, so nothing is run; shown are the shipped records of {VARIANTS_SHOWN}"
+            from jmp_lib.results.variants import shown as shown_for
+
+            shown = shown_for(self.results_dir)
+            print(f"profile {self.profile.name} has no variants, so nothing is run; shown are the shipped records of {shown.name}"
                   if (shown / "variants").is_dir() else f"profile {self.profile.name} has no variants: nothing to run or show")
             return shown
         runs, workers = self.variants(), self.profile.workers

@@ -63,7 +63,9 @@ def test_means_counts_and_ratios_are_known_cases():
     assert intervals.of_ratio(pd.Series([2.0] * 5), pd.Series([1.0] * 5)) == (2.0, 2.0)
     low, high = intervals.of_ratio(pd.Series([2.0, 4.0, 6.0]), pd.Series([1.0, 1.0, 1.0]))
     assert 2.0 <= low < 4.0 < high <= 6.0
-    assert intervals.words(20.61, 13.0, -0.04) == "+20.6 [+13.0, 0.0]" and intervals.words(1.5, np.nan, np.nan, "", 2) == "1.50"
+    assert intervals.words(20.61, 13.0, -0.04) == "+20.6 [+13.0, 0.0]" and intervals.words(-0.01, np.nan, np.nan, "%") == "0.0 %"
+    assert intervals.words(1.4, 1.19, 1.67, "x") == "1.40x [1.19, 1.67]" and intervals.words(np.nan, 1, 2) == ""
+    assert intervals.words(34, 28.4, 37.2, "tasks", " of 40") == "34 of 40 [28, 37]"
 
 
 def test_a_record_keeps_the_errors_in_the_order_of_their_rows():

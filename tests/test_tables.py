@@ -1,6 +1,7 @@
 """Tables: published claims follow from the published tables; own columns follow from (synthetic) records."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results import views
-from jmp_lib.results.claims import claims_table, standing
+from jmp_lib.results.claims import claims_table, scoreboard, standing, verdict
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import significant
 from jmp_lib.results.tables import (
@@ -33,6 +34,7 @@ from jmp_lib.results.values import (
     relative_improvement,
 )
 
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 LADDER = [(0, 0.0, 9.0), (10, 5.0, 4.0), (20, 10.0, 2.0), (30, 15.0, 2.5)]
 
 
@@ -216,7 +218,8 @@ def test_own_claims_are_computed_and_labelled(tmp_path):
     assert table.loc["sota_34_of_40", "own_value"] == 1 and "four arms" in table.loc["sota_34_of_40", "own"]
     assert table.loc["avg_gain_over_scratch", "own_data"] == "generated data, profile mini"
     assert table.loc["avg_gain_over_scratch_rmd17", "own"] == ""  # nothing was run there
-    assert table.loc["ablation_full", "own"] == "" and table.loc["qm9_half_error", "own"] == ""
+    assert table.loc["ablation_full", "own"] == "" and "(table 6 per a second-hand note)" in table.loc["ablation_swl", "published"]
+    assert table.loc["qm9_half_error", "own"] == ""
     assert table.loc["avg_gain_over_scratch", "recomputed_value"] == pytest.approx(58.69, abs=0.005)
 
 
@@ -303,3 +306,32 @@ def test_record_without_a_field_is_named(tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match="lacks n_test"):
         all_tasks_table(tmp_path / "records")
+
+
+# the scoreboard
+
+def test_a_claim_is_counted_beside_arms_and_baselines(tmp_path):
+    for task, unit in (("qm9_mu", "D"), ("qm9_alpha", "a0^3")):
+        for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
+            write_record(tmp_path, task, arm, value, unit)
+    path = tmp_path / "records" / "baselines" / "qm9_mu--composition.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": "qm9_mu", "arm": "composition", "value": 0.5, "unit": "D"}))
+    row = claims_table(tmp_path / "records").set_index("id").loc["sota_34_of_40"]
+    assert row["own_value"] == 1 and row["own"] == (
+        "1 best + 0 tied of 2, beside our arms and baselines (2 best + 0 tied of 2, among our four arms)")
+    board = scoreboard(tmp_path / "records").set_index("notebook")
+    assert board.loc["13_paper_tables", "own"] == "1 of 2 [0, 2]" and board.loc["13_paper_tables", "agrees"] == "yes"
+    assert set(board.index) <= {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("unit, printed, own, agrees", [
+    ("%", 59, (28, 22, 35), "in sign, smaller"), ("%", 59, (58, 50, 66), "yes"), ("%", 59, (90, 80, 99), "in sign, larger"),
+    ("%", -8, (1, -5, 6), "undecided"), ("%", -8, (5, 2, 9), "no"), ("%", 59, (28, np.nan, np.nan), "in sign, smaller (no interval)"),
+    ("x", 12, (1.4, 1.2, 1.7), "in sign, smaller"), ("x", 12, (1.1, 0.9, 1.3), "undecided"), ("tasks", 34, (15, 12, 17), "yes"),
+    ("tasks", 34, (10, 8, 12), "fewer")])
+def test_the_verdict_follows_from_the_interval(unit, printed, own, agrees):
+    row = pd.Series(dict(zip(("own_value", "own_from", "own_to"), own)) | {"own_tasks": 20})
+    assert verdict(pd.Series({"unit": unit, "rule": "r"}), printed, row) == agrees
+    if own[1] > 0:  # a recipe against another base: by its sign alone
+        assert verdict(pd.Series({"unit": "%", "rule": "ablation"}), 7.7, row) == "in sign"

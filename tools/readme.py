@@ -17,7 +17,7 @@ from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, load_records, read_record
-from jmp_lib.results.summary import baseline_summary, summary, variant_summary
+from jmp_lib.results.summary import baseline_summary, scoreboard_summary, summary, variant_summary
 
 CHAPTER_OF = {"pretrain": "03", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
 WITHOUT_TRAINING = ("00", "01", "02", "10", "11", "12", "13", "15")
@@ -50,7 +50,8 @@ def filled(text: str, results_dir: str | Path) -> str:
     Raises ValueError when the marks are missing.
     """
     small, benchmarks = (Path(results_dir).parent / name for name in ("published_small", "benchmarks"))
-    blocks = {"summary of results/shipped/mini": summary(results_dir)}
+    blocks = {"summary of results/shipped/mini": summary(results_dir),
+              "scoreboard of results/shipped/mini": scoreboard_summary(results_dir, "results/shipped/mini/")}
     if (small / "tables" / "scaling.csv").is_file():
         parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
         blocks["summary of results/shipped/published_small"] = "\n\n".join(parts).strip()

@@ -1,7 +1,8 @@
 """Every claim of ``facts/claims.csv``: as printed, recomputed from the published tables, and ours.
 
 A claim names its rule; ``recompute`` applies the rule to the published tables. Our column applies the same rule to our
-records, whatever data they were computed on, and says which. Claims without a rule are listed with blank cells.
+records, whatever data they were computed on, and says which. Claims without a rule are listed with blank cells. The few
+that a reader asks for first are the scoreboard, with a verdict from our interval.
 """
 
 from __future__ import annotations
@@ -13,10 +14,22 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.records import load_pretraining_records
+from jmp_lib.results import intervals, variants
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.values import all_tasks_table, comparable, gain, own_values, published_values, reduced
+from jmp_lib.results.values import (
+    all_tasks_table,
+    baseline_table,
+    comparable,
+    gain,
+    not_learnt,
+    own_values,
+    published_values,
+    reduced,
+    relative_improvement,
+)
 
 GAINS = ("mean_gain", "mean_gain_over_better", "gain_over_external")  # rules: mean relative improvement
+NO_EFFECT = {"%": 0.0, "x": 1.0}  # unit -> the value of a claim that holds for nothing
 
 
 def gains_of(claim: dict, values: pd.DataFrame) -> pd.Series:
@@ -62,42 +75,52 @@ def recompute(claim: dict) -> tuple[float, str]:
     if rule == "count_runs":
         runs = sum(len(facts.fold_counts(task)) for task in facts.tasks()["id"])
         return runs, f"{runs} from the tasks and their folds"
-    if rule:
+    if rule and rule != "ablation":  # the paper's table of ablations was not found
         raise ValueError(f"claim {claim['id']} has the unknown rule {rule!r}; mend it in jmp_lib/facts/claims.csv")
     return float("nan"), ""
 
 
 @dataclass
 class Own:
-    """What the records of one folder hold: the table of all tasks, the speed-ups, the pre-trainings {size: record}."""
+    """What the records of one folder hold: the table of all tasks, the speed-ups, the pre-trainings {size: record}, the errors
+    of the baselines (tasks x baselines), and the table of the ablations that are shown beside them with its data in words."""
 
     table: pd.DataFrame
     speedup: pd.DataFrame
     pretraining: dict
+    baselines: pd.DataFrame
+    ablations: pd.DataFrame
+    ablation_data: str
 
     @classmethod
     def of(cls, records_dir: str | Path) -> Own:
         """From the records in a folder; numbers of the smoke profile are left out."""
-        return cls(comparable(all_tasks_table(records_dir)), speedup_table(records_dir),
-                   {record["size"]: record for record in load_pretraining_records(Path(records_dir).parent)})
+        folder = Path(records_dir).parent
+        table, shown = comparable(all_tasks_table(records_dir)), variants.shown(folder)
+        tried = table if shown == folder else comparable(all_tasks_table(shown / "records"))
+        return cls(table, speedup_table(records_dir), {record["size"]: record for record in load_pretraining_records(folder)},
+                   baseline_table(folder).pivot(index="task", columns="baseline", values="value"),
+                   variants.ablations(variants.variant_values(shown)), data_words(tried))
 
     @property
     def values(self) -> pd.DataFrame:
         return own_values(self.table)
 
-    @property
-    def data(self) -> str:
-        """Which data and profiles the values are of."""
-        kinds, profiles = (" and ".join(self.table[name].dropna().astype(str).unique()) for name in ("data_kind", "profile"))
-        return f"{kinds} data{reduced(self.table)}, profile {profiles}"
+    def standing(self, claim: dict, baselines: bool = True) -> pd.Series:
+        """The standing of the claim's arm among our four, and beside the ``baselines`` that were run."""
+        values = self.values.join(self.baselines) if baselines else self.values
+        return standing(values, claim["new"], [model for model in values if model != claim["new"]])
 
-    def standing(self, claim: dict) -> pd.Series:
-        """The standing of the claim's arm among our four."""
-        return standing(self.values, claim["new"], [arm for arm in facts.ARMS if arm != claim["new"]])
+
+def data_words(all_tasks: pd.DataFrame) -> str:
+    """Which data and profiles the values of ``all_tasks`` are of."""
+    kinds, profiles = (" and ".join(all_tasks[name].dropna().astype(str).unique()) for name in ("data_kind", "profile"))
+    return f"{kinds} data{reduced(all_tasks)}, profile {profiles}"
 
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
-    """One row per claim: published, recomputed from the published tables, agrees, own, own tasks, own data, note.
+    """One row per claim: published (with the place where it is printed), recomputed from the published tables, agrees, own
+    with its interval, own tasks, own data, note.
 
     agrees: ``yes`` when the recomputed value lies within the claim's tolerance (half of its last printed digit), else
     ``no``; blank where nothing is printed or nothing can be recomputed. Without records the own columns are blank.
@@ -108,31 +131,49 @@ def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
         value, words = recompute(claim)
         known = claim["printed_value"] != "" and not pd.isna(value)
         close = known and abs(value - claim["printed_value"]) <= claim["tolerance"]
-        rows.append({"id": claim["id"], "claim": claim["claim"], "published": claim["printed"],
-                     "published_where": claim["where_printed"], "recomputed_value": value, "recomputed_from_published": words,
-                     "agrees": ("yes" if close else "no") if known else "", "own_value": float("nan"), "own": "",
-                     "own_tasks": "", "own_data": "", "definition": claim["definition"], "note": claim["note"],
-                     **(own_claim(claim, own) if own is not None else {})})
+        where = claim["printed"] and claim["where_printed"]
+        rows.append({"id": claim["id"], "claim": claim["claim"], "published": claim["printed"] + f" ({where})" * bool(where),
+                     "recomputed_value": value, "recomputed_from_published": words,
+                     "agrees": ("yes" if close else "no") if known else "", "own_value": float("nan"), "own_from": float("nan"),
+                     "own_to": float("nan"), "own": "", "own_tasks": "", "own_data": "", "definition": claim["definition"],
+                     "note": claim["note"], **(own_claim(claim, own) if own is not None else {})})
     return pd.DataFrame(rows)
 
 
 def own_claim(claim: dict, own: Own) -> dict:
     """The own columns of one claim; empty when it has none or the runs it needs are missing."""
-    rule, tasks = claim["rule"], ""
+    rule, tasks, ends, data = claim["rule"], "", intervals.UNKNOWN, ""
     if own.table.empty or claim["own"] != "yes":
         return {}
     if rule in GAINS:
-        gains = gains_of(claim, own.values)
-        value, tasks, words = gains.mean(), len(gains), f"{gains.mean():+.2f} %"
+        gains, without = gains_of(claim, own.values), not_learnt(own.table)
+        value, tasks = gains.mean(), len(gains)
+        ends = intervals.of_mean_gain(gains, intervals.draws_by_task(own.table, claim["new"], claim["reference"]))
+        words, learnt = intervals.words(value, *ends, "%"), gains.drop(without, errors="ignore")
+        if claim["family"] == "" and len(learnt) < tasks:
+            words += f"; {intervals.words(learnt.mean(), *intervals.of_mean(learnt), '%')} over the {len(learnt)} that were learnt"
+    elif rule == "ablation":
+        wide = own.ablations.pivot(index=["task", "arm"], columns="variant", values="value")
+        gains = relative_improvement(wide.get(claim["reference"]), wide[claim["new"]]).dropna() if claim["new"] in wide else ()
+        if not len(gains) or claim["reference"] not in wide:
+            return {}
+        value, tasks, ends, data = gains.mean(), len(gains), intervals.of_mean(gains), own.ablation_data
+        words = intervals.words(value, *ends, "%")
     elif rule == "count_best":
-        found = own.standing(claim)
-        value, tasks, words = (found != "behind").sum(), len(found), f"{_counts(found)}, among our four arms"
+        found, among = own.standing(claim), own.standing(claim, baselines=False)
+        value, tasks = (found != "behind").sum(), len(found)
+        ends = intervals.of_count(value, tasks) if tasks else ends
+        words = f"{_counts(among)}, among our four arms"
+        if len(own.baselines):
+            words = f"{_counts(found)}, beside our arms and baselines ({words})"
     elif rule == "speedup_of_totals":
         totals = speedup_totals(own.speedup[own.speedup["size"] == claim["new"][-1]])
         if totals.empty:
             return {}
-        value, tasks, count = totals.loc[0, ["ratio_seconds_reached", "tasks_reached", "tasks"]]
-        words = f"{value:.1f}x over the {tasks} of {count} tasks that reach it" if tasks else "never reached"
+        row = totals.iloc[0]
+        value, tasks, ends = row["ratio_steps_all"], row["tasks"], (row["ratio_steps_all_from"], row["ratio_steps_all_to"])
+        words = (f"{intervals.words(value, *ends, 'x')} in updates over all {tasks} tasks, {row['ratio_seconds_all']:.2f}x in time; "
+                 f"{row['ratio_steps_reached']:.2f}x and {row['ratio_seconds_reached']:.2f}x over the {row['tasks_reached']} that reach it")
     elif rule == "parameters" and claim["new"].split("_")[0] in own.pretraining:
         number = own.pretraining[claim["new"].split("_")[0]]["model"]["n_parameters"]
         value, words = number / 1e6, f"{number:,} in our pre-training model"
@@ -141,7 +182,49 @@ def own_claim(claim: dict, own: Own) -> dict:
         words = f"{value} of JMP-L"
     else:
         return {}
-    return {} if tasks == 0 else {"own_value": value, "own": words, "own_tasks": tasks, "own_data": own.data}
+    return {} if tasks == 0 else {"own_value": value, "own_from": ends[0], "own_to": ends[1], "own": words, "own_tasks": tasks,
+                                  "own_data": data or data_words(own.table)}
+
+
+def scoreboard(records_dir: str | Path) -> pd.DataFrame:
+    """The claims that a reader asks for first: claim, paper, where, own (with its interval), agrees, notebook.
+
+    paper: as printed, else recomputed from the printed tables. notebook: name of the one that has the evidence, executed in
+    ``notebooks/`` of the results. Claims without a value of ours are left out.
+    """
+    facts_of = facts.claims().set_index("id").query("scoreboard != ''")
+    table = claims_table(records_dir).set_index("id").loc[facts_of.index].query("own != ''")
+    rows = []
+    for name, row in table.iterrows():
+        claim = facts_of.loc[name]
+        printed = claim["printed_value"] if claim["printed_value"] != "" else row["recomputed_value"]
+        own = intervals.words(row["own_value"], row["own_from"], row["own_to"], claim["unit"], f" of {row['own_tasks']}")
+        rows.append({"claim": row["claim"], "paper": claim["printed"] or f"{row['recomputed_value']:+.1f} %, recomputed",
+                     "where": claim["scoreboard"], "own": own, "agrees": verdict(claim, printed, row), "data": row["own_data"],
+                     "notebook": claim["notebook"]})
+    return pd.DataFrame(rows, columns=["claim", "paper", "where", "own", "agrees", "data", "notebook"])
+
+
+def verdict(claim: pd.Series, printed: float, row: pd.Series) -> str:
+    """Whether our value agrees with the paper's: by its interval, or by its sign alone where it has none.
+
+    undecided: the interval holds the value of no effect. An ablation is compared by its sign, because the paper's is against
+    another base.
+    """
+    value, low, high = row["own_value"], row["own_from"], row["own_to"]
+    none, known = NO_EFFECT.get(claim["unit"]), not pd.isna(low)
+    if known and none is not None and low <= none <= high:
+        return "undecided"
+    if none is None:  # a number of tasks, as a share of those that were run
+        printed *= row["own_tasks"] / len(facts.tasks())
+    if known and low <= printed <= high and claim["rule"] != "ablation":
+        return "yes"
+    if none is None:
+        return "fewer" if value < printed else "more"
+    if (value > none) != (printed > none):
+        return "no"
+    size = "" if claim["rule"] == "ablation" else ", smaller" if abs(value - none) < abs(printed - none) else ", larger"
+    return f"in sign{size}" + ("" if known else " (no interval)")
 
 
 def _counts(standings: pd.Series) -> str:

@@ -105,9 +105,12 @@ def of_ratio(above: pd.Series, below: pd.Series, seed: int = 0) -> tuple[float, 
     return middle(np.asarray(above, float)[drawn].sum(1) / np.asarray(below, float)[drawn].sum(1))
 
 
-def words(value: float, low: float, high: float, sign: str = "+", digits: int = 1) -> str:
-    """"+20.6 [+13.0, +28.2]"; without brackets where the interval is not known, blank for no value. ``sign`` "": none."""
+def words(value: float, low: float, high: float, unit: str = "", of: str = "") -> str:
+    """A value with its interval, written as its unit is: "+20.6 [+13.0, +28.2]" (+ " %"), "1.40x [1.19, 1.67]" (x), "34 of 40
+    [28, 37]" (tasks, ``of`` " of 40"); without brackets where the interval is not known, blank for no value."""
     if pd.isna(value):
         return ""
-    text, *ends = (f"{number:{sign}.{digits}f}".replace(f"-{0:.{digits}f}", f"{0:.{digits}f}") for number in (value, low, high))
-    return text if pd.isna(low) else f"{text} [{', '.join(ends)}]"
+    form, zero, mark = {"x": (".2f", "-0.00", "x"), "tasks": (".0f", "-0", of)}.get(unit, ("+.1f", "-0.0", unit and f" {unit}"))
+    text, *ends = (f"{number:{form}}" for number in (value, low, high))
+    text, *ends = (word.replace("-", "") if word == zero else word for word in (text, *ends))
+    return text + mark if pd.isna(low) else f"{text}{mark} [{', '.join(ends)}]"

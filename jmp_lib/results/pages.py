@@ -18,10 +18,12 @@ import pandas as pd
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 from matplotlib.colors import to_hex
+from markupsafe import Markup
 
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
 from jmp_lib.results import tables
+from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
@@ -113,7 +115,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
         speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
         folds=table(tables.folds_table(results_dir / "records"), title="MatBench, fold by fold"),
-        scoreboard=_scoreboard(claims),
+        scoreboard=_scoreboard(results_dir / "records"),
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
@@ -202,9 +204,12 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
     return table(means), table(own.rename_axis("family").reset_index())
 
 
-def _scoreboard(claims: pd.DataFrame) -> dict:
-    """The claims that have a value of ours."""
-    return table(claims[claims["own"] != ""][["claim", "published", "own"]], words=True, title="Scoreboard")
+def _scoreboard(records_dir: Path) -> dict:
+    """The scoreboard, each claim with a link to the notebook that has the evidence."""
+    board = scoreboard(records_dir)
+    links = [Markup('<a href="notebooks/{0}.ipynb">{0}</a>').format(name) for name in board.pop("notebook")]
+    shown = board.assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
+    return table(shown, words=True, title="Scoreboard")
 
 
 def _paper_table(number: int, all_tasks: pd.DataFrame) -> dict:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
+from jmp_lib.results.intervals import of_ratio
 from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
 ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
@@ -51,7 +52,7 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
 
     ``ratio_*_reached`` sums over the tasks that reach the target only; ``ratio_*_all`` sums over all and counts a task
     that never reaches it with its whole run, so it is still an upper limit of the true ratio; ``median_*`` is the
-    median of the ratios per task.
+    median of the ratios per task. ``_from`` and ``_to``: 95 % interval of ``ratio_*_all``, tasks drawn anew.
     """
     rows, costs = [], ("seconds", "steps")
     for size, part in table.groupby("size", sort=False):
@@ -59,10 +60,13 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
         rows.append({"size": size, "tasks": len(part), "tasks_reached": len(hit)})
         for cost in costs:
             spent = part[f"jmp_{cost}"].fillna(part[f"jmp_{cost}_whole_run"])
+            low, high = of_ratio(part[f"scratch_{cost}"], spent)
             rows[-1] |= {f"ratio_{cost}_reached": _ratio(hit[f"scratch_{cost}"].sum(), hit[f"jmp_{cost}"].sum()),
                          f"ratio_{cost}_all": _ratio(part[f"scratch_{cost}"].sum(), spent.sum()),
+                         f"ratio_{cost}_all_from": low, f"ratio_{cost}_all_to": high,
                          f"median_ratio_{cost}": hit[f"ratio_{cost}"].median()}
-    names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"median_ratio_{c}")]
+    names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"ratio_{c}_all_from", f"ratio_{c}_all_to",
+                                              f"median_ratio_{c}")]
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib.results import variants
+from jmp_lib.results.claims import scoreboard
+from jmp_lib.results.intervals import words
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
 from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, not_learnt, own_values
 
@@ -47,11 +49,25 @@ def not_learnt_lines(results_dir: str | Path) -> list[str]:
             f"{', '.join(tasks)}.", ""] if tasks else []
 
 
+def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
+    """The scoreboard as a Markdown table, with links to the executed notebooks in ``folder``; empty without a claim of ours."""
+    table = scoreboard(Path(results_dir) / "records")
+    if table.empty:
+        return ""
+    links = [f"[{name}]({folder}notebooks/{name}.ipynb)" for name in table.pop("notebook")]
+    data = table.pop("data")  # said where it is not that of most rows
+    table["own"] += [f" ({words.split(', ')[-1]})" if words != data.mode()[0] else "" for words in data]
+    table = table.assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
+    return _markdown(table.set_index("claim"))
+
+
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
     """A sentence for each size of ``speedup_totals``."""
     return [f"{row.size}: fine-tuning reaches the best validation error of training from scratch on {row.tasks_reached} of "
-            f"{row.tasks} tasks, in total {row.ratio_seconds_all:.2f}x sooner in time and {row.ratio_steps_all:.2f}x in "
-            "updates (tasks that never reach it counted with their whole run)." for row in totals.itertuples() if row.tasks]
+            f"{row.tasks} tasks. Over all, in updates "
+            f"{words(row.ratio_steps_all, row.ratio_steps_all_from, row.ratio_steps_all_to, 'x')} sooner and in time "
+            f"{row.ratio_seconds_all:.2f}x (a task that never reaches it counted with its whole run); over those that reach it "
+            f"{row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x." for row in totals.itertuples() if row.tasks]
 
 
 def variant_summary(results_dir: str | Path) -> str:

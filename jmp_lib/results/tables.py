@@ -22,7 +22,7 @@ from markupsafe import Markup
 from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals
-from jmp_lib.results.claims import claims_table
+from jmp_lib.results.claims import claims_table, scoreboard
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.values import (
@@ -41,7 +41,7 @@ from jmp_lib.results.values import (
 )
 
 __all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
-           "speedup_table", "speedup_totals", "write_tables"]
+           "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {
     "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
     "qmof": "the unit is not printed in the paper; the data set is in eV",
@@ -164,6 +164,7 @@ def write_tables(results_dir: str | Path) -> list[Path]:
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
     made = {f"table{number}": (title, paper_table(number, all_tasks), "") for number, title in TITLES.items()}
     made |= {"claims": ("Claims of the paper", claims_table(records_dir), ""),
+             "scoreboard": ("Scoreboard", scoreboard(records_dir), ""),
              "gains_by_task": ("Relative improvement per task", gains_table(all_tasks), ""),
              "scaling": ("Mean relative improvement", scaling_table(all_tasks), ""),
              "speedup": ("Time to the best validation error of the from-scratch arm", speedup, "-"),

@@ -13,12 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from jmp_lib import paths
 from jmp_lib.facts import ARMS
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
 BASE = "base"
+VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
 ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
+
+
+def shown(results_dir: str | Path) -> Path:
+    """The folder whose variants are shown for ``results_dir``: itself, or the shipped one of VARIANTS_SHOWN where it has none."""
+    has_own = (Path(results_dir) / "variants").is_dir()
+    return Path(results_dir) if has_own else paths.shipped_dir(VARIANTS_SHOWN)
 
 
 def variant_values(results_dir: str | Path) -> pd.DataFrame:
