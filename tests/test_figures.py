@@ -57,9 +57,21 @@ def test_scaling_and_speedup_name_both_sides():
                           "own_mean_gain_from": [10.0], "own_mean_gain_to": [30.0],
                           "published_mean_gain_percent": [58.7]})
     assert words(figures.scaling(table)) == ["this workbook", PAPER]
-    figure = figures.speedup(pd.Series([2.0, float("nan")], ["a", "b"]), 1.5)
-    assert words(figure) == [f"{PAPER}, totals: 12x", "this workbook, totals: 1.5x"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["not reached"]
+    table = pd.DataFrame({"task": ["a", "b"], "ratio_steps": [2.0, float("nan")], "ratio_seconds": [3.0, float("nan")]})
+    figure = figures.speedup(table, pd.Series({"ratio_steps_all": 1.5, "ratio_seconds_all": 1.8}))
+    assert words(figure) == [f"{PAPER}, totals: 12x", "this workbook, totals over all tasks"]
+    assert [axis.get_title() for axis in figure.axes] == ["updates, in total 1.50x", "time on this machine, in total 1.80x"]
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["not reached"] * 2
+
+
+def test_large_over_small_has_a_panel_for_the_paper_and_intervals_for_ours():
+    rows = [(task, of, data, gain, gain - 3 if ours else float("nan"), gain + 3 if ours else float("nan"))
+            for data, ours in (("this workbook", True), (PAPER, False)) for of, gain in (("from scratch", -8.0), ("pre-trained", 21.0))
+            for task in ("a", "b")]
+    figure = figures.large_over_small(pd.DataFrame(rows, columns=["task", "of", "data", "gain", "from", "to"]))
+    assert [axis.get_title() for axis in figure.axes] == ["this workbook", PAPER] and words(figure) == ["from scratch", "pre-trained"]
+    lines = [sorted(tuple(part[:, 0]) for part in c.get_segments()) for axis in figure.axes for c in axis.collections if len(c.get_segments()) == 2]
+    assert lines == [[(-11.0, -5.0)] * 2, [(18.0, 24.0)] * 2], "of ours alone"
 
 
 def test_axes_have_units():
@@ -75,8 +87,10 @@ def test_axes_have_units():
 
 def test_what_was_not_run_leaves_an_empty_figure():
     none = pd.Series(dtype=float)
+    no_ratio = pd.DataFrame(columns=["task", "ratio_steps", "ratio_seconds"], dtype=float)
     for draw in (lambda: figures.learning_curves([]), lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
-                 lambda: figures.gains(gains_of([], none)), lambda: figures.speedup(none, float("nan"))):
+                 lambda: figures.gains(gains_of([], none)), lambda: figures.speedup(no_ratio, {}),
+                 lambda: figures.large_over_small(pd.DataFrame(columns=["task", "of", "data", "gain", "from", "to"]))):
         assert not [line for axis in draw().axes for line in axis.get_lines() if len(line.get_xdata()) > 2]
 
 

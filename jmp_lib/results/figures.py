@@ -99,7 +99,7 @@ def gains(table: pd.DataFrame, title: str = "JMP-L over GN-OC-L"):
     shown = table[[ours, *([PAPER] if theirs.notna().any() else [])]].rename_axis("task")
     axis = _bars(shown.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), "task", "of",
                  {ours: PALETTE[0], PAPER: PAPER_COLOUR}, 0.24 * max(len(table), 1) + 1.4)
-    _intervals(axis, table[ours], table["from"], table["to"])
+    _intervals(axis, table["from"], table["to"])
     axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *table[ours], *table["from"], *theirs]), -150), 105))
     return axis.figure
 
@@ -111,7 +111,7 @@ def scaling(table: pd.DataFrame):
     colours = {"this workbook": PALETTE[0], PAPER: PAPER_COLOUR}
     rows = means.melt("comparison", list(colours), "of", "gain").fillna({"gain": 0.0})
     axis = _bars(rows, "comparison", "of", colours, 0.45 * len(means) + 1.2)
-    _intervals(axis, means["this workbook"], means["own_mean_gain_from"], means["own_mean_gain_to"])
+    _intervals(axis, means["own_mean_gain_from"], means["own_mean_gain_to"])
     for bars, of, ends in zip(axis.containers, colours, (means["own_mean_gain_to"], means[PAPER])):
         for bar, value, end in zip(bars, means[of], ends.fillna(means[of]).fillna(0.0)):
             axis.annotate("none" if np.isnan(value) else f"{value:+.1f}", (max(end, 0.0), bar.get_y() + bar.get_height() / 2), (3, 0),
@@ -121,20 +121,47 @@ def scaling(table: pd.DataFrame):
     return axis.figure
 
 
-def speedup(ratios: pd.Series, total: float, published: float = 12.0):
-    """Time ratio from scratch / fine-tuning per task (Series by task id, NaN: never reached), and of the totals."""
-    figure, axis = _rows_figure(max(len(ratios), 4), 0.2)
-    rows = (ratios.astype(float) - 1.0).rename("beyond").rename_axis("task").reset_index()
-    sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1, width=0.8, linewidth=0, ax=axis)
-    for place in np.flatnonzero(ratios.isna()):
-        axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
-                      zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.axvline(published, color="#777777", linestyle="--", label=f"{PAPER}, totals: {published:g}x")
-    if np.isfinite(total):
-        axis.axvline(total, color=PALETTE[5], label=f"this workbook, totals: {total:.1f}x")
-    axis.set_xlim(np.nanmin([0.5, 0.8 * ratios.min()]), np.nanmax([20.0, 1.2 * ratios.max()]))
-    words = "time from scratch / time of fine-tuning to the same validation error (no unit)"
-    return _finished(axis, len(ratios), words, at=1.0, log=True)
+def large_over_small(table: pd.DataFrame):
+    """What a larger network gains on every task, from scratch beside pre-trained; a panel for ours and one for the paper.
+
+    ``table`` of ``views.large_over_small``: task, of (from scratch, pre-trained), data, gain, from, to.
+    """
+    data, tasks = table["data"].unique(), table["task"].nunique()
+    figure, axes = new_figure(1, max(len(data), 1), width=9.0, height=0.3 * max(tasks, 1) + 1.3, sharey=True)
+    colours = {"from scratch": ARM_COLOURS["GN-OC-L"], "pre-trained": ARM_COLOURS["JMP-L"]}
+    for axis, name in zip(axes, data):
+        part = table[table["data"] == name]
+        sns.barplot(part, x="gain", y="task", hue="of", palette=colours, saturation=1, linewidth=0, errorbar=None, ax=axis)
+        for bars, of in zip(axis.containers, colours):
+            ends = part[part["of"] == of].set_index("task").reindex(part["task"].unique())
+            _intervals(axis, ends["from"], ends["to"], bars)
+        axis.set(title=name, xlim=(max(1.1 * part["gain"].min(), -100), 100))
+        _finished(axis, tasks, GAIN.replace("improvement", "improvement of L over S"), legend=False)
+    legend_below(figure, axes)
+    return figure
+
+
+def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
+    """Cost from scratch / cost of fine-tuning until the same validation error by task, in updates and, second panel, in time.
+
+    table: rows of one size of ``speedup_table``; totals: its row of ``speedup_totals``. Updates do not depend on the machine.
+    """
+    figure, axes = new_figure(1, 2, width=9.0, height=0.2 * max(len(table), 4) + 1.25, sharey=True)
+    for axis, cost, words in zip(axes, ("steps", "seconds"), ("updates", "time on this machine")):
+        ratios, total = table[f"ratio_{cost}"], totals.get(f"ratio_{cost}_all", float("nan"))
+        rows = pd.DataFrame({"task": table["task"], "beyond": ratios - 1.0})
+        sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1, width=0.8, linewidth=0, ax=axis)
+        for place in np.flatnonzero(ratios.isna()):
+            axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
+                          zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        axis.axvline(published, color="#777777", linestyle="--", label=f"{PAPER}, totals: {published:g}x")
+        if np.isfinite(total):
+            axis.axvline(total, color=PALETTE[5], label="this workbook, totals over all tasks")
+        axis.set_xlim(np.nanmin([0.5, 0.8 * ratios.min()]), np.nanmax([20.0, 1.2 * ratios.max()]))
+        axis.set_title(words + (f", in total {total:.2f}x" if np.isfinite(total) else ""))
+        _finished(axis, len(table), f"{words} from scratch / of fine-tuning (no unit)", at=1.0, log=True, legend=False)
+    legend_below(figure, axes)
+    return figure
 
 
 def pretraining_curves(records: list[dict]):
@@ -380,7 +407,7 @@ def _rows_figure(rows: int, height: float):
     return figure, axis
 
 
-def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False):
+def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False, legend: bool = True):
     """The figure of ``axis`` with a line at no change, the first row on top and the legend below."""
     axis.axvline(at, color="black", linewidth=0.8)
     if not rows:
@@ -389,7 +416,8 @@ def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False):
     rows_tight(axis, rows)
     if log:
         log_axis(axis, "x", least=2.0)
-    legend_below(axis.figure, [axis])
+    if legend:
+        legend_below(axis.figure, [axis])
     return axis.figure
 
 
@@ -402,11 +430,11 @@ def _bars(rows: pd.DataFrame, y: str, hue: str, palette: dict, height: float):
     return axis
 
 
-def _intervals(axis, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
-    """A line from ``low`` to ``high`` over each of the first bars of ``axis``, where it is known."""
+def _intervals(axis, low: pd.Series, high: pd.Series, bars=None) -> None:
+    """A line from ``low`` to ``high`` over each of ``bars`` (by default the first of ``axis``), where it is known."""
     known = low.notna().to_numpy()
     if known.any():
-        y = np.array([bar.get_y() + bar.get_height() / 2 for bar in axis.containers[0]])[known]
+        y = np.array([bar.get_y() + bar.get_height() / 2 for bar in bars or axis.containers[0]])[known]
         axis.hlines(y, low[known], high[known], color="black", linewidth=0.9, zorder=3)
 
 

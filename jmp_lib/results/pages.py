@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
-from matplotlib.colors import to_hex
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path
@@ -191,7 +191,7 @@ def percent(value: float) -> str:
 
 
 def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
-    """Means over all tasks, published and own; own means by family."""
+    """Means over all tasks, and by family."""
     chosen = scaling[scaling["family"] == "all"]
     means = pd.DataFrame({
         "mean over all tasks / %": chosen["comparison"],
@@ -199,9 +199,7 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
         "published tasks": chosen["published_tasks"], "own improvement": tables.own_cells(chosen),
         "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
                                for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
-    own = scaling.assign(cell=tables.own_cells(scaling)).pivot(index="family", columns="comparison", values="cell")
-    own = own.loc[scaling["family"].unique(), scaling["comparison"].unique()]
-    return table(means), table(own.rename_axis("family").reset_index())
+    return table(means), table(tables.means_table(scaling))
 
 
 def _scoreboard(records_dir: Path) -> dict:

@@ -13,7 +13,7 @@ from jmp_lib.facts import ARMS
 from jmp_lib.results import intervals
 from jmp_lib.results.speedup import ARMS_OF, speedup_table
 from jmp_lib.results.style import short_task
-from jmp_lib.results.tables import significant
+from jmp_lib.results.tables import scaling_table, significant
 from jmp_lib.results.values import (
     PAPER,
     all_tasks_table,
@@ -108,6 +108,17 @@ def gains(run) -> list[str]:
         said += f"; the paper {paper:+.1f} %" + (f", {(theirs > 0).sum()} of {len(theirs)}" if len(theirs) > 1 else "") if len(theirs) else ""
         words.append("; ".join(filter(None, [said, verdict(low, high, paper)])) + ".")
     return words
+
+
+@_written
+def scaling(run) -> list[str]:
+    """Large over small: the mean from scratch and pre-trained with its interval, and whether the paper's finding is seen again."""
+    rows = scaling_table(all_tasks_table(run.records_dir)).query("family == 'all' and own_tasks > 0").set_index("comparison")
+    return [f"{of}: the large network is better on {row['own_tasks_improved']} of {row['own_tasks']} tasks, on average "
+            f"{intervals.words(row['own_mean_gain_percent'], *ends, '%')} (the paper {row['published_mean_gain_percent']:+.1f} %); "
+            f"{verdict(*ends, row['published_mean_gain_percent'])}."
+            for of, name in (("From scratch", "GN-OC-L over GN-OC-S"), ("Pre-trained", "JMP-L over JMP-S")) if name in rows.index
+            for row in [rows.loc[name]] for ends in [(row["own_mean_gain_from"], row["own_mean_gain_to"])]]
 
 
 def _tasks(rows) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
+from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.intervals import of_ratio
 from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
@@ -68,6 +69,18 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"ratio_{c}_all_from", f"ratio_{c}_all_to",
                                               f"median_ratio_{c}")]
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
+
+
+def cost_table(records_dir: str | Path) -> pd.DataFrame:
+    """What each step costs in all: GPU-hours of the paper (second-hand), minutes of ours; a task that never reaches the target
+    counts with its whole run. Both sizes of network together on our side, where the paper's is of one."""
+    table, numbers = speedup_table(records_dir), facts.hyperparameters()
+    once, hours = numbers["pretraining"]["gpu_hours"][0], numbers["finetuning"]["gpu_hours"]
+    spent = table["jmp_seconds"].fillna(table["jmp_seconds_whole_run"])
+    ours = (sum(r["wall_time_s"] for r in load_pretraining_records(Path(records_dir).parent)), table["scratch_seconds"].sum(), spent.sum())
+    steps = ("pre-training, once", "from scratch until its best", "fine-tuning until as good")
+    return pd.DataFrame({"step": steps, "paper / GPU-hours": (once, hours["from_scratch"], hours["finetuning_until_equal"]),
+                         "this workbook / minutes": [round(seconds / 60, 1) for seconds in ours]})
 
 
 def _validated(record: dict) -> list[dict]:

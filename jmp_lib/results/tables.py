@@ -23,7 +23,7 @@ from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals
 from jmp_lib.results.claims import claims_table, scoreboard
-from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals
 from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
@@ -40,7 +40,7 @@ from jmp_lib.results.values import (
     records_table,
 )
 
-__all__ = ["all_tasks_table", "claims_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
+__all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
            "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {
     "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
@@ -153,6 +153,15 @@ def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
 def own_cells(scaling: pd.DataFrame) -> list[str]:
     """Own means of ``scaling_table`` in words, "+20.6 [+13.0, +28.2]"; blank where nothing was run."""
     return [intervals.words(r.own_mean_gain_percent, r.own_mean_gain_from, r.own_mean_gain_to) for r in scaling.itertuples()]
+
+
+def means_table(scaling: pd.DataFrame) -> pd.DataFrame:
+    """``scaling_table`` for readers: a row per family, a column per comparison, published and own with its interval."""
+    cells = scaling.assign(own=own_cells(scaling), published=[intervals.words(mean, *intervals.UNKNOWN)
+                                                              for mean in scaling["published_mean_gain_percent"]])
+    halves = [cells.pivot(index="family", columns="comparison", values=half)[list(COMPARISONS)].add_prefix(f"{half} ")
+              for half in ("published", "own")]
+    return pd.concat(halves, axis=1).loc[scaling["family"].unique()].reset_index()
 
 
 def write_tables(results_dir: str | Path) -> list[Path]:

@@ -194,5 +194,16 @@ def gains(run, new: str, base: str) -> pd.DataFrame:
     return pd.DataFrame({f"this workbook ({run.profile.data} data{reduced(all_tasks)})": ours, **ends, PAPER: theirs})
 
 
+def large_over_small(run) -> pd.DataFrame:
+    """What a larger network gains, from scratch and pre-trained: columns task, of, data (ours, the paper's), gain / %, from, to."""
+    found = []
+    for of, (new, base) in {"from scratch": ("GN-OC-L", "GN-OC-S"), "pre-trained": ("JMP-L", "JMP-S")}.items():
+        table = gains(run, new, base).rename_axis("task")
+        for data in (table.columns[0], PAPER):
+            ends = table[["from", "to"]] if data != PAPER else float("nan") * table[["from", "to"]]
+            found.append(ends.assign(of=of, data=data, gain=table[data]).reset_index())
+    return pd.concat(found, ignore_index=True).dropna(subset="gain")
+
+
 def _percent(shares) -> list[float]:
     return [round(100 * share, 2) for share in shares]
