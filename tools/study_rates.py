@@ -3,7 +3,7 @@
     python -m tools.study_rates [--profile mini] [--tasks ...] [--arms ...]     # goes on where it was stopped
     python -m tools.ship rates                                                   # to results/shipped/rates
 
-Arms from scratch try every rate of ``RATES``; pre-trained arms every one with every multiplier of ``BODY`` for the rate of
+Arms from scratch try every rate of ``RATES`` for the kind of label; pre-trained arms every one with every multiplier of ``BODY`` for the rate of
 embedding and blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
 them in ``rates.csv``, and in ``choice.csv`` for each kind of arm and of label the geometric mean over tasks of the best
 validation error relative to the best cell of the task: the least is chosen. No test structure is seen by a network.
@@ -29,10 +29,9 @@ from jmp_lib.train.job import Job
 from jmp_lib.train.schedule import layerwise_groups
 from jmp_lib.train.weights import load_weights
 
-RATES = (5.0e-4, 1.5e-3, 4.0e-3)
+RATES = {"forces": (1.5e-3, 4.0e-3, 1.0e-2), "property": (5.0e-4, 1.5e-3, 4.0e-3)}
 BODY = (1.0, 0.3)
-TASKS = ("rmd17_ethanol", "rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_mp_e_form",
-         "matbench_phonons")
+TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
 COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
 
 
@@ -60,6 +59,11 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_d
     return Job(f"{task_id} {arm} {lr:g} {body:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
 
 
+def label_of(task_id: str) -> str:
+    """forces or property."""
+    return "forces" if get_task(task_id).is_force_task else "property"
+
+
 def table(out_dir: Path) -> pd.DataFrame:
     """One row per record; ``pretrained``: SHA-256 of the weights that it starts from, or nothing."""
     found = [records.read_record(path) for path in sorted((Path(out_dir) / "records" / "rates").glob("*/*.json"))]
@@ -72,7 +76,7 @@ def choice(rows: pd.DataFrame) -> pd.DataFrame:
     Only rows of tasks whose whole grid was run can be compared: ``tasks`` says of how many each mean is.
     """
     rows = rows.assign(kind=np.where(rows["arm"].str.startswith("JMP"), "pretrained", "scratch"),
-                       label=["forces" if get_task(task).is_force_task else "property" for task in rows["task"]])
+                       label=rows["task"].map(label_of))
     rows["relative"] = np.log(rows["best_val"] / rows.groupby(["task", "arm"])["best_val"].transform("min"))
     found = rows.groupby(["label", "kind", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
     return found.assign(relative=np.exp(found["relative"])).reset_index()
@@ -88,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES
+            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES[label_of(task)]
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)
