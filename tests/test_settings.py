@@ -32,7 +32,7 @@ def test_same_budget_for_all_arms(name):
 
 def test_rates_of_the_two_kinds_of_arm():
     """A number stands for both; a family may change one of them."""
-    profile = load_profile("mini", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families.rmd17.lr": {"pretrained": 5.0e-3}})
+    profile = load_profile("smoke", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families.rmd17.lr": {"pretrained": 5.0e-3}})
     assert profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=2.0e-3, pretrained=2.0e-3)
     assert profile.finetune_settings("rmd17", "rmd17_ethanol").lr == Rates(scratch=2.0e-3, pretrained=5.0e-3)
 
