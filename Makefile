@@ -74,7 +74,7 @@ $(STAMP): requirements.lock requirements-nodeps.txt pyproject.toml
 	@touch $(STAMP)
 
 clean: ## remove caches, results/smoke and unfinished work (results/*/work: checkpoints, predictions)
-	rm -rf build dist *.egg-info .pytest_cache results/smoke results/*/work results/*/variants/*/work
+	rm -rf build dist *.egg-info .pytest_cache results/smoke results/*/work results/*/live/work results/*/variants/*/work
 	find jmp_lib tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	find . -path ./$(VENV) -prune -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
