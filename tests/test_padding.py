@@ -70,10 +70,13 @@ def model_and_loss(kind: str):
     """A network in float64, and the loss of a batch as the trainer calls it."""
     torch.manual_seed(0)
     model = (PretrainModel(NARROW) if kind in PRETRAINING else FinetuneModel(NARROW, HEADS[kind])).double()
-    scales_of_sets = torch.tensor([1.0, 3.0, 0.5, 2.0], dtype=torch.float64)
+    scales_on = {}  # by device: a pass that is recorded copies nothing from the host
 
     def loss(batch, counts):
-        out, scales = model(batch), scales_of_sets.to(batch["pos"].device)
+        out, device = model(batch), batch["pos"].device
+        if device not in scales_on:
+            scales_on[device] = torch.tensor([1.0, 3.0, 0.5, 2.0], dtype=torch.float64, device=device)
+        scales = scales_on[device]
         if kind in PRETRAINING:
             return pretraining_loss(out["energy"], out["forces"], batch["energy"], batch["forces"], batch["batch"],
                                     batch["dataset_index"], scales, 2 * scales, kind != "by atom", counts,
