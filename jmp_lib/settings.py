@@ -181,8 +181,8 @@ class Engine(Settings):
     nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite
     logs: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)  # csv is always written
     # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in float16;
-    # on: a CPU pads too (and records nothing), to try it. Off until it has run on a card
-    graphs: Literal["auto", "on", "off"] = "off"
+    # on: a CPU pads too (and records nothing), to try it
+    graphs: Literal["auto", "on", "off"] = "auto"
     cpu_autocast: bool = False  # on a CPU too, compute in the precision that the settings say; else float32 there
 
     @property
