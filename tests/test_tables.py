@@ -165,7 +165,11 @@ def test_printed_tables_keep_the_papers_digits_and_say_which_data_and_fold(tmp_p
     table, notes = printed_table(4, all_tasks_table(tmp_path / "records"))
     row = table[table["task"].str.startswith("mp_gap<sup>")].iloc[0]
     assert row["published coGN"] == "0.153" and row["own JMP-L"] == "<b>0.305</b>" and row["own GN-OC-S"] == "0.400"
-    assert ("a", "ours: set-mini (surrogate labels), 80 training and 10 test structures; fold 1 instead of 0") in notes
+    assert "ours: set-mini (surrogate labels), 80 training and 10 test structures; fold 1 instead of 0" in dict(notes).values()
+    others = table.set_index("task")["JMP fine-tuned by MatterTune (fold 0)"]
+    assert others.filter(like="jdft2d").tolist() == ["20.79", ""] and not others.filter(like="mp_gap").any()
+    assert any("MatterTune (MIT), examples" in words for words in dict(notes).values())
+    assert not any("MatterTune" in name for name in printed_table(3)[0])
     assert printed_table(2)[0].loc[0, "published GN-OC-S"] == "0.020" and "<b>0.008</b>" in set(printed_table(2)[0]["published JMP-L"])
     salicylic = dict(printed_table(3)[1])
     assert any("Allegro: lowest value of the row but not bold" in words for words in salicylic.values())

@@ -1,9 +1,11 @@
-"""Facts of the JMP paper and its official release, as plain tables. Nothing here is computed by this project.
+"""Facts of the JMP paper, its official release and what others made of it, as plain tables. Nothing here is computed by this
+project, except one column of third_party.csv, which says so.
 
 ==========================  ======================================================================================
 ``tasks.csv``               the 40 fine-tuning tasks: units, splits, heads, settings of the run script and, where they
                             differ, of the packaged configs
 ``published_results.csv``   tables 2-5 as printed, one row per table, task, model and statistic
+``third_party.csv``         what others measured of JMP on the same tasks and folds, with where it stands
 ``claims.csv``              headline claims: printed value and the rule of ``jmp_lib.results.claims`` that recomputes it
 ``datasets.csv``            pre-training and fine-tuning data sets
 ``downloads.csv``           what a user needs to fetch: address, file, size, checksum, layout, licence
@@ -80,6 +82,12 @@ def published() -> pd.DataFrame:
     """
     table = _read("published_results.csv", text=("value",)).copy()
     return table.assign(printed=table["value"].fillna(""), value=table["value"].astype(float), bold=table["bold"].astype(bool))
+
+
+def third_party() -> pd.DataFrame:
+    """What others measured of JMP, in the units of the paper's tables: task, statistic, model, value, printed, source, note."""
+    table = _read("third_party.csv", text=("value",)).copy()
+    return table.assign(printed=table["value"], value=table["value"].astype(float))
 
 
 def claims() -> pd.DataFrame:

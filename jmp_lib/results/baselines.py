@@ -73,7 +73,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     write_json(path, {
         "schema": records.SCHEMA, "kind": "baseline", "profile": profile.name, "task": task_id, "family": task.family,
         "arm": name, "fold": fold, "metric": task.metric, "value": task.print_factor * mae(predicted, truth),
-        "unit": task.printed_unit, "data": data.name, "data_kind": data.data_kind, "n_train": len(data.train),
+        "unit": task.printed_unit, "data": data.name, "data_note": data.description, "data_kind": data.data_kind, "n_train": len(data.train),
         "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "parameters": parameters, **about,
         "wall_time_s": time.perf_counter() - began, "threads": 1, "device": records.device_name(torch.device("cpu")),
         "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions(),

@@ -57,14 +57,15 @@ STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
 def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM``.
+    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM``, in table 4
+    between them what others measured of JMP.
 
     ``all_tasks`` is the result of ``all_tasks_table``; without it the own columns are blank. The own five-fold mean is
     shown only where all five folds were run. Raises ``ValueError`` for another number.
     """
     if number not in TITLES:
         raise ValueError(f"there is no table {number}: the result tables of the paper are 2, 3, 4 and 5")
-    printed = facts.published().query("table == @number")
+    printed, others = facts.published().query("table == @number"), _others(number)
     all_tasks = pd.DataFrame(columns=ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
     tasks = facts.tasks().set_index("id")
     rows = []
@@ -76,6 +77,7 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
         rows.append({
             "task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"],
             **models.set_index("model")["value"].reindex(printed["model"].unique()).add_prefix("published "),
+            **{model: part["value"].get((task_id, statistic)) for model, part in others.items()},
             **own[column].reindex(facts.ARMS).add_prefix("own "),
             **{f"own {name}": "; ".join(own[name].astype(str).unique()) for name in ("data", "n_train", "n_test")},
             "own fold": folds,
@@ -89,13 +91,15 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
     Published values have the paper's digits and bold type, ours three significant digits and the best of a row bold. An own
     value that is not of fold 0 is marked.
     """
-    printed = facts.published().query("table == @number")
+    printed, others = facts.published().query("table == @number"), _others(number)
     models, rows, letters = printed["model"].unique(), [], {}
     printed = dict(iter(printed.set_index("model").groupby(["task", "statistic"])))
     for row in paper_table(number, all_tasks).to_dict("records"):
         name, value = short_task(row["task"]), printed[row["task"], row["statistic"]]
         own = pd.Series({arm: row[f"own {arm}"] for arm in facts.ARMS})
         notes = [row["note"], *(f"{m}: {words}" for m, words in value.loc[value["printed"] != "", "note"].dropna().items())]
+        told = {model: part.loc[row["task"], row["statistic"]] for model, part in others.items() if (row["task"], row["statistic"]) in part.index}
+        notes += [f"{model}: {found['source']}, {found['note']}" for model, found in told.items()]
         if row["own data"]:
             data = re.sub(rf"(?<=[- ]){re.escape(name)}(?=[ ,])", "…", row["own data"])
             notes.append(f"ours: {data}, {row['own n_train']} training and {row['own n_test']} test structures"
@@ -105,8 +109,14 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
             "task": Markup("{}<sup>{}</sup>").format(name, marks) if marks else name,
             **({"": STATISTICS[row["statistic"]]} if number == 4 else {}), "unit": row["unit"],
             **{f"published {m}": _bold(value["printed"].get(m, ""), value["bold"].get(m)) for m in models},
+            **{f"{model} (fold 0)": told[model]["printed"] if model in told else "" for model in others},
             **{f"own {arm}": _bold(significant(error), error == own.min()) for arm, error in own.items()}})
     return pd.DataFrame(rows), [(letter, note) for note, letter in letters.items()]
+
+
+def _others(number: int) -> dict[str, pd.DataFrame]:
+    """What others measured of JMP, for table 4 alone: rows by (task, statistic) for each model."""
+    return dict(iter(facts.third_party().set_index(["task", "statistic"]).groupby("model"))) if number == 4 else {}
 
 
 def folds_table(records_dir: str | Path) -> pd.DataFrame:

@@ -253,7 +253,7 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
         "value": factor * mae(found[label], true[label]), "unit": task.printed_unit, "data": data.name,
         "test_errors": records.packed_errors(
             structure_errors(factor * found[label], factor * true[label], data.test.natoms), data.test.ids),
-        "data_kind": data.data_kind, **fields,
+        "data_note": data.description, "data_kind": data.data_kind, **fields,
         "baseline": factor * mae(trivial_predictions(data, what.normalisers[label]), true[label]),
         "parameters": finetuning_parameters(profile, task, arm), "start": start,
         "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
