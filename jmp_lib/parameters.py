@@ -32,7 +32,7 @@ KINDS = {
     "structures_per_set": ("int", "structures drawn from each set"),
     "perplexity": ("float", "perplexity of t-SNE"),
     "data": ("text", "mini (ships with the package) or published (files under data_root)"),
-    "data_root": ("text", "folder that holds the published files"),
+    "data_root": ("text", "folder that holds the published files, several joined as in PATH"),
     "source": ("source", "extended XYZ, ASE database, folder of structure files, or a pandas table"),
     "labels_csv": ("text", "CSV with the labels of a folder"),
     "properties": ("list", "labels to learn: band_gap, or energy, forces"),

@@ -1,17 +1,22 @@
 """Baselines: the mean, the composition, MACE where it is installed; their records."""
 
+import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch_geometric.nn
 
 from jmp_lib import pool, records
 from jmp_lib.__main__ import main
 from jmp_lib.data.tasks import load_task_data
-from jmp_lib.results import baselines, mace
+from jmp_lib.results import baselines, mace, schnet, timed
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
+from jmp_lib.train.normalise import Normaliser, true_values
 
 SMOKE = load_profile("smoke")
 
@@ -87,6 +92,37 @@ def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):
     assert main([*command, "qm9_mu,qm9_u0"]) == 1 and main([*command, "qm9_u0"]) == 0
     with pytest.raises(RuntimeError, match="singular"):
         baselines.run_all(SimpleNamespace(**{**vars(run), "tasks": ("qm9_mu",)}), ["composition"])
+
+
+@pytest.mark.parametrize("task", ["rmd17_ethanol", "matbench_phonons"])
+def test_schnet_learns_forces_and_properties(task, monkeypatch):
+    """What it has seen, in 80 updates: a clock that goes on by 1 s with every look at it."""
+    monkeypatch.setattr(timed.time, "perf_counter", itertools.count().__next__)
+    data = load_task_data(task, caps={"train": 16, "val": 4, "test": 1})
+    data = dataclasses.replace(data, test=data.train, val=data.train)
+    predicted, about = schnet.train_and_predict(data, SMOKE.finetune_settings(data.task.family, task), 80, 0)
+    true = true_values(data.test, data.label)
+    assert about["updates"] == 80 and predicted.shape == true.shape
+    assert about["best_val"] == pytest.approx(np.abs(predicted - true).mean(), rel=1e-4)
+    assert about["best_val"] < 0.8 * np.abs(true - (0 if data.task.is_force_task else true.mean())).mean()
+
+
+def test_schnet_sees_the_images_of_a_crystal():
+    """A supercell has the property of its cell, and forces are the gradient of the energy."""
+    data = load_task_data("matbench_phonons", caps={"train": 8, "val": 2, "test": 1})
+    cell = data.test.arrays(0)
+    double = {**cell, "pos": np.concatenate([cell["pos"], cell["pos"] + cell["cell"][0].astype(np.float32)]),
+              "atomic_numbers": np.tile(cell["atomic_numbers"], 2), "cell": cell["cell"] * [[2.0], [1.0], [1.0]]}
+    torch.manual_seed(0)
+    model = torch_geometric.nn.SchNet(16, 16, 2, 20, schnet.CUTOFF, interaction_graph=schnet._same, readout="mean").double()
+    frames = [schnet._frame(one, "y", Normaliser()) for one in (cell, double)]
+    frames = [{key: value.double() if value.is_floating_point() else value for key, value in one.items()} for one in frames]
+    first, second = schnet._output(model, frames, False)
+    assert float(first) == pytest.approx(float(second), rel=1e-5)
+    moved = [{**frames[0], "pos": frames[0]["pos"].clone()} for _ in range(2)]
+    moved[1]["pos"][0, 0] += 1e-4
+    change = torch.diff(schnet._output(model, moved, False))
+    assert float(schnet._output(model, frames[:1], True)[0, 0]) == pytest.approx(float(-change) / 1e-4, rel=1e-2)
 
 
 @pytest.mark.skipif(not mace.available(), reason="MACE is not installed (make mace)")

@@ -100,7 +100,7 @@ def test_a_fold_that_is_not_at_hand_is_not_tried(monkeypatch):
     tried = []
     monkeypatch.setattr(plan, "load_task_data", lambda *_, fold, **__: tried.append(fold) or (_ for _ in ()).throw(ValueError))
     plan.at_hand.cache_clear()
-    profile = load_profile("published_small", data_root="nowhere")
+    profile = load_profile("published_small", data_root="nowhere", **{"finetuning.task_folds": {"matbench_mp_gap": [1]}})
     assert profile.folds_of("matbench_mp_gap") == (1,)
     plan.finetuning_data(profile, "matbench_mp_gap", 1)
     plan.at_hand.cache_clear()

@@ -1,27 +1,19 @@
 """Pre-training on generated and published structures together."""
 
-import os
 
 import numpy as np
 import pytest
 import torch
 
-from jmp_lib import facts
-from jmp_lib.data.copies import shared
-from jmp_lib.data.families import why_not
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.store import open_store
-from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.paths import data_dirs
 from jmp_lib.settings import load_profile
 from jmp_lib.train.joint_sets import JointSet, heads, joint_sets
 from jmp_lib.train.normalise import fit
 from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
-
-DATA = os.environ.get("JMP_DATA", "")  # may be several folders
 
 
 def test_without_published_files_the_generated_ones_remain(tmp_path):
@@ -30,26 +22,6 @@ def test_without_published_files_the_generated_ones_remain(tmp_path):
     assert [one.name for one in both] == [one.name for one in mini]
     for a, b in zip(both, mini):
         assert a.train.sha256 == b.train.sha256 and a.val.sha256 == b.val.sha256
-
-
-@pytest.mark.skipif(not any((folder / "oc20").is_dir() for folder in data_dirs()), reason="JMP_DATA with published samples is not set")
-def test_published_samples_join_and_nothing_of_a_test_part_is_among_them():
-    both = load_pretraining_data("mini+published", data_root=DATA)
-    assert [s.name for s in both] == 2 * ["oc20", "oc22", "ani1x", "transition1x"]
-    assert not any("mini" in s.train.name for s in both[4:])
-    trained = [part for one in both for part in (one.train, one.val)]
-    profile, compared = load_profile("published_small"), []
-    for task in facts.tasks()["id"]:
-        if task.startswith("qm9") and task != "qm9_mu":  # the other targets belong to the same molecules
-            continue
-        for fold in profile.folds_of(task):
-            if why_not(get_task(task), DATA, fold=fold, thorough=True):
-                continue
-            limit = profile.finetune_settings(task.split("_")[0], task).max_test
-            test = load_task_data(task, "published", DATA, caps={"test": limit, "train": 1, "val": 1}, fold=fold).test
-            assert len(test) and not any(len(shared(test, part)) for part in trained), task
-            compared.append(task)
-    assert len(set(compared)) >= 20
 
 
 def test_sets_that_are_not_sampled_are_never_drawn():

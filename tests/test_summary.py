@@ -56,12 +56,14 @@ def test_baselines_are_counted_against_the_arms(tmp_path):
         for arm, value in zip(facts.ARMS, values):
             write_record(tmp_path, task, arm, value, "D" if task == "qm9_mu" else "meV/A")
     assert baseline_summary(tmp_path) == ""
-    for task, name, value in (("rmd17_ethanol", "mace", 1.5), ("rmd17_aspirin", "mace", 3.5), ("qm9_mu", "composition", 0.5)):
+    for task, name, value in (("rmd17_ethanol", "mace", 1.5), ("rmd17_aspirin", "mace", 3.5), ("qm9_mu", "composition", 0.5),
+                              ("qm9_mu", "schnet", 2.5)):
         path = tmp_path / "records" / "baselines" / f"{task}--{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": task, "arm": name, "value": value, "unit": "D"}))
-    mace, linear = " ".join(baseline_summary(tmp_path).split())[2:].split(" - ")
+    mace, schnet, linear = " ".join(baseline_summary(tmp_path).split())[2:].split(" - ")
     assert mace.endswith("of 2 tasks better than GN-OC-S on 2, than GN-OC-L on 1, than JMP-S on 1, than JMP-L on 0.")
+    assert schnet.startswith("SchNet from scratch") and schnet.endswith("GN-OC-S on 1, than GN-OC-L on 1, than JMP-S on 0, than JMP-L on 0.")
     assert linear.endswith("better than all four arms on 1 of 1 tasks (qm9_mu).")
 
 

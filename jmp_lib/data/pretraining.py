@@ -186,16 +186,18 @@ def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], Struct
 
 def _sample(key: str, files: list[Path], official: list[Path], options: dict) -> list:
     """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and split (see the module)."""
-    found = []
+    found, left_out = [], 0
     for file in (*official, *files):
         reader = "ani1x" if file.parent.name.startswith("comp6") else key
         for structure in read_part(file, dataset=reader, skip_bad=True, **options):
-            if not isinstance(structure, LeftOut):
+            if isinstance(structure, LeftOut):
+                left_out += 1
+            else:
                 group = hill(structure["atomic_numbers"]) if key in BY_FORMULA else structure["group"]
                 found.append({"sid": f"{file.name}/{len(found)}", **structure, "group": group, "id": len(found)})
         if file in official:
             held = {structure["group"] for structure in found}
-    whole = to_set(f"{key}-sample", found, f"{len(files) + len(official)} sample file(s)", where=f"{files[0].parent}")
+    whole = to_set(f"{key}-sample", found, f"{len(files) + len(official)} sample file(s), {left_out} structures left out", where=f"{files[0].parent}")
     _check_labels(whole)
     rows = np.flatnonzero(copies(whole) == np.arange(len(whole))) if len(files) > 1 else np.arange(len(whole))
     whole = whole.subset(rows).compact()

@@ -1,4 +1,4 @@
-"""Baselines beside the four arms: the mean, a linear model of the composition, MACE from scratch (rMD17).
+"""Baselines beside the four arms: the mean, a linear model of the composition, MACE (rMD17) and SchNet from scratch.
 
     python -m jmp_lib baselines --profile published_small
 
@@ -18,21 +18,22 @@ from jmp_lib.data.families import why_not
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
 from jmp_lib.pool import Outcome, report, run_jobs
-from jmp_lib.results import mace
+from jmp_lib.results import mace, schnet
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import composition, fit_composition, true_values
 
-NAMES = ("mean", "composition", "mace")
-BUDGET_OF = "GN-OC-L"  # the arm whose training time MACE gets
+TIMED = {"mace": mace.SETTINGS, "schnet": schnet.SETTINGS}  # networks that are trained for as long as BUDGET_OF was
+NAMES = ("mean", "composition", *TIMED)
+BUDGET_OF = "GN-OC-L"
 INSTALL = "MACE is not installed: run `make mace`"
 
 
 def applies(name: str, task_id: str) -> bool:
     """Composition: scalar labels. MACE: rMD17, one molecule a task."""
     task = get_task(task_id)
-    return {"mean": True, "composition": not task.is_force_task, "mace": task.family == "rmd17"}[name]
+    return {"mean": True, "composition": not task.is_force_task, "mace": task.family == "rmd17", "schnet": True}[name]
 
 
 def record_path(out_dir: Path, task_id: str, name: str) -> Path:
@@ -43,7 +44,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     """The record of baseline ``name`` on ``task_id`` (first fold of the profile), made unless it is there already.
 
     Raises ``ValueError`` for an unknown name or one that does not apply, ``RuntimeError`` without MACE,
-    ``FileNotFoundError`` when the record of the arm whose time MACE gets is missing.
+    ``FileNotFoundError`` when the record of the arm whose time a network gets is missing.
     """
     _check(name)
     if not applies(name, task_id):
@@ -53,9 +54,9 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
                           caps={"train": settings.max_train, "val": settings.max_val, "test": settings.max_test})
     parameters = {"seed": profile.seed}
-    if name == "mace":
+    if name in TIMED:
         arm = records.read_record(records.finetune_record_path(out_dir, task_id, BUDGET_OF, fold))
-        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, **mace.SETTINGS}
+        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, **TIMED[name]}
     path = record_path(out_dir, task_id, name)
     fingerprint = records.fingerprint({"baseline": name, "task": task_id, "fold": fold, "parameters": parameters,
                                        "data": [data.data_sha256, data.split_sha256]})
@@ -63,7 +64,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     if done is not None:
         return done
     began = time.perf_counter()
-    predicted, about = _predict(name, data, parameters)
+    predicted, about = _predict(name, data, settings, parameters)
     truth = true_values(data.test, data.label)
     file = records.work_dir(path, Path(out_dir)) / "predictions.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +83,15 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     return records.read_record(path)
 
 
-def _predict(name: str, data, parameters: dict) -> tuple[np.ndarray, dict]:
+def _predict(name: str, data, settings, parameters: dict) -> tuple[np.ndarray, dict]:
     """Predictions of the test part in the unit of the label, and what else the record says."""
+    if name in TIMED:
+        torch.set_num_threads(1)
+    if name == "schnet":
+        return schnet.train_and_predict(data, settings, parameters["seconds"], parameters["seed"])
     if name == "mace":
         if not mace.available():
             raise RuntimeError(INSTALL)
-        torch.set_num_threads(1)
         return mace.train_and_predict(data.train, data.val, data.test, parameters["seconds"], parameters["seed"])
     if data.task.is_force_task:
         return np.zeros_like(true_values(data.test, "forces")), {}
@@ -110,10 +114,11 @@ def linear_composition(train_numbers: list, values: np.ndarray, test_numbers: li
 def run_all(run, names=None) -> list[Outcome]:
     """All baselines that apply to the tasks of a workbook run; what became of each, failed ones with ``error``.
 
-    Failures are said and kept for ``reproduce`` (``pool.report``); RuntimeError when all fail. MACE is left out, and said
-    so, where it is not installed or the arm whose time it gets has not been run.
+    Failures are said and kept for ``reproduce`` (``pool.report``); RuntimeError when all fail. A network is left out where the
+    arm whose time it gets has not been run, MACE (said so) where it is not installed, and SchNet on mini data unless ``names``
+    has it: on every task it takes as long as an arm.
     """
-    names = names or NAMES
+    names = names or [name for name in NAMES if name != "schnet" or run.profile.data == "published"]
     for name in names:
         _check(name)
     jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
@@ -136,4 +141,4 @@ def _can(run, name: str, task: str) -> bool:
     if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold, thorough=True):
         return False
     needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
-    return name != "mace" or (mace.available() and needed.is_file())
+    return name not in TIMED or (needed.is_file() and (name != "mace" or mace.available()))

@@ -1,23 +1,21 @@
 """MACE (Batatia et al., NeurIPS 2022) from scratch on the forces of a molecule, for a given time on one core.
 
-The network is that of the ``mace-torch`` package, the loop is here: forces alone are fitted, as the arms do; Adam
-(amsgrad) at MACE's usual rate of 0.01 that falls by a cosine over the time given; the state with the best validation
-error is kept.  Nothing was tuned, on no data.
+The network is that of the ``mace-torch`` package: forces alone are fitted, as the arms do, at MACE's usual rate of 0.01.
+Nothing was tuned, on no data.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 import warnings
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from jmp_lib.results.timed import train_for
+
 CUTOFF, CHANNELS, LAYERS, CORRELATION, MAX_ELL = 5.0, 32, 2, 2, 2  # Å; channels of each of l = 0 and 1
-BATCH, RATE, VALIDATIONS, BATCH_EVAL = 4, 0.01, 8, 20
+BATCH, RATE, BATCH_EVAL = 4, 0.01, 20
 SETTINGS = {"cutoff": CUTOFF, "channels": CHANNELS, "layers": LAYERS, "correlation": CORRELATION, "max_ell": MAX_ELL,
             "batch_size": BATCH, "lr": RATE}
 
@@ -42,30 +40,13 @@ def train_and_predict(train, val, test, seconds: float, seed: int) -> tuple[np.n
     frames = {name: [_frame(s, elements) for s in part] for name, part in (("train", train), ("val", val), ("test", test))}
     rms = float(np.sqrt(np.mean(np.concatenate([f["forces"].ravel() for f in frames["train"]]) ** 2)))
     model = _network(elements, frames["train"], rms, seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, amsgrad=True)
-    generator, order, updates, used, validated = torch.Generator().manual_seed(seed), [], 0, 0.0, 0
-    best, state = math.inf, None
-    while used < seconds:
-        began = time.perf_counter()
-        if len(order) < BATCH:
-            order = torch.randperm(len(frames["train"]), generator=generator).tolist()
-        batch = _batch([frames["train"][order.pop()] for _ in range(BATCH)])
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * (0.05 + 0.475 * (1 + math.cos(math.pi * used / seconds)))
-        optimizer.zero_grad()
-        forces = model(batch, training=True, compute_force=True)["forces"]
-        ((forces - batch["forces"]) / rms).square().mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        updates, used = updates + 1, used + time.perf_counter() - began
-        if used >= seconds * (validated + 1) / VALIDATIONS or used >= seconds:
-            validated = int(used / seconds * VALIDATIONS)
-            error = _mae(model, frames["val"])
-            if error < best:
-                best, state = error, copy.deepcopy(model.state_dict())
-    model.load_state_dict(state)
-    count = sum(p.numel() for p in model.parameters())
-    return _forces(model, frames["test"]), {"updates": updates, "seconds": used, "n_parameters": count, "best_val": best}
+
+    def loss(chosen: list[dict]) -> torch.Tensor:
+        batch = _batch(chosen)
+        return ((model(batch, training=True, compute_force=True)["forces"] - batch["forces"]) / rms).square().mean()
+
+    about = train_for(seconds, model, frames["train"], loss, lambda: _mae(model, frames["val"]), batch=BATCH, rate=RATE, seed=seed)
+    return _forces(model, frames["test"]), about
 
 
 def _network(elements: list[int], frames: list[dict], rms: float, seed: int) -> torch.nn.Module:

@@ -16,6 +16,7 @@ from jmp_lib.results.intervals import words
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
 from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, not_learnt, own_values
 
+NETWORKS = {"mace": "MACE", "schnet": "SchNet"}  # baselines that are networks
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
 
 
@@ -101,11 +102,11 @@ def baseline_summary(results_dir: str | Path) -> str:
     simple = table.pivot(index="task", columns="baseline", values="value")
     arms = own_values(comparable(all_tasks_table(Path(results_dir) / "records"))).loc[simple.index]
     lines = []
-    if "mace" in simple:
-        mace = simple["mace"].dropna()
-        than = ", ".join(f"than {arm} on {(mace < arms.loc[mace.index, arm]).sum()}" for arm in arms)
-        lines.append("MACE from scratch, same structures and as many seconds as GN-OC-L: "
-                     f"of {len(mace)} tasks better {than}.")
+    for name in (name for name in NETWORKS if name in simple):
+        errors = simple[name].dropna()
+        than = ", ".join(f"than {arm} on {(errors < arms.loc[errors.index, arm]).sum()}" for arm in arms)
+        lines.append(f"{NETWORKS[name]} from scratch, same structures and as many seconds as GN-OC-L: "
+                     f"of {len(errors)} tasks better {than}.")
     if "composition" in simple:
         known = simple["composition"].dropna()
         better = list(known.index[known < arms.loc[known.index].min(axis=1)])
