@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -100,6 +101,9 @@ def test_tables_say_the_role_of_every_variant(finished):
     assert list(sizes["n_train"]) == [4, 8]
     ablated = tables.ablations(values)
     assert list(ablated["variant"]) == ["GN-OC-S", "base", "atom-wise-loss"] and ablated["gain"].iloc[0] == 0.0
+    recipe = values[values["role"] == "ablation"].assign(variant=tables.WHOLE, value=7.0)  # an own pre-training with nothing changed
+    whole = tables.ablations(pd.concat([values, recipe]))
+    assert list(whole["variant"]) == list(ablated["variant"]) and whole["value"].iloc[1] == 7.0 != ablated["value"].iloc[1]
     words = variant_summary(finished)
     assert "over 2 seeds" in words and "| qm9_mu | 4 |" in words and "whole recipe" in words
 

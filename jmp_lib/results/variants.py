@@ -17,7 +17,7 @@ from jmp_lib import paths
 from jmp_lib.facts import ARMS
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
-BASE = "base"
+BASE, WHOLE = "base", "whole-recipe"
 VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
 ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
@@ -88,6 +88,7 @@ def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
 def ablations(values: pd.DataFrame) -> pd.DataFrame:
     """Test errors of pre-training ablations beside the whole recipe and from scratch, and gains over scratch in %.
 
+    The whole recipe is the variant WHOLE where it was run, a pre-training like theirs with nothing changed, else the profile's.
     Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain.
     """
     found = []
@@ -95,7 +96,8 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
         scratch = f"GN-OC-{arm[-1]}"
         base = values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")["value"]
         if {scratch, arm} <= set(base.index):
-            errors = pd.Series({scratch: base[scratch], BASE: base[arm], **rows.set_index("variant")["value"]})
+            ablated = rows.set_index("variant")["value"].to_dict()
+            errors = pd.Series({scratch: base[scratch], BASE: ablated.pop(WHOLE, base[arm]), **ablated})
             table = errors.rename("value").rename_axis("variant").reset_index()
             gains = relative_improvement(base[scratch], table["value"])
             found.append(table.assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains))
