@@ -78,3 +78,29 @@ def test_cells_are_short(path):
     for cell in code_cells(path):
         lines = [line for line in source(cell).splitlines() if line.strip()]
         assert len(lines) <= 12 and max(map(len, lines)) <= 120
+
+
+@each
+def test_every_notebook_ends_with_links_that_lead_somewhere(path):
+    last = "".join(json.loads(path.read_text())["cells"][-1]["source"])
+    named = re.findall(r"\]\(([^)#]+)\)", last)
+    assert all((path.parent / name).exists() for name in named)
+    at = NAMES.index(path.stem)
+    beside = {f"{NAMES[i]}.ipynb" for i in (at - 1, at + 1) if 0 <= i < len(NAMES)} | {"../docs/glossary.md"}
+    assert beside <= set(named) and "In the paper:" in last
+    for module in re.findall(r"`(jmp_lib/[\w/.]+)`", last):
+        assert (path.parents[1] / module).exists(), module
+
+
+@each
+def test_two_exercises_at_least_with_folded_solutions_that_run(path):
+    cells = json.loads(path.read_text())["cells"]
+    questions = [i for i, cell in enumerate(cells) if "<details><summary>" in "".join(cell["source"])]
+    assert len(questions) >= 2
+    for i in questions:
+        assert cells[i + 1]["metadata"] == {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "tags": ["solution"]}
+
+
+def test_the_map_of_the_first_notebook_names_all():
+    text = json.loads(NOTEBOOKS[0].read_text())["cells"][1]["source"]
+    assert re.findall(r"\((\d\d_\w+)\.ipynb\)", "".join(text)) == NAMES

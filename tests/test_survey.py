@@ -1,10 +1,14 @@
 """What notebook 01 shows: every set and task counted, or the reason in words; neighbours counted right."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from jmp_lib.data import statistics as survey
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS
+from jmp_lib.results import views
 from jmp_lib.settings import load_profile
 
 
@@ -41,3 +45,17 @@ def test_neighbours_of_a_cubic_lattice_count_images(edge, wanted):
     assert survey._neighbours(pair, 7.5).tolist() == [1, 1, 0]
     table = survey.neighbour_counts({"rmd17": [pair] * 30}, load_profile("paper").graphs, structures=4)
     assert table.loc[0, ["cutoff / Å", "limit", "structures", "atoms"]].tolist() == [7.0, 100, 4, 12]
+
+
+def test_limits_of_the_profile_stand_beside_what_is_there():
+    counts = pd.DataFrame({"set or task": ["oc20", "qm9_mu", "qm9_zpve"],
+                           "here train / val / test": ["1350 / 150 / -", "600 / 100 / 100", ""], "why not": ""})
+    profile = load_profile("mini")
+    left = views.with_limits(SimpleNamespace(profile=profile), counts)["in a run train / val / test"].tolist()
+    caps = profile.finetune_settings("qm9", "qm9_mu")
+    assert left == [f"1350 / {profile.pretraining.datasets['oc20'].max_val} / -", f"600 / {caps.max_val} / {min(100, caps.max_test)}", ""]
+
+
+def test_recipe_of_the_paper_profile_differs_only_where_the_paper_is_not_known():
+    table = views.recipe_table(load_profile("paper")).set_index("setting")
+    assert set(table.index[table["same"] == "no"]) == {"batch", "updates"}

@@ -313,9 +313,9 @@ def label_distributions(sets: dict):
     return figure
 
 
-def neighbour_counts(table: pd.DataFrame):
-    """Box plot of the neighbours of an atom within the official cutoff (whiskers: 5th and 95th percentile), one row for
-    each set of ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph.
+def neighbour_counts(table: pd.DataFrame, what: str = "official"):
+    """Box plot of the neighbours of an atom within its cutoff (whiskers: 5th and 95th percentile), one row for each set of
+    ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph. ``what``: whose cutoffs they are.
     """
     figure, (axis,) = new_figure(width=7.0, height=0.26 * len(table) + 1.2)
     table = table.assign(row=[f"{name} ({cutoff:g} Å)" for name, cutoff in zip(table["set"], table["cutoff / Å"])])
@@ -323,7 +323,7 @@ def neighbour_counts(table: pd.DataFrame):
     sns.boxplot(rows, x="counts", y="row", **BOX, ax=axis)
     sns.scatterplot(table, x="limit", y="row", marker="D", s=26, color=PALETTE[5], linewidth=0, zorder=3,
                     label="limit of the main graph", ax=axis)
-    axis.set(xlabel="neighbours of an atom within the official cutoff", ylabel="")
+    axis.set(xlabel=f"neighbours of an atom within the cutoff ({what})", ylabel="")
     log_axis(axis, "x")
     sns.move_legend(axis, "lower left", bbox_to_anchor=(0, 1.0))
     return figure

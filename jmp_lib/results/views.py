@@ -14,7 +14,7 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.pretraining import load_pretraining_data
-from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task, load_task_data
 from jmp_lib.results import intervals
 from jmp_lib.results.values import (
     PAPER,
@@ -28,6 +28,7 @@ from jmp_lib.results.values import (
 from jmp_lib.train.backbones import training_curve
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.train.sampling import temperature_ratios
+from jmp_lib.train.schedule import in_updates
 
 DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
            "rmd17": "molecules", "md22": "large molecules", "spice": "large molecules", "matbench": "bulk crystals",
@@ -58,7 +59,7 @@ def mini_sets(limit: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
 
 
 def split_table(run) -> pd.DataFrame:
-    """Structures per part of the run's tasks: official counts, and those used here after the profile's limits."""
+    """Structures per part of the run's tasks, officially and here after the profile's limits, and the budget of a run."""
     rows = []
     for task_id in run.tasks:
         task, settings = get_task(task_id), run.profile.finetune_settings(get_task(task_id).family, task_id)
@@ -69,8 +70,81 @@ def split_table(run) -> pd.DataFrame:
                      "head": settings.force_head or task.head if task.is_force_task else task.head,
                      "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
                      "here train / val / test": f"{len(data.train)} / {len(data.val)} / {len(data.test)}",
-                     "data here": data.name})
+                     **_budget(run, settings, len(data.train)), "data here": data.name})
     return pd.DataFrame(rows)
+
+
+def _budget(run, settings, n_train: int) -> dict:
+    """Updates of one fine-tuning at most, their batch, and how often each training structure is drawn."""
+    per_epoch = -(-n_train // settings.batch_size)
+    updates = in_updates(settings.schedule, per_epoch, run.profile.max_steps).stop_at
+    return {"updates": updates, "batch": settings.batch_size, "epochs": round(updates / per_epoch, 1)}
+
+
+def with_limits(run, counts: pd.DataFrame) -> pd.DataFrame:
+    """The counts of a survey with a column more: what the limits of the profile leave of each part for a run."""
+    def left(row) -> str:
+        name, parts = row["set or task"], row["here train / val / test"].split(" / ")
+        settings = run.profile.finetune_settings(TASKS[name].family, name) if name in TASKS else run.profile.pretraining.datasets[name]
+        caps = (settings.max_train, settings.max_val, getattr(settings, "max_test", None))
+        return " / ".join(str(min(int(n), cap)) if cap and n.isdigit() else n for n, cap in zip(parts, caps))
+
+    place = counts.columns.get_loc("here train / val / test") + 1
+    table = counts.copy()
+    table.insert(place, "in a run train / val / test", [left(row) for _, row in counts.iterrows()])
+    return table
+
+
+def recipe_table(profile) -> pd.DataFrame:
+    """The recipe of the pre-training: what is known of the paper's (``facts/hyperparameters.yaml``) beside ``profile``."""
+    official, here = facts.hyperparameters(), profile.pretraining
+    paper, models, sets = official["pretraining"], official["models"], here.datasets
+    graphs, schedule, updates = {key: profile.graphs[key] for key in sets}, paper["schedule"], here.schedule
+    limits = [config.limits() for config in graphs.values()]
+    sizes = {size: (models["both_sizes"] | models[size], profile.models[size].to_dict()) for size in ("small", "large")}
+
+    def each(name: str) -> tuple[str, str]:
+        return tuple(_together(side[name] for side in sides) for sides in zip(*sizes.values()))
+
+    rows = {
+        "sets": (", ".join(paper["train_sizes_in_paper"]), ", ".join(sets)),
+        "cutoff of each set / Å": (_together(paper["graphs"]["cutoff"].values()), _together(c.cutoff for c in graphs.values())),
+        "neighbours: main": (paper["graphs"]["max_neighbors"]["main"], _together(limit["main"] for limit in limits)),
+        "neighbours: atoms ↔ edges": (paper["graphs"]["max_neighbors"]["aeaint"], _together(limit["a2ee2a"] for limit in limits)),
+        "neighbours: quadruplets": (paper["graphs"]["max_neighbors"]["qint"], _together(limit["qint"] for limit in limits)),
+        "neighbours: atoms → atoms": (paper["graphs"]["max_neighbors"]["aint"], _together(limit["a2a"] for limit in limits)),
+        "blocks, small and large": each("num_blocks"),
+        "width of atoms, small and large": each("emb_size_atom"), "width of edges, small and large": each("emb_size_edge"),
+        "radial and angular functions": tuple(" and ".join(_together(side[k] for side in sides) for k in ("num_radial", "num_spherical"))
+                                              for sides in zip(*sizes.values())),
+        "temperature": (paper["sampling"]["temperature"], here.temperature),
+        "batch": (f"{paper['batch_size_per_gpu'][0]} per GPU; GPUs not found", here.batch_size),
+        "updates": (f"{schedule['epochs']} epochs; number not found", updates.stop_at),
+        "learning rate": (paper["optimiser"]["lr"], here.lr),
+        "warm-up, from a factor": (f"{schedule['warmup_steps']} updates, {schedule['warmup_start_factor']}",
+                                   f"{updates.warmup}, {updates.warmup_start_factor}"),
+        "cosine down to a factor": (schedule["min_lr_factor"], updates.min_factor),
+        "betas, weight decay": (f"{_together(paper['optimiser']['betas'])}, {paper['optimiser']['weight_decay']}",
+                                f"{_together(here.betas)}, {here.weight_decay}"),
+        "gradient norm clipped at": (paper["gradient_clipping"]["value"], here.clip_norm),
+        "EMA of the weights": (paper["ema"]["decay"], here.ema_decay),
+        "edges dropped": (paper["edge_dropout"]["p"], here.edge_dropout),
+        "force loss": ("structure-wise", "structure-wise" if here.structurewise_loss else "atom-wise"),
+        "factor of the energy loss": (_together(paper["loss"]["energy_coefficient"].values()),
+                                      _together(s.energy_loss_scale for s in sets.values())),
+        "factor of the force loss": (_together(paper["loss"]["force_coefficient"].values()),
+                                     _together(s.force_loss_scale or "mean number of atoms" for s in sets.values())),
+        "precision": (f"float{paper['precision'][0]}", here.precision),
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["paper", "here"]).astype(str)
+    table["same"] = ["yes" if paper == here else "no" for paper, here in zip(table["paper"], table["here"])]
+    return table.rename_axis("setting").reset_index()
+
+
+def _together(values) -> str:
+    """Values in their order, or the one that all of them are."""
+    written = [f"{value:g}" if isinstance(value, (int, float)) else str(value) for value in values]
+    return written[0] if len(set(written)) == 1 else ", ".join(written)
 
 
 def sampling_table(run) -> pd.DataFrame:
