@@ -145,24 +145,24 @@ class Run:
             found.append(Run(profile, results_folder(self.results_dir, profile), self.parameters, None, tasks, profile.arms, sizes))
         return found
 
-    def run_variants(self) -> Path:
-        """Runs every variant, pre-trainings first, finished ones not again; the folder whose variants are to be shown.
+    def run_variants(self) -> dict[str, Path]:
+        """Runs every variant of the profile, pre-trainings first, finished ones not again.
 
-        A profile without variants runs nothing, and the shipped results of ``published_small`` are shown.
+        Returns for each role of a variant (seed, size, ablation) the folder whose variants are to be shown: that of these
+        results, or the shipped one of ``published_small`` where these have none.
         """
-        if not self.profile.variants:
-            from jmp_lib.results.variants import shown as shown_for
+        from jmp_lib.results.variants import ROLES, shown
 
-            shown = shown_for(self.results_dir)
-            print(f"profile {self.profile.name} has no variants, so nothing is run; shown are the shipped records of {shown.name}"
-                  if (shown / "variants").is_dir() else f"profile {self.profile.name} has no variants: nothing to run or show")
-            return shown
         runs, workers = self.variants(), self.profile.workers
         first = [job for one in runs for job in one._jobs(sizes=one.sizes)]
         report(self.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
         jobs = [job for one in runs for job in one._jobs(one.tasks, one.arms)]
         report(self.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
-        return self.results_dir
+        folders = {role: shown(self.results_dir, role) for role in ROLES}
+        for role, folder in folders.items():
+            if folder != self.results_dir:
+                print(f"variants of {role}: none in these results, so the shipped ones of {folder.name} are shown")
+        return folders
 
     def records(self, tasks=None, arms=None) -> list[dict]:
         """Finished fine-tuning records (fold 0, or the first one of the profile) of this run's tasks and arms, in the order of tasks and arms."""

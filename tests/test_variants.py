@@ -1,12 +1,13 @@
 """Variants of a profile: settings, folders, pre-training that is shared, tables and figures from records."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 import yaml
 
-from jmp_lib import workbook
+from jmp_lib import paths, workbook
 from jmp_lib.settings import PROFILE_DIR, load_profile
 from jmp_lib.results import figures
 from jmp_lib.results import variants as tables
@@ -114,6 +115,17 @@ def test_figures_of_variants_and_of_none(finished, tmp_path):
                         (tables.ablations, figures.ablations)):
         assert draw(table(values)).axes[0].get_lines() or draw(table(values)).axes[0].patches
         assert draw(table(tables.variant_values(tmp_path))).axes[0].get_title() == "nothing was run"
+
+
+def test_roles_without_variants_are_shown_from_the_shipped_run(finished, tmp_path, capsys):
+    shipped = paths.shipped_dir(tables.VARIANTS_SHOWN)
+    assert {tables.shown(finished, role) for role in tables.ROLES} == {finished}
+    shutil.copytree(finished / "records", tmp_path / "records")
+    shutil.copytree(finished / "variants" / "seed-43" / "records", tmp_path / "variants" / "seed-43" / "records")
+    assert [tables.shown(tmp_path, role) for role in tables.ROLES] == [tmp_path, shipped, shipped]
+    run = workbook.start({"profile": "mini", "workers": 1, "results_dir": str(tmp_path)}, ("profile", "workers", "results_dir"))
+    assert not run.profile.variants and run.run_variants() == {"seed": tmp_path, "size": shipped, "ablation": shipped}
+    assert "variants of ablation: none in these results" in capsys.readouterr().out
 
 
 def test_a_second_run_repeats_nothing(finished, capsys):

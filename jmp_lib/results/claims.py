@@ -96,7 +96,7 @@ class Own:
     def of(cls, records_dir: str | Path) -> Own:
         """From the records in a folder; numbers of the smoke profile are left out."""
         folder = Path(records_dir).parent
-        table, shown = comparable(all_tasks_table(records_dir)), variants.shown(folder)
+        table, shown = comparable(all_tasks_table(records_dir)), variants.shown(folder, "ablation")
         tried = table if shown == folder else comparable(all_tasks_table(shown / "records"))
         return cls(table, speedup_table(records_dir), {record["size"]: record for record in load_pretraining_records(folder)},
                    baseline_table(folder).pivot(index="task", columns="baseline", values="value"),

@@ -18,14 +18,15 @@ from jmp_lib.facts import ARMS
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
 BASE, WHOLE = "base", "whole-recipe"
-VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none
+VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none of a role
 ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
 COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
 
 
-def shown(results_dir: str | Path) -> Path:
-    """The folder whose variants are shown for ``results_dir``: itself, or the shipped one of VARIANTS_SHOWN where it has none."""
-    has_own = (Path(results_dir) / "variants").is_dir()
+def shown(results_dir: str | Path, role: str) -> Path:
+    """The folder whose variants of ``role`` are shown for ``results_dir``: itself, or the shipped one of VARIANTS_SHOWN where it
+    has none."""
+    has_own = variant_values(results_dir)["role"].eq(role).any()
     return Path(results_dir) if has_own else paths.shipped_dir(VARIANTS_SHOWN)
 
 
