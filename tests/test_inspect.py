@@ -16,7 +16,7 @@ from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.inspect import inspect, reader
 from jmp_lib.data.tasks import PRETRAINING_SETS
 
-DATA = os.environ.get("JMP_DATA")
+DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of published files")
 
 

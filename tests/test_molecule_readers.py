@@ -10,7 +10,7 @@ import pytest
 from jmp_lib import units
 from jmp_lib.data import ani1x, oc22, transition1x
 
-DATA = os.environ.get("JMP_DATA")
+DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of published files")
 
 

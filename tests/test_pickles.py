@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from jmp_lib.data.pickles import DTYPES, GRAPHS, Graph, Refused, StandIn, load_pickle, loads
 
-DATA = os.environ.get("JMP_DATA")
+DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 AS_TOLD = {"where": "the file", "mend": "get it again"}
 
 
