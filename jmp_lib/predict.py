@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice, tee
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from jmp_lib.strict import nearest
 from jmp_lib.train import backbones
 from jmp_lib.train.batches import EvaluationSet, choose_device, predict
 from jmp_lib.train.loading import Loaded, given_start, load
-from jmp_lib.train.memory import keep_freed_memory, parts_by_edges
+from jmp_lib.train.memory import keep_freed_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.weights import elements_of, seen_elements
@@ -144,7 +145,8 @@ class Predictor:
         while window := [as_structure(s, f"{where} {i}") for i, s in enumerate(islice(structures, WINDOW * batch_size), first)]:
             natoms = np.array([len(structure["pos"]) for structure in window])
             order, found = np.argsort(natoms, kind="stable"), [None] * len(window)
-            for part in parts_by_edges(natoms[order].tolist(), MOST_ATOMS):
+            shapes = [{"atoms": n} for n in natoms[order].tolist()]
+            for part in parts_that_fit(shapes, MOST_ATOMS, itemgetter("atoms"))[0]:
                 for start in range(0, len(part), batch_size):
                     rows = order[part[start:start + batch_size]].tolist()
                     made = compute([self.prepare(window[row], f"{where} {first + row}") for row in rows])

@@ -177,7 +177,7 @@ class Engine(Settings):
     devices: int = Field(1, ge=1)  # processes on this machine that share every batch, each with a GPU (or on the CPU)
     nodes: int = Field(1, ge=1)  # machines; for more than one start the command with torchrun or srun, which then count
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
-    max_edges: int | None = Field(None, gt=0)  # edges (main graph) that are computed at once; null: the whole share of a batch
+    max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole share of a batch
     nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite
     logs: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)  # csv is always written
     # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in float16;

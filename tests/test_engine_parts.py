@@ -1,19 +1,22 @@
 """Batches in parts: by edges, by running out of memory, prepared ahead, shared by processes. Always the same update."""
 
+from operator import itemgetter
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from structures import random_molecule
 
-from jmp_lib.graphs import GraphCache, collate
+from jmp_lib.graphs import GraphCache, GraphConfig, collate
+from jmp_lib.graphs.padding import in_edges, shape
 from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import joint_sets, pretraining
-from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, main_edges, predict, prepared
+from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict, prepared, quadruplet_shape
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import is_out_of_memory, parts_by_edges
+from jmp_lib.train.memory import is_out_of_memory, parts_that_fit
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
@@ -41,10 +44,37 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a.keys())
 
 
-def test_parts_by_edges():
-    assert parts_by_edges([5, 5, 5], None) == [[0, 1, 2]]
-    assert parts_by_edges([5, 5, 5, 20, 1, 9, 1], 10) == [[0, 1], [2], [3], [4, 5], [6]]
-    assert parts_by_edges([], 10) == [] and parts_by_edges([], None) == []
+def test_parts_that_fit():
+    def parts(numbers, most):
+        return parts_that_fit([{"atoms": n} for n in numbers], most, itemgetter("atoms"))
+
+    assert parts([5, 5, 5], None) == ([[0, 1, 2]], [15])
+    assert parts([5, 5, 5, 20, 1, 9, 1], 10) == ([[0, 1], [2], [3], [4, 5], [6]], [10, 5, 20, 10, 1])
+    assert parts([], 10) == parts([], None) == ([], [])
+
+
+class Structures(list):
+    """A set in memory."""
+
+    natoms = property(lambda self: np.array([len(s["pos"]) for s in self]))
+
+    def arrays(self, index: int) -> dict:
+        return {**self[index], "id": index}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+def test_parts_are_cut_where_quadruplets_are_many(dropout):
+    """A long molecule beside a dense one: each fits alone and the edges of both together, not the tables of quadruplets."""
+    long, dense = random_molecule(60), random_molecule(24)
+    long["pos"] = (1.4 * np.arange(60)[:, None] * [1, 0, 0] + 0.1 * long["pos"]).astype(np.float32)
+    cache = graph_cache(Structures([long, dense]), {}, GraphConfig(5.0, 30, False), edge_dropout=dropout)
+    data = UpdateBatches([cache], ["made"], Sampler.single(2, 2, 0), 0)
+    (whole,), (size,) = data[0].parts, data[0].sizes
+    assert size == in_edges(shape(whole)) > 1.2 * whole["main_edge_index"].shape[1]
+    data.max_edges = size - 1
+    cut = data[0]
+    assert data.max_edges > whole["main_edge_index"].shape[1] and [len(names) for names in cut.names] == [1, 1]
+    assert cut.sizes == [in_edges(shape(part)) for part in cut.parts] and sum(cut.sizes) < 0.95 * size
 
 
 def test_what_running_out_of_memory_looks_like():
@@ -78,12 +108,12 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     cut = pretraining.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
                             progress=False)
     with monkeypatch.context() as patch:
-        largest = max(main_edges(GraphCache(cache.structures, cache.config, max_mb=0)[i]) for cache in update_batches().caches
-                      for i in range(len(cache)))
+        largest = max(quadruplet_shape(GraphCache(cache.structures, cache.config, max_mb=0)[i])["main"]
+                      for cache in update_batches().caches for i in range(len(cache)))
         failed = limited(patch, largest)
         split = pretraining.pretrain(smoke, "small", tmp_path / "split", progress=False)
     assert failed and len(failed) < 6  # the smaller parts are kept for the updates that follow
-    assert whole["max_edges"] is None and cut["max_edges"] == 60 and split["max_edges"] <= largest
+    assert whole["max_edges"] is None and cut["max_edges"] == 60 and split["max_edges"] <= max(failed)
     a, b, c = (weights(tmp_path / name) for name in ("whole", "cut", "split"))
     assert a["embedding.atom_embedding.weight"].dtype == torch.float64
     for other in (b, c):
@@ -91,7 +121,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     assert cut["fingerprint"] == whole["fingerprint"]  # the size of the parts does not decide the numbers
     with monkeypatch.context() as patch:
         limited(patch, 5)
-        with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges does not fit in memory by itself"):
+        with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges \(quadruplets counted as such\) does not fit in memory by itself"):
             pretraining.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
 
 
@@ -121,7 +151,7 @@ def test_prepared_batches_are_the_same(toy):
     found = list(prepared(update_batches(max_edges=50), 4, 9, workers=2, pin=False))
     assert len(wanted) == 9 and len(found) == 5
     for a, b in zip(wanted[4:], found):
-        assert (a.names, a.edges, a.counts, a.max_edges) == (b.names, b.edges, b.counts, b.max_edges)
+        assert (a.names, a.sizes, a.counts, a.max_edges) == (b.names, b.sizes, b.counts, b.max_edges)
         assert len(a.parts) == len(b.parts) > 1 and all(same(x, y) for x, y in zip(a.parts, b.parts))
 
 

@@ -39,6 +39,13 @@ def shape(batch: Batch) -> Bucket:
             **{f"{name} {k}": rows for name in BY_SET if name in batch for k, rows in enumerate(batch[f"{name}_counts"])}}  # fmt: skip
 
 
+def in_edges(of: dict) -> int:
+    """Memory that a shape takes, in main edges: those, and the tables of quadruplets. 100 places (main edge, qint edge) at atoms
+    count as one edge, and 500 places (qint edge, main edge at its source). By what the backward pass keeps it is 106 and 460 in
+    JMP-S, 75 and 340 in the small network of mini. Tables are as wide as the widest atom of a batch needs."""
+    return of["main"] + of["main_width"] * (5 * of["atoms"] * of["qint_width"] + of["qint"]) // 500
+
+
 def cost(of: dict) -> float | np.ndarray:
     """What a step on a shape (numbers, or arrays of them) costs: about how many numbers a narrow network (profile mini) forms,
     in each block, over 16: rows of edges and atoms, rows of heads by sets, and tables (atoms · widths). Of wider networks main

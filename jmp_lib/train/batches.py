@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
-from jmp_lib.graphs.padding import Bucket, buckets, padded_to_fit, shape
+from jmp_lib.graphs.padding import Bucket, buckets, in_edges, padded_to_fit, shape
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import give_back, is_out_of_memory, parts_by_edges
+from jmp_lib.train.memory import give_back, is_out_of_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
@@ -70,14 +70,18 @@ def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphCon
     return GraphCache(labelled, config, edge_dropout=edge_dropout, max_mb=KEPT_MB)
 
 
-def main_edges(item: dict) -> int:
-    """Edges of a structure's main graph: counted, or where ``collate`` is still to cut it from ``candidates``, every
-    atom's up to the neighbour limit (making them symmetric hardly changes their number)."""
+def quadruplet_shape(item: dict) -> Bucket:
+    """What ``in_edges`` asks of a structure: counted, or where ``collate`` is still to cut its graphs from ``candidates``,
+    every atom's edges up to the limit (made symmetric, they hardly become more, but the widest atom may get more)."""
+    natoms, names = len(item["pos"]), ("main", "qint")
     if "graphs" in item:
-        return item["graphs"]["main_edge_index"].shape[1]
-    (edge_index, *_), config = item["candidates"]
-    natoms = len(item["pos"])
-    return int(np.minimum(np.bincount(edge_index[1], minlength=natoms), config.limits(natoms)["main"]).sum())
+        at_atoms = [np.bincount(item["graphs"][f"{name}_edge_index"][1], minlength=natoms) for name in names]
+    else:
+        (edge_index, *_), config = item["candidates"]
+        found, limits = np.bincount(edge_index[1], minlength=natoms), config.limits(natoms)
+        at_atoms = [np.minimum(found, limits[name]) for name in names]
+    return {"atoms": natoms, **{name: int(count.sum()) for name, count in zip(names, at_atoms)},
+            **{f"{name}_width": int(count.max()) or 1 for name, count in zip(names, at_atoms)}}
 
 
 @dataclass
@@ -85,7 +89,7 @@ class Share:
     """What one process computes of one update: ``parts`` of the batch, one after the other."""
 
     parts: list[Batch]
-    edges: list[int]  # of every part, main graph
+    sizes: list[int]  # of every part (``in_edges``)
     names: list[list[str]]  # of the structures of every part
     counts: Counts  # of the whole batch
     max_edges: int | None  # with which the parts were cut
@@ -111,8 +115,9 @@ def balanced(sizes: Sequence[int], processes: int) -> list[list[int]]:
 class UpdateBatches(torch.utils.data.Dataset):
     """``batches[k]``: this process's share of the batch of update k, a function of (seed, k) alone.
 
-    Shares are balanced by atoms (edges follow them: the neighbour limit is the same), parts are cut by edges.  Edge
-    dropout draws from a generator seeded by (seed, k), or with ``draws`` "structure" by (seed, k, place in the batch).
+    Shares are balanced by atoms (edges follow them: the neighbour limit is the same), parts are cut by edges and
+    quadruplets (``in_edges``).  Edge dropout draws from a generator seeded by (seed, k), or with ``draws`` "structure"
+    by (seed, k, place in the batch).
     """
 
     def __init__(self, caches: Sequence[GraphCache], names: Sequence[str], sampler: Sampler, seed: int, *,
@@ -124,7 +129,7 @@ class UpdateBatches(torch.utils.data.Dataset):
 
     @property
     def max_edges(self) -> int | None:
-        """Edges of a part; a change holds for batches that are prepared from now on."""
+        """Largest size of a part (``in_edges``); a change holds for batches that are prepared from now on."""
         return int(self._max_edges[0]) or None
 
     @max_edges.setter
@@ -134,13 +139,11 @@ class UpdateBatches(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> Share:
         items, names, counts = self.items(step)
         max_edges = self.max_edges
-        edges = [main_edges(item) for item in items]
-        parts = parts_by_edges(edges, max_edges)
-        share = Share(parts=[collate([items[i] for i in part]) for part in parts],
-                      edges=[sum(edges[i] for i in part) for part in parts],
+        parts, sizes = parts_that_fit([quadruplet_shape(item) for item in items], max_edges)
+        share = Share(parts=[collate([items[i] for i in part]) for part in parts], sizes=sizes,
                       names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
         if self.buckets and parts:
-            small = [bucket for bucket in self.buckets if max_edges is None or bucket["main"] <= max_edges]  # memory is short
+            small = [bucket for bucket in self.buckets if max_edges is None or in_edges(bucket) <= max_edges]  # memory is short
             share.parts, share.padding = map(list, zip(*(padded_to_fit(part, small) for part in share.parts)))
             for part, padding in zip(share.parts, share.padding):
                 if padding is not None:

@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
+
+from jmp_lib.graphs.padding import Bucket, in_edges
 
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h (glibc)
 
 
-def parts_by_edges(edges: Sequence[int], max_edges: int | None) -> list[list[int]]:
-    """Places 0, 1, ... in consecutive parts of at most ``max_edges`` edges; a larger structure is a part alone."""
+def parts_that_fit(shapes: Sequence[Bucket], most: int | None,
+                   size: Callable[[Bucket], int] = in_edges) -> tuple[list[list[int]], list[int]]:
+    """Places 0, 1, ... in consecutive parts of a size up to ``most``, and their sizes; a larger structure is a part alone.
+
+    shapes: of the structures, one by one; in a part they add up, but for widths, of which the largest counts.
+    """
     parts: list[list[int]] = []
-    total = 0
-    for place, count in enumerate(edges):
-        if not parts or (max_edges is not None and total + count > max_edges):
-            parts.append([])
-            total = 0
-        parts[-1].append(place)
-        total += count
-    return parts
+    wholes: list[Bucket] = []
+    for place, own in enumerate(shapes):
+        if parts:
+            joined = {key: max(n, own[key]) if key.endswith("width") else n + own[key] for key, n in wholes[-1].items()}
+            if most is None or size(joined) <= most:
+                parts[-1].append(place)
+                wholes[-1] = joined
+                continue
+        parts.append([place])
+        wholes.append(own)
+    return parts, [size(whole) for whole in wholes]
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -82,7 +82,7 @@ class Progress:
     best_step: int = 0
     without_improvement: int = 0
     stopped: str = ""  # why the run ended early
-    max_edges: int | None = None  # of a part of a batch, as it has become by running out of memory
+    max_edges: int | None = None  # size of a part of a batch, as it has become by running out of memory
     skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
     skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
     history: list[dict] = field(default_factory=list)
@@ -231,7 +231,7 @@ def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Te
 def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Tensor], Share]:
     """Forward and backward pass of all parts of this process's share: summed losses, and the share as it was cut.
 
-    Out of memory: everything again, cut at half the edges of the part that failed; the smaller parts stay.  Raises
+    Out of memory: everything again, cut at half the size of the part that failed; the smaller parts stay.  Raises
     ``RuntimeError`` when a single structure does not fit.
     """
     if share.max_edges != progress.max_edges:  # prepared before memory ran out
@@ -248,13 +248,13 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Te
                 raise
         if len(share.names[number]) == 1:
             raise RuntimeError(
-                f"{share.names[number][0]} with {share.edges[number]} edges does not fit in memory by itself: leave it "
-                "out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
+                f"{share.names[number][0]} with {share.sizes[number]} edges (quadruplets counted as such) does not fit in memory "
+                "by itself: leave it out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
         run.optimizer.zero_grad(set_to_none=True)
         if run.recorded is not None:
             run.recorded.clear()
         give_back()  # the error is gone here, and with it what it held
-        run.data.max_edges = progress.max_edges = share.edges[number] // 2
+        run.data.max_edges = progress.max_edges = share.sizes[number] // 2
         share = run.data[progress.step]
 
 

@@ -2,25 +2,30 @@
 
 The real path: temperature sampling over the four embedded sets, edge dropout, graphs, collation. Batches are first prepared
 alone in one process; then a network is trained on them, with batches prepared in the training process and by one other.
+Last, batches are only fetched, as fast as 0, 1, 2, 4, ... worker processes up to the cores of this machine prepare them.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
+from functools import cache
 
 import torch
 
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
-from jmp_lib.train.batches import prepared
+from jmp_lib.train.batches import AHEAD, UpdateBatches, prepared
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.memory import keep_freed_memory
 from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
+from tools.benchmarks.machine import cores
 
 HELP = "preparing batches: structures per second, and the share of a training that waits for them"
 WANTED = 2000.0  # structures per second and GPU that the data path should keep up with
+SECONDS = 3.0  # for which batches are fetched from so many workers
 
 # name -> profile whose network and graphs, timed updates
 CASES = {"JMP-S, published graphs": ("paper", 4), "small network of mini": ("mini", 60)}
@@ -42,14 +47,13 @@ def run(args) -> dict:
               f"{r['ms_per_update']:10.1f} {100 * r['waiting_share']:7.2f}% {100 * r['waiting_share_ahead']:6.2f}%", flush=True)
     print(f"structures/s: by one core; cores: for {WANTED:.0f} structures/s; waiting: share of the training's time, with batches "
           "prepared in between, and ahead by one process")
+    print_scaling()
     return {"threads": args.threads, "cases": rows}
 
 
 def one_case(name: str, updates: int, threads: int) -> dict:
     """Cost of a batch of eight, of an update, and shares of waiting."""
-    profile = load_profile(name, **{"pretraining.data": "mini", "pretraining.batch_size": 8})
-    factors = dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0)
-    model, data, loss, optimizer = parts_of_run(profile, "small", joint_sets(profile), factors, Processes(torch.device("cpu")))
+    profile, model, data, loss, optimizer = _run_of(name)
     count = max(updates, 60)
     began = time.process_time()
     for k in range(count):  # structures are met for the first time: neighbours are searched
@@ -69,6 +73,39 @@ def one_case(name: str, updates: int, threads: int) -> dict:
             "structures_per_second": rate, "cores_for_2000": math.ceil(WANTED / rate),
             "ms_per_update": 1e3 * times[0]["busy"] / updates, "waiting_share": _share(times[0]),
             "waiting_share_ahead": _share(times[1])}  # fmt: skip
+
+
+def print_scaling() -> None:
+    """Structures per second by 0, 1, 2, 4, ... worker processes (0: this one prepares), each batch from positions; one line each."""
+    name, (profile, _) = next(iter(CASES.items()))
+    data, count = _run_of(profile)[2], cores()
+    for kept in data.caches:
+        kept.max_bytes = 0.0  # no graph is met twice
+    print(f"worker processes ({name}, {count} cores): structures/s, and in multiples of one worker's")
+    one = None
+    for workers in (0, *(2**k for k in range(count.bit_length()))):
+        rate = fetched_per_second(data, workers)
+        one = rate if workers == 1 else one
+        print(f"{workers:4d} {rate:9.0f}" + (f" {rate / one:6.2f}" if one else ""), flush=True)
+
+
+def fetched_per_second(data: UpdateBatches, workers: int, seconds: float = SECONDS) -> float:
+    """Structures per second over ``seconds``, begun when every worker runs and what it had ready is used up."""
+    with closing(prepared(data, 0, 10**9, workers, False)) as batches:
+        for _ in range(1 + AHEAD * workers):
+            next(batches)
+        began, structures = time.perf_counter(), 0
+        while (passed := time.perf_counter() - began) < seconds:
+            structures += next(batches).counts.structures
+    return structures / passed
+
+
+@cache
+def _run_of(name: str) -> tuple:
+    """(profile, model, batches, loss, optimiser) of a joint pre-training on the embedded sets, eight structures an update."""
+    profile = load_profile(name, **{"pretraining.data": "mini", "pretraining.batch_size": 8})
+    factors = dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0)
+    return profile, *parts_of_run(profile, "small", joint_sets(profile), factors, Processes(torch.device("cpu")))
 
 
 def _train(data, first: int, updates: int, workers: int, update) -> dict[str, float]:

@@ -17,10 +17,15 @@ BENCHMARKS = results_dir() / "benchmarks"  # ``make ship PROFILE=benchmarks`` ta
 
 def describe() -> dict:
     """Processor, cores, GPU, versions, commit and date of a measurement."""
-    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    return {"cpu": _cpu(), "cores": cores(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "versions": records.versions(), "commit": records.git_commit(),
             "date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:
