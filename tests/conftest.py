@@ -11,7 +11,7 @@ torch.set_num_threads(1)
 
 # Files of half a minute and more, the longest first: of several processes none is left with one of them at the end.
 LONG = ("notebooks_smoke", "kills", "engine_processes", "fuzz", "pool", "engine_parts", "variants", "plan", "store_writer",
-        "sweep", "pretraining_both", "reference", "statistics")  # fmt: skip
+        "sweep", "hygiene", "pretraining_both", "reference", "statistics")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items) -> None:
