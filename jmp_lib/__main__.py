@@ -157,8 +157,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("finetune", _finetune, "fine-tune tasks with arms", *RUN, "tasks", "arms", *ENGINE)
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
 
-    command = add("baselines", _baselines, "mean, linear composition, MACE and SchNet on the same data as the arms", *RUN, "tasks")
-    command.add_argument("--only", help="mean, composition, mace (after `make mace`), schnet, with commas (default all, schnet on published data)")
+    command = add("baselines", _baselines, "mean, linear composition, frozen embeddings, MACE and SchNet on the same data as the arms", *RUN, "tasks")
+    command.add_argument("--only", help="mean, composition, frozen, untrained, mace (after `make mace`), schnet, with commas (default all, "
+                         "schnet on published data)")
 
     add("scale-factors", _scale_factors, "fit the scale factors of the networks", *RUN, "sizes")
 

@@ -255,12 +255,14 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
 
     ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file.  ``alternative``: a named block of
     the file's ``alternatives`` that is put over the rest; ``paper:packaged`` says the same in one word, for the
-    command line and the notebooks.  The name becomes ``paper-packaged``, so results stay apart.  ``overrides``:
+    command line and the notebooks, ``mini:domains:molecules`` a variant of an alternative.  The name becomes
+    ``paper-packaged``, so results stay apart.  ``overrides``:
     nested dictionaries or dotted keys.  Raises ``ValueError`` naming the key and the nearest valid one,
     ``FileNotFoundError`` for a path.
     """
     if alternative is None and ":" in Path(name).name:
-        name, alternative = name.rsplit(":", 1)
+        last, _, alternative = Path(name).name.partition(":")
+        name = str(Path(name).with_name(last))
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = PROFILE_DIR / f"{name}.yaml"
@@ -271,11 +273,13 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings")
     alternatives, variants = values.pop("alternatives", {}), values.pop("variants", {})
-    if alternative is not None:
-        check_keys({alternative: None}, alternatives | variants, f"{path.name}: alternatives and variants")
-        values = merge(values, (alternatives | variants)[alternative])
-        values["name"] = f"{values.get('name', path.stem)}-{alternative}"
-        values["variant"] = alternative if alternative in variants else None
+    for block in alternative.split(":") if alternative else ():  # an alternative, then a variant of it
+        check_keys({block: None}, alternatives | variants, f"{path.name}: alternatives and variants")
+        change = dict((alternatives | variants)[block])
+        values["variant"] = block if block in variants else None
+        variants = variants if block in variants else change.pop("variants", {})
+        values = merge(values, change)
+        values["name"] = f"{values.get('name', path.stem)}-{block}"
     values["variants"] = list(variants)
     for key, value in overrides.items():
         for part in reversed(key.split(".")):

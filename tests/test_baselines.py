@@ -12,11 +12,14 @@ import torch_geometric.nn
 from jmp_lib import pool, records
 from jmp_lib.__main__ import main
 from jmp_lib.data.tasks import load_task_data
+from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.results import baselines, mace, schnet, timed
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
-from jmp_lib.train.normalise import Normaliser, true_values
+from jmp_lib.train.loading import load
+from jmp_lib.train.normalise import Normaliser, numbers_of, true_values
+from jmp_lib.train.pretraining import pretrain
 
 SMOKE = load_profile("smoke")
 
@@ -64,6 +67,37 @@ def test_what_is_wrong_is_told(tmp_path):
         baselines.baseline(SMOKE, "rmd17_aspirin", "composition", tmp_path)
     with pytest.raises(FileNotFoundError, match="GN-OC-L"):
         baselines.baseline(SMOKE, "rmd17_aspirin", "mace", tmp_path)
+
+
+def test_the_ridge_finds_what_the_composition_leaves():
+    data = load_task_data("qm9_u0", caps={"train": 60, "test": 20})
+    labels = [np.array([float(s[data.label]) for s in part]) for part in (data.train, data.test)]
+    rest = [y - linear_composition(numbers_of(data.train), labels[0], numbers_of(part), True)
+            for y, part in zip(labels, (data.train, data.test))]
+    told = [(left / part.natoms)[:, None] for left, part in zip(rest, (data.train, data.test))]  # sums tell all of it
+    assert np.abs(baselines.ridge(*told, data) - labels[1]).max() < 0.05 * np.abs(rest[1]).max()
+    nothing = [np.ones((len(left), 1)) / part.natoms[:, None] for left, part in zip(rest, (data.train, data.test))]
+    assert baselines.ridge(*nothing, data) == pytest.approx(labels[1] - rest[1], abs=1e-2), "no more than the composition"
+
+
+def test_frozen_embeddings_are_those_of_the_network_and_made_once(tmp_path):
+    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}), tasks=("qm9_mu", "qm9_alpha", "rmd17_aspirin"), results_dir=tmp_path)
+    assert baselines.run_all(run, ["frozen"]) == [], "left out before the pre-training"
+    with pytest.raises(FileNotFoundError, match="run notebook 03 first"):
+        baselines.baseline(SMOKE, "qm9_mu", "frozen", tmp_path)
+    pretrain(SMOKE, "small", tmp_path, progress=False)
+    assert [outcome.error for outcome in baselines.run_all(run, ["frozen", "untrained"])] == [""] * 4
+    kept = sorted((tmp_path / "work" / "embeddings").iterdir())
+    assert len(kept) == 2, "two targets of one set share them; one file per network"
+    records_ = {row.baseline: row.value for row in baseline_table(tmp_path).itertuples() if row.task == "qm9_mu"}
+    assert set(records_) == {"frozen", "untrained"} and len(set(records_.values())) == 2
+    data = load_task_data("qm9_mu", caps={"train": 8, "val": 2, "test": 4})
+    model = load(tmp_path / "work" / "pretrain" / "small").model
+    graphs = AddGraphs(SMOKE.graphs["qm9"], max_mb=0)
+    with torch.no_grad():
+        mine = [model.embed(collate([graphs(s)])).mean(0).numpy() for s in data.test]
+    found = [np.load(file)["test"] for file in kept]
+    assert sum(np.allclose(mine, test, rtol=1e-4, atol=1e-5) for test in found) == 1
 
 
 def test_the_table_has_a_row_per_record(tmp_path):

@@ -1,4 +1,5 @@
-"""Baselines beside the four arms: the mean, a linear model of the composition, MACE (rMD17) and SchNet from scratch.
+"""Baselines beside the four arms: the mean, a linear model of the composition, a linear model on the embeddings of the frozen
+backbone that JMP-S starts from and of an untrained one, MACE (rMD17) and SchNet from scratch.
 
     python -m jmp_lib baselines --profile published_small
 
@@ -12,28 +13,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from jmp_lib import records
 from jmp_lib.data.families import why_not
 from jmp_lib.data.tasks import get_task, load_task_data
 from jmp_lib.files import write_json
+from jmp_lib.graphs import AddGraphs, collate
+from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results import mace, schnet
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
+from jmp_lib.train.finetuning import size_of, start_of
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import composition, fit_composition, true_values
+from jmp_lib.train.normalise import composition, fit_composition, numbers_of, true_values
+from jmp_lib.train.weights import load_weights, set_factors
 
 TIMED = {"mace": mace.SETTINGS, "schnet": schnet.SETTINGS}  # networks that are trained for as long as BUDGET_OF was
-NAMES = ("mean", "composition", *TIMED)
+EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}  # baseline -> arm whose network, as it starts, gives the embeddings
+NAMES = ("mean", "composition", *EMBEDDED, *TIMED)
+STRENGTHS = np.logspace(-2, 6, 17)  # of the ridge on embeddings; the best by leave-one-out on the training part
 BUDGET_OF = "GN-OC-L"
 INSTALL = "MACE is not installed: run `make mace`"
 
 
 def applies(name: str, task_id: str) -> bool:
-    """Composition: scalar labels. MACE: rMD17, one molecule a task."""
+    """Composition and embeddings: scalar labels. MACE: rMD17, one molecule a task."""
     task = get_task(task_id)
-    return {"mean": True, "composition": not task.is_force_task, "mace": task.family == "rmd17", "schnet": True}[name]
+    return {"mean": True, "mace": task.family == "rmd17", "schnet": True}.get(name, not task.is_force_task)
 
 
 def record_path(out_dir: Path, task_id: str, name: str) -> Path:
@@ -48,7 +58,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     """
     _check(name)
     if not applies(name, task_id):
-        raise ValueError(f"baseline {name} does not apply to {task_id}: composition is for scalar labels, mace for rMD17")
+        raise ValueError(f"baseline {name} does not apply to {task_id}: mace is for rMD17, all but it and mean for scalar labels")
     task, fold = get_task(task_id), profile.folds_of(task_id)[0]
     settings = profile.finetune_settings(task.family, task_id)
     data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
@@ -57,6 +67,8 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     if name in TIMED:
         arm = records.read_record(records.finetune_record_path(out_dir, task_id, BUDGET_OF, fold))
         parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, **TIMED[name]}
+    if name in EMBEDDED:
+        parameters["start"] = start = _start(profile, name, Path(out_dir))
     path = record_path(out_dir, task_id, name)
     fingerprint = records.fingerprint({"baseline": name, "task": task_id, "fold": fold, "parameters": parameters,
                                        "data": [data.data_sha256, data.split_sha256]})
@@ -64,7 +76,10 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     if done is not None:
         return done
     began = time.perf_counter()
-    predicted, about = _predict(name, data, settings, parameters)
+    if name in EMBEDDED:
+        predicted, about = ridge(*embeddings(profile, data, start, Path(out_dir)), data), {}
+    else:
+        predicted, about = _predict(name, data, settings, parameters)
     truth = true_values(data.test, data.label)
     file = records.work_dir(path, Path(out_dir)) / "predictions.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +126,53 @@ def linear_composition(train_numbers: list, values: np.ndarray, test_numbers: li
     return composition(test_numbers, extensive) @ contributions + intercept
 
 
+def _start(profile: Profile, name: str, out_dir: Path) -> dict:
+    """Where the arm of a baseline of embeddings begins: {scale_factors, pretrained}. FileNotFoundError before the pre-training."""
+    start = start_of(profile, EMBEDDED[name], out_dir, train=False)
+    if None in start.values():
+        raise FileNotFoundError(f"there is no pre-trained network in {out_dir} for the baseline {name}: run notebook 03 first")
+    return start
+
+
+@torch.no_grad()
+def embeddings(profile: Profile, data, start: dict, out_dir: Path) -> list[np.ndarray]:
+    """Mean final node embedding of every structure of the training and the test part, each (S,A), of the network at ``start``.
+
+    Kept under ``work/embeddings``: tasks that are targets of one set have the same.
+    """
+    arm = EMBEDDED["frozen" if "pretrained" in start else "untrained"]
+    config, graph = profile.models[size_of(arm)], profile.graphs[data.task.family]
+    key = records.fingerprint({"start": start, "seed": profile.seed, "model": config.to_dict(), "graph": str(graph),
+                               "data": [data.data_sha256, data.split_sha256]})
+    file = Path(out_dir) / "work" / "embeddings" / f"{key[:16]}.npz"
+    if not file.is_file():
+        torch.set_num_threads(1)
+        torch.manual_seed(profile.seed)
+        model = FinetuneModel(config, [HeadSpec("energy", "energy", "sum")]).eval()
+        if "pretrained" in start:
+            load_backbone(model, load_weights(Path(out_dir) / start["pretrained"]["file"]))
+        set_factors(model, start["scale_factors"])
+        add_graphs = AddGraphs(graph, max_mb=0)
+        found = [np.stack([model.embed(collate([add_graphs(s)])).mean(0).numpy() for s in part]) for part in (data.train, data.test)]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        records.save_arrays(file, train=found[0], test=found[1])
+    with np.load(file, allow_pickle=False) as arrays:
+        return [arrays["train"], arrays["test"]]
+
+
+def ridge(train: np.ndarray, test: np.ndarray, data) -> np.ndarray:
+    """Linear model of the composition, plus a ridge regression of what it leaves on the embeddings: (S_test,), unit of the label.
+
+    train, test: mean embedding of every structure (S,A); where the label grows with the number of atoms, their sums are used.
+    """
+    extensive, values = data.task.reduction == "sum", np.array([float(s[data.label]) for s in data.train])
+    if extensive:
+        train, test = (part * structures.natoms[:, None] for part, structures in ((train, data.train), (test, data.test)))
+    numbers = numbers_of(data.train), numbers_of(data.test)
+    known, base = (linear_composition(numbers[0], values, part, extensive) for part in numbers)
+    return base + make_pipeline(StandardScaler(), RidgeCV(STRENGTHS)).fit(train, values - known).predict(test)
+
+
 def run_all(run, names=None) -> list[Outcome]:
     """All baselines that apply to the tasks of a workbook run; what became of each, failed ones with ``error``.
 
@@ -140,5 +202,7 @@ def _can(run, name: str, task: str) -> bool:
     fold = run.profile.folds_of(task)[0]
     if run.profile.data == "published" and why_not(get_task(task), run.profile.data_root, fold=fold, thorough=True):
         return False
+    if name in EMBEDDED:
+        return None not in start_of(run.profile, EMBEDDED[name], Path(run.results_dir), train=False).values()
     needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
     return name not in TIMED or (needed.is_file() and (name != "mace" or mace.available()))

@@ -12,9 +12,9 @@ import pandas as pd
 
 from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
-from jmp_lib.results.intervals import words
+from jmp_lib.results.intervals import of_mean, words
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
-from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, not_learnt, own_values
+from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
 
 NETWORKS = {"mace": "MACE", "schnet": "SchNet"}  # baselines that are networks
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
@@ -112,6 +112,12 @@ def baseline_summary(results_dir: str | Path) -> str:
         better = list(known.index[known < arms.loc[known.index].min(axis=1)])
         lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
+    if {"frozen", "untrained"} <= set(simple):
+        both = simple[["frozen", "untrained"]].dropna()
+        gains = gain(both, "frozen", "untrained")
+        lines.append(f"A linear model on embeddings, the network frozen: pre-trained better than untrained on {(gains > 0).sum()} of "
+                     f"{len(gains)} tasks, on average {words(gains.mean(), *of_mean(gains), '%')}; better than JMP-S fine-tuned on "
+                     f"{(both['frozen'] < arms.loc[both.index, 'JMP-S']).sum()}.")
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
 
 

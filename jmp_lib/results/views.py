@@ -19,6 +19,7 @@ from jmp_lib.results import intervals
 from jmp_lib.results.values import (
     PAPER,
     all_tasks_table,
+    baseline_table,
     comparable,
     gain,
     own_values,
@@ -253,6 +254,13 @@ def compare(run) -> pd.DataFrame:
         table[own_label, name] = all_tasks.groupby("task")[name].first().reindex(table.index)
     table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
     return table.map(lambda v: float(f"{v:.4g}") if isinstance(v, float) and pd.notna(v) else v)
+
+
+def simple_models(run) -> pd.DataFrame:
+    """Test errors of the baselines of the run's tasks beside those of the arms, in printed units; one row per task."""
+    simple = baseline_table(run.results_dir).pivot(index="task", columns="baseline", values="value").reindex(list(run.tasks))
+    arms = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks), list(run.arms)]
+    return simple.join(arms).assign(unit=[get_task(task).printed_unit for task in run.tasks]).reset_index()
 
 
 def gains(run, new: str, base: str) -> pd.DataFrame:
