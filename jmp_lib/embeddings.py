@@ -12,11 +12,13 @@ from scipy.spatial.distance import cdist
 
 from jmp_lib.data.collect import hill
 from jmp_lib.graphs import AddGraphs, collate
+from jmp_lib.model.scaling import scale_modules
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
 from jmp_lib.results.views import domain_of
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.loading import Loaded, load
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.pretraining import new_model
+from jmp_lib.train.weights import seen_elements, set_factors
 
 # mini set -> the graph settings that it was (pre-)trained with
 GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}
@@ -58,23 +60,51 @@ def tsne(points: pd.DataFrame, embeddings: np.ndarray, perplexity: float, seed: 
     return points.assign(x=placed[:, 0].round(3), y=placed[:, 1].round(3))
 
 
-def neighbour_shares(points: pd.DataFrame, embeddings: np.ndarray, neighbours: int = 10) -> pd.DataFrame:
-    """Share of the nearest neighbours (standardised embedding space) that agree in set, domain or element, in %.
+def untrained(run, model, size: str):
+    """The network of ``model`` with random weights of the profile's seed, in evaluation mode; its scale factors stay."""
+    fresh = new_model(run.profile, size).eval()
+    set_factors(fresh, {name: float(module.value) or 1.0 for name, module in scale_modules(model).items()})
+    return fresh
 
-    Points of the same structure are no neighbours.  ``by chance`` is the share among all other points.
+
+def neighbour_shares(points: pd.DataFrame, embeddings: dict[str, np.ndarray], neighbours: int = 10) -> pd.DataFrame:
+    """What lies beside what in the standardised spaces of several networks {name: (points, A)}, in %; one column per network.
+
+    Share of the nearest neighbours of a point that agree in set, domain or element, and in domain where only points of the same
+    element are looked at (of elements with enough of them); points of one structure are no neighbours. ``by chance``: share
+    among all that could be neighbours. Last row: share of the variance that the element explains.
     """
-    values = _standard(embeddings)
-    distance = cdist(values, values)
-    structure = points["set"] + points["structure"].astype(str)
-    distance[structure.to_numpy()[:, None] == structure.to_numpy()[None]] = np.inf
-    nearest = np.argsort(distance, axis=1)[:, :neighbours]
-    allowed = np.isfinite(distance)
-    rows = []
-    for column in ("set", "domain", "element"):
-        same = points[column].to_numpy()[:, None] == points[column].to_numpy()[None]
-        rows.append({"agree in": column, "neighbours / %": round(100 * np.take_along_axis(same, nearest, 1).mean(), 1),
-                     "by chance / %": round(100 * same[allowed].mean(), 1)})
-    return pd.DataFrame(rows)
+    same = {name: points[name].to_numpy()[:, None] == points[name].to_numpy()[None] for name in ("set", "domain", "element")}
+    structure = (points["set"] + points["structure"].astype(str)).to_numpy()
+    other = structure[:, None] != structure[None]
+    questions = {f"neighbours of the same {name}": (same[name], other) for name in same}
+    questions["neighbours of the same domain, element given"] = (same["domain"], other & same["element"])
+    codes = points["element"].astype("category").cat.codes.to_numpy()
+    rows = {what: {} for what in (*questions, "variance explained by the element")}
+    for network, vectors in embeddings.items():
+        values = _standard(vectors)
+        distance = cdist(values, values)
+        for what, (agree, allowed) in questions.items():
+            chosen = np.flatnonzero(allowed.sum(1) > neighbours)
+            nearest = np.argsort(np.where(allowed, distance, np.inf)[chosen], axis=1)[:, :neighbours]
+            rows[what] |= {network: _share(np.take_along_axis(agree[chosen], nearest, 1)),
+                           "by chance": _share(agree[chosen][allowed[chosen]])}
+        means = np.array([values[codes == code].mean(0) for code in codes])
+        share = 100 * (means ** 2).sum() / (values ** 2).sum()
+        rows["variance explained by the element"] |= {
+            network: round(share, 1), "by chance": round(100 * codes.max() / max(len(codes) - 1, 1), 1)}
+    table = pd.DataFrame(rows).T.rename_axis("share / %")
+    return table[[*embeddings, "by chance"]].reset_index()
+
+
+def _share(agree: np.ndarray) -> float:
+    return round(100 * agree.mean(), 1) if agree.size else float("nan")
+
+
+def change_words(table: pd.DataFrame, before: str = "untrained", after: str = "pre-trained") -> str:
+    """A sentence per row of ``neighbour_shares``: what training changes, in points of %."""
+    return "\n".join(f"- {row.iloc[0]}: {row[before]:g} % {before}, {row[after]:g} % {after} ({row[after] - row[before]:+.1f}); "
+                     f"by chance {row['by chance']:g} %" for _, row in table.dropna().iterrows())
 
 
 def _standard(embeddings: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ RECORDS = {
     "10": ("finetune/*/*.json",),
     "11": ("finetune/*/*.json",),
     "12": ("pretrain/*.json",),
-    "13": ("pretrain/*.json", "finetune/*/*.json"),
+    "13": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json"),
     "14": ("pretrain/small.json",),
     "15": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
            "../variants/*/records/finetune/*/*.json"),

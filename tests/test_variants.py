@@ -105,6 +105,8 @@ def test_tables_say_the_role_of_every_variant(finished):
     recipe = values[values["role"] == "ablation"].assign(variant=tables.WHOLE, value=7.0)  # an own pre-training with nothing changed
     whole = tables.ablations(pd.concat([values, recipe]))
     assert list(whole["variant"]) == list(ablated["variant"]) and whole["value"].iloc[1] == 7.0 != ablated["value"].iloc[1]
+    assert ablated["from"].notna().all() and (ablated["from"] <= ablated["gain"] + 1e-9).all() and (ablated["to"] >= ablated["gain"] - 1e-9).all()
+    assert list(tables.mean_gains(ablated)["variant"]) == ["whole recipe", "atom-wise-loss"]
     words = variant_summary(finished)
     assert "over 2 seeds" in words and "| qm9_mu | 4 |" in words and "whole recipe" in words
 
@@ -137,5 +139,21 @@ def test_a_second_run_repeats_nothing(finished, capsys):
 
 def test_every_shipped_variant_is_valid():
     for path in PROFILE_DIR.glob("*.yaml"):
-        for name in yaml.safe_load(path.read_text()).get("variants", {}):
+        values = yaml.safe_load(path.read_text())
+        for name in values.get("variants", {}):
             assert load_profile(f"{path.stem}:{name}").tasks
+        for outer, block in values.get("alternatives", {}).items():
+            for name in block.get("variants", {}):
+                profile = load_profile(f"{path.stem}:{outer}:{name}")
+                assert profile.tasks and profile.variant == name and profile.base_name == f"{path.stem}-{outer}"
+
+
+def test_domains_are_compared_at_equal_updates():
+    base = load_profile("mini:domains")
+    assert base.variants == ("molecules", "catalysts") and base.variant is None and not base.pretrained.get("small")
+    for name, sampled in (("molecules", {"ani1x", "transition1x"}), ("catalysts", {"oc20", "oc22"})):
+        profile = load_profile(f"mini:domains:{name}")
+        assert {key for key, part in profile.pretraining.datasets.items() if part.sampled} == sampled
+        assert profile.pretraining.schedule == base.pretraining.schedule and profile.tasks == base.tasks
+    with pytest.raises(ValueError, match="the nearest valid key is 'molecules'"):
+        load_profile("mini:domains:molecule")

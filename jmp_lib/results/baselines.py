@@ -58,7 +58,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     """
     _check(name)
     if not applies(name, task_id):
-        raise ValueError(f"baseline {name} does not apply to {task_id}: mace is for rMD17, all but it and mean for scalar labels")
+        raise ValueError(f"baseline {name} does not apply to {task_id}: composition and embeddings are for scalar labels, mace for rMD17")
     task, fold = get_task(task_id), profile.folds_of(task_id)[0]
     settings = profile.finetune_settings(task.family, task_id)
     data = load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,

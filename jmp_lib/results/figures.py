@@ -253,6 +253,9 @@ def ablations(table: pd.DataFrame):
     shown = table[~table["variant"].str.startswith("GN-OC")].replace({"variant": {"base": "whole recipe"}})
     colours = dict(zip(shown["variant"].unique(), PALETTE))
     axis = _bars(shown, "task", "variant", colours, 0.14 * max(len(shown), 1) + 1.6)
+    for bars, variant in zip(axis.containers, colours):
+        ends = shown[shown["variant"] == variant].set_index("task").reindex(shown["task"].unique())
+        _intervals(axis, ends["from"], ends["to"], bars)
     axis.set_xlabel(GAIN.replace("improvement", "improvement over training from scratch"))
     return axis.figure
 
@@ -356,10 +359,18 @@ def pictures(structures: dict):
 
 
 def embedding_scatter(points: pd.DataFrame, by: str):
-    """t-SNE points coloured by ``by`` ("set" or "domain"); ``points`` has columns x, y, set, domain."""
+    """t-SNE points coloured by ``by`` ("set", "domain" or "element"); ``points`` has columns x, y, set, domain, element.
+
+    Of the elements the nine most frequent ones have a colour.
+    """
     figure, (axis,) = new_figure(width=7.6, height=5.0)
     groups = sorted(points[by].unique()) if by == "set" else [d for d in DOMAIN_COLOURS if d in set(points[by])]
+    if by == "element":
+        frequent = list(points[by].value_counts().index[:9])
+        groups, points = [*frequent, "others"], points.assign(element=points[by].where(points[by].isin(frequent), "others"))
     colours = DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
+    if by == "element":
+        colours["others"] = "#cccccc"
     sns.scatterplot(points, x="x", y="y", hue=by, style=by, hue_order=groups, style_order=groups, palette=colours,
                     markers=dict(zip(groups, SET_MARKERS * len(groups))), s=14, alpha=0.7, linewidth=0, ax=axis)
     axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])

@@ -50,11 +50,17 @@ def gain_draws(new: np.ndarray | None, references: list[np.ndarray | None], fami
     Errors in the order of their rows of the set. None where some are not known or not of the same structures.
     """
     every = [new, *references]
-    if any(errors is None for errors in every) or len({len(errors) for errors in every}) > 1:
+    if not all(isinstance(errors, np.ndarray) for errors in every) or len({len(errors) for errors in every}) > 1:
         return None
     groups = blocks(len(new)) if family in TRAJECTORIES else np.arange(len(new))
     drawn = [bootstrap(errors, groups) for errors in every]
     return 100 * (1 - drawn[0] / np.min(drawn[1:], axis=0))
+
+
+def of_gain(new: np.ndarray | None, references: list[np.ndarray | None], family: str = "") -> tuple[float, float]:
+    """Of the gain in % of ``gain_draws``."""
+    draws = gain_draws(new, references, family)
+    return UNKNOWN if draws is None else middle(draws)
 
 
 def draws_by_task(all_tasks: pd.DataFrame, new: str, reference: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.intervals import of_mean, words
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
-from jmp_lib.results.values import all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
+from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
 
 NETWORKS = {"mace": "MACE", "schnet": "SchNet"}  # baselines that are networks
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
@@ -83,14 +83,16 @@ def variant_summary(results_dir: str | Path) -> str:
         title = f"improvement / %, mean ± deviation over {seeds['seeds'].max()} seeds (lowest to highest)"
         blocks.append(wide.loc[seeds["task"].unique(), seeds["comparison"].unique()].rename_axis(title))
     if len(sizes := variants.by_training_size(values)):
-        gains = sizes.set_index(["task", "n_train"]).filter(like=" / %").map(_signed).reset_index("n_train")
-        blocks.append(gains.rename(columns=lambda name: name.replace(" / %", " / % improvement"))
-                      .rename(columns={"n_train": "training structures"}))
+        cells = {f"{name} / % improvement": [words(*row) for row in sizes[[f"{name} / %", f"{name} from", f"{name} to"]].values]
+                 for name in PAIRS if f"{name} / %" in sizes}
+        blocks.append(pd.DataFrame({"task": sizes["task"], "training structures": sizes["n_train"], **cells}).set_index("task"))
     if len(shown := variants.ablations(values).query("not variant.str.startswith('GN-OC')", engine="python")):
-        wide = shown.pivot(index="task", columns="variant", values="gain").loc[shown["task"].unique()]
+        shown = shown.assign(cell=[words(r.gain, r.low, r.high) for r in shown.rename(columns={"from": "low", "to": "high"}).itertuples()])
+        wide = shown.pivot(index="task", columns="variant", values="cell").loc[shown["task"].unique()]
+        means = shown.groupby("variant")["gain"]
+        wide.loc["mean"] = pd.Series({name: words(gains.mean(), *of_mean(gains)) for name, gains in means})
         wide = wide[["base", *wide.columns.drop("base")]].rename(columns={"base": "whole recipe"})
-        wide.loc["mean"] = wide.mean()
-        blocks.append(wide.map(_signed).rename_axis("JMP-S over GN-OC-S / %"))
+        blocks.append(wide.fillna("").rename_axis("JMP-S over GN-OC-S / %"))
     return "\n\n".join(_markdown(block) for block in blocks)
 
 

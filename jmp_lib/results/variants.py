@@ -15,12 +15,14 @@ import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.facts import ARMS
+from jmp_lib.results.intervals import of_gain, of_mean, words
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
 BASE, WHOLE = "base", "whole-recipe"
 VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none of a role
+DOMAINS = "mini-domains"  # pre-training on molecules, on catalysts, on all four sets, at equal updates
 ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
-COLUMNS = ["task", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role"]
+COLUMNS = ["task", "family", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role", "errors"]
 
 
 def shown(results_dir: str | Path, role: str) -> Path:
@@ -28,6 +30,12 @@ def shown(results_dir: str | Path, role: str) -> Path:
     has none."""
     has_own = variant_values(results_dir)["role"].eq(role).any()
     return Path(results_dir) if has_own else paths.shipped_dir(VARIANTS_SHOWN)
+
+
+def domains_folder(results_dir: str | Path) -> Path:
+    """The folder of the control DOMAINS: beside ``results_dir`` where it was run, else the shipped one (which may not be there)."""
+    own = Path(results_dir).parent / DOMAINS
+    return own if (own / "variants").is_dir() else paths.shipped_dir(DOMAINS)
 
 
 def variant_values(results_dir: str | Path) -> pd.DataFrame:
@@ -75,14 +83,17 @@ def gain_spread(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
-    """Test errors of the arms by number of training structures, with both gains in %: one row per task and number."""
+    """Test errors of the arms by number of training structures, with both gains in % and their intervals (from, to): one row per
+    task and number."""
     tasks = values.loc[values["role"] == "size", "task"].unique()
     rows = values[values["role"].isin([BASE, "size"]) & values["task"].isin(tasks)]
-    wide = rows.pivot(index=["task", "unit", "n_train"], columns="arm", values="value").sort_index()
-    wide.columns.name = None
+    wide, errors = (rows.pivot(index=["task", "unit", "n_train"], columns="arm", values=name).sort_index() for name in ("value", "errors"))
+    wide.columns.name, families = None, wide.index.get_level_values("task").map(dict(zip(rows["task"], rows["family"])))
     for name, (new, reference) in PAIRS.items():
         if {new, reference} <= set(wide):
             wide[f"{name} / %"] = gain(wide, new, reference)
+            wide[[f"{name} from", f"{name} to"]] = [of_gain(pair[new], [pair[reference]], family)
+                                                    for pair, family in zip(errors.to_dict("records"), families)]
     return wide.reset_index()
 
 
@@ -90,17 +101,27 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
     """Test errors of pre-training ablations beside the whole recipe and from scratch, and gains over scratch in %.
 
     The whole recipe is the variant WHOLE where it was run, a pre-training like theirs with nothing changed, else the profile's.
-    Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain.
+    Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain, from and to of its interval.
     """
     found = []
     for (task, arm), rows in values[values["role"] == "ablation"].groupby(["task", "arm"], sort=False):
         scratch = f"GN-OC-{arm[-1]}"
-        base = values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")["value"]
+        base, kept = (values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")[name] for name in ("value", "errors"))
         if {scratch, arm} <= set(base.index):
-            ablated = rows.set_index("variant")["value"].to_dict()
-            errors = pd.Series({scratch: base[scratch], BASE: ablated.pop(WHOLE, base[arm]), **ablated})
-            table = errors.rename("value").rename_axis("variant").reset_index()
+            ablated = rows.set_index("variant")[["value", "errors"]].T.to_dict()
+            whole = ablated.pop(WHOLE, {"value": base[arm], "errors": kept[arm]})
+            each = {scratch: {"value": base[scratch], "errors": kept[scratch]}, BASE: whole, **ablated}
+            table = pd.DataFrame({"variant": list(each), "value": [float(one["value"]) for one in each.values()]})
             gains = relative_improvement(base[scratch], table["value"])
-            found.append(table.assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains))
-    columns = ["task", "unit", "arm", "variant", "value", "gain"]
+            ends = pd.DataFrame([of_gain(one["errors"], [kept[scratch]], rows["family"].iloc[0]) for one in each.values()],
+                                columns=["from", "to"])
+            found.append(table.assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains, **ends))
+    columns = ["task", "unit", "arm", "variant", "value", "gain", "from", "to"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def mean_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain over training from scratch of every variant of ``ablations``, with its interval over tasks: variant, tasks, mean."""
+    rows = table[~table["variant"].str.startswith("GN-OC")].groupby("variant", sort=False)["gain"]
+    return pd.DataFrame([{"variant": name.replace(BASE, "whole recipe"), "tasks": len(gains),
+                          "mean improvement / % [95 %]": words(gains.mean(), *of_mean(gains))} for name, gains in rows])
