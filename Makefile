@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce sweep test smoke lab lab-test lint mace ship readme strip install clean distclean
+.PHONY: help reproduce sweep site test smoke lab lab-test lint mace ship readme strip install clean distclean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=mini|smoke|published_small|one_gpu|paper] [CORES=2] [PYTHON=/path/to/python3.11]"
@@ -27,6 +27,9 @@ reproduce: $(STAMP) ## pre-train, fine-tune all 40 tasks, write tables and figur
 
 sweep: $(STAMP) ## the same runs as jobs of Snakemake, CORES at once (data: python -m jmp_lib sweep --data-root ...)
 	$(VENV)/bin/python -m jmp_lib sweep --profile $(PROFILE) --cores $(CORES)
+
+site: $(STAMP) ## executed notebooks, docs and reports as one static site: open site/index.html
+	$(VENV)/bin/python -m tools.site
 
 # A file's tests stay in one process (fixtures are made once), files in the order of tests/conftest.py: the long ones first.
 test: $(STAMP) ## run the tests in CORES processes, with the slowest ones listed

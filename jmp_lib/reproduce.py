@@ -107,7 +107,7 @@ def _run(profile: str, only: str | None, results: str | None, loaded, results_di
 
 
 def beside_shipped(results_dir: Path, profile) -> str:
-    """The run compared with the one that is shipped (in words; all of it in ``tables/comparison.csv``), "" where none is."""
+    """The run compared with the one that is shipped (in words; all of it in ``comparison.html``), "" where none is."""
     from jmp_lib.results.comparison import write_comparison
     from jmp_lib.workbook import results_folder
 
@@ -216,6 +216,7 @@ def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
 def closing_words(results_dir: Path, minutes: float) -> str:
     """Which files to open, those of them that are there."""
     wanted = [("report.html", "everything on one page, to read or to send"),
+              ("comparison.html", "the certificate: this run beside the shipped one"),
               ("tables/all_tasks.csv", "one row per task and arm"),
               ("notebooks/13_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
               ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG"),

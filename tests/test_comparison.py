@@ -69,6 +69,10 @@ def test_a_run_that_differs_shows_where(shipped, tmp_path):
     assert 0 < rows.loc[("JMP-S over GN-OC-S", "rmd17"), "difference"] < 0.2 and rows.loc[("JMP-S over GN-OC-S", "rmd17"), "within_noise"]
     words = write_comparison(run, shipped)
     assert "beyond: JMP-L over GN-OC-L, qm9" in words and "+90 % (qm9_" in words and len(words.splitlines()) < 25
+    certificate, page = json.loads((run / "comparison.json").read_text()), (run / "comparison.html").read_text()
+    assert certificate["compared"] == len(found.rows) and "JMP-L over GN-OC-L" in certificate["beyond_noise"]
+    assert len(certificate["test_errors"]) == len(found.errors) and set(certificate["made_with"]) == {"this run", "shipped run"}
+    assert "<pre>This run beside the shipped one:" in page and "+90" in page and "http" not in page
     written = pd.read_csv(run / "tables" / "comparison.csv")
     assert len(written) == len(found.rows) and (~written["within_noise"]).sum() == found.rows["within_noise"].eq(False).sum()
 

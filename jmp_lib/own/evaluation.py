@@ -20,6 +20,7 @@ from jmp_lib.results.intervals import bootstrap, middle
 from jmp_lib.train.losses import structure_errors
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
+SIMPLE = ("mean", "linear composition")  # ways to predict without a network
 OUTLIER = 12.0  # median absolute deviations from the median
 FORCE_RANGE = (0.05, 15.0)  # eV/Å, root mean square of the components: outside, units are doubted
 RATIO_RANGE = (0.002, 0.5)  # Å, spread of energies over force norm of a structure: outside, units are doubted
@@ -104,13 +105,13 @@ def true_test(data: OwnData, split: Split) -> dict[str, np.ndarray]:
 
 
 def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str, dict[str, np.ndarray]]:
-    """Predictions of the test part without a network: the training mean (forces: zero), and a ridge regression on the
-    composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
+    """Predictions of the test part without a network: the training mean (forces: zero), and of scalars a ridge regression on
+    the composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
     train, test = data.structures.subset(split.train), data.structures.subset(split.test)
-    made: dict[str, dict[str, np.ndarray]] = {"mean": {}, "linear composition": {}}
+    made: dict[str, dict[str, np.ndarray]] = {way: {} for way in SIMPLE}
     for name in data.properties:
         if name == "forces":
-            made["mean"][name] = made["linear composition"][name] = np.zeros_like(test.forces, dtype=float)
+            made["mean"][name] = np.zeros_like(test.forces, dtype=float)  # a composition has no forces
             continue
         values = train.scalars[name]
         made["mean"][name] = np.full(len(test), values.mean())
@@ -130,33 +131,46 @@ def network_predictions(records: list[dict], out_dir: Path) -> dict[str, dict[st
 
 
 def compare(data: OwnData, split: Split, found: dict, records: list[dict], groups: np.ndarray) -> pd.DataFrame:
-    """One row per property and way of predicting: MAE, 95 % interval, spread over seeds, and gain over the first row.
+    """One row per property and way of predicting: MAE, 95 % interval, spread over seeds, which simple ways it is better than.
 
     groups (S,) of all structures: what the bootstrap draws.  Seeds: mean and standard deviation of the runs.
     """
     rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
     for name in data.properties:
+        simple = {way: np.abs(found[way][name] - true[name]).mean() for way in SIMPLE if name in found.get(way, {})}
         for way, values in found.items():
+            if name not in values:
+                continue
             errors = structure_errors(values[name], true[name], natoms)
             low, high = middle(bootstrap(errors, groups[split.test]))
             seeds = [r["value"][name] for r in records if r["arm"] == way]
             rows.append({"property": name, "way": way, "MAE": np.average(errors[:, 0], weights=errors[:, 1]),
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
                          "mean of seeds": np.mean(seeds) if seeds else None,
-                         "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors)})
+                         "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors),
+                         "better than": "" if way in simple else _better(np.abs(values[name] - true[name]).mean(), simple)})
     return pd.DataFrame(rows)
 
 
 def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-trained", base="from scratch") -> pd.DataFrame:
-    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap."""
+    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap.
+
+    ``better than``: the simple ways that ``new`` is better than; where it is none of them, the gain says nothing.
+    """
     rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
     for name in data.properties:
         draws = [bootstrap(structure_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
         exact = [np.abs(found[way][name] - true[name]).mean() for way in (new, base)]
         low, high = middle(100 * (1 - draws[0] / draws[1]))
         rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low,
-                     "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no"})
+                     "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no", "better than": _better(
+                         exact[0], {way: np.abs(found[way][name] - true[name]).mean() for way in SIMPLE if name in found.get(way, {})})})
     return pd.DataFrame(rows)
+
+
+def _better(error: float, simple: dict[str, float]) -> str:
+    """Names of the simple ways whose error is larger."""
+    return " and ".join(way for way, other in simple.items() if error < other) or "none"
 
 
 def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from jmp_lib.own.evaluation import errors_by_element, true_test
 from jmp_lib.results.style import PALETTE, axis_label, grid, log_axis, new_figure
@@ -53,16 +54,27 @@ def parity(data, split, found: dict, ways=("from scratch", "pre-trained")):
     return figure
 
 
+def drift(table):
+    """Total energy over time in dynamics without a thermostat, a line per network (``use.dynamics``)."""
+    figure, (axis,) = new_figure(width=6.5, height=2.8)
+    sns.lineplot(table, x="time / ps", y="drift / meV per atom", hue="network", errorbar=None, ax=axis)
+    axis.axhline(0.0, color="black", linewidth=0.8)
+    axis.set(ylabel="total energy less the first / meV per atom")
+    axis.legend(title=None)
+    return figure
+
+
 def by_element_and_size(data, split, values: dict):
     """Left: test MAE by element (with counts); right: error of each test structure over its number of atoms."""
     table, name = errors_by_element(data, split, values), data.properties[-1]
-    figure, (left, right) = new_figure(1, 2, width=max(8.0, 3.5 + 0.22 * len(table)), height=3.0,
+    figure, (left, right) = new_figure(1, 2, width=max(8.0, 3.5 + 0.22 * len(table)), height=3.2,
                                        width_ratios=[max(1.0, len(table) / 14), 1.0])
     sns.barplot(table, x="element", y="MAE", color=PALETTE[0], saturation=1, ax=left)
     left.set(ylabel=axis_label(f"test MAE of {name}", data.units[name]), xlabel="element")
-    left.tick_params(axis="x", labelsize=7 if len(table) < 25 else 5, rotation=0 if len(table) < 25 else 90)
+    left.tick_params(axis="x", labelsize=8, rotation=0 if len(table) < 18 else 90)
     natoms = data.structures.natoms[split.test]
     errors = structure_errors(values[name], true_test(data, split)[name], natoms)[:, 0]
     sns.scatterplot(x=natoms, y=errors, s=14, alpha=0.6, linewidth=0, color=PALETTE[0], ax=right)
+    right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     right.set(xlabel="atoms of the structure", ylabel=axis_label("its absolute error", data.units[name]))
     return figure

@@ -6,28 +6,38 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from jmp_lib import paths
+from jmp_lib.calculator import JMPCalculator
 from jmp_lib.data.splits import Split
+from jmp_lib.own import evaluation
 from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
+from jmp_lib.train.loading import load
 
-EXAMPLE = paths.PACKAGE_DIR / "own" / "example.extxyz"
-EXAMPLE_LABEL, EXAMPLE_UNIT = "last_phdos_peak", "1/cm"
+# source -> properties and units: 100 frames of paracetamol (GFN2-xTB, 500 K), and 80 crystals (CHGNet)
+EXAMPLES = {"example": (["energy", "forces"], ["eV", "eV/Å"]), "crystals": (["last_phdos_peak"], ["1/cm"])}
 NETWORK = "work/pretrain/small"  # of a results folder: what the notebook of the pre-training writes
 SHIPPED = "mini-small"  # comes with the package
+ANI = "ani1x"  # the head for molecules of a pre-trained network
 
 
 def read_data(run) -> OwnData:
-    """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``, ``group_key``; else the example."""
+    """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``, ``group_key``; else an example."""
     values = run.parameters
     source = values["source"]
-    if source is None:
-        return read_own(EXAMPLE, [EXAMPLE_LABEL], [EXAMPLE_UNIT], name="example")
+    if source is None or isinstance(source, str) and source in EXAMPLES:
+        return read_example(source or "example")
     name = re.sub(r"\W+", "-", "table" if hasattr(source, "iterrows") else Path(source).expanduser().resolve().stem)
     return read_own(source, values["properties"] or [], values["units"], labels_csv=values["labels_csv"],
                     group_key=values["group_key"], name=name)
+
+
+def read_example(name: str) -> OwnData:
+    """One of ``EXAMPLES``, which come with the package."""
+    return read_own(paths.PACKAGE_DIR / "own" / f"{name}.extxyz", *EXAMPLES[name], name=name)
 
 
 def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
@@ -39,16 +49,33 @@ def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
     return split_own(data, kind, seed=run.profile.seed), units_of(data, kind)
 
 
-def open_checkpoint(run, data: OwnData) -> Start:
+def checkpoint(run) -> str | Path:
     """Where fine-tuning starts: ``checkpoint`` (a folder, or a name such as mini-large), else the small network that the profile
     has pre-trained itself (in a trial profile: on the spot), else the one that comes with the package."""
     if run.parameters["checkpoint"]:
-        return own_start(run.parameters["checkpoint"], data)
+        return run.parameters["checkpoint"]
     own = [] if "small" in run.profile.pretrained else \
         [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
     if not run.profile.comparable and not any((f / "model.safetensors").is_file() for f in own):
         run.pretrain_all(["small"])
-    return own_start(next((f for f in own if (f / "model.safetensors").is_file()), SHIPPED), data)
+    return next((f for f in own if (f / "model.safetensors").is_file()), SHIPPED)
+
+
+def open_checkpoint(run, data: OwnData) -> Start:
+    """The network of ``checkpoint`` for ``data``."""
+    return own_start(checkpoint(run), data)
+
+
+def networks(run, records: list[dict]) -> dict[str, JMPCalculator]:
+    """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, where it has one), and the
+    first seed of every arm after it."""
+    made, first = {}, load(checkpoint(run))
+    if first.info["kind"] == "pretrain" and ANI in first.info["datasets"]:
+        made["before fine-tuning"] = JMPCalculator(first, dataset=ANI)
+    for record in records:
+        if record["arm"] not in made:
+            made[record["arm"]] = JMPCalculator((run.results_dir / record["files"]["weights"]["file"]).parent)
+    return made
 
 
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
@@ -57,6 +84,15 @@ def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
     seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
     return [finetune_own(run.profile, data, split, start, arm, seed=seed, out_dir=run.results_dir, updates=values["updates"],
                          reduction=reduction(run)) for arm in ARMS[::-1] for seed in seeds]
+
+
+def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same steps on the crystals: what each way predicts and what pre-training gained, as ``evaluation`` gives them."""
+    data = read_example("crystals")
+    split, groups = split_data(run, data)
+    records = finetune_all(run, data, split, open_checkpoint(run, data))
+    found = evaluation.baselines(data, split, reduction(run)) | evaluation.network_predictions(records, run.results_dir)
+    return evaluation.compare(data, split, found, records, groups), evaluation.gain(data, split, found, groups)
 
 
 def reduction(run) -> str:

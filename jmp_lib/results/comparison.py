@@ -13,6 +13,7 @@ twenty lies beyond by chance.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +22,12 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.families import FAMILIES
+from jmp_lib.files import write_json
+from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.claims import GAINS, Own, own_claim
+from jmp_lib.results.pages import made_with, table, write_page
 from jmp_lib.results.tables import save_table
-from jmp_lib.results.values import COMPARISONS, gain
+from jmp_lib.results.values import COMPARISONS, finetune_records, gain
 from jmp_lib.results.variants import gains_by_seed, variant_values
 
 COLUMNS = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "difference", "noise", "noise_from", "same_sign",
@@ -150,11 +154,29 @@ def comparison_text(found: Comparison) -> str:
           + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else "") for _ in found.missing[:1]),
         *(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {first}" for first in found.other[:1]),
         f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
-        "1 of 20 is beyond by chance. All of it: tables/comparison.csv"])
+        "1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
-    """Writes the rows of the comparison to ``tables/comparison.csv``; returns the words."""
-    found = compare(results_dir, shipped_dir)
-    save_table(found.rows, Path(results_dir) / "tables" / "comparison.csv")
-    return comparison_text(found)
+    """Writes the certificate of a run beside the shipped one; returns its words.
+
+    ``comparison.html``: every claim, mean and test error, readable; ``comparison.json``: the same with the versions and the
+    machine of both runs; ``tables/comparison.csv``: the claims and means.
+    """
+    folder, found = Path(results_dir), compare(results_dir, shipped_dir)
+    words = comparison_text(found)
+    made = {name: made_with([*load_pretraining_records(place), *finetune_records(Path(place) / "records")])
+            for name, place in (("this run", folder), ("shipped run", shipped_dir))}
+    beyond = found.rows[found.rows["within_noise"].eq(False)]
+    certificate = {"profile": folder.name, "compared": len(found.rows), "within_noise": int(found.rows["within_noise"].eq(True).sum()),
+                   "same_sign": int(found.rows["same_sign"].sum()), "beyond_noise": beyond["name"].tolist(), "made_with": made,
+                   "not_run_here": [" ".join(key) for key in found.missing], "of_other_data": found.other,
+                   "claims_and_means": json.loads(found.rows.to_json(orient="records")),
+                   "test_errors": json.loads(found.errors.to_json(orient="records"))}
+    write_json(folder / "comparison.json", certificate)
+    save_table(found.rows, folder / "tables" / "comparison.csv")
+    rows = found.rows.assign(**{name: found.rows[name].map({True: "yes", False: "no"}).fillna("not known") for name in ("same_sign", "within_noise")})
+    write_page(folder / "comparison.html", "comparison", title=f"This run of {folder.name} beside the shipped one", words=words,
+               rows=table(rows.rename(columns=lambda name: name.replace("_", " "))), made=made,
+               errors=table(found.errors.rename(columns={"change_percent": "change / %"})))
+    return words

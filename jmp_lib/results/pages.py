@@ -34,18 +34,19 @@ CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published":
 POINTS = ("set", "domain", "element", "formula", "x", "y")  # columns of the t-SNE points
 
 
-def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+def environment(*folders: Path) -> jinja2.Environment:
+    """Where templates of ``folders``, and those here, are found; what they print is escaped."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     made.policies["json.dumps_function"] = lambda value, **_: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     made.filters["number"] = number
     return made
 
 
-def _write(path: Path, name: str, **values) -> Path:
+def write_page(path: Path, name: str, **values) -> Path:
     """The template ``name``.html.j2 filled with ``values`` (escaped), written to ``path``."""
     with write_atomically(path) as stream:
-        stream.write(_environment().get_template(f"{name}.html.j2").render(values))
+        stream.write(environment().get_template(f"{name}.html.j2").render(values))
     return path
 
 
@@ -72,7 +73,7 @@ def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, str
         drawn = {key: drawn[key] for key in points["key"].unique()}
     data = {"sets": sets, "domains": {d: c for d, c in DOMAIN_COLOURS.items() if d in set(domain)},
             "points": points[columns].round(2).values.tolist(), **drawings(drawn)}
-    return _write(Path(path), "tsne_page", title=title, text=text, data=data)
+    return write_page(Path(path), "tsne_page", title=title, text=text, data=data)
 
 
 def drawings(structures: dict) -> dict:
@@ -109,7 +110,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
     means, families = _means(tables.scaling_table(all_tasks))
     claims = tables.claims_table(results_dir / "records")
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
-    return _write(
+    return write_page(
         results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
         kinds={str(r.get("data_kind")) for r in records},
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
@@ -119,7 +120,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
-        hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=_made(every),
+        hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=made_with(every),
         pretrained=table(pd.DataFrame([{
             "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
             "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}
@@ -160,12 +161,18 @@ def _writing(frame: pd.DataFrame, name: str):
         yield percent
 
 
+def table_html(frame: pd.DataFrame, words: bool = False, notes=()) -> str:
+    """The HTML of a table alone, for a page with ``table_style`` of its template."""
+    page = environment().from_string('{% from "table.html.j2" import table %}{{ table(t) }}')
+    return page.render(t=table(frame, words, notes=notes))
+
+
 def show(frame: pd.DataFrame, words: bool = False, notes=()):
     """The same table in a notebook: HTML that brings its own style."""
     from IPython.display import HTML
 
-    page = _environment().from_string('{% from "table.html.j2" import table, table_style %}<style>{{ table_style() }}</style>{{ table(t) }}')
-    return HTML(page.render(t=table(frame, words, notes=notes)))
+    style = environment().from_string('{% from "table.html.j2" import table_style %}<style>{{ table_style() }}</style>').render()
+    return HTML(style + table_html(frame, words, notes))
 
 
 def show_paper_table(number: int, all_tasks: pd.DataFrame):
@@ -226,7 +233,7 @@ def _picture(path: Path) -> dict:
                 "png": base64.b64encode(shrunk.getvalue()).decode()}
 
 
-def _made(records: list[dict]) -> dict[str, str]:
+def made_with(records: list[dict]) -> dict[str, str]:
     """With what the records were made."""
     found = {"commits": "commit", "seeds": "seed", "devices": "device", "precision": "precision"}
     values = {words: {r.get(key) for r in records} for words, key in found.items()}

@@ -1,0 +1,75 @@
+"""What a potential is for: relax a structure and run dynamics, with several networks side by side.
+
+A small test error does not say that a relaxation ends or that dynamics keep their energy; these two tables do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from ase import Atoms, units
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+STRETCHED = 1.5  # times its first length: a bond that is broken
+
+
+def relaxation(calculators: dict, structure, fmax: float = 0.05, steps: int = 200) -> pd.DataFrame:
+    """BFGS from ``structure`` until no force is above ``fmax`` (eV/Å), at most so many steps; one row per network."""
+    rows = []
+    for name, calculator in calculators.items():
+        atoms = _atoms(structure, calculator)
+        first, places = atoms.get_potential_energy(), atoms.get_positions()
+        done = BFGS(atoms, logfile=None)
+        converged = done.run(fmax=fmax, steps=steps)
+        rows.append({"network": name, "converged": "yes" if converged else "no", "steps": done.nsteps,
+                     "largest force / eV/Å": float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
+                     "energy change / eV": float(atoms.get_potential_energy() - first),
+                     "root mean square move / Å": float(np.sqrt(((atoms.get_positions() - places) ** 2).sum(1).mean()))})
+    return pd.DataFrame(rows)
+
+
+def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float = 1.0, kelvin: float = 300.0,
+             seed: int = 0) -> pd.DataFrame:
+    """Dynamics at constant energy, ``step`` in fs, the same first velocities for all; a row per network and 10 steps.
+
+    ``longest bond``: the longest of the first bonds over its first length. A network stops where that is above
+    ``STRETCHED``, or its temperature above 100 times the first.
+    """
+    rows = []
+    for name, calculator in calculators.items():
+        atoms = _atoms(structure, calculator)
+        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * kelvin, rng=np.random.default_rng(seed))  # half goes to the springs
+        Stationary(atoms)
+        bonds = np.argwhere(np.triu(atoms.get_all_distances() < 1.7, 1))
+        lengths, first = _lengths(atoms, bonds), atoms.get_total_energy()
+        run = VelocityVerlet(atoms, step * units.fs)
+        for count in range(0, round(1000 * picoseconds / step) + 1, 10):
+            longest = float((_lengths(atoms, bonds) / lengths).max())
+            rows.append({"network": name, "time / ps": count * step / 1000, "temperature / K": atoms.get_temperature(),
+                         "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
+            if longest > STRETCHED or not atoms.get_temperature() < 100 * kelvin:
+                break
+            run.run(10)
+    return pd.DataFrame(rows)
+
+
+def dynamics_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The end of ``dynamics``: how long the molecule held, its drift per picosecond (slope of a line), mean temperature."""
+    rows = []
+    for name, part in table.groupby("network", sort=False):
+        time = part["time / ps"]
+        slope = np.polyfit(time, part["drift / meV per atom"], 1)[0] if len(part) > 2 else float("nan")
+        rows.append({"network": name, "picoseconds": time.iloc[-1], "bonds hold": "yes" if part["longest bond"].iloc[-1] <= STRETCHED else "no",
+                     "drift / meV per atom and ps": slope, "mean temperature / K": part["temperature / K"].mean()})
+    return pd.DataFrame(rows)
+
+
+def _atoms(structure, calculator) -> Atoms:
+    numbers, places, cell, pbc = (np.asarray(structure[key]) for key in ("atomic_numbers", "pos", "cell", "pbc"))
+    return Atoms(numbers, places.astype(float), cell=cell if pbc.any() else None, pbc=pbc, calculator=calculator)
+
+
+def _lengths(atoms: Atoms, bonds: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(atoms.positions[bonds[:, 0]] - atoms.positions[bonds[:, 1]], axis=1)
