@@ -1,0 +1,70 @@
+"""The example that ships and the hard one; relaxation and dynamics with networks before and after fine-tuning."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator, all_changes
+
+from jmp_lib.calculator import JMPCalculator
+from jmp_lib.own import figures, use, workflow
+from jmp_lib.own.workflow import read_example
+from jmp_lib.settings import load_profile
+from own_models import finetuned, pretrained
+
+
+@pytest.fixture
+def run(tmp_path):
+    values = dict.fromkeys(("source", "properties", "units", "labels_csv", "group_key", "split", "reduction"))
+    return SimpleNamespace(profile=load_profile("smoke"), results_dir=tmp_path,
+                           parameters=values | {"checkpoint": str(pretrained(tmp_path / "pre")), "updates": 2, "seeds": 1})
+
+
+def test_the_example_is_a_molecule_with_forces_and_the_hard_one_crystals(run):
+    data = workflow.read_data(run)
+    assert (data.name, data.properties, len(data.structures)) == ("example", ("energy", "forces"), 100)
+    run.parameters["source"] = "crystals"
+    hard = workflow.read_data(run)
+    assert hard.properties == ("last_phdos_peak",) and hard.structures.pbc.all() and len(hard.structures) == 80
+
+
+def test_the_hard_example_says_which_simple_ways_are_beaten(run):
+    ways, gained = workflow.hard_example(run)
+    assert list(ways["way"]) == ["mean", "linear composition", "from scratch", "pre-trained"]
+    known = {"none", "mean", "linear composition", "mean and linear composition"}
+    assert set(ways["better than"][:2]) == {""} and set(ways["better than"][2:]) <= known and set(gained["better than"]) <= known
+    network, mean = ways["MAE"].iloc[3], ways["MAE"].iloc[0]
+    assert ("mean" in gained["better than"].iloc[0].split(" and ")) == (network < mean)
+
+
+def test_networks_relax_and_move_a_molecule(run, tmp_path):
+    record = {"arm": "pre-trained", "files": {"weights": {"file": "tuned/model.safetensors"}}}
+    finetuned(tmp_path / "tuned", periodic=False)
+    calculators = workflow.networks(run, [record, record])
+    assert list(calculators) == ["before fine-tuning", "pre-trained"] and isinstance(calculators["pre-trained"], JMPCalculator)
+    structure = read_example("example").structures[0]
+    relaxed = use.relaxation(calculators, structure, steps=2)
+    assert list(relaxed["network"]) == list(calculators) and (relaxed["steps"] <= 2).all() and set(relaxed["converged"]) <= {"yes", "no"}
+    moved = use.dynamics(calculators, structure, picoseconds=0.03)
+    assert set(moved["network"]) == set(calculators) and (moved.groupby("network")["drift / meV per atom"].first() == 0).all()
+    ends = use.dynamics_table(moved).set_index("network")
+    assert set(ends["bonds hold"]) <= {"yes", "no"} and ends["picoseconds"].max() <= 0.03
+    assert len(figures.drift(moved).axes[0].get_lines()) >= 2
+
+
+def test_dynamics_end_where_a_bond_breaks():
+    class Repulsive(Calculator):
+        implemented_properties = ["energy", "forces"]
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            away = atoms.positions - atoms.positions.mean(0)
+            self.results = {"energy": -10.0 * float((away ** 2).sum()), "forces": 20.0 * away}
+
+    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]), "cell": np.zeros((3, 3)),
+                 "pbc": np.zeros(3, bool)}
+    table = use.dynamics({"repulsive": Repulsive()}, structure, picoseconds=1.0)
+    ends = use.dynamics_table(table).iloc[0]
+    assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.5
