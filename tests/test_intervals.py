@@ -139,7 +139,7 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
     assert "mean nothing" in sentences.gains(run).data and "%" not in sentences.learning(run).data
 
 
-@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "agrees"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "open"),
+@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "agrees"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
                                                      (-3, -1, -8, "agrees"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
 def test_verdicts(low, high, paper, words):
     assert words in sentences.verdict(low, high, paper) and bool(words) == bool(sentences.verdict(low, high, paper))

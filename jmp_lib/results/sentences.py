@@ -1,7 +1,7 @@
 """What the figures of a family's notebook show, in sentences computed from its records, each beside the paper's finding.
 
 Every function takes a :class:`jmp_lib.workbook.Run` and returns Markdown. A finding of the paper counts as seen again where the
-95 % interval lies on the paper's side of zero, as not seen where it lies on the other, as open where it holds zero.
+95 % interval lies on the paper's side of zero, as not seen where it lies on the other, as undecided where it holds zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def verdict(low: float, high: float, paper: float) -> str:
     if pd.isna(low) or pd.isna(paper):
         return ""
     if low <= 0 <= high:
-        return "the interval holds zero, so this is open here"
+        return "the interval holds zero, so this is undecided here"
     return "this agrees with the paper" if (low > 0) == (paper > 0) else "this disagrees with the paper"
 
 
