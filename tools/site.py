@@ -80,7 +80,8 @@ def front(results: list[Path]) -> str:
              "reproduction of a printed value.</p>"]
     for folder in results:
         board = claims.scoreboard(folder / "records")
-        links = board.pop("notebook").map(lambda name, f=folder: Markup('<a href="{0}/{1}.html">{1}</a>').format(f.name, name))
+        links = [Markup('<a href="{0}/{1}.html">{1}</a>').format(folder.name, name)
+                 if (folder / "notebooks" / f"{name}.ipynb").is_file() else name for name in board.pop("notebook")]
         parts.append(f"<h2>{html.escape(folder.name)}: claims of the paper, and what is seen here</h2>")
         parts.append(pages.table_html(board.assign(evidence=links), words=True))
     return "\n".join(parts)
