@@ -68,3 +68,22 @@ def test_dynamics_end_where_a_bond_breaks():
     table = use.dynamics({"repulsive": Repulsive()}, structure, picoseconds=1.0)
     ends = use.dynamics_table(table).iloc[0]
     assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.5
+
+
+def test_a_network_that_drives_atoms_into_each_other_ends_and_is_named():
+    class Refusing(Calculator):
+        implemented_properties = ["energy", "forces"]
+        calls = 0
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            self.calls += 1
+            if self.calls > 5:
+                raise ValueError("atom 0 and atom 1 are 0.05 Å apart")
+            self.results = {"energy": 0.0, "forces": np.ones((2, 3)) * [[1], [-1]]}
+
+    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]), "cell": np.zeros((3, 3)),
+                 "pbc": np.zeros(3, bool)}
+    ends = use.dynamics_table(use.dynamics({"bad": Refusing()}, structure, picoseconds=1.0)).iloc[0]
+    assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.1
+    assert "into each other" in use.relaxation({"bad": Refusing()}, structure)["converged"].iloc[0]

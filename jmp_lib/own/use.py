@@ -23,7 +23,11 @@ def relaxation(calculators: dict, structure, fmax: float = 0.05, steps: int = 20
         atoms = _atoms(structure, calculator)
         first, before = atoms.get_potential_energy(), atoms.copy()
         done = BFGS(atoms, logfile=None)
-        converged = done.run(fmax=fmax, steps=steps)
+        try:
+            converged = done.run(fmax=fmax, steps=steps)
+        except ValueError:  # atoms in each other: there is nothing to measure
+            rows.append({"network": name, "converged": "no, it drives atoms into each other", "steps": done.nsteps})
+            continue
         after = atoms.copy()
         minimize_rotation_and_translation(before, after)  # directly predicted forces push and turn a molecule as a whole
         rows.append({"network": name, "converged": "yes" if converged else "no", "steps": done.nsteps,
@@ -38,7 +42,7 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float
     """Dynamics at constant energy, ``step`` in fs, the same first velocities for all; a row per network and 10 steps.
 
     ``longest bond``: the longest of the first bonds over its first length. A network stops where that is above
-    ``STRETCHED``, or its temperature above 100 times the first.
+    ``STRETCHED``, its temperature above 100 times the first, or where it drives atoms into each other (infinite).
     """
     rows = []
     for name, calculator in calculators.items():
@@ -54,7 +58,11 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float
                          "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
             if longest > STRETCHED or not atoms.get_temperature() < 100 * kelvin:
                 break
-            run.run(10)
+            try:
+                run.run(10)
+            except ValueError:  # atoms in each other, or results that are not finite: the calculator refuses them
+                rows[-1]["longest bond"] = float("inf")
+                break
     return pd.DataFrame(rows)
 
 
