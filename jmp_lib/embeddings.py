@@ -79,7 +79,7 @@ def neighbour_shares(points: pd.DataFrame, embeddings: dict[str, np.ndarray], ne
     other = structure[:, None] != structure[None]
     questions = {f"neighbours of the same {name}": (same[name], other) for name in same}
     questions["neighbours of the same domain, element given"] = (same["domain"], other & same["element"])
-    codes = points["element"].astype("category").cat.codes.to_numpy()
+    codes = points["element"].astype("category").cat.codes.to_numpy(int)
     rows = {what: {} for what in (*questions, "variance explained by the element")}
     for network, vectors in embeddings.items():
         values = _standard(vectors)
