@@ -39,8 +39,8 @@ def summary(results_dir: str | Path) -> str:
     table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
                                    for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
     table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(_signed)
-    return "\n".join([_markdown(table, "---"), "", *not_learnt_lines(results_dir),
-                      *(f"Speed-up, {line}" for line in speedup_lines(totals))])
+    below = [*not_learnt_lines(results_dir), *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
+    return "\n".join([_markdown(table, "---"), "", *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
 
 
 def not_learnt_lines(results_dir: str | Path) -> list[str]:
