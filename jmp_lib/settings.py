@@ -52,7 +52,7 @@ def length(text: str) -> tuple[int, str]:
 
 
 Length = Annotated[str, AfterValidator(lambda text: length(text) and text)]
-Precision = Literal["float32", "bfloat16-mixed", "float16-mixed"]
+Precision = Literal["float32", "tf32", "bfloat16-mixed", "float16-mixed"]  # tf32: products of float32 rounded to 10 bits, on a GPU
 
 
 class Schedule(Settings):
@@ -116,11 +116,21 @@ class Layerwise(Settings):
     large: tuple[float, ...]
 
 
-class Rates(Settings):
-    """Learning rate of each kind of arm, so that each has its own best; a number alone in a profile stands for both."""
+def _for_all(*names: str):
+    """A number alone stands for all ``names``."""
+    return lambda value: value if isinstance(value, dict | Settings) else dict.fromkeys(names, value)
 
-    scratch: float
-    pretrained: float
+
+class BySize(Settings):
+    small: float
+    large: float
+
+
+class Rates(Settings):
+    """Learning rate of every arm, so that each has its own best; a number alone in a profile stands for all that it covers."""
+
+    scratch: Annotated[BySize, BeforeValidator(_for_all("small", "large"))]
+    pretrained: Annotated[BySize, BeforeValidator(_for_all("small", "large"))]
 
 
 class FinetuneSettings(Settings):
@@ -128,7 +138,7 @@ class FinetuneSettings(Settings):
 
     batch_size: int
     eval_batch_size: int
-    lr: Annotated[Rates, BeforeValidator(lambda v: v if isinstance(v, dict | Rates) else {"scratch": v, "pretrained": v})]
+    lr: Annotated[Rates, BeforeValidator(_for_all("scratch", "pretrained"))]
     betas: tuple[float, ...]
     weight_decay: float
     clip_value: float  # every gradient component is clipped to ± this
@@ -154,9 +164,13 @@ class FinetuneSettings(Settings):
     max_test: int | None
     checkpoint_every: int  # updates
 
-    def of_arm(self, pretrained: bool) -> dict:
-        """Plain values of what decides the numbers of one kind of arm, for records: of the two rates its own."""
-        return {**self.model_dump(), "lr": self.lr.pretrained if pretrained else self.lr.scratch}
+    def rate(self, pretrained: bool, size: str) -> float:
+        """The learning rate of an arm; size: small or large."""
+        return getattr(self.lr.pretrained if pretrained else self.lr.scratch, size)
+
+    def of_arm(self, pretrained: bool, size: str) -> dict:
+        """Plain values of what decides the numbers of one arm, for records: of the rates its own."""
+        return {**self.model_dump(), "lr": self.rate(pretrained, size)}
 
 
 class Finetuning(Settings):

@@ -27,11 +27,12 @@ def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None
     normalisers = {label: fit_forces([np.asarray(s["forces"]) for s in train]) if label == "forces" else
                    fit_property(numbers, np.array([float(s[label]) for s in train])) for label in labels}
     network = PretrainModel(profile.models["small"], num_tasks=1)
+    settings = profile.finetune_settings("qm9", "qm9_mu")
     return Finetuning(
         train, val, test, heads, labels, normalisers, dict.fromkeys(labels, 1.0),
         lambda found, true: {"val_metric": sum(mae(found[n], true[n]) / normalisers[n].std for n in labels)},
         profile.models["small"], profile.graphs["qm9"], dict.fromkeys(scale_modules(network), 1.0),
-        profile.finetune_settings("qm9", "qm9_mu"), layerwise_groups(0.3, (0.5,) * profile.models["small"].num_blocks),
+        settings, settings.rate(weights is not None, "small"), layerwise_groups(0.3, (0.5,) * profile.models["small"].num_blocks),
         profile.seed, weights)
 
 

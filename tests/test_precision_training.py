@@ -114,3 +114,17 @@ def test_a_resumed_float16_run_has_the_same_numbers(tmp_path):
     assert again.skipped_by_scaler == whole.skipped_by_scaler and again.step == whole.step
     for name, tensor in whole_run.model.state_dict().items():
         assert torch.equal(tensor, again_run.model.state_dict()[name])
+
+
+def test_tf32_is_for_a_gpu():
+    """On a CPU it is float32, autocast or not; a later run does not inherit the rounding of an earlier one."""
+    torch.set_float32_matmul_precision("high")
+    assert Processes("cpu", "tf32").precision == Processes("cpu", "tf32", cpu_autocast=True).precision == "float32"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_tf32_rounds_products_on_a_gpu():
+    a = torch.rand(64, 64, device="cuda") + 0.5
+    found = {name: (Processes("cuda", name), a @ a)[1] for name in ("tf32", "float32")}
+    assert 1e-5 < ((found["tf32"] - found["float32"]).abs() / found["float32"]).max() < 1e-2

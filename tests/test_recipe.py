@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jmp_lib import facts
-from jmp_lib.settings import PRETRAINING_SETS, PROFILE_DIR, load_profile
+from jmp_lib.settings import PRETRAINING_SETS, PROFILE_DIR, SIZES, load_profile
 from jmp_lib.train.losses import EPSILON
 from jmp_lib.train.schedule import group_min_factor, layerwise_groups, plateau
 
@@ -33,7 +33,7 @@ def stated(row: dict, name: str, source: str):
 @tasks
 def test_every_task_has_the_settings_of_its_source(row, source):
     settings = PROFILES[source].finetune_settings(row["family"], row["id"])
-    assert settings.lr.scratch == settings.lr.pretrained == float(stated(row, "lr", source))
+    assert set(settings.lr.scratch) | set(settings.lr.pretrained) == {(size, float(stated(row, "lr", source))) for size in SIZES}
     assert settings.batch_size == stated(row, "batch", source)
     assert settings.precision == PRECISION[stated(row, "precision", source)]
     assert settings.plateau_patience == stated(row, "plateau_patience", source)

@@ -19,20 +19,22 @@ def test_the_shipped_profiles_load():
 
 @pytest.mark.parametrize("name", ["mini", "published_small"])
 def test_same_budget_for_all_arms(name):
-    """Nothing in the settings of a task depends on the arm or size except rate and multipliers of each kind of arm."""
+    """Nothing in the settings of a task depends on the arm or size except rate and multipliers of each arm."""
     from jmp_lib.train.finetuning import finetuning_parameters
 
     profile = load_profile(name)
     for task in TASKS.values():
         settings = [finetuning_parameters(profile, task, arm)["settings"] for arm in ARMS]
         rates = profile.finetune_settings(task.family, task.id).lr
-        assert [s.pop("lr") for s in settings] == [rates.pretrained if arm.startswith("JMP") else rates.scratch for arm in ARMS]
+        assert [s.pop("lr") for s in settings] == [rates.scratch.small, rates.scratch.large, rates.pretrained.small, rates.pretrained.large]
         assert all(s == settings[0] for s in settings)
 
 
-def test_rates_of_the_two_kinds_of_arm():
-    """A number stands for both; a family may change one of them."""
-    profile = load_profile("smoke", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families.rmd17.lr": {"pretrained": 5.0e-3}})
+def test_rates_of_the_arms():
+    """A number stands for all arms, or for both sizes of a kind; a family may change one of them."""
+    families = {"rmd17": {"lr": {"pretrained": 5.0e-3}}, "md22": {"lr": {"scratch": {"large": 1.0e-3}}}}
+    profile = load_profile("smoke", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families": families})
+    assert profile.finetune_settings("md22", "md22_stachyose").lr.scratch.model_dump() == {"small": 2.0e-3, "large": 1.0e-3}
     assert profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=2.0e-3, pretrained=2.0e-3)
     assert profile.finetune_settings("rmd17", "rmd17_ethanol").lr == Rates(scratch=2.0e-3, pretrained=5.0e-3)
 
@@ -56,7 +58,7 @@ def test_paper_profile_has_the_official_settings():
 
 def test_packaged_alternative():
     packaged = load_profile("paper", alternative="packaged")
-    assert packaged.finetune_settings("qm9", "qm9_mu").lr.pretrained == 5.0e-6
+    assert packaged.finetune_settings("qm9", "qm9_mu").lr.pretrained.large == 5.0e-6
     assert packaged.finetune_settings("rmd17", "rmd17_ethanol").plateau_patience == 25
     assert packaged.finetune_settings("md22", "md22_ac-ala3-nhme").force_head == "gradient_forces"
     with pytest.raises(ValueError, match="'packaged'"):
@@ -72,8 +74,8 @@ def test_packaged_alternative():
     ({"finetuning.families.rmd17.learning_rate": 1.0}, "unknown key 'learning_rate'"),
     ({"finetuning.tasks.qm9_muu.lr": 1.0}, "'qm9_muu'.*'qm9_mu'"),
     ({"finetuning.families.rmd17.lr": {"pretraind": 1.0}}, "unknown key 'pretraind'.*'pretrained'"),
-    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch must be a number, not '5e-5' \(text\); write 5.0e-5"),
-    ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained must be a number"),
+    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch.small must be a number, not '5e-5' \(text\); write 5.0e-5"),
+    ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained.small must be a number"),
     ({"pretraining.schedule.warm_up": "1 epoch"}, "'warm_up'.*'warmup'"),
     ({"seed": "1"}, "seed must be a whole number"),
     ({"seed": True}, "seed must be a whole number"),
@@ -122,7 +124,7 @@ def test_overrides_reach_their_place():
     profile = load_profile("mini", seed=7, **{"finetuning.defaults.lr": 1.0e-4, "finetuning.tasks.qm9_mu.batch_size": 3})
     assert profile.seed == 7
     assert profile.finetune_settings("qm9", "qm9_mu").batch_size == 3
-    assert profile.finetune_settings("qm9", "qm9_alpha").lr.scratch == 1.0e-4
+    assert profile.finetune_settings("qm9", "qm9_alpha").lr.scratch.small == 1.0e-4
 
 
 def test_round_trip():

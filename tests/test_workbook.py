@@ -76,7 +76,7 @@ def test_start_applies_overrides(tmp_path, capsys):
     assert run.tasks == ("qm9_mu", "qm9_zpve") and run.arms == ("JMP-S",)
     assert run.profile.seed == 7 and run.profile.max_steps == 3
     assert run.profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=0.25, pretrained=0.25)
-    assert run.profile.finetune_settings("rmd17", "rmd17_ethanol").lr.scratch != 0.25
+    assert run.profile.finetune_settings("rmd17", "rmd17_ethanol").lr.scratch.small != 0.25
     assert run.results_dir == tmp_path and "profile smoke" in capsys.readouterr().out
 
 

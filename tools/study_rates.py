@@ -1,11 +1,11 @@
-"""Which learning rate for which kind of arm: a small grid, on the validation parts of a few named tasks.
+"""Which learning rate for which arm: a small grid, on the validation parts of a few named tasks.
 
     python -m tools.study_rates [--profile mini] [--tasks ...] [--arms ...]     # goes on where it was stopped
     python -m tools.ship rates                                                   # to results/shipped/rates
 
-Arms from scratch try every rate of ``RATES`` for the kind of label; pre-trained arms every one with every multiplier of ``BODY`` for the rate of
-embedding and blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
-them in ``rates.csv``, and in ``choice.csv`` for each kind of arm and of label the geometric mean over tasks of the best
+Every arm tries every rate of ``RATES``, a pre-trained one each with every multiplier of ``BODY`` for the rate of embedding and
+blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
+them in ``rates.csv``, and in ``choice.csv`` for each arm and kind of label the geometric mean over tasks of the best
 validation error relative to the best cell of the task: the least is chosen. No test structure is seen by a network.
 """
 
@@ -23,13 +23,13 @@ from jmp_lib import paths, records
 from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_atomically
 from jmp_lib.pool import run_jobs
-from jmp_lib.settings import Profile, load_profile
+from jmp_lib.settings import ARMS, Profile, load_profile
 from jmp_lib.train import finetuning
 from jmp_lib.train.job import Job
 from jmp_lib.train.schedule import layerwise_groups
 from jmp_lib.train.weights import load_weights
 
-RATES = {"forces": (1.5e-3, 4.0e-3, 1.0e-2), "property": (5.0e-4, 1.5e-3, 4.0e-3)}
+RATES = (5.0e-4, 1.5e-3, 4.0e-3)
 BODY = (1.0, 0.3)
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
 COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
@@ -43,9 +43,9 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_d
     weights = load_weights(out_dir / start["pretrained"]["file"]) if pretrained else None
     what = finetuning.of_task(profile, data, arm, start["scale_factors"], weights)
     blocks = (body,) * what.backbone.num_blocks
-    what = replace(what, test=what.val, groups=layerwise_groups(body, blocks) if pretrained else what.groups,
-                   settings=what.settings.model_copy(update={"lr": type(what.settings.lr)(scratch=lr, pretrained=lr)}))
-    parameters = {**finetuning.finetuning_parameters(profile, data.task, arm), "settings": what.settings.of_arm(pretrained),
+    what = replace(what, test=what.val, groups=layerwise_groups(body, blocks) if pretrained else what.groups, rate=lr)
+    parameters = finetuning.finetuning_parameters(profile, data.task, arm)
+    parameters |= {"settings": {**parameters["settings"], "lr": lr},
                   "learning_rate_multipliers": {group.name: group.multiplier for group in what.groups}}
     about = {"kind": "rates", "task": task_id, "arm": arm, "unit": data.task.printed_unit, "body": body}
     path = out_dir / "records" / "rates" / task_id / f"{arm}--{lr:g}--{body:g}.json"
@@ -71,14 +71,13 @@ def table(out_dir: Path) -> pd.DataFrame:
 
 
 def choice(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per kind of arm and of label (forces, property): geometric mean of the error of each cell relative to the task's best.
+    """Per arm and kind of label (forces, property): geometric mean of the error of each cell relative to the task's best.
 
     Only rows of tasks whose whole grid was run can be compared: ``tasks`` says of how many each mean is.
     """
-    rows = rows.assign(kind=np.where(rows["arm"].str.startswith("JMP"), "pretrained", "scratch"),
-                       label=rows["task"].map(label_of))
+    rows = rows.assign(label=rows["task"].map(label_of))
     rows["relative"] = np.log(rows["best_val"] / rows.groupby(["task", "arm"])["best_val"].transform("min"))
-    found = rows.groupby(["label", "kind", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
+    found = rows.groupby(["label", "arm", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
     return found.assign(relative=np.exp(found["relative"])).reset_index()
 
 
@@ -87,12 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="mini")
     parser.add_argument("--out", type=Path, default=paths.results_dir() / "rates", help="folder of records and tables")
     parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--arms", default="GN-OC-S,JMP-S")
+    parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES[label_of(task)]
+            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)

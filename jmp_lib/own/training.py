@@ -135,14 +135,15 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
         scaled = [errors[f"val_{name}"] / normalisers[name].std for name in true]
         return {**errors, "val_metric": errors["val_forces"] if data.forces else float(np.mean(scaled))}
 
+    size = "small" if start.config.num_blocks < profile.models["large"].num_blocks else "large"
     what = Finetuning(
         train, val, test, heads(data, reduction), data.properties, normalisers,
         {"forces": settings.force_coefficient, "energy": settings.energy_coefficient or 1.0} if data.forces else
         {name: 1.0 for name in data.properties}, judge, start.config, start.graph, start.factors, settings,
-        learning_rate_groups(profile, arm, start.config.num_blocks), seed, start.state if arm == ARMS[0] else None,
-        profile.max_steps)
+        settings.rate(arm == ARMS[0], size), learning_rate_groups(profile, arm, start.config.num_blocks), seed,
+        start.state if arm == ARMS[0] else None, profile.max_steps)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
-                  "settings": settings.of_arm(arm == ARMS[0]), "backbone": start.config.to_dict(),
+                  "settings": settings.of_arm(arm == ARMS[0], size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
                   "checkpoint": start.sha256 if arm == ARMS[0] else None,
                   "learning_rate_multipliers": {g.name: g.multiplier for g in what.groups}, **profile.engine.numbers}

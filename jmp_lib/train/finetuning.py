@@ -4,7 +4,7 @@
 
 Arms: GN-OC-S, GN-OC-L start from random weights, JMP-S, JMP-L from the averaged (EMA) backbone and atom
 embedding of the pre-training; heads are new in all of them.  All four have the same budget, data, schedule
-and scale factors, and each kind of arm a learning rate of its own (``python -m tools.study_rates`` finds it).
+and scale factors, and each arm a learning rate of its own (``python -m tools.study_rates`` finds it).
 Layer-wise multipliers belong to the pre-trained parts: the from-scratch arms have 1 everywhere (the published
 from-scratch settings are not known).
 
@@ -105,7 +105,7 @@ def finetuning_parameters(profile: Profile, task: Task, arm: str) -> dict:
     """Everything in the profile that decides the numbers of a fine-tuning."""
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size_of(arm)].to_dict(),
             "graph": dataclasses.asdict(profile.graphs[task.family]),
-            "settings": profile.finetune_settings(task.family, task.id).of_arm(arm.startswith("JMP")),
+            "settings": profile.finetune_settings(task.family, task.id).of_arm(arm.startswith("JMP"), size_of(arm)),
             "learning_rate_multipliers": {g.name: g.multiplier for g in learning_rate_groups(profile, arm)},
             **profile.engine.numbers}
 
@@ -141,7 +141,8 @@ class Finetuning:
     graph: GraphConfig
     factors: dict[str, float]  # scale factors
     settings: FinetuneSettings
-    groups: list[Group]  # of learning rates
+    rate: float  # learning rate
+    groups: list[Group]  # its multipliers
     seed: int
     weights: dict[str, torch.Tensor] | None = None  # of the backbone and embedding that it starts from; None: random
     max_steps: int | None = None
@@ -166,8 +167,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
         return {"total": finetuning_loss(model(batch), batch, what.coefficients, counts)}
 
-    rate = s.of_arm(what.weights is not None)["lr"]
-    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, rate), lr=rate, betas=s.betas, eps=1.0e-8,
+    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, what.rate), lr=what.rate, betas=s.betas, eps=1.0e-8,
                                   weight_decay=s.weight_decay, fused=True)
     parts = {"val": what.val, "test": what.test}
     evaluation = {part: EvaluationSet(graph_cache(structures, what.normalisers, what.graph), s.eval_batch_size,
@@ -198,7 +198,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
             "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()}, "elements": what.train.elements})
     return done, {
         "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test), "seed": what.seed,
-        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used", "lr": rate,
+        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used", "lr": what.rate,
         "model": describe_model(model, backbone),
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
     }, found, truth["test"]
@@ -217,7 +217,8 @@ def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float
     return Finetuning(
         data.train, data.val, data.test, heads, (label,), fit_normalisers(data, settings), coefficients,
         lambda found, true: {"val_metric": task.print_factor * mae(found[label], true[label])},
-        profile.models[size_of(arm)], profile.graphs[task.family], factors, settings, learning_rate_groups(profile, arm),
+        profile.models[size_of(arm)], profile.graphs[task.family], factors, settings,
+        settings.rate(arm.startswith("JMP"), size_of(arm)), learning_rate_groups(profile, arm),
         profile.seed, weights, profile.max_steps)
 
 

@@ -60,10 +60,11 @@ class Processes:
     def __init__(self, device: torch.device | str = "cpu", precision: str = "float32", cpu_autocast: bool = False):
         """Joins the processes that torchrun or srun started; without them, this process is the only one.
 
-        On a CPU a run is float32 whatever ``precision`` says, unless ``cpu_autocast``.
+        On a CPU a run is float32 whatever ``precision`` says, unless ``cpu_autocast`` and it is mixed.
         """
         device = torch.device(device)
-        self.precision = precision if device.type == "cuda" or cpu_autocast else "float32"
+        self.precision = precision if device.type == "cuda" or cpu_autocast and precision in MIXED else "float32"
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16-mixed")
         found = launched()
         plugins = [] if found else [LightningEnvironment()]  # one process of a Slurm job must not wait for others
