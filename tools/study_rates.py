@@ -29,7 +29,7 @@ from jmp_lib.train.job import Job
 from jmp_lib.train.schedule import layerwise_groups
 from jmp_lib.train.weights import load_weights
 
-RATES = (5.0e-4, 1.5e-3, 4.0e-3)
+RATES = {"forces": (5.0e-4, 1.5e-3, 4.0e-3), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
 BODY = (1.0, 0.3)
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
 COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES
+            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES[label_of(task)]
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)
