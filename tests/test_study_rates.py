@@ -24,7 +24,7 @@ def test_the_choice_is_the_least_mean_relative_error():
     rows = pd.DataFrame([("qm9_u0", "JMP-S", lr, body, error) for lr, body, error in ((1.0, 1.0, 2.0), (1.0, 0.3, 1.0), (2.0, 1.0, 4.0))] +
                         [("qm9_mu", "JMP-S", lr, body, error) for lr, body, error in ((1.0, 1.0, 30.0), (1.0, 0.3, 40.0), (2.0, 1.0, 10.0))] +
                         [("rmd17_uracil", "GN-OC-S", 1.0, 1.0, 5.0)], columns=["task", "arm", "lr", "body", "best_val"])
-    found = study_rates.choice(rows).set_index(["label", "arm", "lr", "body"])
+    found = study_rates.choice(rows).set_index(["group", "arm", "lr", "body"])
     assert found.loc[("property", "JMP-S", 1.0, 0.3), "relative"] == pytest.approx(2.0)  # of 1 and 4
     assert found.loc[("property", "JMP-S", 1.0, 1.0), "relative"] == pytest.approx(6.0 ** 0.5)
-    assert found.loc[("forces", "GN-OC-S", 1.0, 1.0)].tolist() == [1.0, 1]
+    assert found.loc[("rmd17", "GN-OC-S", 1.0, 1.0)].tolist() == [1.0, 1]

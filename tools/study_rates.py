@@ -5,8 +5,9 @@
 
 Every arm tries every rate of ``RATES``, a pre-trained one each with every multiplier of ``BODY`` for the rate of embedding and
 blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
-them in ``rates.csv``, and in ``choice.csv`` for each arm and kind of label the geometric mean over tasks of the best
-validation error relative to the best cell of the task: the least is chosen. No test structure is seen by a network.
+them in ``rates.csv``, and in ``choice.csv`` for each arm and group of tasks the geometric mean over tasks of the best validation
+error relative to the best cell of the task: the least is chosen. A family of forces is a group (families differ in updates,
+batches and loss), the properties are one. No test structure is seen by a network.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_d
     return Job(f"{task_id} {arm} {lr:g} {body:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
 
 
-def label_of(task_id: str) -> str:
-    """forces or property."""
-    return "forces" if get_task(task_id).is_force_task else "property"
+def group_of(task_id: str) -> str:
+    """The family of a task of forces, else property."""
+    task = get_task(task_id)
+    return task.family if task.is_force_task else "property"
 
 
 def table(out_dir: Path) -> pd.DataFrame:
@@ -71,13 +73,13 @@ def table(out_dir: Path) -> pd.DataFrame:
 
 
 def choice(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per arm and kind of label (forces, property): geometric mean of the error of each cell relative to the task's best.
+    """Per arm and group (rmd17, md22, spice, property): geometric mean of the error of each cell relative to the task's best.
 
     Only rows of tasks whose whole grid was run can be compared: ``tasks`` says of how many each mean is.
     """
-    rows = rows.assign(label=rows["task"].map(label_of))
+    rows = rows.assign(group=rows["task"].map(group_of))
     rows["relative"] = np.log(rows["best_val"] / rows.groupby(["task", "arm"])["best_val"].transform("min"))
-    found = rows.groupby(["label", "arm", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
+    found = rows.groupby(["group", "arm", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
     return found.assign(relative=np.exp(found["relative"])).reset_index()
 
 
@@ -91,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES[label_of(task)]
+            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES["forces" if get_task(task).is_force_task else "property"]
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)
