@@ -93,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
     jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
-            for task in given.tasks.split(",") for arm in given.arms.split(",") for lr in RATES["forces" if get_task(task).is_force_task else "property"]
+            for task in given.tasks.split(",") for arm in given.arms.split(",")
+            for lr in RATES["forces" if get_task(task).is_force_task else "property"]
             for body in (BODY if arm.startswith("JMP") else (1.0,))]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)
