@@ -186,17 +186,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dataset", help="heads of a pre-trained network: oc20, oc22, ani1x, transition1x")
     command.add_argument("--any-element", action="store_true", help="also elements that no training of the network saw")
 
-    words = "the data sets: what is there, and what is in a file"
+    words = "the data sets: what is there; download and prepare them"
     data = commands.add_parser("data", help=words, description=words)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_actions(actions)
-    action = actions.add_parser("inspect", help="read an original file as it is and print what it holds")
-    action.add_argument("file", metavar="FILE", help="an original file, or a folder of them")
-    action.add_argument("--dataset", required=True, help="oc20, oc22, ani1x, transition1x, qm9, rmd17, ...")
-    action.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
-                        help="an option of the reader, for instance energy=adsorption; may be given again")
-    action.add_argument("--json", action="store_true", help="print JSON")
-    action.set_defaults(function=main_of("data.inspect", "file", "dataset", "option", "json"))
     return top
 
 

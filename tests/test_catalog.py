@@ -10,7 +10,7 @@ import pytest
 
 from jmp_lib import facts
 from jmp_lib.__main__ import main
-from jmp_lib.data import catalog, cli, pretraining, qmof, rmd17
+from jmp_lib.data import catalog, cli, qmof, rmd17
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.fetch import Source
 from jmp_lib.data.store import open_store
@@ -134,8 +134,6 @@ def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "stores")
     store = cli.prepare("oc22", tmp_path, progress=False)[0]
     assert [s["id"] for s in store] == [0, 1, 4, 6, 7] and store.rejected["no labels"] == 2 and sum(store.rejected.values()) == 3
-    with pytest.raises(ValueError, match="the reader of oc22 has no option 'colour'"):
-        list(pretraining.read_part(tmp_path, dataset="oc22", skip_bad=True, colour="red"))
 
 
 def test_command_line(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Published files in several folders, and the samples of a pre-training set put together, split and packed."""
+"""Published files in several folders, and the samples of a pre-training set put together and split."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from jmp_lib import paths
-from jmp_lib.__main__ import main
 from jmp_lib.data import matbench, rmd17
 from jmp_lib.data.catalog import entry
 from jmp_lib.data.oc20 import read as read_oc20
-from jmp_lib.data.pretraining import find, load_pretraining_data, pack
+from jmp_lib.data.pretraining import find, load_pretraining_data
 from jmp_lib.settings import load_profile
 from jmp_lib.train.joint_sets import heads, joint_sets
 
@@ -68,7 +67,7 @@ def frames(path: Path, formulas: list[str], seed: int) -> None:
              formula=np.array([text for text in formulas for _ in range(5)]))  # fmt: skip
 
 
-def test_samples_of_two_folders_are_one_set_split_by_groups_and_a_pack_of_them_serves_as_they_do(tmp_path):
+def test_samples_of_two_folders_are_one_set_split_by_groups(tmp_path):
     a, b, roots = two(tmp_path)
     for folder in (a / "oc20", a / "ani1x", b / "ani1x"):
         folder.mkdir()
@@ -78,26 +77,16 @@ def test_samples_of_two_folders_are_one_set_split_by_groups_and_a_pack_of_them_s
     (_, rows), (whole, held) = find("ani1x", roots)()
     assert len(whole) == 80 and len(held) >= 8 and not set(whole.group[rows]) & set(whole.group[held])
     assert len(set(whole.group[np.char.endswith([one.sid for one in whole], "C/0")])) == 1  # of both files
-    made = pack(tmp_path / "packed", roots, "mini+published")
-    assert [path.name for path in made] == ["oc20-sample", "ani1x-sample"]
-    direct, packed = (load_pretraining_data("mini+published", {"ani1x": {"train": 30}}, root) for root in (roots, tmp_path / "packed"))
-    assert [one.name for one in direct] == [one.name for one in packed] == ["oc20", "oc22", "ani1x", "transition1x", "oc20", "ani1x"]
-    for one, other in zip(direct, packed, strict=True):
-        for part, same in ((one.train, other.train), (one.val, other.val)):
-            assert part.contents_sha256() == same.contents_sha256()
-    assert len(packed[5].train) == 30 and packed[4].train.path
+    found = load_pretraining_data("mini+published", {"ani1x": {"train": 30}}, roots)
+    assert [one.name for one in found] == ["oc20", "oc22", "ani1x", "transition1x", "oc20", "ani1x"] and len(found[5].train) == 30
     assert list(heads(joint_sets(load_profile("smoke", data_root=roots, **{"pretraining.data": "mini+published"}))))[4:] == [
         "oc20-published", "ani1x-published"]  # fmt: skip
-    with pytest.raises(ValueError, match=r"oc20 is a store already: copy .*oc20-sample into"):
-        pack(tmp_path / "again", tmp_path / "packed", "mini+published")
 
 
-def test_relaxations_of_arrays_get_tags_and_keep_their_systems(tmp_path, capsys):
+def test_relaxations_of_arrays_get_tags_and_keep_their_systems(tmp_path):
     relaxations(tmp_path / "some_relaxations.npz", systems=2)
     first, *rest = read_oc20(tmp_path / "some_relaxations.npz", energy="total")
     assert (first["sid"], first["group"], len(rest)) == ("random0/0", "random0", 7)
     assert first["tags"].tolist() == [0, 0, 1, 1, 2, 2] and first["fixed"].tolist() == [True, True] + 4 * [False]
     with pytest.raises(ValueError, match="holds total energies; read it with energy='total'"):
         next(read_oc20(tmp_path / "some_relaxations.npz"))
-    assert main(["data", "pack", str(tmp_path / "p"), "--data-root", str(tmp_path), "--data", "mini"]) == 2
-    assert "mini ships with the package" in capsys.readouterr().err

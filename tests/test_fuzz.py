@@ -16,10 +16,9 @@ import torch
 from catalyst_files import record, slab, write_lmdb
 from torch_geometric.data import Data
 
-from jmp_lib.data import ani1x, apart, oc22, qm9, spice
+from jmp_lib.data import ani1x, apart, oc20, oc22, qm9, spice
 from jmp_lib.data.exchange import read_atoms
 from jmp_lib.data.formats import open_h5, read_npz
-from jmp_lib.data.inspect import inspect
 from jmp_lib.data.pickles import loads
 from tests.test_qm9 import uncharacterized, write_sdf
 from tools import fuzz
@@ -69,9 +68,9 @@ def test_an_sdf_that_says_that_a_molecule_has_fewer_atoms(tmp_path):
 def test_damaged_files_that_were_reported():
     for path in sorted(Path(CASES, "49-damaged-spice").iterdir()):  # one of them ends the process inside libhdf5
         with pytest.raises(ValueError, match=path.name):
-            inspect(path, "spice")
+            list(spice.read(path, "dipeptides"))
     with pytest.raises(ValueError, match="random77.traj"):
-        inspect(Path(CASES, "48-damaged-traj", "random77.traj"), "oc20")
+        list(oc20.read(Path(CASES, "48-damaged-traj", "random77.traj"), energy="stored"))
 
 
 def test_a_process_that_reads_hdf5_may_die(tmp_path):
@@ -100,14 +99,14 @@ def test_a_reader_that_is_left_leaves_no_process(tmp_path, monkeypatch):
 
 
 def test_sizes_that_hdf5_states_are_not_believed(tmp_path):
-    with h5py.File(tmp_path / "SPICE.h5", "w") as file:
+    with h5py.File(tmp_path / "dipeptides.h5", "w") as file:
         for key in spice._SHAPES:
             file.create_dataset(f"ala/{key}", (10**12,), "f8", chunks=(1000,), compression="gzip")
     with pytest.raises(ValueError, match="says that it has shape .1000000000000,., which the 0 bytes that are stored of it cannot hold"):
-        list(spice.read(tmp_path / "SPICE.h5"))
+        list(spice.read(tmp_path / "dipeptides.h5", "dipeptides"))
     with h5py.File(tmp_path / "b.h5", "w") as file:
-        file["a"] = h5py.ExternalLink("SPICE.h5", "/ala")
-        file.create_dataset("c/b", (2, 3), "f8", external=[("SPICE.h5", 0, 48)])
+        file["a"] = h5py.ExternalLink("dipeptides.h5", "/ala")
+        file.create_dataset("c/b", (2, 3), "f8", external=[("dipeptides.h5", 0, 48)])
     for group in ("a", "c"):
         with pytest.raises(ValueError, match="another file"), open_h5(tmp_path / "b.h5", mend="get another") as file:
             file.arrays(group, ["b"])

@@ -38,7 +38,7 @@ def write(path, rows, index=None, columns=("structure", "last phdos peak"), **mo
 def test_rows_are_read_as_they_are(tmp_path):
     rows = [[crystal(a=4.0 + i, xyz=i % 2), 100.0 + i] for i in range(5)]
     path = write(tmp_path / "matbench_phonons.json.gz", rows, index=[0, 7, 8, 9, 1264], tail="more")
-    read = list(matbench.read(path))
+    read = list(matbench.read(path, "phonons"))
     assert [s["id"] for s in read] == [0, 7, 8, 9, 1264]
     assert [s["sid"] for s in read][1:] == [f"mb-phonons-{i}" for i in ("0008", "0009", "0010", "1265")]
     assert [s["y"] for s in read] == [100.0, 101.0, 102.0, 103.0, 104.0]
@@ -97,11 +97,7 @@ def test_structures_from_elsewhere_are_named_so(tmp_path):
 def test_bad_structures_are_named_or_left_out(tmp_path, row, words):
     path = write(tmp_path / "matbench_phonons.json.gz", [[crystal(), 0.0], row, [crystal(), 2.0]])
     with pytest.raises(ValueError, match=f"matbench_phonons.json.gz: row 1: .*{words}"):
-        list(matbench.read(path))
-    rejected = []
-    assert [s["y"] for s in matbench.read(path, rejected=rejected)] == [0.0, 2.0]
-    (reason,) = rejected
-    assert f"{path}: row 1: " in reason
+        list(matbench.read(path, "phonons"))
 
 
 def test_bad_files(tmp_path):
@@ -110,28 +106,28 @@ def test_bad_files(tmp_path):
         matbench.load("phonons", tmp_path)
     path.write_text("<!doctype html><title>404</title>")
     with pytest.raises(ValueError, match="is a web page"):
-        list(matbench.read(path))
+        list(matbench.read(path, "phonons"))
     write(path, [[crystal(a=4 + 0.01 * i), float(i)] for i in range(300)])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read"):
-        list(matbench.read(path))
+        list(matbench.read(path, "phonons"))
     flipped = bytearray(whole)
     flipped[-6] ^= 1  # in the checksum's neighbourhood: the text reads well, the check does not
     path.write_bytes(flipped)
     with pytest.raises(ValueError, match="cannot be read"):
-        list(matbench.read(path))
+        list(matbench.read(path, "phonons"))
     write(path, [[crystal(), 1.0]], columns=("structure", "e_form"))
     with pytest.raises(ValueError, match="columns structure, e_form where phonons has structure, last phdos peak"):
-        list(matbench.read(path))
+        list(matbench.read(path, "phonons"))
     write(path, [[crystal(), 1.0], [crystal(), 2.0]], index=[0])
     with pytest.raises(ValueError, match="more rows than the 1 of its index"):
-        list(matbench.read(path))
+        list(matbench.read(path, "phonons"))
     write(path, [[crystal(), 1.0], [crystal(), 2.0]], index=[3, 3])
     with pytest.raises(ValueError, match="id 3 occurs 2 times"):
         matbench.load("phonons", tmp_path)
     with pytest.raises(ValueError, match="no structure task 'mp_is_metal'"):
-        matbench.read("x.json.gz", "mp_is_metal").__next__()
+        matbench.load("mp_is_metal", tmp_path)
 
 
 def test_the_package_has_the_same_ids_and_folds():

@@ -2,7 +2,7 @@
 
     python -m tools.fuzz --inputs 20000
 
-Each input is read in a worker process with limits of memory and time, published formats as ``data inspect`` does, others as
+Each input is read in a worker process with limits of memory and time, published formats as ``data prepare`` does, others as
 own data. Prints a table of what became of them. Good are ``read`` and ``refused`` (one sentence that names the file); the
 other columns are faults: a sentence without the file's name (``no file``), another exception (``traceback``), the end of the
 process (``death``), more memory or time than the limits (``memory``, ``time``), fewer structures or atoms than the file holds
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib
 import io
 import json
 import lzma
@@ -43,9 +44,12 @@ from ase.io import write
 from torch_geometric.data import Data
 
 from jmp_lib.data import qm9, rmd17, spice, transition1x
-from jmp_lib.data.collect import check_structure
+from jmp_lib.data.collect import check_structure, make_structure
 from jmp_lib.data.exchange import from_ase, read_atoms
-from jmp_lib.data.inspect import inspect
+from jmp_lib.data.formats import whole_set
+from jmp_lib.data.pretraining import read_part
+from jmp_lib.data.store import LeftOut
+from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.own.data import read_own
 
 MEMORY, SECONDS = 1 << 30, 20.0  # a worker may take beyond what it has, and an input may take
@@ -57,7 +61,7 @@ NAMES = ["C", "H", "O", "H", "H", "H"]
 
 @dataclass
 class Kind:
-    """A valid input. files: name -> bytes; the first is given to the reader; dataset: of ``data inspect``, else "own" (a file
+    """A valid input. files: name -> bytes; the first is given to the reader; dataset: its file in jmp_lib.data, else "own" (a file
     of labelled structures), "one" (a single structure) or "folder"; count, atoms: what is in it."""
 
     name: str
@@ -459,15 +463,33 @@ _GRAPHS: dict[str, bytes] = {}
 # --- reading -------------------------------------------------------------------------------------------------
 
 
+def published(path: Path, dataset: str) -> tuple[list, list[str]]:
+    """Structures of an original file, and why others are left out: of a pre-training set; another's are all or none."""
+    if dataset in PRETRAINING_SETS:
+        options = {"energy": "stored"} if dataset == "oc20" else {}
+        found = list(read_part(path, dataset=dataset, skip_bad=True, **options))
+        return [s for s in found if not isinstance(s, LeftOut)], [s.reason for s in found if isinstance(s, LeftOut)]
+    if dataset == "rmd17":
+        of = rmd17.read_arrays(path, "ethanol", "get it again")
+        frames = (make_structure(pos, of["numbers"], i, forces=of["forces"][i], energy=of["energy"][i]) for i, pos in enumerate(of["pos"]))
+    else:
+        frames = importlib.import_module(f"jmp_lib.data.{dataset}").read(path, *NAMED.get(dataset, ()))
+    return [dict(s.items()) for s in whole_set(dataset, frames, 0, "", path)], []
+
+
+NAMED = {"md22": ["Ac-Ala3-NHMe"], "spice": ["dipeptides"], "matbench": ["phonons"]}  # what is read of a file of these
+
+
 def read(kind: Kind, folder: Path) -> tuple[int, int, int, bool]:
     """Structures and atoms that are read, how many were left out with a reason, and whether all numbers are finite."""
     path = folder / next(iter(kind.files))
     if kind.dataset not in ("own", "one", "folder"):
-        found = inspect(path, kind.dataset)
-        if any("\n" in about["reason"] for about in found["left_out"]):
+        found, left_out = published(path, kind.dataset)
+        if any("\n" in reason for reason in left_out):
             raise TypeError("a reason of more than one line")
-        finite = bool(np.isfinite([value for pair in found["labels"].values() for value in pair]).all())
-        return found["structures"], found["atoms"], sum(about["count"] for about in found["left_out"]), finite
+        numbers = [value for s in found for key, value in s.items() if key not in ("pbc", "fixed") and not isinstance(value, str)]
+        finite = all(np.isfinite(value).all() for value in numbers)
+        return len(found), sum(len(s["pos"]) for s in found), len(left_out), finite
     if kind.dataset == "one":
         structures = [from_ase(atoms, i, f"{path}: structure {i}") for i, atoms in enumerate(read_atoms(path))]
         for structure in structures:

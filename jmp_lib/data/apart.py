@@ -30,7 +30,7 @@ _BROKEN = "it is damaged: the library that reads it broke down over it"
 @contextmanager
 def reads(form: str, path: str | Path) -> Iterator[subprocess.Popen]:
     """The process that reads a file of ``form`` (h5, lmdb); it ends with the block, or with this process."""
-    command = [sys.executable, "-P", __file__, form, str(path)]  # -P: beside this file lies an inspect.py that is not Python's
+    command = [sys.executable, "-P", __file__, form, str(path)]  # -P: no module beside this file hides one of Python's
     few = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
     with subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, env=few) as process:

@@ -1,4 +1,4 @@
-"""The actions ``list``, ``download``, ``prepare``, ``pack`` and ``statistics`` of ``python -m jmp_lib data``, and the functions
+"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``, and the functions
 behind them (for notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_actions(actions) -> None:
-    """Add list, download, prepare, pack and statistics to the parser of ``data``."""
+    """Add list, download, prepare and statistics to the parser of ``data``."""
 
     def add(name, function, words):
         action = actions.add_parser(name, help=words, description=words)
@@ -34,9 +34,6 @@ def add_actions(actions) -> None:
     action.add_argument("--source", action="append", help="an original file (else those under the data root); repeatable")
     action.add_argument("--processes", type=int, default=1, help="processes that share the files (default 1)")
     action.add_argument("--refuse-bad", action="store_true", help="stop at a bad structure; else they are left out and counted")
-    action = add("pack", _pack, "write what a pre-training reads beside the package into one folder, to take to another machine")
-    action.add_argument("folder", help="the new folder, there the data root")
-    action.add_argument("--data", default="large+published", help="as in a profile's pretraining.data (default large+published)")
     action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
     action.add_argument("--tasks", help="task ids with commas (default all 40)")
 
@@ -67,15 +64,6 @@ def _prepare(args) -> int:
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
             print(f"left out {count}: {reason}")
-    return 0
-
-
-def _pack(args) -> int:
-    from jmp_lib.data.pretraining import pack
-
-    made = pack(args.folder, args.data_root, args.data)
-    size = sum(file.stat().st_size for path in made for file in ([path] if path.is_file() else path.iterdir()))
-    print(f"{args.folder}: {len(made)} files and stores, {size / 1e6:.1f} MB; on the other machine JMP_DATA names its copy")
     return 0
 
 

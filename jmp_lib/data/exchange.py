@@ -1,7 +1,6 @@
-"""Structures to and from extended XYZ, one after the other; files that ASE reads and pymatgen objects as ``ase.Atoms``, and
-these as structures.
+"""Files that ASE reads and pymatgen objects as ``ase.Atoms``, and these as structures.
 
-Units are eV, Å, eV/Å on both sides. Scalar targets and texts (``sid``, ``group``) travel in ``info``. Pickles are never opened.
+Units are eV, Å, eV/Å. Scalar targets and texts (``sid``, ``group``) come from ``info``. Pickles are never opened.
 What has two meanings is refused: labels for species, shared or partly empty sites, tags that are no tags of OC20.
 """
 
@@ -11,41 +10,22 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols
 
 from jmp_lib.data.collect import DISORDERED, check_structure, number_of
 from jmp_lib.data.door import DTYPES
 from jmp_lib.data.formats import opened
 from jmp_lib.data.xyz import read_frames, read_lines
-from jmp_lib.files import write_atomically
 
-_ARRAYS = {"pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces"}
 _REFUSED = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".traj")
 _KNOWN = "known are extended XYZ, ASE databases, CIF and POSCAR"
 _ENDINGS = (".xz", ".gz", ".bz2")
-
-
-def read_extxyz(path: str | Path) -> Iterator[dict]:
-    """Structures of an extended XYZ file; raises as :func:`read_frames`."""
-    for number, atoms in enumerate(read_frames(path, mend="get it again")):
-        yield from_ase(atoms, number, f"{path}: frame {number}")
-
-
-def write_extxyz(path: str | Path, structures: Iterable[dict]) -> int:
-    """Write structures as extended XYZ (``.extxyz``), all digits kept; returns how many. The file appears when complete."""
-    count = 0
-    with write_atomically(path) as stream:
-        for structure in structures:
-            stream.write(_frame(structure))
-            count += 1
-    return count
 
 
 def _rows_of(path: Path) -> Iterator[Atoms]:
@@ -276,34 +256,3 @@ def _tags(atoms: Atoms, where: str) -> np.ndarray:
             raise ValueError(f"{where}: its tags are not those of OC20 (0 below the surface of a slab, 1 surface, 2 adsorbate), but "
                              "layers of a builder or marks of your own; set them so, or atoms.set_tags(2) for none")  # fmt: skip
     return tags if tags.dtype.kind == "f" and (tags % 1 != 0).any() else tags.astype(np.int64)
-
-
-def _extra(structure: dict) -> dict:
-    """What ASE has no place for: id, scalar targets, texts."""
-    extra = {key: structure[key] for key in structure.keys() if key not in _ARRAYS | {"energy"}}
-    return {key: value if isinstance(value, (str, int)) else float(value) for key, value in extra.items()}
-
-
-def _frame(structure: dict) -> str:
-    """One frame of extended XYZ; float32 with 9 digits, float64 with 17 come back as they were (ASE writes 8 decimals)."""
-    natoms = len(structure["pos"])
-    given = {key: np.asarray(structure[key]) for key in _ARRAYS if key in structure}
-    columns = [("species", "S", 1), ("pos", "R", 3), ("tags", "I", 1), ("move_mask", "L", 1)]
-    columns += [("forces", "R", 3)] if "forces" in given else []
-    head = []
-    if np.any(given.get("cell", 0)):
-        head.append('Lattice="' + " ".join(repr(float(x)) for x in np.ravel(given["cell"])) + '"')
-    head.append("Properties=" + ":".join(f"{name}:{kind}:{width}" for name, kind, width in columns))
-    if "energy" in structure:
-        head.append(f"energy={float(structure['energy'])!r}")
-    for key, value in _extra(structure).items():
-        head.append(f"{key}={json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)}")
-    head.append('pbc="' + " ".join("T" if p else "F" for p in given.get("pbc", np.zeros(3))) + '"')
-    lines = [str(natoms), " ".join(head)]
-    tags, fixed = given.get("tags", np.full(natoms, 2)), given.get("fixed", np.zeros(natoms, dtype=bool))
-    for i in range(natoms):
-        words = [chemical_symbols[given["atomic_numbers"][i]], *(f"{x:.9g}" for x in given["pos"][i])]
-        words += [str(int(tags[i])), "F" if fixed[i] else "T"]
-        words += [f"{x:.9g}" for x in given["forces"][i]] if "forces" in given else []
-        lines.append(" ".join(words))
-    return "\n".join(lines) + "\n"

@@ -5,11 +5,10 @@ data, a row here (or :func:`register` from outside), rows of tasks (facts/tasks.
 >>> for task in TASKS.values():
 ...     print(task.id, why_not(task, "data") or "can run")
 
-A family's file has four functions; name is a task's id without the family, or "" where all tasks are targets of one set.
+A family's file has three functions; name is a task's id without the family, or "" where all tasks are targets of one set.
 ``find(name, root)`` gives the paths of the files at hand, ``load(name, root, fold)`` all structures and their split (rows of
-train, validation and test), ``mend(name, root)`` where the files come from and where to put them, ``read(path)`` the
-structures of one file. A file is imported when it is first
-asked for something. A prepared set under ``root/stores`` (:func:`prepare`) is taken in place of the original files.
+train, validation and test), ``mend(name, root)`` where the files come from and where to put them. A file is imported when it
+is first asked for something. A prepared set under ``root/stores`` (:func:`prepare`) is taken in place of the original files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
 
-Every reader is of one shape. ``find(name, root)`` gives the best files at hand, ``load(name, root, fold)`` the set and its
-split (rows of the set), ``mend(name, root)`` where the files come from and where to put them; ``read(path, ...)`` gives the
-structures of one file, one at a time. What is wrong is one sentence with the file and the mend
+Files of a fine-tuning family are as :mod:`jmp_lib.data.families` says. Those of a pre-training set have ``read(path, rejected)``,
+which gives the structures of one file, one at a time. What is wrong is one sentence with the file and the mend
 (:func:`jmp_lib.files.reading`): ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
 something else. A structure that cannot be used is one, too, but with a list ``rejected`` its reason goes into the list, and
 it is left out.

@@ -95,14 +95,9 @@ def _whole(path: Path, name: str, modified: int) -> StructureSet:
     return whole_set(f"MatBench {name}{title}", read(path, name), total, description, path)
 
 
-def read(path: str | Path, task: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of one file, in its order, with label ``y`` (unit of the task), ``id`` and ``sid`` (official id).
-
-    task: read off the file's name when None.
-    """
-    path = Path(path)
-    name = _ENDING.sub("", path.name.removeprefix("matbench_")) if task is None else task
-    yield from screened(_rows(path, known("MatBench has no structure task", name, TASKS)), str(path), rejected)
+def read(path: Path, name: str) -> Iterator[dict]:
+    """Structures of one file, in its order, with label ``y`` (unit of the task), ``id`` and ``sid`` (official id)."""
+    yield from screened(_rows(path, name), str(path))
 
 
 @cache

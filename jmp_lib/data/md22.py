@@ -10,7 +10,6 @@ Split: seed-42 shuffle; a pool of sGDML's size, its last 5 % validation and the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -76,20 +75,10 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
         raise ValueError(f"{path}: {error}; {mend(name, root)}") from None
 
 
-def read(path: str | Path, molecule: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Frames of one file with energy (eV) and forces (eV/Å); ``id`` is the frame, ``group`` the molecule.
-
-    molecule: read off the file's name when None.
-    """
-    path = Path(path)
-    if molecule is None:
-        fits = [name for name in MOLECULES if re.match(rf"md22_{name}[._]", path.name)]
-        if not fits:
-            raise ValueError(f"{path} is not named md22_<molecule>, so its molecule must be given: {', '.join(MOLECULES)}")
-        molecule = fits[0]
-    molecule = molecule_of(molecule)
+def read(path: Path, molecule: str) -> Iterator[dict]:
+    """Frames of one file with energy (eV) and forces (eV/Å); ``id`` is the frame, ``group`` the molecule."""
     form = _npz if path.suffix == ".npz" else _xyz
-    yield from screened(form(path, molecule, mend(molecule, path.parent)), str(path), rejected)
+    yield from screened(form(path, molecule, mend(molecule, path.parent)), str(path))
 
 
 def _npz(path: Path, molecule: str, advice: str) -> Iterator:

@@ -22,7 +22,7 @@ the published files. A tenth of its groups, chosen by their names, is validation
 from __future__ import annotations
 
 import hashlib
-import shutil
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -36,9 +36,8 @@ from jmp_lib.data.catalog import entry
 from jmp_lib.data.collect import hill, to_set
 from jmp_lib.data.copies import copies
 from jmp_lib.data.door import MAX_ATOMIC_NUMBER
-from jmp_lib.data.formats import matching
-from jmp_lib.data.inspect import read
-from jmp_lib.data.store import LeftOut, extra, is_store, open_store, set_part, write_store
+from jmp_lib.data.formats import in_one_sentence, matching
+from jmp_lib.data.store import LeftOut, is_store, open_store
 from jmp_lib.data.structures import BLOCK, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir, data_dirs, data_place
@@ -163,8 +162,6 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
                 + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found)
             )
         return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
-    if is_store(packed := data_place(data_root, "stores", f"{key}-sample")):
-        return partial(_packed, packed)
     for patterns, val_pattern, options in SAMPLES[key]:
         files = [path for pattern in patterns for path in matching(pattern, roots)]
         if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
@@ -203,43 +200,6 @@ def _sample(key: str, files: list[Path], official: list[Path], options: dict) ->
     whole = whole.subset(rows).compact()
     first = [number for number, name in enumerate(whole.group_names) if official and name in held]
     return [(whole, rows) for rows in split(key, whole, first)]
-
-
-def pack(folder: str | Path, data_root: str | Path | None = None, data: str = "large+published") -> list[Path]:
-    """Write what a pre-training on ``data`` reads beside the package into one folder, which any machine takes as its data root.
-
-    ``large/``: the parts of the companion as they are. ``stores/``: the published samples of a set, put together and split, or
-    its parts. Returns the paths written. Raises as :func:`load_pretraining_data`, and ``ValueError`` for a set that is a store
-    already: that is moved as it is.
-    """
-    folder, made, generated = Path(folder).expanduser(), [], data.partition("+")[0]
-    if data not in SOURCES or data == "mini":
-        raise ValueError(f"data is {data!r}; packed are {', '.join(map(repr, SOURCES[1:]))}, and mini ships with the package")
-    if generated == LARGE:
-        source = data_place(data_root, LARGE)
-        for name in PRETRAINING_SETS.values():
-            mini.load_parts(name.replace("mini", LARGE), source)
-        (folder / LARGE).mkdir(parents=True, exist_ok=True)
-        for card in sorted(source.glob("*.card.json")):
-            made += [shutil.copyfile(path, folder / LARGE / path.name)
-                     for path in (card.with_name(card.name.replace(".card.json", ".npz")), card)]  # fmt: skip
-    for key in PRETRAINING_SETS if data.endswith("published") else ():
-        if "+" in data and why_not(key, data_root):
-            continue
-        opened = find(key, data_root)
-        parts = dict(zip(("train", "val"), opened(), strict=True))
-        for whole in {id(whole): whole for whole, _ in parts.values()}.values():
-            if whole.path:
-                raise ValueError(f"{key} is a store already: copy {whole.path} into {folder / 'stores'}")
-            rows = {} if opened.func is _parts else {f"split {part}": np.asarray(rows) for part, (_, rows) in parts.items()}
-            made.append(write_store(folder / "stores" / whole.name, [set_part(whole)], name=whole.name,
-                                    description=whole.description, extras=rows).path)  # fmt: skip
-    return made
-
-
-def _packed(path: Path) -> list:
-    whole = open_store(path)
-    return [(whole, extra(whole, f"split {part}")) for part in ("train", "val")]
 
 
 def why_not(key: str, data_root: str | Path | None = None) -> str | None:
@@ -322,18 +282,20 @@ def group_elements(whole: StructureSet, group: np.ndarray) -> np.ndarray:
 def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[Mapping | LeftOut]:
     """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out.
 
-    Its reason comes without the place (file and frame) before it, so that equal reasons are counted together.
+    Its reason comes without the place (file and frame) before it, so that equal reasons are counted together. Whatever the
+    reader did not expect is one sentence with the file, too.
     """
-    rejected: list[str] = []
+    read, rejected = importlib.import_module(f"jmp_lib.data.{dataset}").read, []
 
     def left_out() -> list[LeftOut]:
         found = [LeftOut(str(item).rpartition(": ")[2]) for item in rejected]
         rejected.clear()
         return found
 
-    for structure in read(path, dataset, rejected if skip_bad else None, **options):
-        yield from left_out()
-        yield structure
+    with in_one_sentence(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
+        for structure in read(path, rejected=rejected if skip_bad else None, **options):
+            yield from left_out()
+            yield structure
     yield from left_out()
 
 

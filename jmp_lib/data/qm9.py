@@ -67,14 +67,10 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
     return data, splits.qm9(len(data))
 
 
-def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
+def read(path: Path) -> Iterator[dict]:
     """Molecules of one file (any form) with the 12 targets, without the uncharacterized ones of the raw files."""
-    path = Path(path)
-    advice = mend(root=path.parent)
-    form = {".pt": _torch, ".sdf": _sdf, ".npz": _npz}.get(path.suffix)
-    if form is None:
-        raise ValueError(f"{path} is none of the forms of QM9 ({', '.join(_FORMS)}); {advice}")
-    yield from screened(form(path, advice), str(path), rejected)
+    form = {".pt": _torch, ".sdf": _sdf, ".npz": _npz}[path.suffix]
+    yield from screened(form(path, mend(root=path.parent)), str(path))
 
 
 def atom_references() -> dict[str, np.ndarray]:

@@ -48,13 +48,10 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
     return data, splits.eighty_ten_ten(len(data))
 
 
-def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
+def read(path: Path) -> Iterator[dict]:
     """Frameworks of one file with label ``y`` (eV), ``id`` and ``sid``."""
-    path = Path(path)
-    form = {".json": _json, ".npz": _npz}.get(path.suffix)
-    if form is None:
-        raise ValueError(f"{path} is none of the forms of QMOF ({', '.join(_FORMS)}); {mend(root=path.parent)}")
-    yield from screened(form(path, mend(root=path.parent)), str(path), rejected)
+    form = {".json": _json, ".npz": _npz}[path.suffix]
+    yield from screened(form(path, mend(root=path.parent)), str(path))
 
 
 def _json(path: Path, advice: str) -> Iterator:

@@ -16,15 +16,12 @@ torch_geometric's own class is not asked: it rounds energies of -97,000 kcal/mol
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data import splits
-from jmp_lib.data.collect import make_structure, screened
 from jmp_lib.data.formats import folder_of, folders_of, in_one_sentence, known, matching, read_npz, source_url
 from jmp_lib.data.structures import StructureSet
 
@@ -107,22 +104,6 @@ def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, 
     n_train = N_TRAIN if n_file >= N_TRAIN + N_VAL else in_proportion
     order = splits.shuffled(n_file)
     return data, splits.Split(order[:n_train], order[n_train : N_TRAIN + N_VAL], np.arange(n_file, n_frames))
-
-
-def read(path: str | Path, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of one original file, which names the molecule: energy eV, forces eV/Å; sid "<molecule>/<frame of MD17>"."""
-    path = Path(path)
-    named = re.fullmatch(r"rmd17_([a-z]+)(_(train|test)_0[1-5])?", path.stem)
-    molecule = known("rMD17 has no molecule", named[1] if named else path.stem, MOLECULES)
-    arrays = read_arrays(path, molecule, f"unpack it anew from {source_url('rMD17', 'official JMP')}")
-
-    def make(row: int) -> dict:
-        pos, energy, forces = (arrays[key][row] for key in ("pos", "energy", "forces"))
-        sid = f"{molecule}/{arrays['frame'][row] if 'frame' in arrays else row}"
-        return make_structure(pos, arrays["numbers"], row, forces=forces, sid=sid, group=molecule, energy=energy)
-
-    items = ((f"frame {row}", lambda row=row: make(row)) for row in range(len(arrays["pos"])))
-    yield from screened(items, str(path), rejected)
 
 
 def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.ndarray]:

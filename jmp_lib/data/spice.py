@@ -43,10 +43,10 @@ _SHAPES = {
 }
 
 
-def mend(subset: str | None, root: str | Path = "DATA_ROOT") -> str:
+def mend(subset: str, root: str | Path = "DATA_ROOT") -> str:
     """Where SPICE comes from and where to put it."""
-    wanted = f", of which only {subset} is read" if subset else ""
-    return f"get {UPSTREAM} from {source_url('SPICE', file=UPSTREAM)}{wanted}, and put it in {folder_of('spice', root)}"
+    url = source_url("SPICE", file=UPSTREAM)
+    return f"get {UPSTREAM} from {url}, of which only {subset} is read, and put it in {folder_of('spice', root)}"
 
 
 def find(subset: str, root: str | Path) -> list[Path]:
@@ -67,24 +67,18 @@ def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, sp
     return data, splits.eighty_ten_ten(len(data))
 
 
-def read(path: str | Path, subset: str | None = None, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Conformations of one file, molecule by molecule, with energy, formation_energy (eV) and forces (eV/Å).
-
-    subset: only this part (None: all that is there).
-    """
-    if subset is not None:
-        known("SPICE has no part", subset, SUBSETS)
-    yield from screened(_conformations(Path(path), subset), str(path), rejected)
+def read(path: Path, subset: str) -> Iterator[dict]:
+    """Conformations of ``subset``, molecule by molecule, with energy, formation_energy (eV) and forces (eV/Å)."""
+    yield from screened(_conformations(path, subset), str(path))
 
 
-def _molecules(file: Hdf5, subset: str | None, by_name: bool) -> Iterator[str]:
+def _molecules(file: Hdf5, subset: str, by_name: bool) -> Iterator[str]:
     """Names, in order, of the molecules of ``subset``; by_name: those that do not say theirs are of it."""
-    begins = SUBSETS.get(subset, "")
     for name in sorted(file.names("")):
         said = file.arrays(name, (), ("subset",)).get("subset")
-        if said is None and subset is not None and not by_name:
+        if said is None and not by_name:
             raise ValueError(f"molecule {name} does not say which subset it is of")
-        if said is None or subset is None or re.fullmatch(re.escape(begins) + r"( v[\d.]+)?", str(said.ravel()[0])):
+        if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?", str(said.ravel()[0])):
             yield name
 
 
@@ -93,10 +87,10 @@ def _has(path: Path, subset: str) -> bool:
         return any(True for _ in _molecules(file, subset, False))
 
 
-def _conformations(path: Path, subset: str | None) -> Iterator:
+def _conformations(path: Path, subset: str) -> Iterator:
     row, advice = 0, mend(subset, path.parent)
     with open_h5(path, mend=advice) as file:
-        for name in _molecules(file, subset, subset is not None and subset in path.name):
+        for name in _molecules(file, subset, subset in path.name):
             raw = file.arrays(name, _SHAPES)
             said = file.attribute(f"{name}/conformations", "units") or "bohr"
             if said != "bohr":
@@ -106,7 +100,7 @@ def _conformations(path: Path, subset: str | None) -> Iterator:
                 yield f"{name}/{i}", partial(_conformation, name, raw, i, row)
                 row += 1
     if not row:
-        raise ValueError(f"{path} has no conformation{f' of {subset}' if subset else ''}; {advice}")
+        raise ValueError(f"{path} has no conformation of {subset}; {advice}")
 
 
 def _conformation(name: str, raw: dict[str, np.ndarray], i: int, row: int) -> dict:

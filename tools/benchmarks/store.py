@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.io import write
 
-from jmp_lib.data.exchange import write_extxyz
 from jmp_lib.data.store import Part, write_store
 from jmp_lib.data.structures import StructureSet
 
@@ -86,7 +87,7 @@ def reading(folder: Path, count: int, reads: int) -> dict:
     """Seconds per random read and bytes per structure of each form."""
     store = write_store(folder / "store", [Part("slabs", partial(slabs, count))], name="benchmark")
     database = _write_lmdb(folder / "graphs.lmdb", store)
-    write_extxyz(folder / "all.extxyz", store)
+    write(folder / "all.extxyz", [Atoms(s.z, s.pos, cell=s.cell, pbc=s.pbc) for s in store])
     rows = np.random.default_rng(2).integers(0, count, reads).tolist()
 
     def from_lmdb(row):
