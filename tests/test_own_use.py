@@ -9,7 +9,8 @@ import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
 from jmp_lib.calculator import JMPCalculator
-from jmp_lib.own import figures, use, workflow
+from jmp_lib.data.exchange import from_ase
+from jmp_lib.own import figures, silicon, use, workflow
 from jmp_lib.own.workflow import read_example
 from jmp_lib.settings import load_profile
 from own_models import finetuned, pretrained
@@ -42,7 +43,7 @@ def test_the_hard_example_says_which_simple_ways_are_beaten(run):
 def test_networks_relax_and_move_a_molecule(run, tmp_path):
     record = {"arm": "pre-trained", "files": {"weights": {"file": "tuned/model.safetensors"}}}
     finetuned(tmp_path / "tuned", periodic=False)
-    calculators = workflow.networks(run, [record, record])
+    calculators = workflow.networks(run, [record, record], read_example("example"))
     assert list(calculators) == ["before fine-tuning", "pre-trained"] and isinstance(calculators["pre-trained"], JMPCalculator)
     structure = read_example("example").structures[0]
     relaxed = use.relaxation(calculators, structure, steps=2)
@@ -87,3 +88,27 @@ def test_a_network_that_drives_atoms_into_each_other_ends_and_is_named():
     ends = use.dynamics_table(use.dynamics({"bad": Refusing()}, structure, picoseconds=1.0)).iloc[0]
     assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.1
     assert "into each other" in use.relaxation({"bad": Refusing()}, structure)["converged"].iloc[0]
+
+
+def test_the_equation_of_state_finds_the_volume_and_modulus_of_the_labels():
+    class Falling(Calculator):  # has no lowest volume
+        implemented_properties = ["energy"]
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            self.results = {"energy": -0.1 * atoms.get_volume()}
+
+    curves = use.equation_of_state({"labels": silicon.potential(), "pre-trained": Falling()},
+                                   from_ase(silicon.shaken(0.0, 0.01, 0), where="silicon"))
+    found = use.equation_of_state_table(curves).set_index("network")
+    assert list(found["minimum"]) == ["yes", "no"] and found.loc["pre-trained"].iloc[1:].isna().all()
+    assert found.loc["labels"].iloc[1:3].tolist() == pytest.approx([5.432**3 / 8, 98], rel=0.01)  # as published for this potential
+    assert len(figures.equation_of_state(curves).axes[0].get_lines()) >= 2
+
+
+def test_both_arms_learn_silicon_where_the_data_are_no_crystals(run):
+    data = workflow.read_data(run)
+    made, crystal = workflow.crystal(run, data, None, [])
+    assert list(made)[-2:] == ["from scratch", "pre-trained"] and "labels" in made and crystal["pbc"].all()
+    run.parameters["source"] = "molecules.xyz"
+    assert workflow.crystal(run, data, None, []) == ({}, None)

@@ -11,8 +11,9 @@ from jmp_lib.own.evaluation import errors_by_element, true_test
 from jmp_lib.results.style import PALETTE, axis_label, grid, log_axis, new_figure
 from jmp_lib.train.losses import structure_errors
 
-COLOURS = {"pre-trained": "#0072B2", "from scratch": "#D55E00", "linear composition": "#009E73", "mean": "#999999"}
-MARKERS = {"pre-trained": "D", "from scratch": "s"}
+COLOURS = {"pre-trained": "#0072B2", "from scratch": "#D55E00", "linear composition": "#009E73", "mean": "#999999",
+           "before fine-tuning": "#56B4E9", "labels": "#000000"}
+MARKERS = {"pre-trained": "D", "from scratch": "s", "before fine-tuning": "^", "labels": "o"}
 
 
 def learning_curves(data, records: list[dict]):
@@ -51,30 +52,45 @@ def parity(data, split, found: dict, ways=("from scratch", "pre-trained")):
                             linewidth=0, label=way, rasterized=True, ax=axis)
         axis.plot([label.min(), label.max()], [label.min(), label.max()], color="black", linewidth=0.8)
         axis.set(xlabel=axis_label("label", unit), ylabel=axis_label("predicted", unit), title=name)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(4, min_n_ticks=3))
     return figure
 
 
 def drift(table):
     """Total energy over time in dynamics without a thermostat, a line per network (``use.dynamics``)."""
     figure, (axis,) = new_figure(width=6.5, height=2.8)
-    sns.lineplot(table, x="time / ps", y="drift / meV per atom", hue="network", errorbar=None, ax=axis)
+    sns.lineplot(table, x="time / ps", y="drift / meV per atom", hue="network", palette=COLOURS, errorbar=None, ax=axis)
     axis.axhline(0.0, color="black", linewidth=0.8)
-    axis.set(ylabel="total energy less the first / meV per atom")
+    axis.set(ylabel="total energy less the first\n/ meV per atom")
+    axis.legend(title=None)
+    return figure
+
+
+def equation_of_state(table):
+    """Energy over volume, less the lowest of each line, a line per network (``use.equation_of_state``)."""
+    figure, (axis,) = new_figure(width=6.5, height=2.8)
+    lowest = table.groupby("network")["energy / eV per atom"].transform("min")
+    sns.lineplot(table.assign(above=1000 * (table["energy / eV per atom"] - lowest)), x="volume / Å³ per atom", y="above", hue="network",
+                 style="network", palette=COLOURS, markers=MARKERS, dashes=False, errorbar=None, ax=axis)
+    axis.set(ylabel="energy above the lowest\n/ meV per atom")
     axis.legend(title=None)
     return figure
 
 
 def by_element_and_size(data, split, values: dict):
-    """Left: test MAE by element (with counts); right: error of each test structure over its number of atoms."""
+    """Left: test MAE by element; right: error of each test structure over its number of atoms, or, where all have the same number,
+    over its first label."""
     table, name = errors_by_element(data, split, values), data.properties[-1]
     figure, (left, right) = new_figure(1, 2, width=max(8.0, 3.5 + 0.22 * len(table)), height=3.2,
                                        width_ratios=[max(1.0, len(table) / 14), 1.0])
     sns.barplot(table, x="element", y="MAE", color=PALETTE[0], saturation=1, ax=left)
     left.set(ylabel=axis_label(f"test MAE of {name}", data.units[name]), xlabel="element")
     left.tick_params(axis="x", labelsize=8, rotation=0 if len(table) < 18 else 90)
-    natoms = data.structures.natoms[split.test]
-    errors = structure_errors(values[name], true_test(data, split)[name], natoms)[:, 0]
-    sns.scatterplot(x=natoms, y=errors, s=14, alpha=0.6, linewidth=0, color=PALETTE[0], ax=right)
-    right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    right.set(xlabel="atoms of the structure", ylabel=axis_label("its absolute error", data.units[name]))
+    natoms, true, first = data.structures.natoms[split.test], true_test(data, split), data.properties[0]
+    errors, sized = structure_errors(values[name], true[name], natoms)[:, 0], len(np.unique(natoms)) > 1
+    sns.scatterplot(x=natoms if sized else true[first].ravel(), y=errors, s=14, alpha=0.6, linewidth=0, color=PALETTE[0], ax=right)
+    right.xaxis.set_major_locator(MaxNLocator(5, integer=sized))
+    right.set(xlabel="atoms of the structure" if sized else axis_label(f"{first} of the structure", data.units[first]),
+              ylabel=axis_label("its absolute error", data.units[name]))
     return figure

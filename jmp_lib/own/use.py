@@ -1,6 +1,7 @@
-"""What a potential is for: relax a structure and run dynamics, with several networks side by side.
+"""What a potential is for: relax a structure, run dynamics, strain a crystal, with several networks side by side.
 
-A small test error does not say that a relaxation ends or that dynamics keep their energy; these two tables do.
+A small test error does not say that a relaxation ends, that dynamics keep their energy or that a crystal has a volume; these
+tables do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms, units
 from ase.build import minimize_rotation_and_translation
+from ase.eos import EquationOfState
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -75,6 +77,39 @@ def dynamics_table(table: pd.DataFrame) -> pd.DataFrame:
         rows.append({"network": name, "picoseconds": time.iloc[-1], "bonds hold": "yes" if part["longest bond"].iloc[-1] <= STRETCHED else "no",
                      "drift / meV per atom and ps": slope, "mean temperature / K": part["temperature / K"].mean()})
     return pd.DataFrame(rows)
+
+
+def equation_of_state(calculators: dict, structure, strain: float = 0.05, points: int = 11) -> pd.DataFrame:
+    """Energy of a crystal over its volume, both per atom: all three cell vectors shorter or longer by up to ``strain``, the
+    fractional coordinates kept; a row per network and volume."""
+    rows = []
+    for name, calculator in calculators.items():
+        for factor in 1 + np.linspace(-strain, strain, points):
+            atoms = _atoms(structure, calculator)
+            atoms.set_cell(atoms.cell * factor, scale_atoms=True)
+            rows.append({"network": name, "volume / Å³ per atom": atoms.get_volume() / len(atoms),
+                         "energy / eV per atom": atoms.get_potential_energy() / len(atoms)})
+    return pd.DataFrame(rows)
+
+
+def equation_of_state_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Birch-Murnaghan fits of ``equation_of_state``: volume and bulk modulus, and how far the fit is from the curve at most; these
+    are blank where the fit has no minimum among the volumes."""
+    rows = []
+    for name, part in table.groupby("network", sort=False):
+        volumes, energies = part["volume / Å³ per atom"].to_numpy(), part["energy / eV per atom"].to_numpy()
+        fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
+        try:
+            volume, _, modulus = fit.fit(warn=False)
+        except RuntimeError:  # no curve of this kind fits
+            volume, modulus = float("nan"), float("nan")
+        rows.append({"network": name, "minimum": "no"})
+        if volumes.min() < volume < volumes.max() and modulus > 0:
+            rows[-1] |= {"minimum": "yes", "volume / Å³ per atom": volume, "bulk modulus / GPa": modulus / units.GPa,
+                         "largest distance from the fit / meV per atom":
+                             1000 * np.abs(fit.func(volumes, *fit.eos_parameters) - energies).max()}
+    columns = ["network", "minimum", "volume / Å³ per atom", "bulk modulus / GPa", "largest distance from the fit / meV per atom"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _atoms(structure, calculator) -> Atoms:

@@ -10,18 +10,21 @@ import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.calculator import JMPCalculator
+from jmp_lib.data.exchange import from_ase
 from jmp_lib.data.splits import Split
-from jmp_lib.own import evaluation
+from jmp_lib.own import evaluation, silicon
 from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
 from jmp_lib.train.loading import load
+from jmp_lib.train.weights import seen_elements
 
+FORCES = ["energy", "forces"], ["eV", "eV/Å"]
 # source -> properties and units: 100 frames of paracetamol (GFN2-xTB, 500 K), and 80 crystals (CHGNet)
-EXAMPLES = {"example": (["energy", "forces"], ["eV", "eV/Å"]), "crystals": (["last_phdos_peak"], ["1/cm"])}
+EXAMPLES = {"example": FORCES, "crystals": (["last_phdos_peak"], ["1/cm"])}
 NETWORK = "work/pretrain/small"  # of a results folder: what the notebook of the pre-training writes
 SHIPPED = "mini-small"  # comes with the package
-ANI = "ani1x"  # the head for molecules of a pre-trained network
+ANI, OC20 = "ani1x", "oc20"  # heads of a pre-trained network: for molecules, for periodic structures
 
 
 def read_data(run) -> OwnData:
@@ -66,12 +69,13 @@ def open_checkpoint(run, data: OwnData) -> Start:
     return own_start(checkpoint(run), data)
 
 
-def networks(run, records: list[dict]) -> dict[str, JMPCalculator]:
-    """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, where it has one), and the
-    first seed of every arm after it."""
-    made, first = {}, load(checkpoint(run))
-    if first.info["kind"] == "pretrain" and ANI in first.info["datasets"]:
-        made["before fine-tuning"] = JMPCalculator(first, dataset=ANI)
+def networks(run, records: list[dict], data: OwnData) -> dict[str, JMPCalculator]:
+    """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, or for OC20, where it has one
+    and has met all elements of the data), and the first seed of every arm after it."""
+    made, first, head = {}, load(checkpoint(run)), OC20 if data.structures.periodic else ANI
+    present = set(np.concatenate([s["atomic_numbers"] for s in data.structures]).tolist())
+    if first.info["kind"] == "pretrain" and head in first.info["datasets"] and present <= set(seen_elements(first.info) or present):
+        made["before fine-tuning"] = JMPCalculator(first, dataset=head)
     for record in records:
         if record["arm"] not in made:
             made[record["arm"]] = JMPCalculator((run.results_dir / record["files"]["weights"]["file"]).parent)
@@ -93,6 +97,18 @@ def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     records = finetune_all(run, data, split, open_checkpoint(run, data))
     found = evaluation.baselines(data, split, reduction(run)) | evaluation.network_predictions(records, run.results_dir)
     return evaluation.compare(data, split, found, records, groups), evaluation.gain(data, split, found, groups)
+
+
+def crystal(run, data: OwnData, split: Split, records: list[dict]) -> tuple[dict, object]:
+    """Calculators and a crystal for an equation of state: those of the data, where they hold energies and forces of crystals,
+    else the networks that both arms learn on silicon, and the potential that gave its labels. Nothing for other own data."""
+    if data.forces and data.structures.pbc.all():
+        return networks(run, records, data), data.structures[int(split.test[0])]
+    if run.parameters["source"] is not None:
+        return {}, None
+    data = read_own(silicon.table(), *FORCES, name="silicon")
+    records = finetune_all(run, data, split_own(data, seed=run.profile.seed), open_checkpoint(run, data))
+    return {"labels": silicon.potential(), **networks(run, records, data)}, from_ase(silicon.shaken(0.0, 0.01, 0), where="silicon")
 
 
 def reduction(run) -> str:
