@@ -8,7 +8,6 @@ import os
 import sys
 
 from jmp_lib.data.cli import add_actions
-from jmp_lib.official import add_import
 
 NAMES = "smoke, mini, published_small, one_gpu, paper or a YAML file"
 OPTIONS = {  # of several commands
@@ -174,7 +173,10 @@ def parser() -> argparse.ArgumentParser:
 
     add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results-dir")
 
-    add_import(add)
+    command = add("import-checkpoint", main_of("official.importing", "file", "out"),
+                  "read an official checkpoint (jmp-s.pt, jmp-l.pt), executing nothing in it")
+    command.add_argument("file", metavar="FILE", help="the downloaded checkpoint")
+    command.add_argument("--out", metavar="DIR", help="folder to write (default: checkpoints/<name> of the data folder)")
 
     asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
     command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out; goes on after a kill")

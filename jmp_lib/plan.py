@@ -16,7 +16,6 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,14 +25,15 @@ from torch.overrides import TorchFunctionMode
 
 from jmp_lib import facts, records
 from jmp_lib.data import mini
-from jmp_lib.data.pretraining import load_pretraining_data
-from jmp_lib.data.tasks import PRETRAINING_SETS, get_task, load_task_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, get_task
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.results.tables import markdown, save_table
 from jmp_lib.settings import Profile
 from jmp_lib.sweep import Sweep
 from jmp_lib.train.batches import choose_device
+from jmp_lib.train.finetuning import size_of, task_data
+from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.sampling import expanded_sizes, temperature_ratios
 from jmp_lib.train.schedule import in_updates
 
@@ -168,34 +168,19 @@ def published_atoms(text) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def finetuning_data(profile: Profile, task_id: str, fold: int) -> Workload:
-    """The data of a fine-tuning, cut to the profile's caps."""
-    task = get_task(task_id)
-    settings = profile.finetune_settings(task.family, task_id)
-    # folds differ by one structure and reading takes long: the first one that the profile runs stands for all
-    found = at_hand(profile.data, profile.data_root, task_id, profile.folds_of(task_id)[0], profile.graphs[task.family])
-    counts, size = found or (facts.fold_counts(task_id)[fold], _companion(task_id, profile.graphs[task.family]))
-    caps = (settings.max_train, settings.max_val, settings.max_test)
-    return Workload(*(n if cap is None else min(n, cap) for n, cap in zip(counts, caps)), *size,
-                    "at hand" if found else "published counts")
-
-
-@cache
-def at_hand(data: str, data_root: str | None, task_id: str, fold: int, graph: GraphConfig):
-    """((n_train, n_val, n_test), (atoms, edges)) of the data that can be read, or None."""
+def finetuning_data(profile: Profile, task_id: str) -> Workload:
+    """The data of a fine-tuning, cut to the profile's caps. Folds differ by one structure: the first that is run stands for all."""
+    task, fold = get_task(task_id), profile.folds_of(task_id)[0]
+    settings, graph = profile.finetune_settings(task.family, task_id), profile.graphs[task.family]
     try:
-        loaded = load_task_data(task_id, data, data_root, fold=fold)
+        data = task_data(profile, task_id, fold)
+        return Workload(len(data.train), len(data.val), len(data.test), *typical(data.train, graph), "at hand")
     except (FileNotFoundError, ValueError):
-        return None
-    return tuple(len(part) for part in (loaded.train, loaded.val, loaded.test)), typical(loaded.train, graph)
-
-
-@cache
-def _companion(task_id: str, graph: GraphConfig) -> tuple[float, float]:
-    table = facts.datasets().dropna(subset=["task"])
-    rows = table[[task_id == name or name.endswith("*") and task_id.startswith(name[:-1]) for name in table["task"]]]
-    atoms = published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
-    return typical(mini.load_mini(get_task(task_id).mini_name), graph, atoms)
+        caps, table = (settings.max_train, settings.max_val, settings.max_test), facts.datasets().dropna(subset=["task"])
+        rows = table[[task_id == name or name.endswith("*") and task_id.startswith(name[:-1]) for name in table["task"]]]
+        atoms = published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
+        return Workload(*(min(n, cap or n) for n, cap in zip(facts.fold_counts(task_id)[fold], caps)),
+                        *typical(mini.load_mini(task.mini_name), graph, atoms), "published counts")
 
 
 def pretraining_data(profile: Profile) -> Workload:
@@ -205,16 +190,14 @@ def pretraining_data(profile: Profile) -> Workload:
     published samples at hand, is read.
     """
     settings, published = profile.pretraining, profile.pretraining.data == "published"
-    caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.datasets.items()}
     if published:
         table = facts.datasets().dropna(subset=["pretraining_name"]).set_index("pretraining_name")
-        counts = [min(int(table.loc[key, "n_train_paper"]), caps[key]["train"] or 10**12) for key in PRETRAINING_SETS]
+        counts = [min(int(table.loc[key, "n_train_paper"]), settings.datasets[key].max_train or 10**12) for key in PRETRAINING_SETS]
         sizes = [typical(mini.load_mini(name), profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
                  for key, name in PRETRAINING_SETS.items()]
     else:
-        loaded = load_pretraining_data(settings.data, caps, profile.data_root)
-        counts = [len(one.train) for one in loaded]
-        sizes = [typical(one.train, profile.graphs[one.name]) for one in loaded]
+        sets = joint_sets(profile)
+        counts, sizes = [len(s.train) for s in sets], [typical(s.train, profile.graphs[s.key]) for s in sets]
     draws = expanded_sizes(counts, temperature_ratios(counts, settings.temperature))
     return Workload(sum(draws), 0, 0, *map(float, np.average(sizes, axis=0, weights=draws)),
                     "published counts" if published else "at hand")
@@ -263,29 +246,29 @@ def run_row(name: dict, cost: Cost, work: Workload, settings, max_steps: int | N
 
 def run_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
     """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning."""
-    rows, profile = [], sweep.profile
+    rows, profile, works = [], sweep.profile, {}
     work = pretraining_data(profile) if sweep.sizes else None
     for size in sweep.sizes:
         name = {"run": "pre-training", "family": "pre-training", "task": "", "arm": f"JMP-{size[0].upper()}", "fold": 0}
         rows.append(run_row(name, costs[size, "direct_forces"], work, profile.pretraining, profile.max_steps, None, machine, 0))
     for job in sweep.jobs.values():
         task = get_task(job.task)
-        settings, work = profile.finetune_settings(task.family, task.id), finetuning_data(profile, task.id, job.fold)
+        if task.id not in works:
+            works[task.id] = finetuning_data(profile, task.id)
+        settings, work = profile.finetune_settings(task.family, task.id), works[task.id]
         head = (settings.force_head or task.head) if task.is_force_task else "property"
         name = {"run": "fine-tuning", "family": task.family, "task": task.id, "arm": job.arm, "fold": job.fold}
-        rows.append(run_row(name, costs[job.size, head], work, settings, profile.max_steps, settings.early_stopping_patience,
+        rows.append(run_row(name, costs[size_of(job.arm), head], work, settings, profile.max_steps, settings.early_stopping_patience,
                             machine, 3 * work.atoms if task.is_force_task else 1))
     return rows
 
 
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per family and arm, the largest memory of its runs and the sums of hours and disk; last row: all."""
-    parts = [(*key, part) for key, part in runs.groupby(["family", "arm"], sort=False)] + [("all", "", runs)]
-    return pd.DataFrame([{
-        "family": family, "arm": arm, "runs": len(part), "hours from": part["hours_low"].sum(),
-        "hours to": part["hours_high"].sum(), "memory / GB": part["memory_gb"].max(), "disk / GB": part["disk_gb"].sum(),
-        "do not fit": int((~part["fits"]).sum()),
-    } for family, arm, part in parts])
+    grouped = pd.concat([runs, runs.assign(family="all", arm="")]).groupby(["family", "arm"], sort=False)
+    return grouped.agg(**{"runs": ("run", "size"), "hours from": ("hours_low", "sum"), "hours to": ("hours_high", "sum"),
+                          "memory / GB": ("memory_gb", "max"), "disk / GB": ("disk_gb", "sum"),
+                          "do not fit": ("fits", lambda fits: int((~fits).sum()))}).reset_index()
 
 
 def main(sweep: Sweep, seconds: float = 60.0) -> int:

@@ -19,12 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from jmp_lib import paths, workbook
 from jmp_lib.files import locked
 from jmp_lib.parameters import choose, convert
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path
 from jmp_lib.settings import Profile
 from jmp_lib.strict import check_keys
+from jmp_lib.train import finetuning, pretraining
+from jmp_lib.train.finetuning import size_of
 
 # key of ``--config`` -> option of the command line
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in
@@ -38,11 +42,6 @@ class Job(NamedTuple):
     task: str
     arm: str
     fold: int = 0
-
-    @property
-    def size(self) -> str:
-        """small or large."""
-        return "small" if self.arm.endswith("-S") else "large"
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class Sweep:
     @property
     def sizes(self) -> tuple[str, ...]:
         """Sizes whose pre-training the sweep needs."""
-        return tuple(dict.fromkeys(job.size for job in self.jobs.values()
-                                   if job.arm.startswith("JMP") and job.size not in self.profile.pretrained))
+        wanted = dict.fromkeys(size_of(job.arm) for job in self.jobs.values() if job.arm.startswith("JMP"))
+        return tuple(size for size in wanted if size not in self.profile.pretrained)
 
     @property
     def options(self) -> str:
@@ -69,11 +68,11 @@ class Sweep:
     def needs(self, record: str) -> list[str]:
         """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only, and none
         of them where the profile names given weights (``pretrained``), which bring their factors."""
-        job = self.jobs[record]
-        if job.size in self.profile.pretrained:
+        arm = self.jobs[record].arm
+        if size_of(arm) in self.profile.pretrained:
             return []
-        pretraining = pretrain_record_path(self.results_dir, job.size)
-        return [str(pretraining if job.arm.startswith("JMP") else self.results_dir / "work/scale_factors" / pretraining.name)]
+        pretraining = pretrain_record_path(self.results_dir, size_of(arm))
+        return [str(pretraining if arm.startswith("JMP") else self.results_dir / "work/scale_factors" / pretraining.name)]
 
 
 def read(config: dict) -> Sweep:
@@ -100,8 +99,6 @@ def read(config: dict) -> Sweep:
 def outdated(sweep: Sweep) -> list[str]:
     """Records that are there but not done: made with other settings (of the pre-training too) or data than the sweep's, or
     without their files. The question is the one that the runs themselves ask (``records.finished_record``)."""
-    from jmp_lib.train import finetuning, pretraining
-
     profile, folder = sweep.profile, sweep.results_dir
     wanted = {str(pretrain_record_path(folder, size)): lambda size=size: pretraining.fingerprint(profile, size) for size in sweep.sizes}
     wanted |= {path: lambda job=job: finetuning.fingerprint(profile, *job, folder) for path, job in sweep.jobs.items()}
@@ -127,8 +124,6 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     extra: further options of Snakemake, for instance ``-n`` or ``--workflow-profile workflow/profiles/slurm``.
     Raises RuntimeError when another ``sweep`` of the same results runs.
     """
-    import torch
-
     root = paths.checkout_dir()
     if root is None or not (root / "Snakefile").is_file():
         raise FileNotFoundError("no Snakefile here: `sweep` needs a checkout of the repository")

@@ -1,7 +1,6 @@
-"""jmp_lib.load("jmp-s"): downloaded, verified, imported, kept; the network is not asked twice."""
+"""jmp_lib.load("jmp-s"): downloaded, imported, kept; the network is not asked twice."""
 
 import functools
-import hashlib
 import http.server
 import threading
 
@@ -44,16 +43,3 @@ def test_by_name(served, tmp_path):
     assert jmp_lib.load("jmp-s").info == loaded.info
     with pytest.raises(RuntimeError, match="jmp-l.pt could not be downloaded .* put it at"):
         jmp_lib.load("jmp-l")
-
-
-def test_size_and_checksum_of_parts(tmp_path):
-    file = tmp_path / "file"
-    file.write_bytes(b"abcdefghij")
-    parts = b"".join(hashlib.md5(part).digest() for part in (b"abcd", b"efgh", b"ij"))
-    etag = f"{hashlib.md5(parts).hexdigest()}-3"
-    assert download.multipart_etag(file, 4) == etag
-    download.verify(file, 10, download.multipart_etag(file))
-    with pytest.raises(ValueError, match="has 10 bytes, the published one 11"):
-        download.verify(file, 11, None)
-    with pytest.raises(ValueError, match="published checksum of parts"):
-        download.verify(file, 10, etag)

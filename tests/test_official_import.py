@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from official_files import checkpoint_of, noise, official_model, write
-from structures import methanol
-from test_model import NARROW, batch_of
+from test_model import NARROW
 
 import jmp_lib
 from jmp_lib.__main__ import main
@@ -31,11 +30,11 @@ def file(averaged, tmp_path):
     return tmp_path / "jmp.pt"
 
 
-def imported(file, **options) -> torch.nn.Module:
-    return jmp_lib.load(import_checkpoint(file, file.parent / "out", networks=NETWORKS, **options)).model
+def imported(file) -> torch.nn.Module:
+    return jmp_lib.load(import_checkpoint(file, file.parent / "out", networks=NETWORKS)).model
 
 
-def test_default_weights_are_those_of_the_official_fine_tuning(file, averaged):
+def test_weights_are_those_of_the_official_fine_tuning(file, averaged):
     """Averages everywhere, raw in the layers that have an alias."""
     ours, theirs = imported(file).state_dict(), averaged.state_dict()
     raw = 0
@@ -47,18 +46,6 @@ def test_default_weights_are_those_of_the_official_fine_tuning(file, averaged):
         else:
             assert torch.equal(ours[name], tensor), name
     assert raw == 2 * 7 * (NARROW.num_blocks + 1)  # seven layers in each output block, under two names
-
-
-def test_averaged_and_raw_weights_on_request(file, averaged):
-    theirs = averaged.state_dict()
-    ema, raw = imported(file, weights="ema").state_dict(), imported(file, weights="raw").state_dict()
-    assert all(torch.equal(ema[name], theirs[name]) for name in theirs)
-    trained = dict(averaged.named_parameters())
-    assert all(torch.equal(raw[name], trained[name] + noise(name, trained[name].shape)) for name in trained)
-    with torch.no_grad():
-        loaded = jmp_lib.load(import_checkpoint(file, file.parent / "ema", weights="ema", networks=NETWORKS)).model
-        batch = batch_of(methanol())
-        assert torch.equal(loaded(batch)["energy"], averaged(batch)["energy"])
 
 
 def test_what_is_written(file, averaged):
@@ -86,7 +73,10 @@ def test_strange_classes_stay_inert_and_their_plain_state_readable(file):
 
 def test_importing_again_replaces_the_folder(file):
     first = imported(file).state_dict()
-    second = imported(file, weights="raw").state_dict()
+    other = official_model(NARROW)
+    torch.nn.init.ones_(other.embedding.atom_embedding.weight)
+    write(file, checkpoint_of(other))
+    second = imported(file).state_dict()
     assert not torch.equal(first["embedding.atom_embedding.weight"], second["embedding.atom_embedding.weight"])
 
 
@@ -107,5 +97,3 @@ def test_the_command_and_the_wrong_size(file, tmp_path, monkeypatch, capsys):
     assert "neither small (4 blocks, edge embedding 512) nor large" in capsys.readouterr().err
     monkeypatch.setenv("JMP_DATA", str(tmp_path))
     assert default_folder("large") == tmp_path / "checkpoints" / "jmp-l"
-    with pytest.raises(ValueError, match="weights must be"):
-        import_checkpoint(file, weights="best")

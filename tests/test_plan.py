@@ -1,5 +1,7 @@
 """The plan: counts and ranges are those of the settings, memory and time grow with structures, what does not fit is said."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
@@ -10,8 +12,6 @@ from jmp_lib.plan import Cost
 from jmp_lib.settings import load_profile
 from jmp_lib.sweep import read
 from structures import methanol
-
-plan_load = plan.load_pretraining_data
 
 COST = Cost((0.1, 0.001), (0.0, 1.0e6), 30_000_000)
 COSTS = {(size, kind): COST for size in ("small", "large") for kind in plan.HEADS}
@@ -91,17 +91,15 @@ def test_pretraining_on_both_sources_counts_what_is_at_hand(tmp_path, monkeypatc
     """Generated structures, and the published samples beside them."""
     profile = load_profile("published_small", data_root=str(tmp_path))
     alone = plan.pretraining_data(profile)
-    monkeypatch.setattr(plan, "load_pretraining_data", lambda *given: [
-        one._replace(train=[methanol()] * 5000) if one.name == "oc20" else one for one in plan_load(*given)])
+    more = [dataclasses.replace(s, train=[methanol()] * 5000) if s.key == "oc20" else s for s in plan.joint_sets(profile)]
+    monkeypatch.setattr(plan, "joint_sets", lambda profile: more)
     assert alone.data == "at hand" and plan.pretraining_data(profile).n_train > alone.n_train
 
 
 def test_a_fold_that_is_not_at_hand_is_not_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr(plan, "load_task_data", lambda *_, fold, **__: tried.append(fold) or (_ for _ in ()).throw(ValueError))
-    plan.at_hand.cache_clear()
+    monkeypatch.setattr(plan, "task_data", lambda profile, task, fold: tried.append(fold) or (_ for _ in ()).throw(ValueError))
     profile = load_profile("published_small", data_root="nowhere", **{"finetuning.task_folds": {"matbench_mp_gap": [1]}})
     assert profile.folds_of("matbench_mp_gap") == (1,)
-    plan.finetuning_data(profile, "matbench_mp_gap", 1)
-    plan.at_hand.cache_clear()
+    plan.finetuning_data(profile, "matbench_mp_gap")
     assert tried == [1]

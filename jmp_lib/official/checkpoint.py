@@ -4,11 +4,7 @@
 official fine-tuning walks the names of ``state_dict`` in order and replaces each trained one by the next average. It
 passes over the names with ``.seq_energy_pre.``, which are the same tensors as ``.layers.`` of each output block and are
 loaded after them: so the network that it starts from has raw weights in ``out_blocks.<k>.layers`` and averages
-everywhere else. Three choices:
-
-    official  exactly that (what the published fine-tuning results start from)
-    ema       averages everywhere
-    raw       raw weights everywhere
+everywhere else, and so have the weights taken here.
 
 The file is a zip of a pickle (``data.pkl``, structure and names) and one entry per storage (numbers). Nothing in it is
 executed (:mod:`jmp_lib.data.pickles`); numbers stay in the file, which is mapped and checked against the zip's sums.
@@ -24,7 +20,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -36,7 +31,6 @@ from jmp_lib.model.config import FIXED
 
 MEND = "get the file again (jmp-s.pt or jmp-l.pt of the official release)"
 NETWORKS = {"small": BackboneConfig.small(), "large": BackboneConfig.large()}
-WEIGHTS = ("official", "ema", "raw")
 LARGEST_PICKLE = 1 << 28  # bytes; the structure of a real checkpoint takes about one MB
 COUNTER = "task_steps._module_dict._typed_moduledict_{}.sum_value"
 ALIAS, LAYERS = ".seq_energy_pre.", ".layers."
@@ -216,10 +210,8 @@ def _number(values: dict, key: str) -> int | float | None:
     return value if type(value) in (int, float) else None
 
 
-def chosen_tensors(
-    checkpoint: Checkpoint, weights: Literal["official", "ema", "raw"]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) for every entry of the network's state dict, as views of the file; values are checked.
+def published_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) that the published fine-tuning starts from, for every entry of the network's state dict, as views of the file.
 
     Raises ``ValueError`` (the reason alone): a number that is not finite, aliases that differ, other radial functions.
     """
@@ -229,8 +221,7 @@ def chosen_tensors(
         if twin != name and not torch.equal(raw[twin], tensor):
             raise ValueError(f"{name!r} and {twin!r} must be the same tensor and differ")
         shared = twin != name or name.replace(LAYERS, ALIAS) in raw and LAYERS in name
-        takes_average = twin in averages and (weights == "ema" or weights == "official" and not shared)
-        tensor = averages[twin] if takes_average else tensor
+        tensor = averages[name] if name in averages and not shared else tensor
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name!r} has numbers that are not finite")
         if name.endswith(BUFFERS[:2]):

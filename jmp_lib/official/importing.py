@@ -2,13 +2,12 @@
 
 Written: ``model.safetensors`` (every entry of the network's state dict), ``model.json`` (as a pre-training of jmp_lib
 writes it) and ``MODEL_CARD.md``. Nothing in the checkpoint is executed (:mod:`jmp_lib.official.checkpoint`).
-:func:`official_folder` gives the official checkpoints by name: downloaded once, verified, imported, kept.
+:func:`official_folder` gives the official checkpoints by name: downloaded once, imported, kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 from ase.data import atomic_numbers
@@ -19,45 +18,33 @@ from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.files import file_sha256, locked, reading, write_atomically
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.checkpoint import MEND, NETWORKS, WEIGHTS, Checkpoint, chosen_tensors, meta_model, read_checkpoint
+from jmp_lib.official.checkpoint import MEND, NETWORKS, Checkpoint, meta_model, published_tensors, read_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.weights import write_tensors
 
 NAMES = {"small": "jmp-s", "large": "jmp-l"}
 SIZES = {name: size for size, name in NAMES.items()}
-# No plain checksum is published. What the storage service states for jmp-l.pt (a public log of a download): the MD5 of
-# the MD5s of parts of 8 MiB, and their number.
-MULTIPART = {"jmp-l": "81f27687ded066a05b58e75665d58675-447"}
-PART = 8 << 20
-_CHOICES = {
-    "official": "as the published fine-tuning takes them: averaged (EMA), but raw in `out_blocks.<k>.layers`",
-    "ema": "averaged (EMA) everywhere; the published fine-tuning starts from raw weights in `out_blocks.<k>.layers`",
-    "raw": "raw (not averaged) everywhere; the published fine-tuning starts from averaged ones",
-}
 
 
-def import_checkpoint(
-    file: str | Path,
-    out: str | Path | None = None,
-    weights: str = "official",
-    networks: dict[str, BackboneConfig] = NETWORKS,
-) -> Path:
-    """Check an official checkpoint and write its folder; returns the folder.
+def main(file: str, out: str | None) -> int:
+    """The command ``import-checkpoint``."""
+    print(import_checkpoint(file, out))
+    return 0
 
-    out: default ``checkpoints/<jmp-s or jmp-l>`` of the data folder, with ``-<weights>`` for other weights than the
-    default. weights: official, ema or raw (:mod:`.checkpoint`). Raises ``FileNotFoundError`` or ``ValueError``, one
-    sentence; then nothing was changed.
+
+def import_checkpoint(file: str | Path, out: str | Path | None = None, networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
+    """Check an official checkpoint and write its folder (default: ``checkpoints/jmp-s`` or ``jmp-l`` of the data folder).
+
+    Returns the folder. Raises ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
     checkpoint = read_checkpoint(file, networks)
     with reading(checkpoint.path, MEND):
-        tensors = dict(chosen_tensors(checkpoint, weights))
+        tensors = dict(published_tensors(checkpoint))
     modules = scale_modules(meta_model(checkpoint.network))  # a factor of 0 stays 0: not fitted, acts as 1
     factors = {name: float(tensors[f"{name}.scale_factor"]) for name in modules}
-    folder = Path(out) if out else default_folder(checkpoint.size, weights)
-    info = describe(checkpoint, weights, factors)
+    folder = Path(out) if out else default_folder(checkpoint.size)
+    info = describe(checkpoint, factors)
     seen = set()
     for name, tensor in tensors.items():  # entries that are one tensor in the file are two in safetensors
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
@@ -71,13 +58,12 @@ def import_checkpoint(
     return folder
 
 
-def default_folder(size: str, weights: str = "official") -> Path:
+def default_folder(size: str) -> Path:
     """Where an imported checkpoint goes: beside the downloaded files."""
-    name = NAMES.get(size, size) + ("" if weights == "official" else f"-{weights}")
-    return paths.data_dir() / "checkpoints" / name
+    return paths.data_dir() / "checkpoints" / NAMES.get(size, size)
 
 
-def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) -> dict:
+def describe(checkpoint: Checkpoint, factors: dict[str, float]) -> dict:
     """Content of ``model.json``: as a pre-training's, with the published normalisers, and where the weights are from."""
     published = load_profile("paper")
     datasets, listed = {}, facts.datasets().set_index("pretraining_name")["elements"]
@@ -92,7 +78,7 @@ def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) ->
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
     path = checkpoint.path
     return {
-        "kind": "pretrain", "size": checkpoint.size, "profile": "official", "weights": weights,
+        "kind": "pretrain", "size": checkpoint.size, "profile": "official", "weights": "official",
         "backbone": checkpoint.network.to_dict(), "datasets": datasets,
         "graphs": {key: dataclasses.asdict(published.graphs[key]) for key in PRETRAINING_SETS},
         "scale_factors": factors, "not_fitted": [name for name, value in factors.items() if not value],
@@ -104,8 +90,8 @@ def describe(checkpoint: Checkpoint, weights: str, factors: dict[str, float]) ->
 def official_folder(name: str, progress: bool = True) -> Path:
     """Folder of the imported checkpoint ``jmp-s`` or ``jmp-l``; downloads and imports it when it is not there.
 
-    Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the
-    file is not the one that is published.
+    Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the file is
+    damaged (the zip's sums) or of another network.
     """
     folder = default_folder(SIZES[name])
     if (folder / "model.json").is_file() and (folder / "model.safetensors").is_file():
@@ -115,28 +101,8 @@ def official_folder(name: str, progress: bool = True) -> Path:
     file = fetch(paths.data_dir() / "checkpoints" / f"{name}.pt", [Source(row["url"], None, size)], progress=progress)
     with locked(f"{folder}.lock"):
         if not (folder / "model.json").is_file():
-            verify(file, size, MULTIPART.get(name))
             import_checkpoint(file, folder)
     return folder
-
-
-def verify(file: Path, size: int | None, etag: str | None) -> None:
-    """Raise ``ValueError`` when a file has not the published size or checksum of parts (None: not published)."""
-    mend = "it is damaged or another version: move it away to download it again, or import it by import-checkpoint"
-    if size is not None and file.stat().st_size != size:
-        raise ValueError(f"{file} has {file.stat().st_size} bytes, the published one {size}; {mend}")
-    if etag is not None and multipart_etag(file) != etag:
-        raise ValueError(f"{file} has not the published checksum of parts {etag}; {mend}")
-
-
-def multipart_etag(file: Path, part: int = PART) -> str:
-    """MD5 of the MD5s of consecutive parts, and their number: how S3 names a file that was uploaded in parts."""
-    whole, count = hashlib.md5(), 0
-    with open(file, "rb") as stream:
-        while block := stream.read(part):
-            whole.update(hashlib.md5(block).digest())
-            count += 1
-    return f"{whole.hexdigest()}-{count}"
 
 
 def model_card(info: dict) -> str:
@@ -145,4 +111,4 @@ def model_card(info: dict) -> str:
 
     template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
     made = jinja2.Template(template, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return made.render(info, choice=_CHOICES[info["weights"]])
+    return made.render(info)

@@ -17,7 +17,7 @@ from jmp_lib.own.splitting import formula
 from jmp_lib.predict import neighbours
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.intervals import bootstrap, middle
-from jmp_lib.train.losses import structure_errors
+from jmp_lib.train.losses import mae, structure_errors
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
 SIMPLE = ("mean", "linear composition")  # ways to predict without a network
@@ -135,20 +135,18 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
 
     groups (S,) of all structures: what the bootstrap draws.  Seeds: mean and standard deviation of the runs.
     """
-    rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
+    rows, true = [], true_test(data, split)
     for name in data.properties:
-        simple = {way: np.abs(found[way][name] - true[name]).mean() for way in SIMPLE if name in found.get(way, {})}
-        for way, values in found.items():
-            if name not in values:
-                continue
-            errors = structure_errors(values[name], true[name], natoms)
+        simple = _simple_errors(found, true, name)
+        for way in (way for way in found if name in found[way]):
+            errors = structure_errors(found[way][name], true[name], data.structures.natoms[split.test])
             low, high = middle(bootstrap(errors, groups[split.test]))
             seeds = [r["value"][name] for r in records if r["arm"] == way]
             rows.append({"property": name, "way": way, "MAE": np.average(errors[:, 0], weights=errors[:, 1]),
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
                          "mean of seeds": np.mean(seeds) if seeds else None,
                          "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors),
-                         "better than": "" if way in simple else _better(np.abs(values[name] - true[name]).mean(), simple)})
+                         "better than": "" if way in simple else _better(mae(found[way][name], true[name]), simple)})
     return pd.DataFrame(rows)
 
 
@@ -157,15 +155,19 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
 
     ``better than``: the simple ways that ``new`` is better than; where it is none of them, the gain says nothing.
     """
-    rows, true, natoms = [], true_test(data, split), data.structures.natoms[split.test]
+    rows, true = [], true_test(data, split)
     for name in data.properties:
-        draws = [bootstrap(structure_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
-        exact = [np.abs(found[way][name] - true[name]).mean() for way in (new, base)]
+        errors = [structure_errors(found[way][name], true[name], data.structures.natoms[split.test]) for way in (new, base)]
+        draws, exact = [bootstrap(one, groups[split.test]) for one in errors], [mae(found[way][name], true[name]) for way in (new, base)]
         low, high = middle(100 * (1 - draws[0] / draws[1]))
-        rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low,
-                     "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no", "better than": _better(
-                         exact[0], {way: np.abs(found[way][name] - true[name]).mean() for way in SIMPLE if name in found.get(way, {})})})
+        rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low, "95 % to": high,
+                     "beyond chance": "yes" if low > 0 or high < 0 else "no", "better than": _better(exact[0], _simple_errors(found, true, name))})
     return pd.DataFrame(rows)
+
+
+def _simple_errors(found: dict, true: dict, name: str) -> dict[str, float]:
+    """MAE of the ways without a network that give the property."""
+    return {way: mae(found[way][name], true[name]) for way in SIMPLE if name in found.get(way, {})}
 
 
 def _better(error: float, simple: dict[str, float]) -> str:

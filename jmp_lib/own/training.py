@@ -55,14 +55,12 @@ def own_start(checkpoint, data: OwnData) -> Start:
         wanted = "oc20" if data.structures.periodic else "ani1x"
         graph = info["graphs"].get(wanted) or next(iter(info["graphs"].values()))
     else:
-        graph = info["graph"]
-        state = {("embedding.atom_embedding.weight" if k == "embedding.weight" else k): v for k, v in state.items()}
+        graph, state["embedding.atom_embedding.weight"] = info["graph"], state.pop("embedding.weight")
     config = GraphConfig.from_dict(graph)
     if data.forces and not data.structures.periodic:
         config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
     factors = {name: value or 1.0 for name, value in info["scale_factors"].items()}  # 0: not fitted, acts as 1
-    return Start(BackboneConfig.from_dict(info["backbone"]), config, factors, state, file_sha256(loaded.path),
-                 seen_elements(info))
+    return Start(BackboneConfig.from_dict(info["backbone"]), config, factors, state, file_sha256(loaded.path), seen_elements(info))
 
 
 def smooth_limit(natoms: int, most: int = 100) -> int:
@@ -88,13 +86,12 @@ def learning_rate_groups(profile: Profile, arm: str, blocks: int) -> list[Group]
     """The profile's layer-wise rates of a network with so many blocks for the pre-trained arm, one group for the other."""
     layerwise = profile.finetuning.layerwise
     fitting = next((rates for rates in (layerwise.small, layerwise.large) if len(rates) == blocks), None)
-    if arm != ARMS[0] or fitting is None:
-        if arm == ARMS[0]:
-            warnings.warn(f"profile {profile.name} has layer-wise learning rates for {len(layerwise.small)} or "
-                          f"{len(layerwise.large)} blocks, the network has {blocks}: all its parts learn at the full rate",
-                          stacklevel=2)
-        return [Group("rest", ("*",), 1.0)]
-    return layerwise_groups(layerwise.embedding, fitting)
+    if arm == ARMS[0] and fitting:
+        return layerwise_groups(layerwise.embedding, fitting)
+    if arm == ARMS[0]:
+        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {len(layerwise.small)} or {len(layerwise.large)} "
+                      f"blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
+    return [Group("rest", ("*",), 1.0)]
 
 
 def heads(data: OwnData, reduction: str) -> list[HeadSpec]:
@@ -125,9 +122,12 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     """
     if arm not in ARMS:
         raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
+    pretrained = arm == ARMS[0]
     settings = budget(profile.finetune_settings("rmd17" if data.forces else "matbench", data.name), updates)
     train, val, test = (data.structures.subset(rows) for rows in (split.train, split.val, split.test))
     normalisers = fit_own(train, reduction, data.forces)
+    coefficients = {"forces": settings.force_coefficient, "energy": settings.energy_coefficient or 1.0} if data.forces else \
+        dict.fromkeys(data.properties, 1.0)
 
     def judge(found: dict, true: dict) -> dict[str, float]:
         """MAE of every property; val_metric chooses the weights: that of the forces, or the mean in units of std."""
@@ -136,26 +136,24 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
         return {**errors, "val_metric": errors["val_forces"] if data.forces else float(np.mean(scaled))}
 
     size = "small" if start.config.num_blocks < profile.models["large"].num_blocks else "large"
-    what = Finetuning(
-        train, val, test, heads(data, reduction), data.properties, normalisers,
-        {"forces": settings.force_coefficient, "energy": settings.energy_coefficient or 1.0} if data.forces else
-        {name: 1.0 for name in data.properties}, judge, start.config, start.graph, start.factors, settings,
-        settings.rate(arm == ARMS[0], size), learning_rate_groups(profile, arm, start.config.num_blocks), seed,
-        start.state if arm == ARMS[0] else None, profile.max_steps)
+    what = Finetuning(train, val, test, heads(data, reduction), data.properties, normalisers, coefficients, judge, start.config,
+                      start.graph, start.factors, settings, settings.rate(pretrained, size),
+                      learning_rate_groups(profile, arm, start.config.num_blocks), seed, start.state if pretrained else None,
+                      profile.max_steps)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
-                  "settings": settings.of_arm(arm == ARMS[0], size), "backbone": start.config.to_dict(),
+                  "settings": settings.of_arm(pretrained, size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
-                  "checkpoint": start.sha256 if arm == ARMS[0] else None,
+                  "checkpoint": start.sha256 if pretrained else None,
                   "learning_rate_multipliers": {g.name: g.multiplier for g in what.groups}, **profile.engine.numbers}
     fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})
-    label, out_dir = f"{arm.replace(' ', '-')}.seed{seed}", Path(out_dir).resolve()
-    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir, fingerprint, profile,
-              settings.precision, progress)
+    out_dir = Path(out_dir).resolve()
+    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{arm.replace(' ', '-')}.seed{seed}.json", out_dir,
+              fingerprint, profile, settings.precision, progress)
 
     def recipe(job: Job):
         done, fields, found, true = finetune_data(what, job, {
             "arm": arm, "units": data.units, "data": data.name,
-            "pretraining_elements": start.elements if arm == ARMS[0] else None})
+            "pretraining_elements": start.elements if pretrained else None})
         if not job.processes.first:
             return done, {}, {}
         arrays = {f"{kind}_{name}": v[name] for kind, v in (("true", true), ("predicted", found)) for name in true}
