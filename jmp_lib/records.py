@@ -131,11 +131,6 @@ def device_name(device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
-def load_records(results_dir: Path) -> list[dict]:
-    """All fine-tuning records under ``results_dir``, sorted by path; an empty list when there are none."""
-    return [read_record(path) for path in sorted((Path(results_dir) / "records" / "finetune").glob("*/*.json"))]
-
-
 def load_pretraining_records(results_dir: Path) -> list[dict]:
     """The pre-training records under ``results_dir``, small before large."""
     paths = [pretrain_record_path(results_dir, size) for size in ("small", "large")]

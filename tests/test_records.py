@@ -96,12 +96,10 @@ def test_damaged_records_are_named(tmp_path):
         records.read_record(path)
 
 
-def test_load_records(tmp_path):
-    assert records.load_records(tmp_path) == [] and records.load_pretraining_records(tmp_path) == []
-    make_run(tmp_path)
+def test_load_pretraining_records(tmp_path):
+    assert records.load_pretraining_records(tmp_path) == []
     for size in ("large", "small"):
         write_json(records.pretrain_record_path(tmp_path, size), {"schema": records.SCHEMA, "size": size})
-    assert [r["task"] for r in records.load_records(tmp_path)] == ["qm9_mu"]
     assert [r["size"] for r in records.load_pretraining_records(tmp_path)] == ["small", "large"]
 
 

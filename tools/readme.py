@@ -16,8 +16,9 @@ import jinja2
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_atomically
-from jmp_lib.records import load_pretraining_records, load_records, read_record
+from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.summary import baseline_summary, scoreboard_summary, summary, variant_summary
+from jmp_lib.results.values import finetune_records
 
 CHAPTER_OF = {"pretrain": "03", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
 WITHOUT_TRAINING = ("00", "01", "02", "10", "11", "12", "13", "15")
@@ -28,7 +29,7 @@ def computing_minutes(results_dir: str | Path) -> dict[str, float]:
     """Number of a notebook -> minutes of computing of its records, in sum over runs; notebooks without runs are absent."""
     minutes: dict[str, float] = {}
     trained = [r for folder in (Path(results_dir), Path(results_dir) / "live") for r in load_pretraining_records(folder) if "shipped" not in r]
-    for record in [*trained, *load_records(Path(results_dir))]:
+    for record in [*trained, *finetune_records(Path(results_dir) / "records")]:
         chapter = CHAPTER_OF.get(record.get("family", "pretrain"))
         if chapter:
             minutes[chapter] = minutes.get(chapter, 0.0) + record["wall_time_s"] / 60

@@ -108,15 +108,19 @@ def write_report(results_dir: str | Path, name: str) -> Path:
     every, tsne = [*pretraining, *records], results_dir / "tsne.html"
     all_tasks = tables.all_tasks_table(results_dir / "records")
     means, families = _means(tables.scaling_table(all_tasks))
-    claims = tables.claims_table(results_dir / "records")
+    paper_tables = [table(frame, title=title, notes=notes) for number, title in tables.TITLES.items()
+                    for frame, notes in [tables.printed_table(number, all_tasks)]]
+    claims, board = tables.claims_table(results_dir / "records"), scoreboard(results_dir / "records")
+    board["evidence"] = [Markup('<a href="notebooks/{0}.ipynb">{0}</a>').format(name) for name in board.pop("notebook")]
+    board = board.rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
     return write_page(
         results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
         kinds={str(r.get("data_kind")) for r in records},
         smoke=not all(is_comparable(r) for r in every), means=means, families=families,
-        speedups=speedup_lines(totals), paper_tables=[_paper_table(number, all_tasks) for number in tables.TITLES],
+        speedups=speedup_lines(totals), paper_tables=paper_tables,
         folds=table(tables.folds_table(results_dir / "records"), title="MatBench, fold by fold"),
-        scoreboard=_scoreboard(results_dir / "records"),
+        scoreboard=table(board, words=True, title="Scoreboard"),
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
@@ -145,20 +149,14 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
         halves = dict(zip(HALVES, frame.columns.unique(0)))
         names = [f"{half} {name}" for half, heading in halves.items() for name in frame[heading]]
         frame = frame.set_axis(names, axis=1).reset_index()
-    frame = frame.assign(**{name: frame[name].map(written) for name in frame for written in _writing(frame, name)})
+    gains = [name for name in frame if str(name).endswith("/ %") and pd.api.types.is_float_dtype(frame[name])]
+    written = dict.fromkeys(gains, percent) | dict.fromkeys({"unit"} & set(frame), unit_text)  # else by ``number``
+    frame = frame.assign(**{name: frame[name].map(write) for name, write in written.items()})
     split = [str(name).partition(" ") for name in frame.columns]
     halves = halves if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
     return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
             "notes": list(notes)}
-
-
-def _writing(frame: pd.DataFrame, name: str):
-    """How the cells of a column are written, where not by :func:`number`."""
-    if name == "unit":
-        yield unit_text
-    elif str(name).endswith("/ %") and pd.api.types.is_float_dtype(frame[name]):
-        yield percent
 
 
 def table_html(frame: pd.DataFrame, words: bool = False, notes=()) -> str:
@@ -207,19 +205,6 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
         "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
                                for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
     return table(means), table(tables.means_table(scaling))
-
-
-def _scoreboard(records_dir: Path) -> dict:
-    """The scoreboard, each claim with a link to the notebook that has the evidence."""
-    board = scoreboard(records_dir)
-    links = [Markup('<a href="notebooks/{0}.ipynb">{0}</a>').format(name) for name in board.pop("notebook")]
-    shown = board.assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
-    return table(shown, words=True, title="Scoreboard")
-
-
-def _paper_table(number: int, all_tasks: pd.DataFrame) -> dict:
-    frame, notes = tables.printed_table(number, all_tasks)
-    return table(frame, title=tables.TITLES[number], notes=notes)
 
 
 def _picture(path: Path) -> dict:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
-from jmp_lib.results.intervals import of_mean, words
+from jmp_lib.results.intervals import UNKNOWN, of_mean, words
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
 from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
 
@@ -27,7 +27,8 @@ def summary(results_dir: str | Path) -> str:
     out; without any (or in smoke, whose numbers mean nothing) a sentence says so.
     """
     records_dir = Path(results_dir) / "records"
-    scaling, totals = scaling_table(all_tasks_table(records_dir)), speedup_totals(speedup_table(records_dir))
+    all_tasks, totals = all_tasks_table(records_dir), speedup_totals(speedup_table(records_dir))
+    scaling, without = scaling_table(all_tasks), not_learnt(comparable(all_tasks))
     scaling["cell"] = own_cells(scaling)
     rows = scaling[scaling["own_tasks"] > 0]
     if rows.empty:
@@ -38,16 +39,11 @@ def summary(results_dir: str | Path) -> str:
     table = table.fillna("").rename({"all": "all tasks", "learnt": learnt}).rename_axis("mean improvement / % [95 %]")
     table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
                                    for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
-    table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(_signed)
-    below = [*not_learnt_lines(results_dir), *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
+    table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(lambda mean: words(mean, *UNKNOWN))
+    said = ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
+            f"{', '.join(without)}.", ""] if without else []
+    below = [*said, *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
     return "\n".join([_markdown(table, "---"), "", *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
-
-
-def not_learnt_lines(results_dir: str | Path) -> list[str]:
-    """A sentence on the tasks that were not learnt; none where all were."""
-    tasks = not_learnt(comparable(all_tasks_table(Path(results_dir) / "records")))
-    return ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
-            f"{', '.join(tasks)}.", ""] if tasks else []
 
 
 def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
@@ -128,7 +124,3 @@ def _markdown(table: pd.DataFrame, rule: str = " --- ") -> str:
     rows = [[table.index.name, *table.columns], *table.reset_index().values.astype(str)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join([rule] * len(rows[0])) + "|", *lines[1:]])
-
-
-def _signed(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:+.1f}"

@@ -32,7 +32,6 @@ from jmp_lib.results.values import (
     all_tasks_table,
     comparable,
     gain,
-    gains_by_task,
     gains_summary,
     not_learnt,
     own_values,
@@ -57,14 +56,11 @@ STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
 def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM``, in table 4
-    between them what others measured of JMP.
+    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM`` (blank without
+    the ``all_tasks`` of ``all_tasks_table``), in table 4 between them what others measured of JMP.
 
-    ``all_tasks`` is the result of ``all_tasks_table``; without it the own columns are blank. The own five-fold mean is
-    shown only where all five folds were run. Raises ``ValueError`` for another number.
+    The own five-fold mean is shown only where all five folds were run.
     """
-    if number not in TITLES:
-        raise ValueError(f"there is no table {number}: the result tables of the paper are 2, 3, 4 and 5")
     printed, others = facts.published().query("table == @number"), _others(number)
     all_tasks = pd.DataFrame(columns=ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
     tasks = facts.tasks().set_index("id")
@@ -137,22 +133,17 @@ def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
     ``learnt``: "no" where no arm is better than a linear model of the composition, so that the gain says nothing.
     """
     all_tasks = comparable(all_tasks)
-    published, own = gains_by_task(published_values()), gains_by_task(own_values(all_tasks))
+    published, own = published_values(), own_values(all_tasks)
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
     table["learnt"] = all_tasks.groupby("task")["learnt"].first()
     for name, pair in COMPARISONS.items():
-        table[f"published {name} / %"], table[f"own {name} / %"] = published[name], own[name]
+        table[f"published {name} / %"], table[f"own {name} / %"] = gain(published, *pair), gain(own, *pair)
         table[[f"own {name} from", f"own {name} to"]] = intervals.gain_intervals(all_tasks, *pair).reindex(table.index)
     return table.reset_index()
 
 
 def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Small against large model, from scratch and pre-trained: mean gains per family and over all tasks.
-
-    One row per comparison of ``COMPARISONS`` and family (``all`` first, then ``learnt`` where a task was not): mean gain in %
-    with its interval over tasks (one task: over its test structures), tasks improved, tasks compared; published and own.
-    ``own_tasks_surely``: tasks whose own interval lies above zero.
-    """
+    """``gains_summary`` of published and own values, in columns ``published_*`` and ``own_*``: one row per comparison and family."""
     keys, all_tasks = ["comparison", "family"], comparable(all_tasks)
     without = not_learnt(all_tasks)
     published = gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")

@@ -151,11 +151,6 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
     return relative_improvement(values[reference.split("|")].min(axis=1, skipna=False), values[new])
 
 
-def gains_by_task(values: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % of every comparison in ``COMPARISONS``, one row per task of ``values`` (tasks x arms)."""
-    return pd.DataFrame({name: gain(values, *pair) for name, pair in COMPARISONS.items()}, index=values.index)
-
-
 def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
     """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison.
 

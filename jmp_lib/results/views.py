@@ -13,8 +13,7 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
-from jmp_lib.data.pretraining import load_pretraining_data
-from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task, load_task_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task
 from jmp_lib.results import intervals
 from jmp_lib.results.values import (
     PAPER,
@@ -27,6 +26,8 @@ from jmp_lib.results.values import (
     reduced,
 )
 from jmp_lib.train.backbones import training_curve
+from jmp_lib.train.finetuning import task_data
+from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.train.sampling import temperature_ratios
 from jmp_lib.train.schedule import in_updates
@@ -64,22 +65,15 @@ def split_table(run) -> pd.DataFrame:
     rows = []
     for task_id in run.tasks:
         task, settings = get_task(task_id), run.profile.finetune_settings(get_task(task_id).family, task_id)
-        caps = {"train": settings.max_train, "val": settings.max_val, "test": settings.max_test}
-        data = load_task_data(task_id, data=run.profile.data, data_root=run.profile.data_root, caps=caps,
-                              fold=run.profile.folds_of(task_id)[0])
+        data = task_data(run.profile, task_id, run.profile.folds_of(task_id)[0])
+        per_epoch = -(-len(data.train) // settings.batch_size)
+        updates = in_updates(settings.schedule, per_epoch, run.profile.max_steps).stop_at
         rows.append({"task": task_id, "target": task.target, "unit": task.printed_unit,
                      "head": settings.force_head or task.head if task.is_force_task else task.head,
                      "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
                      "here train / val / test": f"{len(data.train)} / {len(data.val)} / {len(data.test)}",
-                     **_budget(run, settings, len(data.train)), "data here": data.name})
+                     "updates": updates, "batch": settings.batch_size, "epochs": round(updates / per_epoch, 1), "data here": data.name})
     return pd.DataFrame(rows)
-
-
-def _budget(run, settings, n_train: int) -> dict:
-    """Updates of one fine-tuning at most, their batch, and how often each training structure is drawn."""
-    per_epoch = -(-n_train // settings.batch_size)
-    updates = in_updates(settings.schedule, per_epoch, run.profile.max_steps).stop_at
-    return {"updates": updates, "batch": settings.batch_size, "epochs": round(updates / per_epoch, 1)}
 
 
 def with_limits(run, counts: pd.DataFrame) -> pd.DataFrame:
@@ -152,9 +146,7 @@ def sampling_table(run) -> pd.DataFrame:
     """Share of each pre-training set by size and after temperature sampling, officially and here, in %."""
     official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
     temperature = run.profile.pretraining.temperature
-    settings = run.profile.pretraining.datasets
-    caps = {key: {"train": s.max_train, "val": s.max_val} for key, s in settings.items()}
-    loaded = load_pretraining_data(run.profile.pretraining.data, caps, run.profile.data_root)
+    loaded = joint_sets(run.profile)
     here = [len(part.train) for part in loaded]
     sizes = [int(official[key]) for key in PRETRAINING_SETS]
     paper = pd.DataFrame({
@@ -163,10 +155,10 @@ def sampling_table(run) -> pd.DataFrame:
         f"paper: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(sizes, temperature)),
     }, index=list(PRETRAINING_SETS))
     own = pd.DataFrame({
-        "here": [part.train.name for part in loaded],
+        "here": [part.name for part in loaded],
         "here: structures": here,
         f"here: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(here, temperature)),
-    }, index=[part.name for part in loaded])
+    }, index=[part.key for part in loaded])
     return paper.loc[own.index].reset_index(names="set").join(own.reset_index(drop=True))
 
 
@@ -230,8 +222,7 @@ def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
     """
     referenced, found = set(facts.tasks().query("atom_reference")["id"]), {}
     for task in referenced & set(predictions):
-        caps = {"test": run.profile.finetune_settings(get_task(task).family, task).max_test}
-        test = load_task_data(task, data=run.profile.data, data_root=run.profile.data_root, caps=caps).test
+        test = task_data(run.profile, task).test
         true = np.asarray(predictions[task][0], float)
         found[task] = element_counts(numbers_of(test)) @ np.asarray(fit_linear_reference(numbers_of(test), true))
     return found
@@ -240,8 +231,7 @@ def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
 def compare(run) -> pd.DataFrame:
     """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
 
-    The own half ends with the linear model of the composition, and with "no" for a task on which no arm is better than that.
-    Values of the smoke profile never stand beside others: its own half stays blank.
+    The own half (blank for the smoke profile) ends with the linear model of the composition, and "no" where no arm beats it.
     """
     all_tasks = comparable(all_tasks_table(run.records_dir))
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()

@@ -33,7 +33,14 @@ class Logs:
         Raises ``RuntimeError`` when the package tensorboard is missing.
         """
         self.names = [*COLUMNS, *(part for part in parts if part != "total"), *LAST_COLUMNS]
-        self.board = _tensorboard(Path(folder) / "tensorboard", done) if "tensorboard" in wanted else None
+        self.board = None
+        if "tensorboard" in wanted:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise RuntimeError("logs: tensorboard needs the package tensorboard: pip install tensorboard, or leave "
+                                   "tensorboard out of engine.logs") from None
+            self.board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=done + 1)
         self.path = Path(folder) / "log.csv"
         keep_rows(self.path, self.names, done)
         self.stream = open(self.path, "a", newline="", buffering=1)  # a row is with the system as soon as written
@@ -69,12 +76,3 @@ def keep_rows(path: Path, names: Sequence[str], done: int) -> None:
     kept = [row for row in rows if len(row) == len(names) and row[0].isdigit() and int(row[0]) <= done]
     with write_atomically(path) as stream:
         csv.writer(stream, lineterminator="\n").writerows([names, *kept])
-
-
-def _tensorboard(folder: Path, done: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise RuntimeError("logs: tensorboard needs the package tensorboard: pip install tensorboard, or leave "
-                           "tensorboard out of engine.logs") from None
-    return SummaryWriter(str(folder), purge_step=done + 1)

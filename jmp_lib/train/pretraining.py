@@ -2,9 +2,8 @@
 
     record = pretrain(load_profile("mini"), "small", Path("results/mini"))
 
-Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of
-its own set.  Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA)
-weights ``model.safetensors`` with ``model.json``, and ``curves.csv``.
+Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of its own set.
+Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA) weights and ``curves.csv``.
 """
 
 from __future__ import annotations
@@ -16,27 +15,25 @@ import pandas as pd
 import torch
 
 from jmp_lib import records
-from jmp_lib.files import locked, write_atomically
-from jmp_lib.model import PretrainModel
+from jmp_lib.files import write_atomically
 from jmp_lib.settings import PRETRAINING_SETS, Profile
-from jmp_lib.train import losses
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
+from jmp_lib.train.initial import new_model, scale_factors
 from jmp_lib.train.job import Job, describe_model
 from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, heads, joint_sets
-from jmp_lib.train.losses import mae
+from jmp_lib.train.losses import Counts, mae, pretraining_loss
 from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, in_updates
-from jmp_lib.train.weights import fit_factors, read_factors, save_weights, set_factors
+from jmp_lib.train.weights import save_weights, set_factors
 
 
 def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
     """Pre-train the ``size`` ("small" or "large") network of ``profile``; returns its record.
 
-    A finished run with the same settings and data is not repeated; a killed one goes on from its last
-    checkpoint and ends, on a CPU, with the same numbers.  Raises ``FloatingPointError`` for a loss that is not
-    finite, ``ValueError`` or ``FileNotFoundError`` for bad settings or data.
+    A finished run with the same settings and data is not repeated; a killed one goes on from its last checkpoint and ends, on
+    a CPU, with the same numbers.  ``FloatingPointError``: a loss that is not finite; ``ValueError``: bad settings or data.
     """
     out_dir = Path(out_dir).resolve()
     path = records.pretrain_record_path(out_dir, size)
@@ -63,13 +60,6 @@ def pretraining_parameters(profile: Profile, size: str) -> dict:
             "pretraining": settings, **profile.engine.numbers}
 
 
-def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) -> torch.nn.Module:
-    """A pre-training network with heads for so many ``sets``; its random weights depend on the seed only."""
-    torch.manual_seed(profile.seed)
-    return PretrainModel(profile.models[size], num_tasks=sets,
-                         edge_dropout=profile.pretraining.edge_dropout)
-
-
 def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
     """What the loop trains: (model, update batches, loss of a part of a batch, optimiser)."""
     settings, device = profile.pretraining, processes.device
@@ -77,19 +67,18 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
                             [settings.datasets[s.key].sampled for s in sets])
-    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
-                          edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
+    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=settings.edge_dropout)
+              for i, s in enumerate(sets)]
     data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
                          max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
     energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
     force_scale = torch.tensor([s.force_scale for s in sets], device=device)
 
-    def loss(batch: dict, counts: losses.Counts) -> dict[str, torch.Tensor]:
+    def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
         output = model(batch)
-        return losses.pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"],
-                                       batch["batch"], batch["dataset_index"], energy_scale, force_scale,
-                                       settings.structurewise_loss, counts,
-                                       None if settings.fixed_atoms_loss else ~batch["fixed"])
+        return pretraining_loss(output["energy"], output["forces"], batch["energy"], batch["forces"], batch["batch"],
+                                batch["dataset_index"], energy_scale, force_scale, settings.structurewise_loss, counts,
+                                None if settings.fixed_atoms_loss else ~batch["fixed"])
 
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
                                   betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
@@ -123,10 +112,10 @@ def _pretrain(profile: Profile, size: str, job: Job):
         "scale_factors": factors, "seed": profile.seed, "updates": done.step})
     with write_atomically(job.work / "curves.csv") as stream:
         pd.DataFrame(done.history).to_csv(stream, index=False)
-    kinds = {"mini": "generated", "large": "generated", "published": "published"}
+    kind = " and ".join(sorted({"published" if source == "published" else "generated" for source in settings.data.split("+")}))
     return done, {
         "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
-        "data": [s.name for s in sets], "data_kind": kinds.get(settings.data, "generated and published"),
+        "data": [s.name for s in sets], "data_kind": kind,
         "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
         "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
         "baseline": {s.name: baseline(s) for s in sets},
@@ -138,8 +127,7 @@ def _pretrain(profile: Profile, size: str, job: Job):
     }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
 
 
-def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet],
-             processes: Processes | None = None) -> dict[str, float]:
+def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet], processes: Processes) -> dict[str, float]:
     """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
     values = {}
     for i, (s, part) in enumerate(zip(sets, batches)):
@@ -149,31 +137,3 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
         free = ~s.val.fixed
         values[f"{s.name}_force_mae"] = mae(output["forces"][free] * s.forces.std, s.val.forces[free])
     return values
-
-
-def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:
-    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are kept.
-
-    Fitted once on validation batches of the pre-training sets with the random initial weights (spec: 16
-    batches), and used by the pre-training and by both from-scratch and pre-trained fine-tunings, as the
-    official release ships one file per size.  Where the pre-training sets are the published ones, 16 batches do not
-    need 120 million structures: the embedded sets serve, and arms from scratch need no pre-training data at all.
-    """
-    sets, settings = joint_sets(profile, "mini"), profile.pretraining
-    wanted = records.fingerprint({
-        "kind": "scale factors", "seed": profile.seed, "model": profile.models[size].to_dict(),
-        "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
-        "batches": [settings.scale_factor_batches, settings.batch_size], "data": data_hashes(sets)})
-    path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
-    if not fit:
-        return read_factors(path, wanted)
-    with locked(path.with_suffix(".lock")):
-        known = read_factors(path, wanted)
-        if known is not None:
-            return known
-        torch.set_num_threads(profile.threads)
-        model = new_model(profile, size)
-        caches = [graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i) for i, s in enumerate(sets)]
-        sampler = Sampler.joint([len(s.val) for s in sets], settings.temperature, settings.batch_size, profile.seed)
-        batches = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed)
-        return fit_factors(path, model, [batches[k].parts[0] for k in range(settings.scale_factor_batches)], wanted)

@@ -158,8 +158,9 @@ def train(run: Run) -> Progress:
 
             if validation:
                 _validate(run, progress, rate, logs)
-            if checkpoint or ask_end:
-                _save(run, progress)
+            if (checkpoint or ask_end) and processes.first:
+                parts = {name: part.state_dict() for name, part in _state(run).items()}
+                save_checkpoint(run.checkpoint, run.fingerprint, **parts, progress=dict(vars(progress)))
             if ask_end:
                 processes.wait()
                 end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and {GO_ON}")
@@ -208,7 +209,11 @@ def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Te
     optimizer.zero_grad(set_to_none=run.recorded is None)
     losses, share = _gradients(run, progress, share)
     if progress.buckets:
-        _count_padding(run, progress, share)
+        padding = [found for found in share.padding if found is not None]
+        progress.fitted += len(padding) == len(share.parts)
+        progress.padded += len(padding)
+        progress.padding += sum(padding)
+        progress.recorded = run.recorded.count if run.recorded is not None else 0
     zero = torch.zeros((), dtype=torch.float64, device=processes.device)
     numbers = processes.sum_values(torch.stack([*(losses.get(name, zero) for name in run.loss_names), zero + asked]))
     processes.sum_gradients(run.model.parameters())
@@ -272,14 +277,6 @@ def _losses(run: Run, counts: Counts | None, part) -> dict[str, Tensor]:
         losses = run.loss(part, with_padding(counts, part))
     run.processes.scaler.scale(losses["total"]).backward()
     return {name: value.detach().double() for name, value in losses.items()}
-
-
-def _count_padding(run: Run, progress: Progress, share: Share) -> None:
-    padding = [found for found in share.padding if found is not None]
-    progress.fitted += len(padding) == len(share.parts)
-    progress.padded += len(padding)
-    progress.padding += sum(padding)
-    progress.recorded = run.recorded.count if run.recorded is not None else 0
 
 
 def _gradient_norm(model: torch.nn.Module) -> Tensor:
@@ -361,12 +358,6 @@ def _state(run: Run) -> dict:
     parts = {"model": run.model, "optimizer": run.optimizer, "ema": run.ema, "plateau": run.plateau,
              "scaler": run.processes.scaler}
     return {name: part for name, part in parts.items() if part is not None}
-
-
-def _save(run: Run, progress: Progress) -> None:
-    if run.processes.first:
-        parts = {name: part.state_dict() for name, part in _state(run).items()}
-        save_checkpoint(run.checkpoint, run.fingerprint, **parts, progress=dict(vars(progress)))
 
 
 def _resume(run: Run) -> Progress:

@@ -1,4 +1,4 @@
-"""Final weights (safetensors with a readable JSON beside it) and fitted scale factors."""
+"""Final weights (safetensors with a readable JSON beside it), the elements that they met, and scale factors put in and checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jmp_lib.files import replacing, write_json
-from jmp_lib.model import fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
 
 
@@ -80,10 +79,6 @@ def set_factors(model: torch.nn.Module, factors: dict[str, float]) -> None:
         module.set(factors[name])
 
 
-HOW_TO_FIT = ("fit them with jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a "
-              "pre-training of jmp_lib does), and save the weights again")
-
-
 def check_factors(model: torch.nn.Module, info: dict, path: Path) -> None:
     """Check that every scale factor of ``model`` is fitted and is the one that ``info`` (model.json) states.
 
@@ -92,23 +87,9 @@ def check_factors(model: torch.nn.Module, info: dict, path: Path) -> None:
     stated, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
     for name, module in scale_modules(model).items():
         if name not in stated or (not module.value and name not in excused):
-            raise ValueError(f"{path} has no fitted scale factor '{name}': {HOW_TO_FIT}")
+            raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with "
+                             "jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a pre-training of "
+                             "jmp_lib does), and save the weights again")
         if float(np.float32(stated[name])) != module.value:
             raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: they are "
                              "not of the same network")
-
-
-def read_factors(path: Path, fingerprint: str) -> dict[str, float] | None:
-    """Factors of a file that was made for ``fingerprint``, else None."""
-    try:
-        stored = json.loads(Path(path).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return stored["factors"] if stored.get("fingerprint") == fingerprint else None
-
-
-def fit_factors(path: Path, model: torch.nn.Module, batches: list[dict], fingerprint: str) -> dict[str, float]:
-    """Fit the factors of ``model`` on ``batches`` and write them to ``path`` as the float32 numbers they are used as."""
-    factors = {name: float(np.float32(value)) for name, value in fit_scale_factors(model, batches).items()}
-    write_json(path, {"fingerprint": fingerprint, "factors": factors})
-    return factors

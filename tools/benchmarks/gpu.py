@@ -20,8 +20,9 @@ from torch.autograd import DeviceType
 
 from jmp_lib.model import BackboneConfig, scaling
 from jmp_lib.settings import load_profile
-from jmp_lib.train import pretraining
+from jmp_lib.train.initial import new_model
 from jmp_lib.train.joint_sets import joint_sets
+from jmp_lib.train.pretraining import parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates
 from jmp_lib.train.trainer import READ_EVERY, Progress, Run, train
@@ -150,8 +151,8 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
     profile = profile.model_copy(update={"engine": profile.engine.model_copy(update={"workers_data": 0 if tiny else workers})})
     processes = Processes(device, "bfloat16-mixed", cpu_autocast=True)
     sets = joint_sets(profile)
-    names = scaling.scale_modules(pretraining.new_model(profile, "small", len(sets)))
-    model, data, loss, optimizer = pretraining.parts_of_run(profile, "small", sets, dict.fromkeys(names, 1.0), processes)
+    names = scaling.scale_modules(new_model(profile, "small", len(sets)))
+    model, data, loss, optimizer = parts_of_run(profile, "small", sets, dict.fromkeys(names, 1.0), processes)
     shares = [data[k] for k in range(2 if tiny else 8)]
     batches = [(share.parts[0].to(device), share.counts) for share in shares]
 
