@@ -8,7 +8,6 @@ from pathlib import Path
 PACKAGE_DIR = Path(__file__).resolve().parent
 MINI_DIR = PACKAGE_DIR / "data" / "mini"
 FACTS_DIR = PACKAGE_DIR / "facts"
-PROFILES_DIR = PACKAGE_DIR / "profiles"
 BACKBONES_DIR = PACKAGE_DIR / "backbones"
 
 

@@ -3,10 +3,9 @@
     python -m jmp_lib plan --profile paper --data-root DIR
 
 Real updates of both networks with every kind of head, on a small and a larger molecule, give seconds and memory of an
-update as a line in the edges of its batch. How many updates there are is told by the settings and by the data at hand where
-they can be read, else by the published counts, with structures of the embedded companion scaled to the published mean number
-of atoms where one is known. Times are good to about a factor of three; how soon a run stops by itself is not known
-beforehand, so each has a range: stopped when its patience ends after the cosine, to all updates that its settings allow.
+update as a line in the edges of its batch. Settings and data tell how many updates there are (data that cannot be read: the
+published counts, with structures of the embedded companion scaled to the published mean number of atoms). Each run has a range:
+stopped when its patience ends after the cosine, to all updates that its settings allow.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 MODEL is the folder of a fine-tuned network or of a pre-training (then ``--dataset`` says which of its heads).
 Scalars go to ``atoms.info``, per-atom vectors to ``atoms.arrays``, under ``jmp_<name>``; what the file held stays.
 
-Structures pass through in windows of WINDOW batches: extended XYZ of any length takes the memory of one window. What is
-done lies in ``out.extxyz.part``, and ``out.extxyz.part.json`` says how much of it counts and from what it was made; the same
-command goes on there after a kill, with the same bytes.
+Structures pass through in windows of WINDOW batches: a file of any length takes the memory of one window. What is done lies in
+``out.extxyz.part`` and ``.part.json``; the same command goes on there after a kill, with the same bytes.
 """
 
 from __future__ import annotations
@@ -87,22 +86,18 @@ class Predictor:
             names = tuple(spec.name for spec in self.model.specs)
         self.graph = GraphConfig.from_dict(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
-        self.note = self._about_energy(names)
+        self.note = ""
+        if "energy" in names and "energy" not in self.normalisers:
+            self.note = (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only energy "
+                         "differences between structures of the same atoms mean something") if self.gradient_forces else (
+                         f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them directly, "
+                         "not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
         own, seen = elements_of(self.info["datasets"][dataset] if self.pretrained else self.info), seen_elements(self.info)
         self.own_elements, self.foreign = set(own or range(1, 121)), set()
         narrow = self.pretrained or any(known.reference is not None for known in self.normalisers.values())
         self.elements = (narrow and own or seen) if check_elements else None
         self.most = 1 << 30  # structures that are computed at once; becomes smaller where memory runs out
-
-    def _about_energy(self, names: tuple[str, ...]) -> str:
-        if "energy" not in names or "energy" in self.normalisers:
-            return ""
-        if self.gradient_forces:
-            return (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only energy "
-                    "differences between structures of the same atoms mean something")
-        return (f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them directly, "
-                "not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
 
     @property
     def units(self) -> dict[str, str]:
@@ -166,7 +161,11 @@ class Predictor:
         """
         batches = EvaluationSet(items, len(items), self.device)
         batches.most = min(self.most, len(items))
-        output = predict(self.model, batches, self._pick, self.gradient_forces)
+
+        def pick(output: dict) -> dict:
+            return {name: output[name][..., self.place] if self.pretrained else output[name] for name in self.names}
+
+        output = predict(self.model, batches, pick, self.gradient_forces)
         if batches.most < len(items):
             self.most = min(self.most, batches.most)
         found: list[dict] = [{} for _ in items]
@@ -177,9 +176,6 @@ class Predictor:
         for made, item in zip(found, items):
             check_finite(made, item["where"])
         return found
-
-    def _pick(self, output: dict) -> dict:
-        return {name: output[name][..., self.place] if self.pretrained else output[name] for name in self.names}
 
     def physical(self, name: str, value, atomic_numbers):
         """One output in its unit.
@@ -323,11 +319,8 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
 
 
 def pretrained_model(run, size: str):
-    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from.
-
-    The weights are those that the profile names, else those of notebook 03 when they are there, else random ones of the
-    profile's seed.
-    """
+    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from: those that the
+    profile names, else of notebook 03, else random ones."""
     if given := given_start(run.profile, size, run.results_dir):
         name, words = run.profile.pretrained[size], ""
         if name in backbones.names():

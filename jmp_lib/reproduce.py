@@ -61,7 +61,9 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
 
 def _run(profile: str, only: str | None, results: str | None, loaded, results_dir: Path) -> int:
     from jmp_lib.pool import failures_file
+    from jmp_lib.results.comparison import write_comparison
     from jmp_lib.results.pages import write_report
+    from jmp_lib.workbook import results_folder
 
     name = loaded.name
     chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))  # the tables of all last
@@ -99,21 +101,14 @@ def _run(profile: str, only: str | None, results: str | None, loaded, results_di
         print(f"{title}: done in {minutes:.1f} min", flush=True)
     if any((results_dir / "records").rglob("*.json")):
         write_report(results_dir, name)
-    beside = beside_shipped(results_dir, loaded)
-    print("\n".join(filter(None, [beside, closing_words(results_dir, (time.monotonic() - began) / 60)])))
+    shipped = paths.shipped_dir(results_folder(None, loaded).name)
+    both = all(any((folder / "records" / "finetune").glob("*/*.json")) for folder in (results_dir, shipped))
+    if both and not loaded.variant:
+        print(write_comparison(results_dir, shipped) + "\n")
+    print(closing_words(results_dir, (time.monotonic() - began) / 60))
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
     return 1 if incomplete else 0
-
-
-def beside_shipped(results_dir: Path, profile) -> str:
-    """The run compared with the one that is shipped (in words; all of it in ``comparison.html``), "" where none is."""
-    from jmp_lib.results.comparison import write_comparison
-    from jmp_lib.workbook import results_folder
-
-    shipped = paths.shipped_dir(results_folder(None, profile).name)
-    both = all(any((folder / "records" / "finetune").glob("*/*.json")) for folder in (results_dir, shipped))
-    return write_comparison(results_dir, shipped) + "\n" if both and not profile.variant else ""
 
 
 def no_data(notebook: Path, profile) -> str | None:

@@ -67,8 +67,8 @@ class Run:
     def pretrain_all(self, sizes=None) -> list[dict]:
         """Pre-trains every size side by side and returns the records; raises when one fails.
 
-        A size with given weights (``pretrained`` in the profile) is not trained: where it ships, its record is put in place and
-        returned, and it is left out otherwise. ValueError when none remains.
+        A size with given weights (``pretrained`` in the profile) is not trained: the record of one that ships is put in place.
+        ValueError when none remains.
         """
         from jmp_lib.train.loading import given_start
 
@@ -130,9 +130,8 @@ class Run:
     def variants(self) -> list[Run]:
         """One run per variant of the profile (other seeds, less training data, ablations), in their order.
 
-        A variant is a block of settings in the profile's YAML that is put over the rest (``published_small:seed-43``). It
-        says itself which tasks and arms it runs and whether it starts from the profile's own pre-training (``pretrained:
-        base``); its records lie in ``variants/<name>`` of the results. Tasks without published files are left out.
+        A variant is a block of the profile's YAML that is put over the rest (``published_small:seed-43``) and says itself what
+        it runs and where it starts; its records lie in ``variants/<name>``. Tasks without published files are left out.
         """
         found = []
         for name in self.profile.variants:
@@ -146,11 +145,8 @@ class Run:
         return found
 
     def run_variants(self) -> dict[str, Path]:
-        """Runs every variant of the profile, pre-trainings first, finished ones not again.
-
-        Returns for each role of a variant (seed, size, ablation) the folder whose variants are to be shown: that of these
-        results, or the shipped one of ``published_small`` where these have none.
-        """
+        """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size, ablation) the
+        folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
         from jmp_lib.results.variants import ROLES, shown
 
         runs, workers = self.variants(), self.profile.workers
@@ -203,11 +199,10 @@ class Run:
 
 
 def start(namespace: dict, declared: tuple[str, ...], family: str | None = None) -> Run:
-    """Checks the parameters of a notebook, loads the profile and prints what the run is.
+    """Checks the parameters of a notebook, loads the profile and prints what the run is, versions and machine.
 
-    ``namespace`` is ``globals()`` of the notebook (or any mapping of parameters),
-    ``declared`` the names that its parameters cell sets, ``family`` the task family.
-    Raises ValueError naming the nearest valid name for anything unknown.
+    ``namespace``: ``globals()`` of the notebook (or any mapping), ``declared``: the names that its parameters cell sets.
+    ValueError names the nearest valid name for anything unknown.
     """
     values = parameters.collect(namespace, declared)
     profile = resolved_profile(values, family)
@@ -226,7 +221,10 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     if profile.data == "published" and not profile.published_at_hand:
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
-    print(describe(run))
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
+    version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
+    print(f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
+          f"profile {profile.name} · {profile.data} data · seed {profile.seed} · results in {_short(run.results_dir)}")
     shipped = paths.shipped_dir(run.results_dir.name)
     if set(declared) <= {"profile", "results_dir"} and shipped.is_dir() and not any(run.records_dir.rglob("*.json")):
         print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run that "
@@ -235,8 +233,7 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
 
 
 def resolved_profile(values: dict, family: str | None = None) -> Profile:
-    """The profile of checked parameters: with what they put over it, and where it is made for published files at hand, with
-    the folder of these."""
+    """The profile with the checked parameters over it, and the folder of published files where it is made for those at hand."""
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
     if profile.data == "published" and profile.published_at_hand and not profile.data_root:
         return profile.model_copy(update={"data_root": paths.data_root()})
@@ -244,21 +241,11 @@ def resolved_profile(values: dict, family: str | None = None) -> Profile:
 
 
 def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str]:
-    """{task: why its published data cannot be read}, of the tasks of which they cannot; empty for mini data, and where no
-    ``data_root`` is given."""
+    """{task: why its published data cannot be read}; empty for mini data, and where no ``data_root`` is given."""
     if profile.data != "published" or not profile.data_root:
         return {}
     reasons = {task: families.why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}
-
-
-def describe(run: Run) -> str:
-    """Two lines: versions and machine; profile, data and results folder."""
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
-    return (f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
-            f"profile {run.profile.name} · {run.profile.data} data · seed {run.profile.seed} · "
-            f"results in {_short(run.results_dir)}")
 
 
 def profile_overrides(values: dict, family: str | None) -> dict:
@@ -289,22 +276,15 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
 
 
 def results_folder(override: str | Path | None, profile: Profile) -> Path:
-    """Absolute folder of a run's results: ``override``, else ``results/<profile>``.
-
-    ``-published`` is added for such data where the name of the profile does not say it. Variants of a profile lie in
-    ``variants/<name>`` of its folder.
-    """
+    """Absolute folder of a run's results: ``override``, else ``results/<profile>``; of a variant ``variants/<name>`` in it."""
     folder = paths.results_dir(override) if override else paths.results_dir() / profile.results_name
     own = Path("variants", profile.variant or "")
     return folder / own if profile.variant and folder.parts[-2:] != own.parts else folder
 
 
 def _reuse_pretraining(run: Run) -> None:
-    """Copies the pre-training of the profile's own results, so that published data need no second one.
-
-    Only one that is done with the settings of this run is taken, also in the place of an older copy; else it is said that
-    there will be a second one.
-    """
+    """Copies the pre-training of the profile's own results, so that published data need no second one; says where it cannot,
+    because it was made with other settings."""
     from jmp_lib.train.pretraining import fingerprint
 
     source = paths.results_dir() / run.profile.base_name

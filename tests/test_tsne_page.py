@@ -40,8 +40,6 @@ def test_it_loads_nothing_from_elsewhere(points, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda p: p.drop(columns="formula"), "lack the column formula"),
-    (lambda p: p.assign(domain="stars"), "no colour for the domain 'stars'"),
     (lambda p: p.assign(x=float("nan")), "finite"),
     (lambda p: p.iloc[:0], "at least one row"),
 ])

@@ -86,7 +86,9 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
         same = flat.std() <= 1e-12 * max(1.0, abs(flat[0]))
         if same and not (key == "energy" and "forces" in columns):  # forces are what such energies leave to learn
             raise ValueError(f"{where}: '{key}' is the same for all {len(values)} structures, so there is nothing to learn")
-    groups = None if group_key is None else np.array([_text(atoms, group_key, name) for name, atoms in found.items()])
+    if group_key is not None and (without := [name for name, atoms in found.items() if group_key not in atoms.info]):
+        raise ValueError(f"{without[0]}: no group '{group_key}' in it; set group_key to a name that every structure has")
+    groups = None if group_key is None else np.array([str(atoms.info[group_key]) for atoms in frames])
     given = [str(atoms.info.get(split_key, "")).strip().lower() for atoms in frames]
     given = np.array([PARTS.get(part, part) for part in given])
     return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups,
@@ -149,34 +151,29 @@ def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     if unnamed := [p.name for p in files if p not in found]:
         raise ValueError(f"{folder}: {len(unnamed)} files have no row in {labels_csv.name}, for instance {unnamed[0]}: add "
                          "their labels or move them away")
-    return {f"{path} (line {line} of {labels_csv.name})": _with_labels(_only(path), row) for path, (line, row) in found.items()}
-
-
-def _only(path: Path) -> Atoms:
-    first, *more = read_atoms(path)
-    if more:
-        raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
-    return first
+    frames = {}
+    for path, (line, row) in found.items():
+        first, *more = read_atoms(path)
+        if more:
+            raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
+        frames[f"{path} (line {line} of {labels_csv.name})"] = _with_labels(first, row)
+    return frames
 
 
 def _matcher(files: Sequence[Path]):
-    """The function from a text to the one of ``files`` that it names, else None: by name, name without ending, also in
-    other case, behind a folder, or as a number without its leading zeros, where no two files could be meant."""
-    known: list[dict[str, Path | None]] = [{}, {}, {}]
+    """The function from a text to the one of ``files`` that it names, else None: by name, or name without ending, in any case,
+    behind a folder, or as a number without its leading zeros, where no two files could be meant."""
+    known: dict[str, Path | None] = {}
     for path in files:
-        names = [path.name, path.stem, *([path.stem.rpartition(".")[0]] if ending_of(path) != path.suffix.lower() else [])]
-        for table, keys in zip(known, (names, map(str.lower, names), [names[-1].lstrip("0") or "0"])):
-            for key in set(keys):
-                table[key] = None if key in table else path
-    known[2] = {key: path for key, path in known[2].items() if key.isdigit()}
+        stem = path.stem if ending_of(path) == path.suffix.lower() else path.stem.rpartition(".")[0]  # of a compressed one
+        number = {stem.lstrip("0") or "0"} if stem.isdigit() else set()
+        for key in {name.lower() for name in (path.name, path.stem, stem)} | number:
+            known[key] = None if key in known else path
 
     def file_of(text: str) -> Path | None:
-        text = text.replace("\\", "/").rsplit("/", 1)[-1]
+        text = text.replace("\\", "/").rsplit("/", 1)[-1].lower()
         number = re.sub(r"\.0*$", "", text)
-        for table, key in zip(known, (text, text.lower(), number.lstrip("0") or "0")):
-            if key in table:
-                return table[key]
-        return None
+        return known.get(text) or (known.get(number.lstrip("0") or "0") if number.isdigit() else None)
 
     return file_of
 
@@ -187,43 +184,37 @@ def _read_csv(path: Path, files: Sequence[Path]) -> tuple[str, dict[int, dict[st
     Decimal commas are read as such where commas do not part the columns.
     """
     mend = "a CSV with a column of file names and columns of labels, and a first line that names them"
-    text, file_of, best = list(read_lines(path, mend=mend)), _matcher(files), None
-    for delimiter in ",;\t":
-        lines = {}
-        reader = csv.reader(text, delimiter=delimiter)
-        for words in reader:
-            if any(map(str.strip, words)):
-                lines[reader.line_num] = [word.strip() for word in words]
-        if not lines:
-            raise ValueError(f"{path} is empty; it must be {mend}")
-        head, *rows = lines.values()
-        hits = [sum(len(row) > at and file_of(row[at]) is not None for row in rows) for at in range(len(head))]
-        if len(head) > 1 and (best is None or max(hits) > best[0]):
-            best = max(hits), delimiter, lines, hits
-    if best is None:
+    text, file_of, lines = list(read_lines(path, mend=mend)), _matcher(files), {}
+    delimiter = max(",;\t", key=next((line for line in text if line.strip(" ,;\t\r\n")), "").count)
+    reader = csv.reader(text, delimiter=delimiter)
+    for words in reader:
+        if any(map(str.strip, words)):
+            lines[reader.line_num] = [word.strip() for word in words]
+    if not lines:
+        raise ValueError(f"{path} is empty; it must be {mend}")
+    head = lines.pop(min(lines))
+    if len(head) < 2:
         raise ValueError(f"{path} has one column, or none; it must be {mend}")
-    most, delimiter, lines, hits = best
-    (_, head), *rows = lines.items()
     if any(file_of(word) is not None and not re.search(r"[A-Za-z]", re.sub(re.escape(word), "", ",".join(head))) for word in head):
         raise ValueError(f"{path}: its first line {delimiter.join(head)!r} is a row, not the names of the columns: write them above "
                          f"it, for instance file{delimiter}band_gap")
     if len(set(head)) < len(head):
         raise ValueError(f"{path}: two columns have the same name ({', '.join(head)}): rename one")
-    if ragged := [line for line, row in rows if len(row) != len(head)]:
-        raise ValueError(f"{path}: line {ragged[0]} has {len(dict(rows)[ragged[0]])} columns where the first line has {len(head)} "
+    if ragged := [line for line, row in lines.items() if len(row) != len(head)]:
+        raise ValueError(f"{path}: line {ragged[0]} has {len(lines[ragged[0]])} columns where the first line has {len(head)} "
                          "(decimal commas? a comma in a name?): mend it")
-    likely = [name for name, count in zip(head, hits) if count == most]
-    named = [name for name in likely if name.lower().replace(" ", "_") in FILE_COLUMNS]
-    if most and len(named or likely) > 1:
-        raise ValueError(f"{path}: the columns {', '.join(named or likely)} all name files: rename the one that does to 'file'")
-    found = {line: dict(zip(head, row)) for line, row in rows}
-    if delimiter != ",":
-        for name in head:
-            values = [row[name] for row in found.values()]
-            if any("," in value for value in values) and all(re.fullmatch(r"[-+]?\d*,?\d+([eE][-+]?\d+)?", v) for v in values if v):
-                for row in found.values():
-                    row[name] = row[name].replace(",", ".")
-    return (named or likely)[0], found
+    rows = {line: dict(zip(head, row)) for line, row in lines.items()}
+    hits = {name: sum(file_of(row[name]) is not None for row in rows.values()) for name in head}
+    likely = [name for name in head if hits[name] == max(hits.values())]
+    named = [name for name in likely if name.lower().replace(" ", "_") in FILE_COLUMNS] or likely
+    if any(hits.values()) and len(named) > 1:
+        raise ValueError(f"{path}: the columns {', '.join(named)} all name files: rename the one that does to 'file'")
+    for name in head if delimiter != "," else ():
+        values = [row[name] for row in rows.values()]
+        if any("," in value for value in values) and all(re.fullmatch(r"[-+]?\d*,?\d+([eE][-+]?\d+)?", v) for v in values if v):
+            for row in rows.values():
+                row[name] = row[name].replace(",", ".")
+    return named[0], rows
 
 
 def _with_labels(atoms: Atoms, labels: Mapping) -> Atoms:
@@ -260,12 +251,6 @@ def _value(atoms: Atoms, key: str, where: str):
     if value.shape not in ((), (len(atoms), 3)):
         raise ValueError(f"{where}: '{key}' has shape {value.shape}; a number or three per atom is needed")
     return float(value) if value.ndim == 0 else value
-
-
-def _text(atoms: Atoms, key: str, where: str) -> str:
-    if key not in atoms.info:
-        raise ValueError(f"{where}: no group '{key}' in it; set group_key to a name that every structure has")
-    return str(atoms.info[key])
 
 
 def _energies_and_forces(columns: dict[str, list], units: list[str], where: str):

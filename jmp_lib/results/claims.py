@@ -119,11 +119,10 @@ def data_words(all_tasks: pd.DataFrame) -> str:
 
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
-    """One row per claim: published (with the place where it is printed), recomputed from the published tables, agrees, own
-    with its interval, own tasks, own data, note.
+    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its interval.
 
-    agrees: ``yes`` when the recomputed value lies within the claim's tolerance (half of its last printed digit), else
-    ``no``; blank where nothing is printed or nothing can be recomputed. Without records the own columns are blank.
+    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit); blank where nothing
+    is printed or nothing can be recomputed.
     """
     own = Own.of(records_dir) if records_dir is not None else None
     rows = []
@@ -187,10 +186,9 @@ def own_claim(claim: dict, own: Own) -> dict:
 
 
 def scoreboard(records_dir: str | Path) -> pd.DataFrame:
-    """The claims that a reader asks for first: claim, paper, where, own (with its interval), agrees, notebook.
+    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the evidence.
 
-    paper: as printed, else recomputed from the printed tables. notebook: name of the one that has the evidence, executed in
-    ``notebooks/`` of the results. Claims without a value of ours are left out.
+    paper: as printed, else recomputed from the printed tables.
     """
     facts_of = facts.claims().set_index("id").query("scoreboard != ''")
     table = claims_table(records_dir).set_index("id").loc[facts_of.index].query("own != ''")

@@ -31,7 +31,6 @@ from jmp_lib.results.values import PAPER, finetune_records, is_comparable, recor
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
           "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
-POINTS = ("set", "domain", "element", "formula", "x", "y")  # columns of the t-SNE points
 
 
 def environment(*folders: Path) -> jinja2.Environment:
@@ -51,16 +50,11 @@ def write_page(path: Path, name: str, **values) -> Path:
 
 
 def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, structures: dict | None = None) -> Path:
-    """Writes the page of ``points`` (columns ``POINTS``, one row per structure and element) and returns its path.
+    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns its path.
 
     ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure. Sets
-    have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`. Raises ValueError when a column is
-    missing, a domain has no colour or a place is not finite.
+    have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`.
     """
-    if missing := [name for name in POINTS if name not in points]:
-        raise ValueError(f"the points of the t-SNE page lack the column {', '.join(missing)}")
-    if unknown := sorted(set(points["domain"]) - set(DOMAIN_COLOURS)):
-        raise ValueError(f"no colour for the domain {unknown[0]!r}; there are {', '.join(DOMAIN_COLOURS)}")
     if len(points) == 0 or not points[["x", "y"]].abs().lt(float("inf")).all(axis=None):
         raise ValueError("the points of the t-SNE page need finite x and y, and at least one row")
     domain = points.groupby("set")["domain"].first()
@@ -96,10 +90,7 @@ def drawings(structures: dict) -> dict:
 
 
 def write_report(results_dir: str | Path, name: str) -> Path:
-    """Writes ``report.html`` of a results folder atomically and returns its path; ``name`` is the profile's.
-
-    Raises ValueError when the folder holds no record.
-    """
+    """Writes ``report.html`` of a results folder and returns its path; ``name`` is the profile's."""
     results_dir = Path(results_dir)
     records, pretraining = finetune_records(results_dir / "records"), load_pretraining_records(results_dir)
     if not records and not pretraining:

@@ -24,7 +24,7 @@ from jmp_lib import facts, paths
 from jmp_lib.data import matbench as files
 from jmp_lib.data import splits
 from jmp_lib.data.tasks import get_task
-from jmp_lib.files import write_atomically
+from jmp_lib.files import reading, write_atomically
 from jmp_lib.records import load_predictions
 from jmp_lib.results.values import finetune_records, is_comparable
 
@@ -37,9 +37,8 @@ BIBTEX = ("@inproceedings{shoghi2024jmp, title={From Molecules to Materials: Pre
 def write_submissions(results_dir: str | Path, data_root: str | Path | None, arms=None) -> pd.DataFrame:
     """Records the MatBench folds in ``results_dir`` arm by arm and writes what is complete; one row per fold that ran.
 
-    data_root: folder of the published files, which the folds were run on. arms: None for all. MAE as the package computes
-    it, in the unit of the released file. Records on mini data, of the smoke profile, on a part of the test structures or
-    without their predictions are left out, with the reason in ``why not``.
+    data_root: folder of the published files. arms: None for all. MAE as the package computes it, in the unit of the released
+    file. Records that may not go in are left out, with the reason in ``why not``.
     """
     results_dir, rows = Path(results_dir), []
     for arm in [arm for arm in facts.ARMS if arms is None or arm in arms]:
@@ -64,22 +63,12 @@ def write_submissions(results_dir: str | Path, data_root: str | Path | None, arm
 
 
 def load_submission(path: str | Path):
-    """The ``MatbenchBenchmark`` of a ``results.json.gz``, validated by the package.
-
-    Raises ``FileNotFoundError``, or ``ValueError`` for a file that is not gzip or that the package refuses.
-    """
-    bench = _package()
-    try:
+    """The ``MatbenchBenchmark`` of a ``results.json.gz``, validated by the package."""
+    with reading(path, "make the submission again"):
         with gzip.open(path, "rt", encoding="utf-8") as stream:
-            content = json.load(stream)
-        benchmark = bench.MatbenchBenchmark.from_dict(content)
-        errors = benchmark.validate()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no submission {path}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a valid MatBench result: {error}") from None
-    if errors:
-        raise ValueError(f"{path} is not a valid MatBench result: {'; '.join(errors)}")
+            benchmark = _package().MatbenchBenchmark.from_dict(json.load(stream))
+        if errors := benchmark.validate():
+            raise ValueError("; ".join(errors))
     return benchmark
 
 

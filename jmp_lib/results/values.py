@@ -37,10 +37,8 @@ def relative_improvement(reference, new):
 
 
 def finetune_records(records_dir: str | Path) -> list[dict]:
-    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds.
-
-    Each gets ``fold`` (0 without one in the file name) and ``record`` (path relative to the results folder). Raises
-    ``ValueError`` for a file that is not a record, lacks a field, or lies in the folder of another task or arm.
+    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` (0 without one
+    in the file name) and ``record`` (path relative to the results folder). ``ValueError`` for a file that is none or misplaced.
     """
     records_dir = Path(records_dir)
     order = {name: place for place, name in enumerate(facts.tasks()["id"])}
@@ -86,12 +84,11 @@ def records_table(records_dir: str | Path) -> pd.DataFrame:
 
 
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
-    """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison.
+    """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison (else of the
+    first fold that was run). Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
 
-    Where fold 0 was not run the first one that was stands in (``record`` names it: ``.fold1.json``). ``folds`` counts the
-    folds that were run, ``mean_over_folds`` is filled where all five were. ``composition`` is the error of the linear model
-    of the composition (NaN for forces); ``learnt`` is "no" for a task on which no arm is better than that (forces: than the
-    trivial prediction), and such a task shows nothing for either arm. Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
+    ``mean_over_folds`` is filled where all five were run. ``composition``: error of the linear model of the composition (NaN for
+    forces). ``learnt`` is "no" where no arm is better than that (forces: than zero): such a task shows nothing for either arm.
     """
     table = records_table(records_dir)
     folds = table.groupby(["task", "arm"])["fold"].transform("nunique")
@@ -152,9 +149,9 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
 
 
 def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison.
+    """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison and family, over all tasks
+    (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
 
-    Per family, over all tasks (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
     ``all_tasks``: the table of ``values``, of which a mean of one task or two gets the interval over test structures, and
     ``tasks_surely`` is the number of tasks whose own interval lies above zero (NaN where it is not known).
     """

@@ -182,8 +182,8 @@ def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
         _many_open_files()
         several = {"num_workers": workers, "prefetch_factor": AHEAD, "multiprocessing_context": "spawn",
                    "worker_init_fn": _start_worker}
-    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), collate_fn=_as_it_is,
-                        pin_memory=pin, generator=torch.Generator(), **several)  # nothing is drawn from torch's own
+    loader = DataLoader(_Sentences(data), batch_size=None, sampler=range(first, stop), pin_memory=pin,
+                        generator=torch.Generator(), **several)  # nothing is drawn from torch's own
     for found in loader:
         if isinstance(found, Exception):
             raise found
@@ -208,10 +208,6 @@ class _Sentences(torch.utils.data.Dataset):
         except Exception as error:
             error.add_note(traceback.format_exc())
             return error
-
-
-def _as_it_is(value):
-    return value
 
 
 def _start_worker(number: int) -> None:

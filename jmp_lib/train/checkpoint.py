@@ -1,9 +1,8 @@
 """Saving and resuming a run.
 
-A checkpoint holds everything that decides the following updates.  Its name has the run's fingerprint in it, so a run
-with other settings or data leaves it alone.  It is written to a temporary file, forced to disk and moved into place, and
-the one before is kept as ``<name>.previous``: a kill at any moment leaves a whole one, and a damaged one is replaced by
-the one before.  It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
+A checkpoint holds everything that decides the following updates.  Its name has the run's fingerprint in it, so a run with
+other settings or data leaves it alone.  It is written whole or not at all (``files.replacing``), and the one before is kept as
+``<name>.previous``.  It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -46,12 +45,8 @@ def save_checkpoint(path: Path, fingerprint: str, **parts) -> None:
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
-    """The checkpoint at ``path``, or None when there is none for this run.
-
-    When it is damaged or missing, the one before it is read, with a warning.  A checkpoint of other settings (another
-    fingerprint) is not used.  Restores the state of torch's random numbers.  Raises ``ValueError`` when no readable one
-    is left, or for one of another layout.
-    """
+    """The checkpoint at ``path`` (where damaged or missing, with a warning, the one before it), or None when there is none for
+    this run; restores the state of torch's random numbers.  ``ValueError``: no readable one is left, or of another layout."""
     path = Path(path)
     damaged = []
     for file in (path, previous(path)):

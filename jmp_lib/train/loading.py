@@ -2,13 +2,10 @@
 
     loaded = jmp_lib.load("mini-small")                                  # or mini-large: they come with the package
     loaded = jmp_lib.load("jmp-s")                                       # downloads the official checkpoint once
-    loaded = jmp_lib.load("results/smoke/work/pretrain/small")
-    loaded.model, loaded.info["graphs"], loaded.path
+    loaded = jmp_lib.load("results/smoke/work/pretrain/small")           # of a pre-training, a fine-tuning or an import
 
-Works for the folders of a pre-training, of a fine-tuning (``jmp_lib.train.weights.save_weights``) and of
-``import-checkpoint``.  In a profile they are the start of its fine-tunings:
+In a profile they are the start of its fine-tunings:
 
-    pretrained: {small: mini-small, large: mini-large}            # those that come with the package
     pretrained: {small: official, large: /weights/my-large}       # sizes left out, or null, are pre-trained here
     pretrained: {small: base, large: base}                        # in a variant: those of the profile that it varies
 """
@@ -47,13 +44,11 @@ class Loaded:
 
 
 def load(name: str | Path, device: str = "cpu") -> Loaded:
-    """The network ``mini-small`` or ``mini-large``, ``jmp-s`` or ``jmp-l``, of a folder with model.safetensors and
-    model.json, or of one such file.
+    """The network of a name, of a folder with model.safetensors and model.json, or of one such file.
 
-    The first two come with the package (:mod:`jmp_lib.train.backbones`). ``jmp-s`` and ``jmp-l`` download the official
-    checkpoint to ``checkpoints`` of the data folder (JMP_DATA) and import it, unless that was done before. Raises
-    ``RuntimeError`` when the download fails, ``FileNotFoundError`` when a file is missing or a name unknown, ``ValueError``
-    when the two files do not belong together, a tensor is missing or of another shape, or a scale factor was never fitted.
+    ``jmp-s`` and ``jmp-l`` are downloaded once to ``checkpoints`` of the data folder (JMP_DATA). ``RuntimeError``: the download
+    fails; ``FileNotFoundError``: a file is missing or a name unknown; ``ValueError``: the two files do not belong together, or a
+    scale factor was never fitted.
     """
     path = weights_path(name)
     info = read_info(path)
@@ -120,10 +115,8 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
 def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
     """{scale_factors, pretrained: {file, sha256}} of the weights that the profile names for ``size``, None without.
 
-    The weights are copied to ``work/given/<size>`` of the results, so that these are whole, and of a network that ships its
-    record as well, to where a pre-training has its own. A declared factor of 0 (not fitted) becomes 1, which acts the
-    same. Raises ``ValueError`` when they are of another network, ``FileNotFoundError``
-    when they are missing.
+    They are copied to ``work/given/<size>`` of the results, so that these are whole; of a network that ships, its record too. A
+    declared factor of 0 (not fitted) becomes 1, which acts the same. ``ValueError``: of another network.
     """
     name = profile.pretrained.get(size)
     if name is None:

@@ -98,9 +98,7 @@ def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
                     coefficients: dict[str, float], counts: Counts | None = None) -> Tensor:
     """Sum over targets of coefficient · loss; vectors (N,3) by ``vector_loss``, scalars by ``scalar_loss``.
 
-    Targets with coefficient 0 are left out (rMD17, MD22 and SPICE train on forces only).
-    counts: of the whole batch, when these structures are a part of it.
-    Raises ``ValueError`` when every coefficient is 0.
+    Targets with coefficient 0 are left out (rMD17, MD22 and SPICE train on forces only).  ``ValueError``: all are 0.
     """
     terms = []
     for name, coefficient in coefficients.items():

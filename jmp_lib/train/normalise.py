@@ -28,20 +28,14 @@ def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
-    """Per-element contributions by least squares without intercept, unit of ``values``.
-
-    Returns one number per atomic number from 0 to 119.  Raises ``ValueError`` on bad values.
-    """
-    values = _finite(values)
+    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to 119."""
     counts = element_counts(atomic_numbers)
-    return _contributions(counts, values, counts.any(axis=0))
+    return _contributions(counts, _finite(values), counts.any(axis=0))
 
 
 def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, extensive: bool) -> tuple[np.ndarray, float]:
-    """The linear composition model: ridge regression on element counts (``extensive``: the label grows with size) or fractions.
-
-    Returns one number per atomic number from 0 to 119 and the intercept, unit of ``values``; 0 for elements that never occur.
-    """
+    """The linear composition model, a ridge regression on ``composition``: a number for each of Z = 0 to 119 (0 for elements
+    that never occur) and the intercept, unit of ``values``."""
     from sklearn.linear_model import RidgeCV  # takes a second to import
 
     model = RidgeCV(STRENGTHS).fit(composition(atomic_numbers, extensive), _finite(values))
@@ -70,10 +64,8 @@ def _contributions(counts: np.ndarray, values: np.ndarray, present: np.ndarray) 
 def _finite(values) -> np.ndarray:
     """``values`` as float64; raises ``ValueError`` where one is not finite."""
     values = np.asarray(values, float)
-    bad = np.count_nonzero(~np.isfinite(values))
-    if bad:
-        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those "
-                         "structures")
+    if bad := np.count_nonzero(~np.isfinite(values)):
+        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those structures")
     return values
 
 
@@ -201,9 +193,8 @@ class JointFit:
                per_atom: bool = False) -> Normaliser:
         """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one.
 
-        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. A reference
-        for each would take the whole energy of every composition, leave nothing but rounding to learn, and be tens of eV
-        wrong for other compositions.
+        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. One for each
+        would take the whole energy of every composition, and be tens of eV wrong for others.
         """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None

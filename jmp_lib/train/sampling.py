@@ -81,14 +81,10 @@ class Sampler:
         epoch, position = divmod(step, self.batches_per_epoch)
         total = sum(self.draws)
         places = np.arange(position * self.batch_size, min((position + 1) * self.batch_size, total))
-        drawn = _epoch_order(total, self.seed, epoch)[places]
-        ends = np.cumsum(self.draws)
-        pairs = []
-        for draw in drawn:
-            which = int(np.searchsorted(ends, draw, side="right"))
-            within = int(draw) - (int(ends[which - 1]) if which else 0)
-            pairs.append((which, within % self.sizes[which]))
-        return pairs
+        drawn, ends = _epoch_order(total, self.seed, epoch)[places].astype(np.int64), np.cumsum(self.draws)
+        which = np.searchsorted(ends, drawn, side="right")
+        within = (drawn - (ends - self.draws)[which]) % np.array(self.sizes)[which]
+        return list(zip(which.tolist(), within.tolist()))
 
 
 @lru_cache(maxsize=1)

@@ -30,10 +30,7 @@ class Updates:
 
 
 def in_updates(schedule: Schedule, updates_per_epoch: int, max_steps: int | None = None) -> Updates:
-    """``schedule`` with its lengths in updates; ``max_steps`` shortens all of them in proportion.
-
-    Raises ``ValueError`` when a length makes no sense.
-    """
+    """``schedule`` with its lengths in updates; ``max_steps`` shortens all of them in proportion."""
     def updates(name: str) -> int:
         number, unit = length(getattr(schedule, name))
         return number * (updates_per_epoch if unit == "epochs" else 1)
@@ -51,12 +48,8 @@ def in_updates(schedule: Schedule, updates_per_epoch: int, max_steps: int | None
 
 def warmup_cosine(k: int, base: float, warmup: int, until: int, start_factor: float, min_factor: float,
                   restart: bool = False) -> float:
-    """Learning rate of update ``k``.
-
-    k < W: linear from start_factor·base, reaching base at k = W-1; then a cosine from base at k = W down to
-    min_factor·base at k = ``until``.  Afterwards it stays there, or (``restart``, as in pre-training) rises
-    again along the cosine.
-    """
+    """Learning rate of update ``k``: for k < W linear from start_factor·base to base at k = W-1; then a cosine from base at
+    k = W down to min_factor·base at k = ``until``, where it stays, or (``restart``, as in pre-training) rises again."""
     start, low = start_factor * base, min_factor * base
     if k < warmup:
         return start + k * (base - start) / (warmup - 1) if warmup > 1 else base
@@ -90,18 +83,12 @@ def layerwise_groups(embedding: float, blocks: tuple[float, ...]) -> list[Group]
 
 
 def parameter_groups(model: torch.nn.Module, groups: list[Group], lr: float) -> list[dict]:
-    """Optimiser groups: the first matching group takes a parameter; empty groups are left out.
-
-    Each has ``name``, ``base_lr`` (lr · multiplier) and ``multiplier`` besides ``params`` and ``lr``.
-    """
+    """Optimiser groups with ``name``, ``base_lr`` (lr · multiplier) and ``multiplier``: the first matching group takes a
+    parameter (the last one takes all that are left); empty groups are left out."""
     members = {group.name: [] for group in groups}
     for name, parameter in model.named_parameters():
-        for group in groups:
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns):
-                members[group.name].append(parameter)
-                break
-        else:
-            raise ValueError(f"no learning-rate group takes the parameter '{name}'")
+        first = next(group for group in groups if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns))
+        members[first.name].append(parameter)
     return [{"name": g.name, "params": members[g.name], "lr": lr * g.multiplier, "base_lr": lr * g.multiplier,
              "multiplier": g.multiplier} for g in groups if members[g.name]]
 
@@ -112,11 +99,7 @@ def group_min_factor(min_factor: float, multiplier: float) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, k: int, schedule: Updates, restart: bool = False) -> None:
-    """Set the learning rate of every group for update ``k``.
-
-    Without restart the rates are left alone from update ``cosine_until`` + 1 on, where reduce-on-plateau
-    rules them.
-    """
+    """Set the learning rate of every group for update ``k``; without restart reduce-on-plateau rules them after ``cosine_until``."""
     if k > schedule.cosine_until and not restart:
         return
     for group in optimizer.param_groups:
