@@ -43,7 +43,7 @@ from jmp_lib.train.initial import new_model
 from jmp_lib.train.loading import Loaded, given_start, load
 from jmp_lib.train.memory import keep_freed_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.weights import elements_of, seen_elements
+from jmp_lib.train.weights import seen_elements
 
 PREFIX = "jmp_"
 WINDOW = 8  # batches that are in memory together; those of like size are computed together
@@ -54,10 +54,9 @@ NARROW = 128  # features of an edge up to which one thread is faster, or as fast
 class Predictor:
     """A network with its graphs and units.
 
-    checkpoint: a folder, a weights file, a name that ``jmp_lib.load`` knows, or what it returned.  dataset: chooses the heads
-    of a pre-trained network.  check_elements: refuse elements that no training of the network saw; of a pre-trained network,
-    and where energies have references by element, those that the data of these heads do not hold.
-    Raises ``ValueError`` (one sentence) for a pre-trained network without ``dataset`` or with an unknown one.
+    checkpoint: what ``jmp_lib.load`` takes, or returned.  dataset: chooses the heads of a pre-trained network.  check_elements:
+    refuse elements that no training of the network saw; of a pre-trained network, and where energies have references by element,
+    those that the data of these heads do not hold.
 
     names: what is predicted; units: of each.  note: a sentence about the energy where training saw forces alone, else "".
     foreign: atomic numbers among the structures so far that pre-training saw, but not the data that the heads were trained on.
@@ -93,7 +92,7 @@ class Predictor:
                          f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them directly, "
                          "not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
-        own, seen = elements_of(self.info["datasets"][dataset] if self.pretrained else self.info), seen_elements(self.info)
+        own, seen = (self.info["datasets"][dataset] if self.pretrained else self.info).get("elements"), seen_elements(self.info)
         self.own_elements, self.foreign = set(own or range(1, 121)), set()
         narrow = self.pretrained or any(known.reference is not None for known in self.normalisers.values())
         self.elements = (narrow and own or seen) if check_elements else None

@@ -138,11 +138,7 @@ def load_pretraining_records(results_dir: Path) -> list[dict]:
 
 
 def load_predictions(results_dir: Path, record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """(true, predicted) test values of a fine-tuning record, in its unit: (S,) or, for forces, (ΣN,3).
-
-    Raises ``FileNotFoundError`` when the file is not there (predictions are not in git) and ``ValueError``
-    when it is not the one the record was made with.
-    """
+    """(true, predicted) test values of a fine-tuning record, in its unit: (S,) or, for forces, (ΣN,3)."""
     path = Path(results_dir) / record["predictions"]["file"]
     if not path.exists():
         raise FileNotFoundError(f"the predictions {path} are missing (they are not kept in git): run this task again")

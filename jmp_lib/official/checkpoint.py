@@ -52,10 +52,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
-    """Open a checkpoint and check its names, order, shapes, dtypes and counts against the network whose size it has.
-
-    Raises ``FileNotFoundError`` or ``ValueError``, one sentence that names the file and what does not fit.
-    """
+    """Open a checkpoint and check its names, order, shapes, dtypes and counts against the network whose size it has."""
     path = Path(path)
     with opened(path, "a torch checkpoint (no zip file)", b"PK\x03\x04", mend=MEND):
         root = contents(path)

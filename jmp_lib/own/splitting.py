@@ -20,8 +20,7 @@ def split_own(data: OwnData, kind: str = "random", test: float = 0.2, val: float
     """Rows of the three parts.
 
     random: copies of a structure stay together; group: whole groups of ``group_key``; composition: whole reduced
-    formulas; given: the label ``split`` of each structure (train, val, test).  Raises ``ValueError`` when a part would be
-    empty, and when a group or a given part puts copies of one structure into two parts.
+    formulas; given: the label ``split`` of each structure.  ``ValueError``: an empty part, or copies in two parts.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown split {kind!r}; {nearest(kind, KINDS)}".replace("key", "kind"))

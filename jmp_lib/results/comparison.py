@@ -46,10 +46,7 @@ class Comparison(NamedTuple):
 
 
 def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
-    """Compares what the records of two results folders give, on the tasks and arms that both have.
-
-    Raises ``FileNotFoundError`` when one of them has no values that may stand beside others.
-    """
+    """Compares what the records of two results folders give, on the tasks and arms that both have."""
     runs = [Own.of(Path(folder) / "records") for folder in (shipped_dir, results_dir)]
     for run, folder in zip(runs, (shipped_dir, results_dir)):
         run.table = run.table.dropna(subset=["value"])
@@ -158,11 +155,8 @@ def comparison_text(found: Comparison) -> str:
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
-    """Writes the certificate of a run beside the shipped one; returns its words.
-
-    ``comparison.html``: every claim, mean and test error, readable; ``comparison.json``: the same with the versions and the
-    machine of both runs; ``tables/comparison.csv``: the claims and means.
-    """
+    """Writes the certificate of a run beside the shipped one (``comparison.html`` and ``.json``: every claim, mean and test error,
+    with the machine of both runs; ``tables/comparison.csv``: the claims and means); returns its words."""
     folder, found = Path(results_dir), compare(results_dir, shipped_dir)
     words = comparison_text(found)
     made = {name: made_with([*load_pretraining_records(place), *finetune_records(Path(place) / "records")])

@@ -21,11 +21,8 @@ SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JM
 
 
 def summary(results_dir: str | Path) -> str:
-    """Markdown table of mean relative improvements and of the speed-up, from the records of a profile.
-
-    Each mean with its interval, over all tasks and over those that were learnt. Families and sizes that were not run are left
-    out; without any (or in smoke, whose numbers mean nothing) a sentence says so.
-    """
+    """Markdown table of mean relative improvements with their intervals, and of the speed-up, from the records of a profile; a
+    sentence where there are none (or in smoke, whose numbers mean nothing)."""
     records_dir = Path(results_dir) / "records"
     all_tasks, totals = all_tasks_table(records_dir), speedup_totals(speedup_table(records_dir))
     scaling, without = scaling_table(all_tasks), not_learnt(comparable(all_tasks))
@@ -68,10 +65,8 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
 
 
 def variant_summary(results_dir: str | Path) -> str:
-    """Markdown tables of the variants: gains seed by seed, by number of training structures, by pre-training recipe.
-
-    All are relative improvements in % over training from scratch with the same size of network.  Empty without variants.
-    """
+    """Markdown tables of the variants: gains in % over training from scratch with the same size of network, seed by seed, by number
+    of training structures, by pre-training recipe.  Empty without variants."""
     values, blocks = variants.variant_values(results_dir), []
     if len(seeds := variants.gain_spread(values)):
         cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in seeds.itertuples()]

@@ -128,10 +128,7 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison.
-
-    ``learnt``: "no" where no arm is better than a linear model of the composition, so that the gain says nothing.
-    """
+    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison."""
     all_tasks = comparable(all_tasks)
     published, own = published_values(), own_values(all_tasks)
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
@@ -166,10 +163,7 @@ def means_table(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_tables(results_dir: str | Path) -> list[Path]:
-    """Writes every table of the records in ``results_dir`` to its folder ``tables``; returns the files.
-
-    CSV for machines; Markdown besides for the paper's tables, the claims and the comparisons. Atomic.
-    """
+    """Writes every table of the records in ``results_dir`` to its folder ``tables``, as CSV and Markdown; returns the files."""
     records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
     made = {f"table{number}": (title, paper_table(number, all_tasks), "") for number, title in TITLES.items()}

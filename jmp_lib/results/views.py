@@ -1,8 +1,5 @@
-"""Tables that the notebooks show: data cards, splits, sampling, published values beside own ones.
-
-Each function takes a :class:`jmp_lib.workbook.Run` or plain data and returns a data frame.
-Published values and own values never share a column.
-"""
+"""Tables that the notebooks show, of a :class:`jmp_lib.workbook.Run` or plain data: data cards, splits, sampling, published values
+beside own ones, never in one column."""
 
 from __future__ import annotations
 
@@ -254,11 +251,8 @@ def simple_models(run) -> pd.DataFrame:
 
 
 def gains(run, new: str, base: str) -> pd.DataFrame:
-    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task.
-
-    Columns: own (its name says of which data), ``from`` and ``to`` of its interval, ``PAPER``, which is blank in a profile
-    whose numbers never stand beside others (smoke).
-    """
+    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task: own (the column's name says
+    of which data), ``from`` and ``to`` of its interval, ``PAPER`` (blank in smoke)."""
     all_tasks = all_tasks_table(run.records_dir)
     ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
     theirs = gain(published_values(), new, base).reindex(ours.index) * (1.0 if run.profile.comparable else float("nan"))

@@ -57,8 +57,15 @@ class Job:
                 done, fields, files = recipe(self)
                 if self.processes.first:
                     entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
-                    write_json(self.record, {"schema": records.SCHEMA, **fields, **self._common(done), "files": entries,
-                                             "fingerprint": self.fingerprint})
+                    write_json(self.record, {
+                        "schema": records.SCHEMA, **fields, "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
+                        "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
+                        "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
+                        "graphs": done.graphs, "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler,
+                        "threads": self.profile.threads, "machines": done.machines,
+                        "device": records.device_name(self.processes.device), "precision": self.processes.precision,
+                        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions(),
+                        "files": entries, "fingerprint": self.fingerprint})
                     remove_checkpoints(self.checkpoint)
         return records.read_record(self.record)
 
@@ -68,16 +75,6 @@ class Job:
         with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
             return train(Run(name=self.name, fingerprint=self.fingerprint, checkpoint=self.checkpoint, processes=self.processes,
                              engine=self.profile.engine, bar=bar, **run))
-
-    def _common(self, done: Progress) -> dict:
-        """Fields of every record: how the training went and how it was carried out."""
-        return {
-            "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
-            "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
-            "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
-            "graphs": done.graphs, "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler, "threads": self.profile.threads,
-            "machines": done.machines, "device": records.device_name(self.processes.device), "precision": self.processes.precision,
-            "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions()}
 
 
 def describe_model(model: torch.nn.Module, config: dict) -> dict:

@@ -96,15 +96,10 @@ def empty_model(info: dict, path: Path) -> torch.nn.Module:
 
 def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype."""
-    own = model.state_dict()
-    for kind, names in (("lacks", own.keys() - state.keys()), ("has an unknown", state.keys() - own.keys())):
-        if names:
-            raise ValueError(f"{path} {kind} tensor {min(names)!r} (and {len(names) - 1} more): it does not belong to "
-                             f"{path.with_suffix('.json').name}")
-    for name, tensor in own.items():
-        if state[name].shape != tensor.shape or state[name].dtype != tensor.dtype:
-            raise ValueError(f"{path}: {name!r} is {tuple(state[name].shape)} {state[name].dtype}, the network of "
-                             f"{path.with_suffix('.json').name} needs {tuple(tensor.shape)} {tensor.dtype}")
+    needed, found = ({name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()} for tensors in (model.state_dict(), state))
+    if wrong := sorted(name for name in needed | found if needed.get(name) != found.get(name)):
+        raise ValueError(f"{path} does not belong to {path.with_suffix('.json').name}: {len(wrong)} tensors differ, {wrong[0]!r} for "
+                         f"instance is {found.get(wrong[0], 'not there')}, the network has {needed.get(wrong[0], 'none of that name')}")
     # Copies: tensors inside the mapped file begin anywhere, and sums over them then differ in the last bit.
     model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
     for module in model.modules():

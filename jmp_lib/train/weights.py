@@ -44,21 +44,10 @@ def seen_elements(info: dict) -> list[int] | None:
     Pre-trained: of the training parts of all data sets; fine-tuned: of its own and, where it began from pre-trained weights,
     of theirs.
     """
-    parts = [elements_of(part) for part in (info["datasets"].values() if info["kind"] == "pretrain" else [info])]
+    parts = [part.get("elements") for part in (info["datasets"].values() if info["kind"] == "pretrain" else [info])]
     if None in parts:
         return None
     return sorted({z for part in (*parts, info.get("pretraining_elements") or []) for z in part})
-
-
-def elements_of(trained: dict) -> list[int] | None:
-    """Atomic numbers of one training part: as written with it, else those with an energy of their own in the reference
-    (all others share one, see :mod:`jmp_lib.train.normalise`); None where neither says it."""
-    if trained.get("elements"):
-        return trained["elements"]
-    energy = trained.get("energy") or trained.get("normalisers", {}).get("energy") or {}
-    values = (energy.get("reference") or [0.0])[1:]
-    shared = max(values, key=values.count, default=0.0)
-    return [z for z, value in enumerate(values, 1) if value != shared] or None
 
 
 def elements_of_weights(path: Path) -> list[int] | None:
