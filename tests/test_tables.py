@@ -204,11 +204,6 @@ def test_numbers_that_mean_nothing_never_stand_beside_others(profile, tmp_path):
     assert (claims_table(tmp_path / "records")["own"] == "").all()
 
 
-def test_there_is_no_table_6():
-    with pytest.raises(ValueError, match="2, 3, 4 and 5"):
-        paper_table(6)
-
-
 def test_own_claims_are_computed_and_labelled(tmp_path):
     for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
         write_record(tmp_path, "qm9_mu", arm, value, "D")
