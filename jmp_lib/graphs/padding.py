@@ -26,7 +26,8 @@ TABLES = ("main", "a2ee2a", "qint", "pair")
 EXCEPTIONS = ("ae_same", "qin_back", "qout_same", "quad_same_out")
 SPARE = {"structures": 1, "atoms": 1, "pair": 1, "qint": 1, "main": 2}  # at least so many of a padded batch are padding
 BY_SET = {"atoms_by_set": "atoms", "edges_by_set": "main"}  # rows for heads, and what they are rows of
-ROOM = 1.05  # of the last bucket
+DEAR = ("structures", "atoms", "main", "main_width")  # numbers that make a step dear: the least of them that will do
+ROOM = 1.05  # of the other numbers, and of all in the last bucket
 CELL = (60.0, 64.0, 48.0)  # Å, of padding; its diagonal is 100 Å long and parallel to no axis
 
 
@@ -58,15 +59,18 @@ def cost(of: dict) -> float | np.ndarray:
 
 def buckets(shapes: Iterable[Bucket], count: int) -> list[Bucket]:
     """At most ``count`` buckets, cheapest first, in which ``shapes`` fit at the least mean of (cost in the bucket / own cost), and
-    one for what will come: a little larger than the largest of every number.
+    one for what will come: a little larger than the largest of every number; in pre-training also with heads for all rows.
 
     Shapes in the order of their cost are cut in so many runs by dynamic programming; a bucket is the largest of every number
-    in its run. In pre-training each comes a second time with heads for all rows, as the mix of sets varies more than the rest.
+    in its run, with ROOM where that is cheap. Rows of heads, which vary with the mix of sets, are the largest of all shapes.
     """
     shapes = sorted(shapes, key=cost)
     keys, own = list(dict.fromkeys(key for of in shapes for key in of)), np.array([cost(of) for of in shapes])
     rows = np.array([[of.get(key, 0) + SPARE.get(key, 0) for key in keys] for of in shapes])
-    n = len(rows)
+    all_rows = np.array([[of.get(BY_SET.get(key.split()[0]), np.inf) for key in keys] for of in shapes])
+    by_set = np.isfinite(all_rows).all(0)
+    rows[:, by_set] = np.minimum(all_rows[:, by_set], rows[:, by_set].max(0))
+    room, n = np.where(np.isin(keys, DEAR), 1.0, ROOM), len(rows)
     spent = np.full((n, n), np.inf)  # of the run i, ..., j in one bucket
     for i in range(n):
         spent[i, i:] = cost(dict(zip(keys, np.maximum.accumulate(rows[i:]).T))) * np.cumsum(1 / own[i:])
@@ -79,12 +83,13 @@ def buckets(shapes: Iterable[Bucket], count: int) -> list[Bucket]:
     for start in [*reversed(starts), np.zeros(n, int)]:
         if end:
             first = int(start[end - 1])
-            found.append(dict(zip(keys, rows[first:end].max(0).tolist())))
+            found.append(rows[first:end].max(0) * room)
             end = first
-    last = dict(zip(keys, (rows.max(0) * ROOM).astype(int).tolist()))
-    last["main"] += last["main"] % 2
-    for_all_rows = [{key: bucket[BY_SET.get(key.split()[0], key)] for key in keys} for bucket in (*found, last)]
-    return sorted(found + [bucket for bucket in for_all_rows if bucket not in found], key=cost)
+    made = [dict(zip(keys, numbers.astype(int).tolist())) for numbers in (*found, rows.max(0) * ROOM)]
+    made[-1]["main"] += made[-1]["main"] % 2
+    if by_set.any():
+        made.append({key: made[-1][BY_SET.get(key.split()[0], key)] for key in keys})
+    return sorted(made, key=cost)
 
 
 def fits(own: Bucket, bucket: Bucket) -> bool:

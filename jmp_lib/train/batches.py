@@ -25,8 +25,8 @@ from jmp_lib.train.sampling import Sampler
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
 AHEAD = 2  # batches that every process that prepares data keeps ready
-BUCKETS = 12  # shapes to which batches are padded, and one more
-DRAWN = 128  # updates from whose batches the shapes are chosen
+BUCKETS = 24  # shapes to which batches are padded, and one more
+DRAWN = 256  # updates from whose batches the shapes are chosen
 
 
 def choose_device(name: str) -> torch.device:
