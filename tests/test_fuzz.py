@@ -143,18 +143,18 @@ def test_a_library_that_finds_no_end_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(apart, "_PATIENCE", 0.5)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.arange(3)
-    with pytest.raises(ValueError, match="found no end in 1 s"), apart.reads("h5", tmp_path / "a.h5") as process:
-        process.send_signal(signal.SIGSTOP)
-        apart.Hdf5(process).names("")
+    with pytest.raises(ValueError, match="found no end in 1 s"), apart.reads("h5", tmp_path / "a.h5") as file:
+        file._process.send_signal(signal.SIGSTOP)
+        file.names("")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_the_process_of_its_own_ends_with_a_killed_parent(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.arange(3)
-    script = ("import sys, time; from jmp_lib.data.apart import Hdf5, reads\n"
-              "with reads('h5', sys.argv[1]) as process:\n"
-              "    Hdf5(process).names(''); print(process.pid, flush=True); time.sleep(60)")
+    script = ("import sys, time; from jmp_lib.data.apart import reads\n"
+              "with reads('h5', sys.argv[1]) as file:\n"
+              "    file.names(''); print(file._process.pid, flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.h5")], stdout=subprocess.PIPE) as parent:
         child = int(parent.stdout.readline())
         parent.kill()

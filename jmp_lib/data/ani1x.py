@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib import units
-from jmp_lib.data.apart import Hdf5
+from jmp_lib.data.apart import Asked
 from jmp_lib.data.collect import make_structure, numbers_of, screened
-from jmp_lib.data.formats import check_shapes, open_h5, read_npz, slices, source_url
+from jmp_lib.data.formats import check_shapes, frames_of, open_h5, read_npz, slices, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
@@ -59,14 +59,14 @@ def _frames(path: Path, rejected: list[str] | None) -> Iterator:
             return
         for formula in names:
             where = f"group {formula}"
-            for fid, (numbers, pos, energy, forces) in enumerate(file.frames(formula, ("coordinates", ENERGY, FORCES))):
+            for fid, (numbers, pos, energy, forces) in enumerate(frames_of(file, formula, ("coordinates", ENERGY, FORCES))):
                 if not (np.isnan(energy) or np.isnan(forces).any()):
                     yield f"{where}, frame {fid}", partial(_make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:
                     rejected.append(f"{path}: {where}, frame {fid}: no wb97x_dz label (NaN)")
 
 
-def _of_comp6(file: Hdf5, groups: list[str]) -> Iterator:
+def _of_comp6(file: Asked, groups: list[str]) -> Iterator:
     shapes = {"coordinates": ("frames", "atoms", 3), "energies": ("frames",), "forces": ("frames", "atoms", 3), "species": ("atoms",)}
     for group in groups:
         held = file.arrays(group, [*shapes, "lot"])

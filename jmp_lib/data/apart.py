@@ -1,7 +1,7 @@
 """HDF5 and LMDB files, read in a process of their own: their C libraries end the process that opens some damaged ones.
 
-    with reads("h5", "ani1x-release.h5") as process:                 # open_h5 and open_lmdb of jmp_lib.data.formats
-        Hdf5(process).arrays("C1H4", ("coordinates", "atomic_numbers"))
+    with reads("h5", "ani1x-release.h5") as file:                    # open_h5 and open_lmdb of jmp_lib.data.formats
+        file.arrays("C1H4", ("coordinates", "atomic_numbers"))
 
 The process (this file, run as a script) is asked for one thing at a time over a pipe and sends numbers as they are. Nothing is
 believed of a size: an array must be held by what is stored of it, and lie in the file itself.
@@ -15,8 +15,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,34 +28,25 @@ _PATIENCE = 60.0  # seconds for one answer, and one more for each megabyte of th
 _BROKEN = "it is damaged: the library that reads it broke down over it"
 
 
-@contextmanager
-def reads(form: str, path: str | Path) -> Iterator[subprocess.Popen]:
-    """The process that reads a file of ``form`` (h5, lmdb); it ends with the block, or with this process."""
-    command = [sys.executable, "-P", __file__, form, str(path)]  # -P: no module beside this file hides one of Python's
-    few = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, env=few) as process:
-        process.patience = _PATIENCE + Path(path).stat().st_size / 1e6
-        try:
-            yield process
-        finally:
-            process.kill()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+class Asked:
+    """An open file in a process of its own: ``file.names(group)`` asks :class:`_ServesH5` or :class:`_ServesLmdb` there.
 
+    Raises ``ValueError`` for what is not there or damaged.
+    """
 
-class _Asked:
-    """An open file. Every method raises ``ValueError`` for what is not there or damaged."""
+    def __init__(self, process: subprocess.Popen, patience: float):
+        self._process, self._patience = process, patience
 
-    def __init__(self, process: subprocess.Popen):
-        self._process = process
+    def __getattr__(self, what: str):
+        return partial(self._ask, what)
 
     def _ask(self, *question):
+        """The answer: plain values, or arrays by name."""
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], self._process.patience)[0]:  # a library can go round in circles
-                raise ValueError(f"it is damaged: the library that reads it found no end in {self._process.patience:.0f} s")
+            if not select.select([self._process.stdout], [], [], self._patience)[0]:  # a library can go round in circles
+                raise ValueError(f"it is damaged: the library that reads it found no end in {self._patience:.0f} s")
             said = self._process.stdout.readline()
         except BrokenPipeError:
             said = b""
@@ -63,63 +55,36 @@ class _Asked:
         answer = json.loads(said)
         if "error" in answer:
             raise ValueError(answer["error"])
-        return answer["answer"]
-
-    def _arrays(self, *question) -> dict[str, np.ndarray]:
-        found = {}
-        for key, (shape, dtype) in self._ask(*question).items():
-            found[key] = np.empty(shape, dtype)
-            if self._process.stdout.readinto(found[key].reshape(-1).view(np.uint8)) != found[key].nbytes:
+        if "answer" in answer:
+            return answer["answer"]
+        found = {key: np.empty(shape, dtype) for key, (shape, dtype) in answer["arrays"].items()}
+        for array in found.values():
+            if self._process.stdout.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:
                 raise ValueError(_BROKEN)
         return found
 
 
-class Hdf5(_Asked):
-    """An open HDF5 file."""
-
-    def names(self, group: str) -> list[str]:
-        """Entries of a group; of the whole file for ""."""
-        return self._ask("names", group)
-
-    def arrays(self, group: str, keys: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
-        """Arrays of a group by name, texts as ``str``; optional: others, where they are there."""
-        return self._arrays("arrays", group, list(keys), list(optional))
-
-    def frames(self, group: str, keys: Iterable[str]) -> Iterator[tuple]:
-        """(atomic numbers, row of array ``keys[0]``, ...) for each frame of a group; ``ValueError`` where numbers of frames differ."""
-        *arrays, numbers = self.arrays(group, (*keys, "atomic_numbers")).values()
-        if numbers.dtype.kind not in "iu" or not numbers.shape:
-            raise ValueError(f"group {group}: 'atomic_numbers' does not hold whole numbers")
-        if len({array.shape[:1] for array in arrays}) > 1 or not arrays[0].shape:
-            shapes = ", ".join(f"{key} {array.shape}" for key, array in zip(keys, arrays, strict=True))
-            raise ValueError(f"group {group}: the numbers of frames differ ({shapes})")
-        return ((numbers, *row) for row in zip(*arrays, strict=True))
-
-    def attribute(self, node: str, name: str) -> str | None:
-        """An attribute as text; None where there is none."""
-        return self._ask("attribute", node, name)
-
-
-class Lmdb(_Asked):
-    """An open LMDB."""
-
-    def entries(self) -> int:
-        """How many keys there are."""
-        return self._ask("entries")
-
-    def numbered(self) -> int:
-        """How many of the keys are whole numbers."""
-        return self._ask("numbered")
-
-    def values(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Values by key; keys that are not there are missing."""
-        return {key: array.tobytes() for key, array in self._arrays("values", list(keys)).items()}
+@contextmanager
+def reads(form: str, path: str | Path) -> Iterator[Asked]:
+    """A file of ``form`` (h5, lmdb), open in a process that ends with the block, or with this process."""
+    command = [sys.executable, "-P", __file__, form, str(path)]  # -P: no module beside this file hides one of Python's
+    few = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, env=few) as process:
+        try:
+            yield Asked(process, _PATIENCE + Path(path).stat().st_size / 1e6)
+        finally:
+            process.kill()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 # --- in the process of its own -------------------------------------------------------------------------------
 
 
 class _ServesH5:
+    """An HDF5 file."""
+
     def __init__(self, path: str):
         import h5py
 
@@ -134,12 +99,14 @@ class _ServesH5:
         return node
 
     def names(self, group: str) -> list[str]:
+        """Entries of a group; of the whole file for ""."""
         found = self.node(group)
         if not hasattr(found, "keys"):
             raise ValueError(f"{group!r} is no group, so this is another kind of file")
         return list(found)
 
-    def arrays(self, group: str, keys: list[str], optional: list[str]) -> dict[str, np.ndarray]:
+    def arrays(self, group: str, keys: list[str], optional: list[str] = ()) -> dict[str, np.ndarray]:
+        """Arrays of a group by name, texts as ``str``; optional: others, where they are there."""
         there = self.names(group)
         if missing := [key for key in keys if key not in there]:
             some = ", ".join(there[:8]) or "nothing"
@@ -162,11 +129,14 @@ class _ServesH5:
         return np.ascontiguousarray(array).reshape(array.shape)
 
     def attribute(self, node: str, name: str) -> str | None:
+        """An attribute as text; None where there is none."""
         found = self.node(node).attrs
         return _text(found[name]) if name in found else None
 
 
 class _ServesLmdb:
+    """An LMDB."""
+
     def __init__(self, path: str):
         import lmdb
 
@@ -180,12 +150,15 @@ class _ServesLmdb:
         self.transaction = self.base.begin()
 
     def entries(self) -> int:
+        """How many keys there are."""
         return self.base.stat()["entries"]
 
     def numbered(self) -> int:
+        """How many of the keys are whole numbers."""
         return sum(key.isdigit() for key, _ in self.transaction.cursor())
 
     def values(self, keys: list[str]) -> dict[str, np.ndarray]:
+        """Values by key, uint8; keys that are not there are missing."""
         found = {key: self.transaction.get(key.encode()) for key in keys}
         return {key: np.frombuffer(value, np.uint8) for key, value in found.items() if value is not None}
 
@@ -214,9 +187,10 @@ def _serve(form: str, path: str) -> None:
         try:
             serves = serves or {"h5": _ServesH5, "lmdb": _ServesLmdb}[form](path)
             answer = getattr(serves, what)(*arguments)
-            if what in ("arrays", "values"):
-                arrays, answer = answer, {key: (array.shape, array.dtype.str) for key, array in answer.items()}
-            said = {"answer": answer}
+            if isinstance(answer, dict):
+                arrays, said = answer, {"arrays": {key: (array.shape, array.dtype.str) for key, array in answer.items()}}
+            else:
+                said = {"answer": answer}
         except MemoryError:
             said = {"error": "it asks for more memory than a file of its size can need, so it is damaged"}
         except Exception as error:

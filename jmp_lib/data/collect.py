@@ -190,8 +190,3 @@ def to_set(name: str, structures: Iterable[Mapping], description: str = "", wher
         name, **columns, description=description, scalars=scalars, group=group, group_names=group_names, ids=ids,
         texts=texts, where=where,
     )  # fmt: skip
-
-
-def part_name(name: str, n: int, n_total: int) -> str:
-    """``name``, with how many of how many structures when only a part of the set is at hand."""
-    return name if n == n_total else f"{name}, {n} of {n_total}"

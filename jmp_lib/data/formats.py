@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.apart import DENSEST, Hdf5, Lmdb, reads
-from jmp_lib.data.collect import part_name, to_set
+from jmp_lib.data.apart import DENSEST, Asked, reads
+from jmp_lib.data.collect import to_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
 from jmp_lib.paths import FACTS_DIR, data_dirs
@@ -94,7 +94,8 @@ def whole_set(name: str, structures: Iterable[dict], total: int, description: st
     """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``: their number."""
     with in_one_sentence(path, "get it anew"):
         found = list(structures)
-    return to_set(part_name(name, len(found), total), found, description.format(n=len(found)), where=str(path))
+    name = name if len(found) == total else f"{name}, {len(found)} of {total}"
+    return to_set(name, found, description.format(n=len(found)), where=str(path))
 
 
 def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Path:
@@ -201,18 +202,30 @@ def slices(counts: np.ndarray) -> Iterator[slice]:
 
 
 @contextmanager
-def open_h5(path: str | Path, *, mend: str) -> Iterator[Hdf5]:
+def open_h5(path: str | Path, *, mend: str) -> Iterator[Asked]:
     """An HDF5 file to be asked for names and arrays, in a process of its own; whatever goes wrong with it is one sentence."""
-    with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), reads("h5", path) as process:
-        yield Hdf5(process)
+    with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), reads("h5", path) as file:
+        yield file
+
+
+def frames_of(file: Asked, group: str, keys: Iterable[str]) -> Iterator[tuple]:
+    """(atomic numbers, row of array ``keys[0]``, ...) for each frame of a group of an HDF5 file; ``ValueError`` where numbers of
+    frames differ."""
+    *arrays, numbers = file.arrays(group, (*keys, "atomic_numbers")).values()
+    if numbers.dtype.kind not in "iu" or not numbers.shape:
+        raise ValueError(f"group {group}: 'atomic_numbers' does not hold whole numbers")
+    if len({array.shape[:1] for array in arrays}) > 1 or not arrays[0].shape:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in zip(keys, arrays, strict=True))
+        raise ValueError(f"group {group}: the numbers of frames differ ({shapes})")
+    return ((numbers, *row) for row in zip(*arrays, strict=True))
 
 
 @contextmanager
-def open_lmdb(path: str | Path, *, mend: str) -> Iterator[Lmdb]:
+def open_lmdb(path: str | Path, *, mend: str) -> Iterator[Asked]:
     """An LMDB (a file, or the folder of a ``data.mdb``) to be asked for values, likewise."""
     data = Path(path) / "data.mdb" if Path(path).is_dir() else path
-    with opened(data, "an LMDB", mend=mend), reads("lmdb", path) as process:
-        yield Lmdb(process)
+    with opened(data, "an LMDB", mend=mend), reads("lmdb", path) as file:
+        yield file
 
 
 def json_items(stream, prefix: str) -> Iterator:

@@ -61,14 +61,14 @@ def _lmdb(file: Path, mend: str) -> Iterator[tuple[str, dict | ValueError]]:
     """Records of one LMDB in the order of their numbers; for one that cannot be read the reason."""
     with open_lmdb(file, mend=mend) as base:
         entries, said = base.entries(), base.values(["length"])
-        length = loads(said["length"], where=f"{file}: length", mend=mend) if said else base.numbered()
+        length = loads(said["length"].tobytes(), where=f"{file}: length", mend=mend) if said else base.numbered()
         if type(length) is not int or not 0 <= length <= entries or base.values([str(length)]):
             raise ValueError(f"it says that it has {str(length)[:20]} records where there are {entries - len(said)}")
         for number in range(length):
             try:
                 if not (value := base.values([str(number)])):
                     raise ValueError(f"it is missing (the file says it has {length})")
-                found = loads(value[str(number)], where=f"{file}: record {number}", mend=mend)
+                found = loads(value[str(number)].tobytes(), where=f"{file}: record {number}", mend=mend)
             except Refused:
                 raise
             except ValueError as error:

@@ -22,7 +22,7 @@ import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data import splits
-from jmp_lib.data.apart import Hdf5
+from jmp_lib.data.apart import Asked
 from jmp_lib.data.collect import make_structure, screened
 from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
@@ -72,7 +72,7 @@ def read(path: Path, subset: str) -> Iterator[dict]:
     yield from screened(_conformations(path, subset), str(path))
 
 
-def _molecules(file: Hdf5, subset: str, by_name: bool) -> Iterator[str]:
+def _molecules(file: Asked, subset: str, by_name: bool) -> Iterator[str]:
     """Names, in order, of the molecules of ``subset``; by_name: those that do not say theirs are of it."""
     for name in sorted(file.names("")):
         said = file.arrays(name, (), ("subset",)).get("subset")

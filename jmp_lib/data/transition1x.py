@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import open_h5, source_url
+from jmp_lib.data.formats import frames_of, open_h5, source_url
 from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
@@ -53,5 +53,5 @@ def _frames(path: Path, part: str) -> Iterator:
         for formula in file.names(part):
             for reaction in file.names(f"{part}/{formula}"):
                 where = f"{part}/{formula}/{reaction}"
-                for fid, values in enumerate(file.frames(where, ("positions", ENERGY, FORCES))):
+                for fid, values in enumerate(frames_of(file, where, ("positions", ENERGY, FORCES))):
                     yield f"{where}, frame {fid}", partial(make, f"{formula}/{reaction}", fid, *values)
