@@ -21,12 +21,11 @@ from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, HeadSpec
 from jmp_lib.own.data import OwnData
 from jmp_lib.settings import FinetuneSettings, Profile
-from jmp_lib.train.finetuning import Finetuning, finetune_data
+from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_groups
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property, numbers_of
-from jmp_lib.train.schedule import Group, layerwise_groups
 from jmp_lib.train.weights import seen_elements
 
 ARMS = ("pre-trained", "from scratch")
@@ -82,25 +81,6 @@ def budget(settings: FinetuneSettings, updates: int | None) -> FinetuneSettings:
     return settings.model_copy(update={"schedule": schedule})
 
 
-def learning_rate_groups(profile: Profile, arm: str, blocks: int) -> list[Group]:
-    """The profile's layer-wise rates of a network with so many blocks for the pre-trained arm, one group for the other."""
-    layerwise = profile.finetuning.layerwise
-    fitting = next((rates for rates in (layerwise.small, layerwise.large) if len(rates) == blocks), None)
-    if arm == ARMS[0] and fitting:
-        return layerwise_groups(layerwise.embedding, fitting)
-    if arm == ARMS[0]:
-        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {len(layerwise.small)} or {len(layerwise.large)} "
-                      f"blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
-    return [Group("rest", ("*",), 1.0)]
-
-
-def heads(data: OwnData, reduction: str) -> list[HeadSpec]:
-    """One head per property; forces as minus the gradient of the energy."""
-    if data.forces:
-        return [HeadSpec("energy", "energy", "sum"), HeadSpec("forces", "gradient_forces", "sum")]
-    return [HeadSpec(name, "scalar", reduction) for name in data.properties]
-
-
 def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
     """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative."""
     numbers, made = numbers_of(train), {}
@@ -126,8 +106,12 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     settings = budget(profile.finetune_settings("rmd17" if data.forces else "matbench", data.name), updates)
     train, val, test = (data.structures.subset(rows) for rows in (split.train, split.val, split.test))
     normalisers = fit_own(train, reduction, data.forces)
-    coefficients = {"forces": settings.force_coefficient, "energy": settings.energy_coefficient or 1.0} if data.forces else \
-        dict.fromkeys(data.properties, 1.0)
+    if data.forces:  # forces as minus the gradient of the energy
+        heads = [HeadSpec("energy", "energy", "sum"), HeadSpec("forces", "gradient_forces", "sum")]
+        coefficients = {"forces": settings.force_coefficient, "energy": settings.energy_coefficient or 1.0}
+    else:
+        heads = [HeadSpec(name, "scalar", reduction) for name in data.properties]
+        coefficients = dict.fromkeys(data.properties, 1.0)
 
     def judge(found: dict, true: dict) -> dict[str, float]:
         """MAE of every property; val_metric chooses the weights: that of the forces, or the mean in units of std."""
@@ -135,16 +119,21 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
         scaled = [errors[f"val_{name}"] / normalisers[name].std for name in true]
         return {**errors, "val_metric": errors["val_forces"] if data.forces else float(np.mean(scaled))}
 
-    size = "small" if start.config.num_blocks < profile.models["large"].num_blocks else "large"
-    what = Finetuning(train, val, test, heads(data, reduction), data.properties, normalisers, coefficients, judge, start.config,
-                      start.graph, start.factors, settings, settings.rate(pretrained, size),
-                      learning_rate_groups(profile, arm, start.config.num_blocks), seed, start.state if pretrained else None,
+    blocks, large = start.config.num_blocks, profile.models["large"].num_blocks
+    size = "small" if blocks < large else "large"
+    layerwise = pretrained and blocks == profile.models[size].num_blocks  # rates of each block, for the pre-trained arm
+    if pretrained and not layerwise:
+        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} or {large} "
+                      f"blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
+    groups = learning_rate_groups(profile, f"{'JMP' if layerwise else 'GN-OC'}-{size[0].upper()}")
+    what = Finetuning(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config, start.graph,
+                      start.factors, settings, settings.rate(pretrained, size), groups, seed, start.state if pretrained else None,
                       profile.max_steps)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
                   "settings": settings.of_arm(pretrained, size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
                   "checkpoint": start.sha256 if pretrained else None,
-                  "learning_rate_multipliers": {g.name: g.multiplier for g in what.groups}, **profile.engine.numbers}
+                  "learning_rate_multipliers": {g.name: g.multiplier for g in groups}, **profile.engine.numbers}
     fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})
     out_dir = Path(out_dir).resolve()
     job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{arm.replace(' ', '-')}.seed{seed}.json", out_dir,
