@@ -104,7 +104,7 @@ def _plan(args) -> int:
     from jmp_lib.plan import main
     from jmp_lib.sweep import KEYS, read
 
-    return main(read({key: getattr(args, key, None) for key in KEYS}), args.seconds)
+    return main(read({key: getattr(args, key, None) for key in KEYS}))
 
 
 def _baselines(args) -> int:
@@ -166,8 +166,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--cores", type=int, default=os.cpu_count(), help="cores of this machine to use")
     command.add_argument("snakemake", nargs="*", help="options of Snakemake, after --, for instance -- -n")
 
-    command = add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit", *RUN, "tasks", "arms")
-    command.add_argument("--seconds", type=float, default=60.0, help="for the measurement (default 60)")
+    add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit", *RUN, "tasks", "arms")
 
     add("tables", _tables, "write the tables of the records that are there", *RUN)
 

@@ -10,6 +10,7 @@ stopped when its patience ends after the cosine, to all updates that its setting
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -76,43 +77,28 @@ class PlainWeights(TorchFunctionMode):
         return (args[0], args[0]) if function is torch.linalg.qr else function(*args, **(kwargs or {}))
 
 
-def measure_costs(profile: Profile, device: torch.device, seconds: float = 60.0) -> dict[tuple[str, str], Cost]:
-    """(size of network, kind of head) -> Cost, in about ``seconds``: what takes too long is neither repeated nor made larger.
-
-    Past that time a kind of head has the numbers of the one before it, which costs more.
-    """
-    end, probes, found, cost = time.perf_counter() + seconds, [], {}, None
+def measure_costs(profile: Profile, device: torch.device) -> dict[tuple[str, str], Cost]:
+    """(size of network, kind of head) -> Cost, from an update on each of ``PROBES`` after one to warm up."""
+    probes, found = [], {}
     for task, count in ((get_task(name), count) for name, count in PROBES):
         structure, graph = mini.load_mini(task.mini_name)[0], profile.graphs[task.family]
         probes.append(collate([{**structure, "graphs": build_graphs(structure, graph)}] * count).to(device))
-    for size in profile.models:
-        for number, (kind, heads) in enumerate(HEADS.items()):
-            began = time.perf_counter()
-            if number and began > end:
-                found[size, kind] = cost
-                continue
-            with PlainWeights():
-                model = FinetuneModel(profile.models[size], heads).to(device).train()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-            edges = [batch["main_edge_index"].shape[1] for batch in probes]
-            until = began + seconds / (len(HEADS) * len(profile.models))
-            steps = [one_update(model, optimizer, probes[0], device)]
-            if time.perf_counter() + steps[0][0] < until:  # the first one of a network is slow
-                steps = [one_update(model, optimizer, probes[0], device)]
-            if time.perf_counter() + steps[0][0] * edges[1] / edges[0] < until:
-                steps.append(one_update(model, optimizer, probes[1], device))
-            (base, slope), kept = (line(edges, values) for values in list(zip(*steps))[:2])
-            fixed = min(step[2] for step in steps)  # of the optimiser, whatever the batch
-            found[size, kind] = cost = Cost((base + fixed, slope), kept, sum(p.numel() for p in model.parameters()))
+    edges = [batch["main_edge_index"].shape[1] for batch in probes]
+    for size, (kind, heads) in itertools.product(profile.models, HEADS.items()):
+        with PlainWeights():
+            model = FinetuneModel(profile.models[size], heads).to(device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+        _, *steps = [one_update(model, optimizer, batch, device) for batch in (probes[0], *probes)]
+        (base, slope), kept = (line(edges, values) for values in list(zip(*steps))[:2])
+        fixed = min(step[2] for step in steps)  # of the optimiser, whatever the batch
+        found[size, kind] = Cost((base + fixed, slope), kept, sum(p.numel() for p in model.parameters()))
     return found
 
 
-def line(edges: list[int], values: tuple[float, ...]) -> tuple[float, float]:
-    """(base, slope), neither negative, through one or two measured values."""
-    slope = (values[-1] - values[0]) / (edges[1] - edges[0])
-    if len(values) == 1 or not 0 < slope * edges[0] < values[0]:
-        return 0.0, values[-1] / edges[len(values) - 1]
-    return values[0] - slope * edges[0], slope
+def line(edges: list[int], values: tuple[float, float]) -> tuple[float, float]:
+    """(base, slope), neither negative, through two measured values."""
+    slope = (values[1] - values[0]) / (edges[1] - edges[0])
+    return (values[0] - slope * edges[0], slope) if 0 < slope * edges[0] < values[0] else (0.0, values[1] / edges[1])
 
 
 def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float, float]:
@@ -270,11 +256,11 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
                           "do not fit": ("fits", lambda fits: int((~fits).sum()))}).reset_index()
 
 
-def main(sweep: Sweep, seconds: float = 60.0) -> int:
+def main(sweep: Sweep) -> int:
     """Prints totals and what does not fit; writes ``plan/runs.csv`` and ``plan/totals.csv``."""
     torch.set_num_threads(min(sweep.profile.threads, os.cpu_count() or 1))
     machine = this_machine(sweep)
-    costs = measure_costs(sweep.profile, choose_device(sweep.profile.device), seconds)
+    costs = measure_costs(sweep.profile, choose_device(sweep.profile.device))
     runs = pd.DataFrame(run_rows(sweep, costs, machine))
     table, folder = totals(runs), sweep.results_dir / "plan"
     save_table(runs, folder / "runs.csv"), save_table(table, folder / "totals.csv")

@@ -3,10 +3,9 @@
     python -m jmp_lib reproduce --profile mini
     python -m jmp_lib reproduce --profile mini --only 03,04
 
-A notebook is skipped when nothing that it depends on has changed since it last ended
-well: its source, the package and the mini data, and the records that it reads and
-writes.  Everything long is checkpointed by the notebooks themselves, so a killed run
-goes on where it stopped when the same command is given again.
+A notebook is skipped when nothing that it depends on has changed since it last ended well: its source, the package and
+the mini data, and the records that it reads and writes. Everything long is checkpointed by the notebooks themselves, so
+a killed run goes on where it stopped when the same command is given again.
 """
 
 from __future__ import annotations

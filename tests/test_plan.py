@@ -24,7 +24,7 @@ def paper(**config):
 
 def test_smoke_profile_writes_every_run(tmp_path, capsys):
     sweep = read({"profile": "smoke", "arms": "GN-OC-S,JMP-S", "results_dir": str(tmp_path)})
-    assert plan.main(sweep, seconds=1.0) == 0
+    assert plan.main(sweep) == 0
     runs = pd.read_csv(tmp_path / "plan/runs.csv")
     assert len(runs) == 13 and (runs["run"] == "pre-training").sum() == 1
     assert (runs["hours_low"] > 0).all() and (runs["hours_high"] >= runs["hours_low"]).all()
@@ -68,14 +68,14 @@ def test_edges_are_counted_and_scaled():
     assert plan.typical([methanol()], graph, 2.0 * n) == (2 * n, 2 * n * (n - 1))
 
 
-@pytest.mark.parametrize("values, found", [((0.3, 1.2), (0.2, 0.01)), ((0.3,), (0.0, 0.03)), ((0.3, 0.2), (0.0, 0.002)),
+@pytest.mark.parametrize("values, found", [((0.3, 1.2), (0.2, 0.01)), ((0.3, 0.2), (0.0, 0.002)),
                                            ((0.1, 1.2), (0.0, 0.012))])
 def test_the_line_goes_through_what_was_measured(values, found):
     assert plan.line([10, 100], values) == pytest.approx(found)
 
 
 def test_costs_grow_with_the_structure_and_the_network():
-    costs = plan.measure_costs(load_profile("smoke"), torch.device("cpu"), 30.0)
+    costs = plan.measure_costs(load_profile("smoke"), torch.device("cpu"))
     assert costs.keys() == COSTS.keys() and all(cost.kept[1] > 0 and cost.seconds[1] > 0 for cost in costs.values())
     assert costs["large", "property"].parameters > costs["small", "property"].parameters
 

@@ -91,8 +91,7 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     groups = None if group_key is None else np.array([str(atoms.info[group_key]) for atoms in frames])
     given = [str(atoms.info.get(split_key, "")).strip().lower() for atoms in frames]
     given = np.array([PARTS.get(part, part) for part in given])
-    return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups,
-                   given if given.any() else None)
+    return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups, given if given.any() else None)
 
 
 def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms]:

@@ -124,8 +124,7 @@ def train(run: Run) -> Progress:
     if run.bar is not None:
         run.bar.reset(total=run.schedule.stop_at)
         run.bar.update(progress.step)
-    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step) \
-        if processes.first else None
+    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step) if processes.first else None
     last = 0 if progress.stopped else run.schedule.stop_at
     batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
     every = READ_EVERY[processes.device.type]
