@@ -140,18 +140,12 @@ def execute(source: Path, target: Path, values: dict) -> None:
     cell fails; the copy up to that cell is then kept as ``<target>.failed.ipynb``.
     """
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's python3 kernel before one of the user
-    root = str(paths.PACKAGE_DIR.parent)
-    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([root] + [p for p in path if p and p != root])
+    found = [str(paths.PACKAGE_DIR.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, found)))
     import nbformat
     import papermill
 
-    from jmp_lib.parameters import literal_assignments
-
-    tagged = [cell for cell in nbformat.read(source, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
-    if not tagged:
-        raise ValueError(f"{source} has no cell tagged 'parameters'")
-    known = literal_assignments(tagged[0].source) or []
+    known = papermill.inspect_notebook(str(source))  # what its parameters cell sets
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(str(source), str(failed), {k: v for k, v in values.items() if k in known}, kernel_name="python3",

@@ -56,8 +56,7 @@ class Run:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(pre-trained, from-scratch) arms of one size that are both part of this run."""
-        return [(new, base) for new, base in (("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L"))
-                if {new, base} <= set(self.arms)]
+        return [(new, base) for new, base in (("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L")) if {new, base} <= set(self.arms)]
 
     @property
     def records_dir(self) -> Path:
@@ -169,7 +168,7 @@ class Run:
     def table(self, tasks=None, arms=None) -> pd.DataFrame:
         """One row per finished run: task, arm, metric, value, unit, data, n_train, n_test, wall_time_s."""
         names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
-        return pd.DataFrame([{n: r[n] for n in names} for r in self.records(tasks, arms)], columns=names)
+        return pd.DataFrame(self.records(tasks, arms), columns=names)
 
     def predictions(self, records: list[dict]) -> dict:
         """{task: (true, predicted)} of the given records in printed units; those whose file is gone are absent."""
