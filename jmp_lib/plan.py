@@ -164,7 +164,7 @@ def finetuning_data(profile: Profile, task_id: str) -> Workload:
         caps, table = (settings.max_train, settings.max_val, settings.max_test), facts.datasets().dropna(subset=["task"])
         rows = table[[task_id == name or name.endswith("*") and task_id.startswith(name[:-1]) for name in table["task"]]]
         atoms = published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
-        return Workload(*(min(n, cap or n) for n, cap in zip(facts.fold_counts(task_id)[fold], caps)),
+        return Workload(*(min(n, cap or n) for n, cap in zip((task.n_train, task.n_val, task.n_test), caps)),
                         *typical(mini.load_mini(task.mini_name), graph, atoms), "published counts")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from jmp_lib import facts
 from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import get_task
 from jmp_lib.units import print_factor
 
 TASKS = facts.tasks()
@@ -22,8 +23,8 @@ def test_forty_tasks_by_family():
 def test_counts_add_up():
     assert (TASKS[["n_train", "n_val", "n_test"]].sum(axis=1) == TASKS["n_total"]).all()
     for task in TASKS.itertuples():
-        folds = facts.fold_counts(task.id)
-        assert len(folds) == (5 if task.family == "matbench" else 1)
+        folds = get_task(task.id).fold_counts or ((task.n_train, task.n_val, task.n_test),)
+        assert len(folds) == get_task(task.id).n_folds == (5 if task.family == "matbench" else 1)
         assert folds[0] == (task.n_train, task.n_val, task.n_test)
         assert all(sum(fold) == task.n_total for fold in folds)
         if task.family == "matbench":

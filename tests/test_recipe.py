@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from jmp_lib import facts
+from jmp_lib.data.tasks import TASKS
 from jmp_lib.settings import PRETRAINING_SETS, PROFILE_DIR, SIZES, load_profile
 from jmp_lib.train.losses import EPSILON
 from jmp_lib.train.schedule import group_min_factor, layerwise_groups, plateau
@@ -109,7 +110,7 @@ def test_settings_that_all_tasks_share(source):
     assert list(profile.finetuning.layerwise.large) == layers["large"]["blocks"]
     assert list(profile.finetuning.layerwise.small) == layers["small"]["blocks"]
     assert profile.seed == known["seed"][0] and profile.finetuning.folds == 5
-    assert sum(len(facts.fold_counts(task)) for task in facts.tasks()["id"]) == known["runs"][0]
+    assert sum(task.n_folds for task in TASKS.values()) == known["runs"][0]
 
 
 def test_pretraining_and_networks():

@@ -66,14 +66,6 @@ def task(task_id: str) -> pd.Series:
     return table.loc[task_id]
 
 
-def fold_counts(task_id: str) -> list[tuple[int, int, int]]:
-    """(train, val, test) counts of the five MatBench folds; of the only split for the other families."""
-    row = task(task_id)
-    if isinstance(row["folds"], str):
-        return [tuple(int(n) for n in fold.split("/")) for fold in row["folds"].split(";")]
-    return [(int(row["n_train"]), int(row["n_val"]), int(row["n_test"]))]
-
-
 def published() -> pd.DataFrame:
     """Tables 2-5 in long form: table, task, model, statistic (value, fold0 or mean), value, unit, bold, note, printed.
 
