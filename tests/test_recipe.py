@@ -186,7 +186,7 @@ def test_the_profile_has_the_settings_of_the_reference(golden):
     assert list(RECIPE["pretraining"]["train_sizes_in_paper"].values()) == sampling["sizes"]
     layers = golden["layerwise_lr"]
     ours = layerwise_groups(paper.finetuning.layerwise.embedding, paper.finetuning.layerwise.large)
-    assert defaults.lr.pretrained == layers["base_lr"]
+    assert defaults.rate(True, "large") == layers["base_lr"]
     for group, wanted in zip(ours, layers["groups"], strict=True):
         assert (group.name, group.multiplier) == (wanted["name"], wanted["lr_multiplier"])
         if group.name != "rest":
