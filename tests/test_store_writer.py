@@ -1,8 +1,9 @@
-"""Preparing a store: bad structures, processes, two at once, full and read-only disks."""
+"""Preparing a store: bad structures, interruptions, two at once, full and read-only disks."""
 
 import errno
 import json
 import os
+import re
 from functools import partial
 
 import numpy as np
@@ -30,12 +31,10 @@ def parts():
     return [Part(f"part {k}", partial(stream, 100 * k, 100), "v1") for k in range(3)]
 
 
-def test_same_bytes_for_one_process_two_and_after_an_error(tmp_path):
+def test_same_bytes_after_an_error(tmp_path):
     options = {"name": "s", "chunk_bytes": 4000}
     one = write_store(tmp_path / "one", parts(), **options)
-    two = write_store(tmp_path / "two", parts(), processes=2, **options)
     assert [float(s.energy) for s in one] == list(range(300))
-    assert contents(one) == contents(two)
 
     read: list[int] = []
 
@@ -94,14 +93,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_structure_is_named_or_counted(tmp_path, kind):
+def test_a_bad_structure_is_left_out_and_counted(tmp_path, kind):
     structures, words = BAD[kind]
-    with pytest.raises(ValueError, match=rf"^file.xyz, structure 3: {words}"):
-        write_store(tmp_path / "s", [Part("file.xyz", structures.__iter__)], name="s")
-    assert not (tmp_path / "s").exists()
-    store = write_store(tmp_path / "t", [Part("file.xyz", structures.__iter__)], name="s", skip_bad=True)
-    assert [s["id"] for s in store] == [0, 1, 2, 4, 5]
-    assert list(store.rejected.values()) == [1] and "energy" in store.labels
+    store = write_store(tmp_path / "t", [Part("file.xyz", structures.__iter__)], name="s")
+    assert [s["id"] for s in store] == [0, 1, 2, 4, 5] and "energy" in store.labels
+    ((reason, number),) = store.rejected.items()
+    assert re.match(words, reason) and number == 1
     verify(store)
 
 
@@ -114,7 +111,7 @@ def test_duplicate_ids_are_refused_within_and_across_shards(tmp_path):
 def test_nothing_good_and_nothing_at_all(tmp_path):
     bad = [{**s, "energy": np.nan} for s in good()]
     with pytest.raises(ValueError, match="no structure in the source that is good .6 times: field 'energy' holds NaN"):
-        write_store(tmp_path / "s", [Part("f", bad.__iter__)], name="s", skip_bad=True)
+        write_store(tmp_path / "s", [Part("f", bad.__iter__)], name="s")
     with pytest.raises(ValueError, match="no source file was found"):
         write_store(tmp_path / "t", [], name="s")
     assert not (tmp_path / "s").exists()
@@ -136,8 +133,8 @@ def test_again_is_the_same_and_other_sources_are_refused(tmp_path):
     assert write_store(tmp_path / "s", [Part("f", unread, "v1")], name="s").sha256 == store.sha256
     with pytest.raises(ValueError, match="is a store made from other files or settings; remove it"):
         write_store(tmp_path / "s", [Part("f", unread, "v2")], name="s")
-    with pytest.raises(ValueError, match="NaN"):
-        write_store(tmp_path / "t", [Part("f", spoil("energy", np.nan).__iter__, "v1")], name="s")
+    with pytest.raises(AssertionError):
+        write_store(tmp_path / "t", [Part("f", unread, "v1")], name="s")
     with pytest.raises(ValueError, match="t.building was begun from other files or settings; remove that folder"):
         write_store(tmp_path / "t", [Part("f", unread, "v2")], name="s")
 

@@ -34,7 +34,6 @@ def test_heads_and_reductions_of_the_run_script():
     assert [task for task, head in heads.items() if head == "spatial_extent"] == ["qm9_r2"]
     direct = [task for task in TASKS.values() if task.direct_forces]
     assert {task.id for task in direct} == {"md22_ac-ala3-nhme", "md22_double-walled-nanotube"}
-    assert {task.head_packaged for task in direct} == {"gradient_forces"}
     for task in TASKS.values():
         assert task.is_force_task == task.head.endswith("forces") == (task.metric == "force MAE")
         assert task.is_force_task == (task.family in ("rmd17", "md22", "spice"))

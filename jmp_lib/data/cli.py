@@ -32,8 +32,6 @@ def add_actions(actions) -> None:
     action = add("prepare", _prepare, "make the store of a data set of its original files")
     action.add_argument("name", help="name of the data set, as in the list")
     action.add_argument("--source", action="append", help="an original file (else those under the data root); repeatable")
-    action.add_argument("--processes", type=int, default=1, help="processes that share the files (default 1)")
-    action.add_argument("--refuse-bad", action="store_true", help="stop at a bad structure; else they are left out and counted")
     action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
     action.add_argument("--tasks", help="task ids with commas (default all 40)")
 
@@ -59,7 +57,7 @@ def _download(args) -> int:
 
 
 def _prepare(args) -> int:
-    for store in prepare(args.name, args.data_root, sources=args.source, processes=args.processes, skip_bad=not args.refuse_bad):
+    for store in prepare(args.name, args.data_root, sources=args.source):
         size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
@@ -141,15 +139,13 @@ def prepare(
     data_root: str | Path | None = None,
     *,
     sources: list[str | Path] | None = None,
-    processes: int = 1,
-    skip_bad: bool = True,
     progress: bool = True,
     **options,
 ) -> list[StructureSet]:
     """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
 
     They are made of the original files (``sources``, else those under the data root). What the reader of a pre-training
-    set or the checks leave out is counted in ``rejected``; skip_bad=False makes it an error. options go to its reader.
+    set or the checks leave out is counted in ``rejected``. options go to its reader.
     Raises ``FileNotFoundError`` when no original file is there, else as the readers and
     :func:`jmp_lib.data.store.write_store`.
     """
@@ -179,10 +175,10 @@ def prepare(
                 f"no file of {name} in {paths.data_dir(root) / one.folder} (looked for {' or '.join(one.originals)}); "
                 f"run `python -m jmp_lib data download {name}` or name the files with --source"
             )
-        parts = [file_part(read_part, file, dataset=one.reader, skip_bad=skip_bad, **options) for file in files]
+        parts = [file_part(read_part, file, dataset=one.reader, **options) for file in files]
         return [write_store(
             one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
-            processes=processes, skip_bad=skip_bad, progress=bar.update,
+            progress=bar.update,
         )]  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def _sample(key: str, files: list[Path], official: list[Path], options: dict) ->
     found, left_out = [], 0
     for file in (*official, *files):
         reader = "ani1x" if file.parent.name.startswith("comp6") else key
-        for structure in read_part(file, dataset=reader, skip_bad=True, **options):
+        for structure in read_part(file, dataset=reader, **options):
             if isinstance(structure, LeftOut):
                 left_out += 1
             else:
@@ -279,7 +279,7 @@ def group_elements(whole: StructureSet, group: np.ndarray) -> np.ndarray:
     return has
 
 
-def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterator[Mapping | LeftOut]:
+def read_part(path: Path, *, dataset: str, **options) -> Iterator[Mapping | LeftOut]:
     """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out.
 
     Its reason comes without the place (file and frame) before it, so that equal reasons are counted together. Whatever the
@@ -293,7 +293,7 @@ def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterato
         return found
 
     with in_one_sentence(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
-        for structure in read(path, rejected=rejected if skip_bad else None, **options):
+        for structure in read(path, rejected=rejected, **options):
             yield from left_out()
             yield structure
     yield from left_out()
@@ -301,7 +301,7 @@ def read_part(path: Path, *, dataset: str, skip_bad: bool, **options) -> Iterato
 
 def _whole(name: str, reader: str, files: list[Path], options: dict) -> StructureSet:
     """``files`` as one set whose ids are its rows; unsound structures are left out."""
-    found = chain.from_iterable(read_part(file, dataset=reader, skip_bad=True, **options) for file in files)
+    found = chain.from_iterable(read_part(file, dataset=reader, **options) for file in files)
     sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
     return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
 

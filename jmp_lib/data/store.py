@@ -8,10 +8,9 @@ them. It never changes once it is there, so any number of processes may read it,
 >>> data[0].pos.shape, data[:1000].natoms.mean()
 
 :func:`write_store` makes one. The source is a list of parts (usually one original file each), whose structures are
-appended to the columns chunk by chunk in ``<path>.building``, always in the order of the parts and by one process; others
-only read and pack parts. After each chunk ``store.json`` says how far the files and the source are consumed, so a
-preparation that was killed goes on behind its last chunk. The finished folder takes its name in one step. Same parts, same
-bytes, whatever the number of processes or interruptions.
+appended to the columns chunk by chunk in ``<path>.building``, in the order of the parts. After each chunk ``store.json``
+says how far the files and the source are consumed, so a preparation that was killed goes on behind its last chunk. The
+finished folder takes its name in one step. Same parts, same bytes, whatever the interruptions.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -135,11 +133,8 @@ def _column(path: Path, key: str, dtype: str, shape: list[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the source: its name, a function that yields its structures from the first on, and its version.
-
-    read must be a module-level function or a ``functools.partial`` of one when several processes are used;
-    version is any text that changes when the part changes.
-    """
+    """A part of the source: its name, a function that yields its structures from the first on, and its version, any text that
+    changes when the part changes."""
 
     name: str
     read: Callable[[], Iterable[Mapping | LeftOut]]
@@ -175,32 +170,31 @@ def write_store(
     name: str,
     description: str = "",
     card: dict | None = None,
-    processes: int = 1,
     chunk_bytes: int = CHUNK_BYTES,
-    skip_bad: bool = False,
     extras: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> StructureSet:
     """Make the prepared set ``path`` of all structures of ``parts`` in order, or open it when it is there already.
 
-    The ids of a single part are kept and must differ; structures of several parts are numbered. card: facts about the
-    source, kept as they are. processes: so many read parts, each part then wholly in memory. skip_bad: leave out
-    structures that no training may see and count the reasons, else the first one is an error. extras: arrays that are
-    kept beside the columns (see :func:`extra`). progress: called with the number of structures of each chunk written.
-    Raises ``ValueError`` (one sentence) for bad structures, for another store or another begun preparation in the
+    Structures that no training may see are left out and their reasons counted. The ids of a single part are kept and must
+    differ; structures of several parts are numbered. card: facts about the source, kept as they are. extras: arrays that
+    are kept beside the columns (see :func:`extra`). progress: called with the number of structures of each chunk written.
+    Raises ``ValueError`` (one sentence) where no structure is good, for another store or another begun preparation in the
     place, ``RuntimeError`` when somebody else is preparing it or the disk is full or read-only.
     """
     path = Path(path).resolve()
     if not parts:
         raise ValueError(f"there is nothing to make the store {path} of: no source file was found")
-    plan = {"name": name, "parts": [[part.name, part.version] for part in parts], "skip_bad": skip_bad}
+    plan = {"name": name, "parts": [[part.name, part.version] for part in parts]}
     with writing(path), locked(f"{path}.lock", f"another process is preparing {path}; wait until it is done"):
         if not path.exists():
             store = _Unfinished(path.with_name(f"{path.name}.building"), plan)
             if store.about["sha256"] is None:
-                for chunk in _chunks(parts, store.about, processes, chunk_bytes):
-                    store.append(chunk)
-                    progress(chunk["structures"])
+                first, consumed = store.about["position"]
+                for number, part in enumerate(parts[first:], first):
+                    for chunk in _pack_part(number, part, consumed if number == first else 0, store.about["labels"], chunk_bytes):
+                        store.append(chunk)
+                        progress(chunk["structures"])
                 store.finish(description, card or {}, extras or {})
             store.tidy()
             os.replace(store.folder, path)
@@ -210,36 +204,7 @@ def write_store(
         return made
 
 
-def _chunks(parts: list[Part], about: dict, processes: int, chunk_bytes: int) -> Iterator[dict]:
-    """The chunks that an unfinished store lacks, in the order of the parts (see :func:`_pack_part`)."""
-    first, consumed = about["position"]
-    todo = [(number, parts[number], consumed if number == first else 0) for number in range(first, len(parts))]
-    skip_bad = about["plan"]["skip_bad"]
-    if processes <= 1 or len(todo) <= 1:
-        for work in todo:
-            yield from _pack_part(*work, about["labels"], skip_bad, chunk_bytes)
-        return
-    import joblib
-
-    # what every process compares the labels with: those of the first structure
-    singly = (chunk for work in todo for chunk in _pack_part(*work, None, skip_bad, 1))
-    labels = about["labels"] or next((chunk["labels"] for chunk in singly if chunk["structures"]), None)
-    run = joblib.Parallel(processes, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    try:
-        for packed in run(joblib.delayed(_packed)(*work, labels, skip_bad, chunk_bytes) for work in todo):
-            yield from packed
-    except BrokenProcessPool:
-        raise RuntimeError(
-            f"a process that prepares {about['plan']['name']} was ended from outside (out of memory?); run the same command "
-            "again, with fewer processes: finished chunks are kept"
-        ) from None
-
-
-def _packed(*arguments) -> list[dict]:
-    return list(_pack_part(*arguments))
-
-
-def _pack_part(number: int, part: Part, consumed: int, labels: list[str] | None, skip_bad: bool, chunk_bytes: int) -> Iterator[dict]:
+def _pack_part(number: int, part: Part, consumed: int, labels: list[str] | None, chunk_bytes: int) -> Iterator[dict]:
     """Chunks of part ``number`` behind its first ``consumed`` structures.
 
     A chunk: columns as of :func:`pack`, number of structures, why others were left out, labels, and the position behind
@@ -267,10 +232,7 @@ def _pack_part(number: int, part: Part, consumed: int, labels: list[str] | None,
                     words = [", ".join(names) or "none" for names in (found, labels)]
                     raise ValueError(f"{where}: its labels are {words[0]} where the first structure of the store has {words[1]}")
             except ValueError as error:
-                reason = str(error).removeprefix(f"{where}: ")
-                if not skip_bad:
-                    raise ValueError(f"{where}: {reason} (without --refuse-bad such structures are left out and counted)") from None
-                count(rejected, reason)
+                count(rejected, str(error).removeprefix(f"{where}: "))
                 continue
             waiting.append(structure if "id" in structure else {**structure, "id": consumed - 1})
             size += 29 * len(structure["atomic_numbers"]) + 120

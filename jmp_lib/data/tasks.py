@@ -35,8 +35,8 @@ class Task:
 
     label: key of a structure that holds the target (``forces`` for the 19 force tasks). label_unit: its unit in
     memory; printed_unit: the paper's; printed = print_factor * value. metric: ``MAE`` or ``force MAE`` (mean over
-    atoms and components). head: ``scalar``, ``spatial_extent``, ``gradient_forces`` or ``direct_forces``;
-    head_packaged: what the packaged configs have instead. reduction: over atoms, ``sum``, ``mean`` or ``max``.
+    atoms and components). head: ``scalar``, ``spatial_extent``, ``gradient_forces`` or ``direct_forces``. reduction: over
+    atoms, ``sum``, ``mean`` or ``max``.
     n_train, n_val, n_test: the official counts (MatBench: of fold 0; all folds in fold_counts); n_total all.
     cutoff Å, max_neighbors: of the official graphs; max_neighbors_by_size: {atoms above which: limit}.
     """
@@ -49,13 +49,11 @@ class Task:
     printed_unit: str
     metric: str
     head: str
-    head_packaged: str
     reduction: str
     n_train: int
     n_val: int
     n_test: int
     n_total: int
-    split_rule: str
     fold_counts: tuple[tuple[int, int, int], ...]
     cutoff: float
     max_neighbors: int
@@ -121,18 +119,15 @@ class TaskData:
 def _read_tasks(path: Path) -> dict[str, Task]:
     def task(row: dict[str, str]) -> Task:
         return Task(
-            **{key: row[key] for key in ("id", "family", "target", "label", "metric", "split_rule")},
+            **{key: row[key] for key in ("id", "family", "target", "label", "metric")},
             label_unit=row["unit_in_loader"],
             printed_unit=row["unit_printed"],
             head=row["head_run_script"],
-            head_packaged=row["head_packaged"],
             reduction=row["reduction_run_script"],
             **{key: int(row[key]) for key in ("n_train", "n_val", "n_test", "n_total", "max_neighbors")},
             fold_counts=tuple(tuple(map(int, fold.split("/"))) for fold in row["folds"].split(";") if fold),
             cutoff=float(row["cutoff"]),
-            max_neighbors_by_size={
-                int(k): int(v) for k, v in (s.split(":") for s in row["max_neighbors_by_size"].split(";") if s)
-            },
+            max_neighbors_by_size={int(k): int(v) for k, v in (s.split(":") for s in row["max_neighbors_by_size"].split(";") if s)},
             periodic=row["periodic"] == "true",
         )
 

@@ -67,7 +67,6 @@ def add_options(parser) -> None:
     parser.add_argument("--structures", type=int, default=10_000, help="structures of the reading test (default 10000)")
     parser.add_argument("--reads", type=int, default=5_000, help="random reads of each form (default 5000)")
     parser.add_argument("--convert", default="10000,100000,1000000", help="numbers of structures to convert, with commas")
-    parser.add_argument("--processes", type=int, default=1, help="processes of the conversions (default 1)")
     parser.add_argument("--folder", help="where to write (default: a temporary folder); needs about 2 GB for a million")
 
 
@@ -76,7 +75,7 @@ def run(args) -> dict:
     own = tempfile.mkdtemp(prefix="jmp-benchmark-", dir=args.folder)
     try:
         found = {"reading": reading(Path(own), args.structures, args.reads),
-                 "conversion": [conversion(Path(own), int(n), args.processes) for n in args.convert.split(",") if n]}
+                 "conversion": [conversion(Path(own), int(n)) for n in args.convert.split(",") if n]}
     finally:
         shutil.rmtree(own, ignore_errors=True)
     _print(found)
@@ -139,7 +138,7 @@ def _write_lmdb(path: Path, store: StructureSet):
 
 
 _CONVERSION = """
-import json, re, resource, sys, time
+import json, re, sys, time
 from functools import partial
 from tools.benchmarks.store import molecules
 from jmp_lib.data.store import Part, write_store
@@ -152,24 +151,17 @@ def timed(work):
     result = work()
     return result, time.perf_counter() - clock, time.process_time() - processor
 
-PARTS = 16  # of the source when several processes share it
-
 def main():
-    count, target, processes = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    count, target = int(sys.argv[1]), sys.argv[2]
     _, making_clock, making_processor = timed(lambda: sum(1 for _ in molecules(count)))
     before = peak()
-    edges = [count * k // PARTS for k in range(PARTS + 1)] if processes > 1 else [0, count]
-    parts = [Part(f"molecules from {a}", partial(molecules, b - a, a)) for a, b in zip(edges, edges[1:]) if b > a]
     store, clock, processor = timed(
-        lambda: write_store(target, parts, name="molecules", chunk_bytes=32 << 20, processes=processes))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor += used.ru_utime + used.ru_stime
+        lambda: write_store(target, [Part("molecules", partial(molecules, count))], name="molecules", chunk_bytes=32 << 20))
     print(json.dumps({
-        "structures": count, "processes": processes,
+        "structures": count,
         "processor_seconds_per_structure": (processor - making_processor) / count,
-        "clock_seconds_per_structure": (clock - making_clock / processes) / count, "clock_seconds": clock,
+        "clock_seconds_per_structure": (clock - making_clock) / count, "clock_seconds": clock,
         "memory_mb_before": before, "memory_mb_peak": peak(),
-        "memory_mb_largest_worker": used.ru_maxrss / 1024 if processes > 1 else None,
         "bytes_per_structure": sum(file.stat().st_size for file in store.path.iterdir()) / count,
     }))
 
@@ -178,18 +170,17 @@ if __name__ == "__main__":
 """
 
 
-def conversion(folder: Path, count: int, processes: int = 1) -> dict:
-    """Time per structure and peak memory of making a store of ``count`` molecules, in a process of its own (which
-    starts ``processes`` workers where there are more than one; the memory of the largest is given apart).
+def conversion(folder: Path, count: int) -> dict:
+    """Time per structure and peak memory of making a store of ``count`` molecules, in a process of its own.
 
     Time is that of the processor (what else runs on the machine does not count) and by the clock; making up the
     structures is measured apart and taken off.
     """
     target = folder / f"converted-{count}"
-    script = folder / "conversion.py"  # a file, since spawned workers import it
+    script = folder / "conversion.py"
     script.write_text(_CONVERSION)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in (ROOT, os.environ.get("PYTHONPATH")) if path)}
-    done = subprocess.run([sys.executable, script, str(count), target, str(processes)], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, script, str(count), target], capture_output=True, text=True,
                           check=False, env=environment)  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the conversion of {count} structures failed: {done.stderr[-2000:]}")
@@ -209,6 +200,4 @@ def _print(found: dict) -> None:
     for row in found["conversion"]:
         print(f"  converting {row['structures']:9d} structures: {row['processor_seconds_per_structure'] * 1e6:6.1f} µs "
               f"of the processor each ({row['clock_seconds_per_structure'] * 1e6:.1f} by the clock), peak memory "
-              f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before"
-              + (f", largest of {row['processes']} workers {row['memory_mb_largest_worker']:.0f} MB" if row["processes"] > 1 else "")
-              + ")")  # fmt: skip
+              f"{row['memory_mb_peak']:.0f} MB ({row['memory_mb_before']:.0f} MB before)")
