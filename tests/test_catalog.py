@@ -103,9 +103,6 @@ def test_stores_of_published_files(tmp_path):
     phonons = cli.prepare("matbench-phonons", root, progress=False)[0]
     assert len(phonons) == 1265 and phonons[0].pbc.all() and phonons.labels == ["y"]
     assert [s["id"] for s in phonons] == list(range(1265))
-    files = sorted((root / "oc20").glob("*.traj"))[:2]
-    oc20 = cli.prepare("oc20-200k", root, sources=files, energy="total", progress=False)[0]
-    assert oc20.natoms[0] == len(oc20[0]["pos"]) and oc20[0]["fixed"].any() and len(oc20.group_names)
     table = cli.table(root).set_index("name")
     assert table.loc["matbench-phonons", "present"] == "1 file, store of 1265 structures"
     assert table.loc["md22", "present"] == "no"

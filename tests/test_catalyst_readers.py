@@ -18,13 +18,12 @@ published = pytest.mark.skipif(not DATA, reason="JMP_DATA names no folder of pub
 
 
 # --- OC20 ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("energy", "shift"), [("adsorption", REFERENCE), ("total", 0), ("stored", 0)])
-def test_oc20_release(tmp_path, energy, shift):
+def test_oc20_release(tmp_path):
     images = frames()
     for place in (write_release(tmp_path / "a", images), tmp_path / "a"):
-        found = list(oc20.read(place, energy=energy))
+        found = list(oc20.read(place))
         for number, (structure, atoms) in enumerate(zip(found, images, strict=True)):
-            check_slab(structure, atoms, ENERGY - number - shift, digits=1e-6)  # XYZ has 8 digits
+            check_slab(structure, atoms, ENERGY - number - REFERENCE, digits=1e-6)  # XYZ has 8 digits
             assert (structure["id"], structure["group"], structure["sid"]) == (number, "random77", f"random77/{number}")
 
 
@@ -40,8 +39,6 @@ def test_oc20_lmdb(tmp_path):
         assert np.array_equal(structure["forces"], forces(atoms))
         assert structure["energy"] == ENERGY - number
     check_slab(next(oc20.read(tmp_path)), slab(), ENERGY)
-    with pytest.raises(ValueError, match="holds adsorption energies; read it with energy='adsorption'"):
-        next(oc20.read(path, energy="total"))
 
 
 def test_oc20_trajectory(tmp_path):
@@ -50,10 +47,8 @@ def test_oc20_trajectory(tmp_path):
         for atoms in frames():
             atoms.set_tags(0)  # as the published trajectories are
             trajectory.write(atoms)
-    check_slab(next(oc20.read(path, energy="total")), slab(), ENERGY)
-    assert len(list(oc20.read(tmp_path, energy="stored"))) == 3
-    with pytest.raises(ValueError, match="holds total energies; read it with energy='total'"):
-        next(oc20.read(path))
+    check_slab(next(oc20.read(path)), slab(), ENERGY)
+    assert len(list(oc20.read(tmp_path))) == 3
 
 
 def test_oc20_tags_that_cannot_be_told_are_not_guessed():
@@ -69,7 +64,7 @@ def test_oc20_tags_that_cannot_be_told_are_not_guessed():
     [
         (["random77,frame0,-28.5", "random77,frame1,-28.5"], "0.txt.xz has 2 lines, fewer than 0.extxyz.xz has frames"),
         ([f"random77,frame{n},-28.5" for n in range(4)], "has 3 frames, fewer than 0.txt.xz has lines"),
-        (["random77,frame0", "random77,frame1", "random77,frame2"], "line 1 has no reference energy"),
+        (["random77,frame0", "random77,frame1", "random77,frame2"], "line 1 is 'random77,frame0', not random<sid>,frame<fid>,<energy>"),
         (["hello"] * 3, "line 1 is 'hello', not random<sid>,frame<fid>,<energy>"),
         (["random77,frame0,x"] * 3, "line 1 is 'random77,frame0,x', not"),
     ],
@@ -100,12 +95,9 @@ def test_oc20_release_that_is_damaged(tmp_path):
     path.write_bytes(whole)
     with pytest.raises(FileNotFoundError, match="0.txt.xz is missing beside 0.extxyz.xz"):
         list(oc20.read(path))
-    assert len(list(oc20.read(path, energy="total"))) == 60
 
 
 def test_options_and_places_that_are_not_there(tmp_path):
-    with pytest.raises(ValueError, match="energy must be one of"):
-        next(oc20.read(tmp_path, energy="free"))
     for read in (oc20.read, oc22.read, ani1x.read, transition1x.read):
         with pytest.raises(FileNotFoundError, match=r"nowhere.lmdb is missing; get .*http"):
             next(read(tmp_path / "nowhere.lmdb"))
@@ -197,7 +189,7 @@ def test_records_of_another_data_set(tmp_path):
 @published
 def test_published_oc20_trajectories():
     adsorbates, systems = set(), set()
-    for structure in oc20.read(Path(DATA) / "oc20", energy="total"):
+    for structure in oc20.read(Path(DATA) / "oc20"):
         held = structure["fixed"]
         assert np.array_equal(structure["tags"] == 0, held) and (structure["tags"] == 1).any()
         adsorbates.add((structure["group"], int((structure["tags"] == 2).sum())))

@@ -85,8 +85,6 @@ def test_samples_of_two_folders_are_one_set_split_by_groups(tmp_path):
 
 def test_relaxations_of_arrays_get_tags_and_keep_their_systems(tmp_path):
     relaxations(tmp_path / "some_relaxations.npz", systems=2)
-    first, *rest = read_oc20(tmp_path / "some_relaxations.npz", energy="total")
+    first, *rest = read_oc20(tmp_path / "some_relaxations.npz")
     assert (first["sid"], first["group"], len(rest)) == ("random0/0", "random0", 7)
     assert first["tags"].tolist() == [0, 0, 1, 1, 2, 2] and first["fixed"].tolist() == [True, True] + 4 * [False]
-    with pytest.raises(ValueError, match="holds total energies; read it with energy='total'"):
-        next(read_oc20(tmp_path / "some_relaxations.npz"))

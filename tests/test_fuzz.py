@@ -70,7 +70,7 @@ def test_damaged_files_that_were_reported():
         with pytest.raises(ValueError, match=path.name):
             list(spice.read(path, "dipeptides"))
     with pytest.raises(ValueError, match="random77.traj"):
-        list(oc20.read(Path(CASES, "48-damaged-traj", "random77.traj"), energy="stored"))
+        list(oc20.read(Path(CASES, "48-damaged-traj", "random77.traj")))
 
 
 def test_a_process_that_reads_hdf5_may_die(tmp_path):

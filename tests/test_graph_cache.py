@@ -41,13 +41,6 @@ def test_a_batch_of_dropped_edges_equals_the_graphs_of_each_structure():
     assert_equal_batches(together, collate(items))
 
 
-def test_structures_with_graphs_and_with_candidates_mix():
-    first, second = slab(), skewed_crystal()
-    candidates = (a2a_edges(second, CONFIG), CONFIG)
-    mixed = [{**first, "graphs": build_graphs(first, CONFIG)}, {**second, "candidates": candidates}]
-    assert_equal_batches(collate(mixed), collate([{**s, "graphs": build_graphs(s, CONFIG)} for s in (first, second)]))
-
-
 def test_dropping_every_edge_keeps_them_all():
     candidates = a2a_edges(slab(), CONFIG)
     assert drop_edges(candidates, 1.0, np.random.default_rng(0)) is candidates

@@ -466,8 +466,7 @@ _GRAPHS: dict[str, bytes] = {}
 def published(path: Path, dataset: str) -> tuple[list, list[str]]:
     """Structures of an original file, and why others are left out: of a pre-training set; another's are all or none."""
     if dataset in PRETRAINING_SETS:
-        options = {"energy": "stored"} if dataset == "oc20" else {}
-        found = list(read_part(path, dataset=dataset, **options))
+        found = list(read_part(path, dataset=dataset))
         return [s for s in found if not isinstance(s, LeftOut)], [s.reason for s in found if isinstance(s, LeftOut)]
     if dataset == "rmd17":
         of = rmd17.read_arrays(path, "ethanol", "get it again")

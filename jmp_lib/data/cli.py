@@ -31,7 +31,6 @@ def add_actions(actions) -> None:
     action.add_argument("name", help="name of the data set, as in the list")
     action = add("prepare", _prepare, "make the store of a data set of its original files")
     action.add_argument("name", help="name of the data set, as in the list")
-    action.add_argument("--source", action="append", help="an original file (else those under the data root); repeatable")
     action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
     action.add_argument("--tasks", help="task ids with commas (default all 40)")
 
@@ -57,7 +56,7 @@ def _download(args) -> int:
 
 
 def _prepare(args) -> int:
-    for store in prepare(args.name, args.data_root, sources=args.source):
+    for store in prepare(args.name, args.data_root):
         size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
@@ -134,19 +133,11 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     return found
 
 
-def prepare(
-    name: str,
-    data_root: str | Path | None = None,
-    *,
-    sources: list[str | Path] | None = None,
-    progress: bool = True,
-    **options,
-) -> list[StructureSet]:
+def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[StructureSet]:
     """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
 
-    They are made of the original files (``sources``, else those under the data root). What the reader of a pre-training
-    set or the checks leave out is counted in ``rejected``. options go to its reader.
-    Raises ``FileNotFoundError`` when no original file is there, else as the readers and
+    They are made of the original files under the data root. What the reader of a pre-training set or the checks leave out
+    is counted in ``rejected``. Raises ``FileNotFoundError`` when no original file is there, else as the readers and
     :func:`jmp_lib.data.store.write_store`.
     """
     from tqdm import tqdm
@@ -157,25 +148,22 @@ def prepare(
     from jmp_lib.data.store import file_part, write_store
 
     one, root = entry(name), paths.data_root(data_root)
-    options = one.options | options
     card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
-            "options": options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
+            "options": one.options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
     with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
         if tasks := _tasks_of(one):
-            if sources:
-                raise ValueError(f"{name} has a place for its files under the data root: {families.mend(tasks[0], root)}")
             reasons = {task.id: families.why_not(task, root) for task in tasks}
             able = [task for task in tasks if reasons[task.id] is None]
             if not able:
                 raise FileNotFoundError(f"{reasons[tasks[0].id]}; or run `python -m jmp_lib data download {name}`")
             return [families.prepare(task, root, card, bar.update) for task in able]
-        files = [Path(source) for source in sources] if sources else one.find(root)
+        files = one.find(root)
         if not files:
             raise FileNotFoundError(
                 f"no file of {name} in {paths.data_dir(root) / one.folder} (looked for {' or '.join(one.originals)}); "
-                f"run `python -m jmp_lib data download {name}` or name the files with --source"
+                f"run `python -m jmp_lib data download {name}`"
             )
-        parts = [file_part(read_part, file, dataset=one.reader, **options) for file in files]
+        parts = [file_part(read_part, file, dataset=one.reader, **one.options) for file in files]
         return [write_store(
             one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
             progress=bar.update,

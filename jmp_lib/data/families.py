@@ -109,7 +109,7 @@ def load(task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSe
     ``FileNotFoundError``, one sentence with what to put where, when there is nothing to load.
     """
     if data_root is None:
-        raise ValueError(f"data='published' needs data_root; {mend(task)}")
+        raise ValueError(f"data='published' needs data_root; {FAMILIES[task.family].reader.mend(_set_name(task))}")
     return _load(task.family, _set_name(task), str(data_root), fold, _state(task, data_root), store_path(task, data_root))
 
 
@@ -154,11 +154,6 @@ def why_not(task, data_root: str | Path, *, fold: int = 0, thorough: bool = Fals
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
-
-
-def mend(task, data_root: str | Path = "DATA_ROOT") -> str:
-    """Where the files of ``task`` come from and where to put them."""
-    return FAMILIES[task.family].reader.mend(_set_name(task), data_root)
 
 
 def store_path(task, data_root: str | Path) -> Path:

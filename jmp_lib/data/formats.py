@@ -154,14 +154,12 @@ def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], 
 
 
 def read_npz(
-    path: str | Path, shapes: Mapping[str, tuple | None], optional: Iterable[str] | None = (), *,
-    counts: str | None = None, mend: str,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Arrays of an npz archive, nothing in it executed (no pickle).
+    path: str | Path, shapes: Mapping[str, tuple | None], *, counts: str | None = None, mend: str
+) -> dict[str, np.ndarray]:
+    """Arrays of an npz archive, those of pickled objects left out: nothing in it is executed.
 
     shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None. counts: the array whose sum is
-    the size ``atoms``. optional: others, read where they are there and no pickled objects (None: all others). Raises
-    ``FileNotFoundError`` or ``ValueError``, one sentence.
+    the size ``atoms``. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
     """
     with opened(path, "an npz archive", b"PK", mend=mend), np.load(path, allow_pickle=False) as archive:
         missing = [key for key in shapes if key not in archive.files]
@@ -169,7 +167,7 @@ def read_npz(
             found = ", ".join(archive.files) or "nothing"
             raise ValueError(f"{path} has no array {', '.join(map(repr, missing))} (it has {found}); {mend}")
         arrays = {}
-        for key in archive.files if optional is None else [*shapes, *(key for key in optional if key in archive.files)]:
+        for key in archive.files:
             if _holds_numbers(archive.zip, key):
                 arrays[key] = archive[key]
             elif key in shapes:

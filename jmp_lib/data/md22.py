@@ -83,7 +83,7 @@ def read(path: Path, molecule: str) -> Iterator[dict]:
 
 def _npz(path: Path, molecule: str, advice: str) -> Iterator:
     shapes = {"z": ("atoms",), "R": ("frames", "atoms", 3), "F": ("frames", "atoms", 3), "E": None}
-    raw = read_npz(path, shapes, _UNITS, mend=advice)
+    raw = read_npz(path, shapes, mend=advice)
     energies = raw["E"].reshape(-1)
     with reading(path, advice):
         if not len(energies) or len(energies) != len(raw["R"]):

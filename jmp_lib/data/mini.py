@@ -58,7 +58,7 @@ def load_mini(name: str, folder: str | Path = MINI_DIR) -> StructureSet:
     """
     about = card(name, folder)
     path = Path(folder) / f"{name}.npz"
-    arrays = read_npz(path, {}, None, mend=_mend(name))
+    arrays = read_npz(path, {}, mend=_mend(name))
     if file_sha256(path) != about["sha256"]:
         raise ValueError(f"{path} is not the file its card describes (the sha256 differs); {_mend(name)}")
     missing = [key for key in _REQUIRED if key not in arrays]

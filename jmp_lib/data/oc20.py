@@ -4,7 +4,8 @@
   each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
 * LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
 * relaxation trajectories of ASE, ``random<sid>.traj``, or an npz of many (natoms, sid, fid, energy, cell; of all atoms one after
-  the other atomic_numbers, pos, force, fixed): total energies.
+  the other atomic_numbers, pos, force, fixed). Their energies are total ones, whose reference is in none of them; they are
+  samples of a set (:mod:`jmp_lib.data.pretraining`) and never mixed with the other forms.
 
 Forces are true forces, those of fixed atoms included. Nothing is converted: the files are in eV and Å. The paper
 trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate.
@@ -27,32 +28,20 @@ from jmp_lib.data.formats import opened, read_npz, slices, source_url
 from jmp_lib.data.graph_records import read_graphs
 from jmp_lib.data.xyz import read_frames, read_lines
 
-ENERGIES = ("adsorption", "total", "stored")
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)
 MEND = f"get it anew from {source_url('OC20', 'pre-training')} (or a smaller part of OC20 S2EF) and unpack it"
 
 
-def read(path: str | Path, *, energy: str = "adsorption", rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of OC20 one at a time: energy eV, forces eV/Å, cell, tags, fixed; group "random<sid>",
-    sid "random<sid>/<frame>".
+def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
+    """Structures of OC20 one at a time: energy eV (adsorption; of relaxations total), forces eV/Å, cell, tags, fixed; group
+    "random<sid>", sid "random<sid>/<frame>".
 
-    path: an .extxyz(.xz), .lmdb, .traj, .npz or .pkl file, or a folder of them. energy: "adsorption" (not of relaxations),
-    "total" (not in LMDB), or "stored" for what the file holds (adsorption in LMDB, else total).
+    path: an .extxyz(.xz), .lmdb, .traj, .npz or .pkl file, or a folder of them.
     """
-    if energy not in ENERGIES:
-        raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, not {energy!r}")
     row = 0
     for file in _files(Path(path)):
-        release, relaxation = ".extxyz" in file.suffixes, {".traj": _trajectory, ".npz": _arrays}.get(file.suffix)
-        holds = "total" if relaxation else "adsorption"
-        if not release and energy not in (holds, "stored"):
-            raise ValueError(f"{file} holds {holds} energies; read it with energy='{holds}'")
-        if release or relaxation:
-            frames = _release(file, energy) if release else relaxation(file)
-            structures = screened(frames, str(file), rejected)
-        else:
-            structures = _records(file, rejected)
-        for structure in structures:
+        form = _release if ".extxyz" in file.suffixes else {".traj": _trajectory, ".npz": _arrays}.get(file.suffix)
+        for structure in screened(form(file), str(file), rejected) if form else _records(file, rejected):
             structure["id"] = row
             yield structure
             row += 1
@@ -87,31 +76,24 @@ def _files(path: Path) -> list[Path]:
     raise FileNotFoundError(f"{path} has no .extxyz.xz, .lmdb or .traj file; {MEND}")
 
 
-def _release(file: Path, energy: str) -> Iterator:
+def _release(file: Path) -> Iterator:
     """Frames of one .extxyz(.xz) with the lines of its .txt(.xz)."""
     text = file.with_name(file.name.replace(".extxyz", ".txt"))
     if not text.is_file() and text.with_suffix("").is_file():
         text = text.with_suffix("")
-    frames = read_frames(file, mend=MEND)
     if not text.is_file():
-        if energy == "adsorption":
-            raise FileNotFoundError(f"{text} is missing beside {file.name}: it has the reference energies; {MEND}")
-        yield from ((f"frame {count}", partial(_of_atoms, atoms)) for count, atoms in enumerate(frames))
-        return
-    for count, (atoms, line) in enumerate(zip_longest(frames, read_lines(text, mend=MEND))):
+        raise FileNotFoundError(f"{text} is missing beside {file.name}: it has the reference energies; {MEND}")
+    for count, (atoms, line) in enumerate(zip_longest(read_frames(file, mend=MEND), read_lines(text, mend=MEND))):
         if line is None:
             raise ValueError(f"{text} has {count} lines, fewer than {file.name} has frames; {MEND}")
         if atoms is None:
             raise ValueError(f"{file} has {count} frames, fewer than {text.name} has lines; {MEND}")
-        words = re.fullmatch(r"random(\d+),frame(\d+)(?:,(-?[\d.]+(?:[eE][-+]?\d+)?))?", line.strip())
+        words = re.fullmatch(r"random(\d+),frame(\d+),(-?[\d.]+(?:[eE][-+]?\d+)?)", line.strip())
         if not words:
             said = line[:60].strip()
             raise ValueError(f"{text}: line {count + 1} is {said!r}, not random<sid>,frame<fid>,<energy>; {MEND}")
         sid, fid, reference = words.groups()
-        if energy == "adsorption" and reference is None:
-            raise ValueError(f"{text}: line {count + 1} has no reference energy; read total energies")
-        shift = float(reference) if energy == "adsorption" else 0.0
-        yield f"frame {count}", partial(_of_atoms, atoms, shift, f"random{sid}", fid)
+        yield f"frame {count}", partial(_of_atoms, atoms, float(reference), f"random{sid}", fid)
 
 
 def _records(file: Path, rejected: list[str] | None) -> Iterator[dict]:
@@ -150,7 +132,7 @@ def _arrays(file: Path) -> Iterator:
     yield from ((f"frame {row}", partial(make, row, atoms)) for row, atoms in enumerate(slices(held["natoms"])))
 
 
-def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -> dict:
+def _of_atoms(atoms, shift: float, group: str, frame) -> dict:
     """A structure of ASE atoms with a calculator that holds total energy and forces; ``shift`` is subtracted."""
     results = atoms.calc.results if atoms.calc is not None else {}
     missing = [key for key in ("energy", "forces") if key not in results] + ([] if atoms.cell.rank == 3 else ["cell"])
@@ -164,7 +146,4 @@ def _of_atoms(atoms, shift: float = 0.0, group: str | None = None, frame=None) -
             structure["tags"] = derive_tags(structure["atomic_numbers"], structure["fixed"])
         except ValueError as error:
             raise ValueError(f"all tags are 0, and {error} (the S2EF files and LMDB have tags)") from None
-    structure["energy"] = structure["energy"] - shift
-    if group is not None:
-        structure["group"], structure["sid"] = group, f"{group}/{frame}"
-    return structure
+    return structure | {"energy": structure["energy"] - shift, "group": group, "sid": f"{group}/{frame}"}

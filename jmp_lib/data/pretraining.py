@@ -52,14 +52,14 @@ PARTS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ani1x": (("ani1x", None),),
     "transition1x": (("transition1x", "transition1x-val"),),
 }
-# set -> samples under a data root: ways to serve it, best first, each the patterns of files that go together, those of
-# official validation files, and options of the reader. Relaxations hold total energies; their adsorption reference is in none.
-SAMPLES: dict[str, tuple[tuple[tuple[str, ...], str, dict], ...]] = {
-    "oc20": tuple(((f"oc20/{pattern}",), "", {"energy": "total"}) for pattern in ("*relaxations*.npz", "*.traj")),
-    "oc22": ((("oc22/*train*.pkl",), "oc22/*val*.pkl", {}),),
+# set -> samples under a data root: ways to serve it, best first, each the patterns of files that go together, and those of
+# official validation files
+SAMPLES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "oc20": tuple(((f"oc20/{pattern}",), "") for pattern in ("*relaxations*.npz", "*.traj")),
+    "oc22": ((("oc22/*train*.pkl",), "oc22/*val*.pkl"),),
     "ani1x": ((("ani1x/*train*.pkl", "ani1x/**/ani1x*.h*5", "ani1x/ani1x_truncated*.npz", "comp6_s66x8/*.h5"),
-               "ani1x/*val*.pkl", {}),),
-    "transition1x": ((("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl", {}),),
+               "ani1x/*val*.pkl"),),
+    "transition1x": ((("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl"),),
 }  # fmt: skip
 BY_FORMULA = ("ani1x", "transition1x")  # sets whose samples are grouped so
 
@@ -113,8 +113,7 @@ def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
     whole = mini.load_mini(name)
     _check_labels(whole)
     val, train = splits.group_parts(whole.group, (VAL_FRACTION,))
-    train, val = keep_elements_in_train(whole, train, val)
-    return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
+    return _parted(whole, train, val, limit)
 
 
 def _large(name: str, folder: Path, limit: Mapping[str, int | None]) -> list[StructureSet]:
@@ -123,19 +122,16 @@ def _large(name: str, folder: Path, limit: Mapping[str, int | None]) -> list[Str
     held = np.array([hashlib.sha256(text.encode()).digest()[0] < 256 * VAL_FRACTION for text in whole.group_names])
     rows = splits.shuffled(len(whole))
     in_val = held[whole.group[rows]]
-    train, val = keep_elements_in_train(whole, rows[~in_val], rows[in_val])
+    return _parted(whole, rows[~in_val], rows[in_val], limit)
+
+
+def _parted(whole: StructureSet, train: np.ndarray, val: np.ndarray, limit: Mapping[str, int | None]) -> list[StructureSet]:
+    """At most so many of the rows ``train`` and ``val``; validation groups with an element that no training structure has move to
+    train: reference energies of such an element cannot be fitted, and its embedding would be random."""
+    has = group_elements(whole, whole.group)
+    moved = (has & ~has[whole.group[train]].any(axis=0)).any(axis=1)[whole.group[val]]
+    train, val = np.concatenate([train, val[moved]]), val[~moved]
     return [whole.subset(train[: limit["train"]]), whole.subset(val[: limit["val"]])]
-
-
-def keep_elements_in_train(whole: StructureSet, train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moves to train the validation groups with an element that no training structure has.
-
-    Reference energies of such an element cannot be fitted, and its embedding would be random.
-    """
-    group = whole.group
-    has = group_elements(whole, group)
-    moved = (has & ~has[group[train]].any(axis=0)).any(axis=1)[group[val]]
-    return np.concatenate([train, val[moved]]), val[~moved]
 
 
 def _check_labels(whole: StructureSet) -> None:
@@ -162,10 +158,10 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
                 + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found)
             )
         return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
-    for patterns, val_pattern, options in SAMPLES[key]:
+    for patterns, val_pattern in SAMPLES[key]:
         files = [path for pattern in patterns for path in matching(pattern, roots)]
         if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
-            return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [], options)
+            return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
     last = [name for name in PARTS[key][-1] if name]
     commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
     raise FileNotFoundError(
@@ -181,12 +177,12 @@ def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], Struct
     return [(part, range(len(part))) for part in (whole, val())] if val else [(whole, rows) for rows in split(key, whole)]
 
 
-def _sample(key: str, files: list[Path], official: list[Path], options: dict) -> list:
+def _sample(key: str, files: list[Path], official: list[Path]) -> list:
     """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and split (see the module)."""
     found, left_out = [], 0
     for file in (*official, *files):
         reader = "ani1x" if file.parent.name.startswith("comp6") else key
-        for structure in read_part(file, dataset=reader, **options):
+        for structure in read_part(file, dataset=reader):
             if isinstance(structure, LeftOut):
                 left_out += 1
             else:

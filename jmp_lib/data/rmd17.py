@@ -111,7 +111,7 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
 
     ``frame`` (F,) is there when the file has ``old_indices`` (frame numbers of the original MD17).
     """
-    raw = read_npz(path, _SHAPES, optional=None, mend=advice)  # all: an altered name shows
+    raw = read_npz(path, _SHAPES, mend=advice)
     with in_one_sentence(path, advice):
         found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
         if found != COMPOSITION[molecule]:

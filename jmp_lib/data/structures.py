@@ -281,7 +281,7 @@ class StructureSet(Dataset):
         rows = rows.astype(np.int64).ravel()
         return self.subset(np.where(rows < 0, rows + len(self), rows))
 
-    def subset(self, indices: range | Sequence[int] | np.ndarray, name: str | None = None) -> StructureSet:
+    def subset(self, indices: range | Sequence[int] | np.ndarray) -> StructureSet:
         """The structures ``indices`` (rows of this set) in that order, ids kept; ``IndexError`` beyond the end."""
         rows = indices if isinstance(indices, range) else np.asarray(indices, dtype=np.int64)
         if len(rows):
@@ -289,7 +289,6 @@ class StructureSet(Dataset):
             if low < 0 or high >= len(self):
                 raise IndexError(f"{self.name} has {len(self)} structures, the subset asks for rows {low} to {high}")
         made = self.__copy__()
-        made.name = name or self.name
         own = self.indices()
         if isinstance(own, range) and isinstance(rows, range):
             made._indices = range(*(own.start + own.step * end for end in (rows.start, rows.stop)), own.step * rows.step)

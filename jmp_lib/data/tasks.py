@@ -183,7 +183,8 @@ def load_task_data(
 
         whole = mini.load_mini(task.mini_name)
         split = family.mini_split(len(whole), fold)
-        name, kind = mini_data_name(mini.card(task.mini_name)), "generated"
+        level = re.sub(r"\s*\([^()]*\)", "", mini.card(task.mini_name)["level_of_theory"])
+        name, kind = f"{task.mini_name} ({level})", "generated"
     elif data == "published":
         whole, split = families.load(task, data_root, fold)
         name, kind = f"{whole.name} (published)", "published"
@@ -197,12 +198,6 @@ def load_task_data(
     train, val, test = (whole.subset(rows) for rows in (split.train, split.val, split.test))
     return TaskData(task, train, val, test, name=name, description=whole.description, data_kind=kind, data_sha256=whole.sha256,
                     split_sha256=split.sha256, fold=fold)  # fmt: skip
-
-
-def mini_data_name(card: Mapping) -> str:
-    """Name of a mini set with its level of theory, as it stands in records and tables: ``qm9-mini (GFN2-xTB)``."""
-    level = re.sub(r"\s*\([^()]*\)", "", card["level_of_theory"])
-    return f"{card['name']} ({level})"
 
 
 def checked_caps(caps: Mapping | None, known: tuple[str, ...]) -> dict:

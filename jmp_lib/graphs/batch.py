@@ -24,11 +24,10 @@ _EMPTY = Batch()  # copied: to make one takes as long as all of collate, and Bat
 
 
 def collate(items: Sequence[Mapping | Data]) -> Batch:
-    """One batch from structures that carry ``graphs``, or ``candidates`` from which to cut them now.
+    """One batch from structures that all carry ``graphs``, or all ``candidates`` from which to cut them now.
 
     Structures are dicts or ``Data``, of numpy arrays or tensors. ``candidates`` is (edges as of ``a2a_edges``,
-    GraphConfig); the graphs of all structures that carry them are cut in one pass, with the result that ``graphs`` of
-    each would give.
+    GraphConfig); graphs are cut from them in one pass, with the result that ``graphs`` of each would give.
 
     Returns a ``Batch`` of B structures with N atoms together:
         pos (N, 3) float32 Å, atomic_numbers (N,), tags (N,), fixed (N,) and forces (N, 3) where the first structure has
@@ -43,7 +42,7 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
             exceptions (``indices``), all int64, widths plain integers.
 
     Raises:
-        ValueError: there are no structures, an element is unknown, or one has neither ``graphs`` nor ``candidates``.
+        ValueError: there are no structures, an element is unknown, or a structure has no graphs.
     """
     if not items:
         raise ValueError("cannot make a batch of no structures")
@@ -94,17 +93,13 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 def _graph_arrays(items: Sequence[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of ``build_graphs`` for the batch, atoms and edges numbered on."""
+    kind = "candidates" if "candidates" in items[0] else "graphs"
     for item in items:
-        if "graphs" not in item and "candidates" not in item:
-            raise ValueError(f"structure {item.get('id', '?')} has no graphs: add them with AddGraphs or build_graphs")
-    if not any("graphs" in item for item in items):
-        return cut_graphs(items, *zip(*(item["candidates"] for item in items)))
-    return _join([item["graphs"] if "graphs" in item else _cut_one(item) for item in items], natoms)
-
-
-def _cut_one(item: dict) -> dict[str, np.ndarray]:
-    edges, config = item["candidates"]
-    return cut_graphs([item], [edges], [config])
+        if kind not in item:
+            raise ValueError(f"structure {item.get('id', '?')} has no {kind}: add them with AddGraphs or build_graphs")
+    if kind == "graphs":
+        return _join([item["graphs"] for item in items], natoms)
+    return cut_graphs(items, *zip(*(item["candidates"] for item in items)))
 
 
 # What the rows of an index array number: atoms, or the edges of a graph.
