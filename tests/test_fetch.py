@@ -204,5 +204,5 @@ def test_disk_that_fills_up(tmp_path, server, monkeypatch):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RuntimeError, match="cannot write in .*choose another data root"):
+    with pytest.raises(RuntimeError, match="cannot write .*: a file is in the way; make room or choose another place"):
         get(tmp_path / "file" / "sub" / "file.bin", Source("http://127.0.0.1:9/", MD5))

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import matbench, splits
-from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.data.tasks import load_task_data
 
 DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
 
 
-PHONONS = get_task("matbench_phonons")
 
 
 def crystal(symbols=("Na", "Cl"), a=4.0, xyz=True, occu=1, **changes):

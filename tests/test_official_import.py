@@ -15,8 +15,6 @@ from jmp_lib.official.checkpoint import contents
 from jmp_lib.official.importing import default_folder, import_checkpoint
 
 NETWORKS = {"small": NARROW}
-FIRST_ALIAS = "backbone.out_blocks.0.seq_energy_pre.0.linear.weight"
-FIRST_LAYER = "backbone.out_blocks.0.layers.0.linear.weight"
 
 
 @pytest.fixture(scope="module")

@@ -49,13 +49,7 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
     else is downloading it or the disk is too small; ``ValueError`` when the file that is there has another checksum.
     """
     path = Path(path).resolve()
-    lock = Path(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise RuntimeError(f"cannot write in {path.parent} ({error.strerror}); choose another data root") from None
-    with locked(lock, f"another process is downloading {path}; wait until it is done"):
+    with locked(f"{path}.lock", f"another process is downloading {path}; wait until it is done"):
         if path.is_file():
             return _check_present(path, sources)
         failures = []

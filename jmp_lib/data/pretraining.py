@@ -73,7 +73,7 @@ class PretrainingData(NamedTuple):
 
 
 SOURCES = ("mini", "large", "published", "mini+published", "large+published")
-LARGE = "large"  # folder of the large companion, in that of the published data
+
 
 def load_pretraining_data(
     data: str = "mini",
@@ -83,11 +83,10 @@ def load_pretraining_data(
     """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those of the
     second source that are there.
 
-    data: ``mini``, whole groups (a trajectory, a molecule, a reaction) go to validation, a tenth of the structures; ``large``
-    (in ``data_root/large``) in its place; ``published``, stores or files under ``data_root`` (None: JMP_DATA, else data/),
-    which stay on disk where they are stores; or one of the first two ``+published``. caps: {set: {"train": n, "val": n}}, at
-    most so many structures of each source, drawn from all groups. Raises ``ValueError`` for another source, an unknown
-    set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
+    data: one of SOURCES, see the module. data_root: folder of ``large`` and of the published files (None: JMP_DATA, else
+    data/). caps: {set: {"train": n, "val": n}}, at most so many structures of each source, drawn from all groups. Raises
+    ``ValueError`` for another source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder, command) where
+    nothing is there.
     """
     caps = checked_caps(caps, tuple(PRETRAINING_SETS))
     limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
@@ -98,7 +97,7 @@ def load_pretraining_data(
     if generated == "mini":
         found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
     elif generated == "large":
-        folder = data_place(data_root, LARGE)
+        folder = data_place(data_root, "large")
         found = [PretrainingData(name, *_large(mini_name.replace("mini", "large"), folder, limits[name]))
                  for name, mini_name in PRETRAINING_SETS.items()]  # fmt: skip
     else:

@@ -170,24 +170,14 @@ def _column(key: str) -> property:
 
 
 class StructureSet(Dataset):
-    """S structures with ΣN atoms in all, a ``torch_geometric`` ``Dataset`` of :class:`Structure`.
+    """S structures with ΣN atoms in all, a ``torch_geometric`` ``Dataset`` of :class:`Structure`, on which any network of
+    torch_geometric trains (docs/examples.md: SchNet on dipole moments).
 
     ``data[i]`` is a structure (through ``data.transform``, where one is set), ``data[10:20]``, ``data[rows]`` and
-    ``data.subset(rows)`` are sets that share its arrays. Columns of the structures of the set, each a numpy array: natoms
-    int64 (S,); pos float32 (ΣN,3); atomic_numbers uint8 (ΣN,); cell float64 (S,3,3), zeros where none; pbc bool (S,3);
-    tags uint8 (ΣN,); fixed bool (ΣN,); forces float32 (ΣN,3) or None; group int64 (S,) with group_names; ids int64 (S,),
-    the row in the set the structures were read from; scalars: name -> float64 (S,) (``energy`` and the scalar targets).
-    Units eV, Å, eV/Å; scalar targets in their task's label unit. Make one with :meth:`from_arrays`, or open a prepared
-    one with :func:`jmp_lib.data.store.open_store`.
-
-    Any network of torch_geometric trains on it, for instance SchNet on the dipole moments of QM9 (SchNet's own search
-    for pairs needs torch-cluster; docs/examples.md gives it ours):
-
-        network = torch_geometric.nn.SchNet(cutoff=6.0)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-        for batch in torch_geometric.loader.DataLoader(load_task_data("qm9_mu").train, batch_size=32, shuffle=True):
-            loss = (network(batch.z, batch.pos, batch.batch)[:, 0] - batch.mu.float()).abs().mean()
-            optimizer.zero_grad(), loss.backward(), optimizer.step()
+    ``data.subset(rows)`` are sets that share its arrays. Columns are numpy arrays of the fields of all structures: natoms
+    int64 (S,); pos float32 (ΣN,3); atomic_numbers, tags uint8 (ΣN,); cell float64 (S,3,3); pbc bool (S,3); fixed bool (ΣN,);
+    forces float32 (ΣN,3) or None; group int64 (S,) with group_names; ids int64 (S,); scalars: name -> float64 (S,). Make one
+    with :meth:`from_arrays`, or open a prepared one with :func:`jmp_lib.data.store.open_store`.
     """
 
     pos, atomic_numbers, cell, pbc = map(_column, ("pos", "atomic_numbers", "cell", "pbc"))

@@ -67,12 +67,8 @@ def _decoded(line: str) -> str:
 
 
 def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
-    """Frames of an (extended) XYZ file, one in memory at a time; blank lines count nowhere.
-
-    ASE's reader ends at a blank line without a word, takes ``CA`` for calcium and ignores ``lattice=`` and ``PBC=``. Here
-    the usual spellings of lattice, pbc, Properties, species and pos are read, and what is not understood is refused. Raises
-    ``FileNotFoundError`` or ``ValueError``, one sentence with file, frame, line and mend.
-    """
+    """Frames of an (extended) XYZ file, one in memory at a time; blank lines count nowhere, and the usual spellings of lattice,
+    pbc, Properties, species and pos are read. Raises ``FileNotFoundError`` or ``ValueError``, one sentence."""
     lines = enumerate(read_lines(path, mend=mend), 1)
     for number, (at, head) in enumerate((at, line.strip()) for at, line in lines if line.strip()):
         where = f"{path}: frame {number}"
