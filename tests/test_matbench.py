@@ -15,8 +15,6 @@ DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, whe
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
 
 
-
-
 def crystal(symbols=("Na", "Cl"), a=4.0, xyz=True, occu=1, **changes):
     sites = []
     for i, symbol in enumerate(symbols):

@@ -35,7 +35,7 @@ def test_npz_is_converted_once_and_its_objects_stay_closed(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     raw = frames(7, theory=np.array([Stranger()], dtype=object), r_unit=np.array(Stranger(), dtype=object))
     np.savez(tmp_path / "md22_Ac-Ala3-NHMe.npz", **raw)
-    read = list(md22.read(Path("md22_Ac-Ala3-NHMe.npz"), "Ac-Ala3-NHMe"))
+    read = list(md22.read(Path("md22_Ac-Ala3-NHMe.npz"), "ac-ala3-nhme"))
     assert not (tmp_path / "made by the file").exists()
     assert len(read) == 7
     for i, frame in enumerate(read):
@@ -48,11 +48,11 @@ def test_npz_is_converted_once_and_its_objects_stay_closed(tmp_path, monkeypatch
 
 def test_every_task_finds_its_molecule_and_the_official_counts():
     tasks = [task for task in TASKS.values() if task.family == "md22"]
-    assert sorted(md22.molecule_of(task.suffix) for task in tasks) == sorted(md22.MOLECULES)
+    assert sorted(task.suffix for task in tasks) == sorted(md22.MOLECULES)
     for task in tasks:
         assert splits.md22(task.n_total, task.n_train + task.n_val).counts == (task.n_train, task.n_val, task.n_test)
     with pytest.raises(ValueError, match="no molecule 'aspirin'"):
-        md22.molecule_of("aspirin")
+        md22.mend("aspirin")
 
 
 def test_split_of_a_pool(tmp_path):
@@ -72,28 +72,28 @@ def test_bad_files(tmp_path):
         load_task_data("md22_dha", "published", tmp_path)
     np.savez(path, **frames(4, atoms=43))
     with pytest.raises(ValueError, match="it has 43 atoms where Ac-Ala3-NHMe has 42"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     np.savez(path, **frames(4, F=np.zeros((4, 41, 3))))
     with pytest.raises(ValueError, match="array 'F' has shape"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     np.savez(path, **frames(4, E=np.array([[1.0], [np.inf], [1.0], [1.0]])))
     with pytest.raises(ValueError, match="frame 1: field 'energy' holds NaN or infinity"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     np.savez(path, **frames(4, e_unit=np.array("eV")))
     with pytest.raises(ValueError, match="its e_unit is 'eV' where MD22 has 'kcal/mol'"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     np.savez(path, **frames(4, R=np.array([Stranger()] * 4, dtype=object)))
     with pytest.raises(ValueError, match="pickled Python objects, which are never loaded"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     np.savez(path, **frames(4))
     with pytest.raises(ValueError, match="4 structures are too few for 5700 train.*get md22_Ac-Ala3-NHMe.npz"):
         load_task_data("md22_ac-ala3-nhme", "published", tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be read"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
     path.write_text("<html></html>")
     with pytest.raises(ValueError, match="web page"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
 
 
 def test_extended_xyz(tmp_path):
@@ -103,22 +103,22 @@ def test_extended_xyz(tmp_path):
         lines += [f"C {j}.0 0.5 {i}.25 {j}.5 -1.0 2.0" for j in range(42)]
     path = tmp_path / "md22_Ac-Ala3-NHMe_part.xyz"
     path.write_text("\n".join(lines) + "\n")
-    read = list(md22.read(path, "Ac-Ala3-NHMe"))
+    read = list(md22.read(path, "ac-ala3-nhme"))
     assert [s["energy"] for s in read] == pytest.approx([(-620726 - i) / 23.061 for i in range(3)])
     assert read[1]["forces"][4] == pytest.approx(np.array([4.5, -1.0, 2.0]) / 23.061, rel=1e-6)
     path.write_text("\n".join(lines[:60]) + "\n")
     with pytest.raises(ValueError, match="frame 1 ends after 14 of 42 atoms"):
-        list(md22.read(path, "Ac-Ala3-NHMe"))
+        list(md22.read(path, "ac-ala3-nhme"))
 
 
 @real
 def test_published_frames():
     (path,) = Path(DATA, "md22").glob("*5frames.xyz")
-    read = list(md22.read(path, "Ac-Ala3-NHMe"))
+    read = list(md22.read(path, "ac-ala3-nhme"))
     assert len(read) == 5 and len(read[0]["pos"]) == 42
     assert read[0]["energy"] == pytest.approx(-620726.002662 / 23.061, rel=1e-12)
     (unlabelled,) = Path(DATA, "md22").glob("*unlabelled.extxyz")
     with pytest.raises(ValueError, match="frame 0: it has no energy and forces"):
-        next(md22.read(unlabelled, "Ac-Ala3-NHMe"))
+        next(md22.read(unlabelled, "ac-ala3-nhme"))
     with pytest.raises(ValueError, match="5 structures are too few"):
         load_task_data("md22_ac-ala3-nhme", "published", DATA)

@@ -476,7 +476,7 @@ def published(path: Path, dataset: str) -> tuple[list, list[str]]:
     return [dict(s.items()) for s in whole_set(dataset, frames, 0, "", path)], []
 
 
-NAMED = {"md22": ["Ac-Ala3-NHMe"], "spice": ["dipeptides"], "matbench": ["phonons"]}  # what is read of a file of these
+NAMED = {"md22": ["ac-ala3-nhme"], "spice": ["dipeptides"], "matbench": ["phonons"]}  # what is read of a file of these
 
 
 def read(kind: Kind, folder: Path) -> tuple[int, int, int, bool]:

@@ -19,69 +19,59 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import first_file, folder_of, folders_of, read_npz, source_url, whole_set
+from jmp_lib.data.formats import first_file, folder_of, folders_of, known, read_npz, source_url, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.xyz import read_frames
 from jmp_lib.facts import task as task_facts
 from jmp_lib.files import reading
-from jmp_lib.strict import nearest
 
-# name in the file names -> atoms: the check that a file is the molecule it is named for
-ATOMS = {
-    "Ac-Ala3-NHMe": 42,
-    "DHA": 56,
-    "stachyose": 87,
-    "AT-AT": 60,
-    "AT-AT-CG-CG": 118,
-    "buckyball-catcher": 148,
-    "double-walled_nanotube": 370,
+# task -> (name in the file names, atoms: the check that a file is the molecule it is named for)
+MOLECULES = {
+    "ac-ala3-nhme": ("Ac-Ala3-NHMe", 42),
+    "dha": ("DHA", 56),
+    "stachyose": ("stachyose", 87),
+    "at-at": ("AT-AT", 60),
+    "at-at-cg-cg": ("AT-AT-CG-CG", 118),
+    "buckyball-catcher": ("buckyball-catcher", 148),
+    "double-walled-nanotube": ("double-walled_nanotube", 370),
 }
-MOLECULES = tuple(ATOMS)
 _UNITS = {"e_unit": "kcal/mol", "r_unit": "Ang"}  # what the npz says of itself, where it says it as plain text
-
-
-def molecule_of(name: str) -> str:
-    """The file name's spelling of a molecule (``ac-ala3-nhme`` of a task id -> ``Ac-Ala3-NHMe``)."""
-    for molecule in MOLECULES:
-        if name.lower().replace("_", "-") == molecule.lower().replace("_", "-"):
-            return molecule
-    raise ValueError(f"MD22 has no molecule {name!r}; {nearest(name, MOLECULES)}".replace("valid key", "name"))
 
 
 def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
     """Where the file of a molecule comes from and where to put it."""
-    file = f"md22_{molecule_of(name)}.npz"
+    file = f"md22_{MOLECULES[known('MD22 has no molecule', name, MOLECULES)][0]}.npz"
     return f"get {file} from {source_url('MD22', file=file)} and put it in {folder_of('md22', root)}"
 
 
 def find(name: str, root: str | Path) -> list[Path]:
     """The file of a molecule, npz before xyz."""
-    name = molecule_of(name)
-    forms = (f"md22_{name}.npz", f"md22_{name}.*xyz", f"md22_{name}_*.*xyz")
-    missing = f"no MD22 file of {name} in {root}; {mend(name, root)}"
+    advice, (molecule, _) = mend(name, root), MOLECULES[name]
+    forms = (f"md22_{molecule}.npz", f"md22_{molecule}.*xyz", f"md22_{molecule}_*.*xyz")
+    missing = f"no MD22 file of {molecule} in {root}; {advice}"
     return [first_file(forms, folders_of("md22", root), missing, lambda path: "unlabelled" not in path.name)]
 
 
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The frames at hand of a molecule and their split; ``ValueError`` when they are too few for it."""
-    (path,), molecule = find(name, root), molecule_of(name)
+    (path,), (molecule, _) = find(name, root), MOLECULES[name]
     official = task_facts(f"md22_{name}")
     pool, total = int(official["n_train"]) + int(official["n_val"]), int(official["n_total"])
     description = f"published MD22 {molecule} (PBE+MBD), {{n}} of {total} frames, from {path.name}"
-    data = whole_set(f"MD22 {molecule}", read(path, molecule), total, description, path)
+    data = whole_set(f"MD22 {molecule}", read(path, name), total, description, path)
     try:
         return data, splits.md22(len(data), pool)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {mend(name, root)}") from None
 
 
-def read(path: Path, molecule: str) -> Iterator[dict]:
+def read(path: Path, name: str) -> Iterator[dict]:
     """Frames of one file with energy (eV) and forces (eV/Å); ``id`` is the frame, ``group`` the molecule."""
     form = _npz if path.suffix == ".npz" else _xyz
-    yield from screened(form(path, molecule, mend(molecule, path.parent)), str(path))
+    yield from screened(form(path, *MOLECULES[name], mend(name, path.parent)), str(path))
 
 
-def _npz(path: Path, molecule: str, advice: str) -> Iterator:
+def _npz(path: Path, molecule: str, atoms: int, advice: str) -> Iterator:
     shapes = {"z": ("atoms",), "R": ("frames", "atoms", 3), "F": ("frames", "atoms", 3), "E": None}
     raw = read_npz(path, shapes, mend=advice)
     energies = raw["E"].reshape(-1)
@@ -91,12 +81,12 @@ def _npz(path: Path, molecule: str, advice: str) -> Iterator:
         for key, expected in _UNITS.items():
             if key in raw and str(raw[key].item()) != expected:
                 raise ValueError(f"it says that its {key} is {str(raw[key].item())!r} where MD22 has {expected!r}")
-        _check_atoms(len(raw["z"]), molecule)
+        _check_atoms(len(raw["z"]), molecule, atoms)
     for i in range(len(energies)):
         yield f"frame {i}", partial(_frame, raw["R"][i], raw["z"], i, energies[i], raw["F"][i], molecule)
 
 
-def _xyz(path: Path, molecule: str, advice: str) -> Iterator:
+def _xyz(path: Path, molecule: str, natoms: int, advice: str) -> Iterator:
     def make(i: int, atoms) -> dict:
         labels = atoms.info | (atoms.calc.results if atoms.calc else {})
         energy = labels.get("energy", labels.get("Energy"))
@@ -106,13 +96,13 @@ def _xyz(path: Path, molecule: str, advice: str) -> Iterator:
 
     for i, atoms in enumerate(read_frames(path, mend=advice)):
         with reading(path, advice):
-            _check_atoms(len(atoms), molecule)
+            _check_atoms(len(atoms), molecule, natoms)
         yield f"frame {i}", partial(make, i, atoms)
 
 
-def _check_atoms(found: int, molecule: str) -> None:
-    if found != ATOMS[molecule]:
-        raise ValueError(f"it has {found} atoms where {molecule} has {ATOMS[molecule]}")
+def _check_atoms(found: int, molecule: str, atoms: int) -> None:
+    if found != atoms:
+        raise ValueError(f"it has {found} atoms where {molecule} has {atoms}")
 
 
 def _frame(pos, numbers, i: int, energy: float, forces, molecule: str) -> dict:

@@ -46,6 +46,10 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
     """
     if not items:
         raise ValueError("cannot make a batch of no structures")
+    given = "candidates" if "candidates" in items[0] else "graphs"
+    for item in items:
+        if given not in item:
+            raise ValueError(f"structure {item.get('id', '?')} has no {given}: add them with AddGraphs or build_graphs")
     natoms = np.array([len(item["pos"]) for item in items])
     arrays: dict[str, np.ndarray | int] = {
         "natoms": natoms,
@@ -67,7 +71,8 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
         if not shape or shape[0] == 1:
             values = [np.asarray(item[key]) for item in items]
             arrays[key] = _standard(np.concatenate(values) if shape else np.array(values))
-    joined = _graph_arrays(items, natoms)
+    of_each = [item[given] for item in items]
+    joined = _join(of_each, natoms) if given == "graphs" else cut_graphs(items, *zip(*of_each))
     for name in GRAPHS:
         arrays[f"{name}_edge_index"] = joined[f"{name}_edge_index"]
         arrays[f"{name}_offset"] = joined[f"{name}_offset"].astype(np.float64, copy=False)
@@ -91,17 +96,6 @@ def _standard(values: np.ndarray) -> np.ndarray:
     return values.astype(bool if values.dtype.kind == "b" else np.int64, copy=False)
 
 
-def _graph_arrays(items: Sequence[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of ``build_graphs`` for the batch, atoms and edges numbered on."""
-    kind = "candidates" if "candidates" in items[0] else "graphs"
-    for item in items:
-        if kind not in item:
-            raise ValueError(f"structure {item.get('id', '?')} has no {kind}: add them with AddGraphs or build_graphs")
-    if kind == "graphs":
-        return _join([item["graphs"] for item in items], natoms)
-    return cut_graphs(items, *zip(*(item["candidates"] for item in items)))
-
-
 # What the rows of an index array number: atoms, or the edges of a graph.
 _NUMBERED = {
     **{f"{name}_edge_index": ("atom", "atom") for name in GRAPHS},
@@ -112,7 +106,7 @@ _NUMBERED = {
 
 
 def _join(graphs: list[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:
-    """Concatenate and renumber, int64 (offsets float64)."""
+    """The arrays of ``build_graphs`` for the batch, atoms and edges numbered on: int64 (offsets float64)."""
     counts = {name: np.array([len(g[f"{name}_rank"]) for g in graphs]) for name in ("main", "a2ee2a", "qint", "pair")}
     first = {name: np.cumsum(count) - count for name, count in {**counts, "atom": natoms}.items()}
     out = {}
