@@ -65,7 +65,7 @@ class OwnData:
 
 
 def read_own(source, properties: list[str], units: list[str] | None, *, labels_csv=None, group_key: str | None = None,
-             name: str = "own", split_key: str = "split") -> OwnData:
+             name: str = "own") -> OwnData:
     """Read and check; ``properties`` are names in the file: one or several scalars, or an energy and a (N,3) force array.
 
     units: one per property, asked for once because no file says them.  Raises ``ValueError`` or ``FileNotFoundError``.
@@ -89,7 +89,7 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     if group_key is not None and (without := [name for name, atoms in found.items() if group_key not in atoms.info]):
         raise ValueError(f"{without[0]}: no group '{group_key}' in it; set group_key to a name that every structure has")
     groups = None if group_key is None else np.array([str(atoms.info[group_key]) for atoms in frames])
-    given = [str(atoms.info.get(split_key, "")).strip().lower() for atoms in frames]
+    given = [str(atoms.info.get("split", "")).strip().lower() for atoms in frames]
     given = np.array([PARTS.get(part, part) for part in given])
     return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups, given if given.any() else None)
 

@@ -137,21 +137,21 @@ def comparison_text(found: Comparison) -> str:
     worst, beyond = errors.loc[change.idxmax()], rows[rows["within_noise"].eq(False)]
     words = {"seeds": "of the shipped seeds", "tasks": "of the shipped tasks within their families"}
     origins = [words[name] for name in words if (rows["noise_from"] == name).any()]
-    return "\n".join([
-        "This run beside the shipped one:",
-        *(f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})"
-          for row in rows.query("kind == 'family' and family == 'all'").itertuples()),
-        f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
-        f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})",
-        f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
-        + (":" if len(beyond) else "."),
-        *(f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
-          for row in beyond.itertuples()),
-        *(f"  not run here: {', '.join(' '.join(key) for key in found.missing[:3])}"
-          + (f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else "") for _ in found.missing[:1]),
-        *(f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {first}" for first in found.other[:1]),
-        f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
-        "1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
+    lines = ["This run beside the shipped one:"]
+    lines += [f"  {row.name:<21} {row.run:+6.1f} %, shipped {row.shipped:+6.1f} % (noise ± {row.noise:.1f})"
+              for row in rows.query("kind == 'family' and family == 'all'").itertuples()]
+    lines += [f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
+              f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})",
+              f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
+              + (":" if len(beyond) else ".")]
+    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
+              for row in beyond.itertuples()]
+    if missing := [" ".join(key) for key in found.missing]:
+        lines += [f"  not run here: {', '.join(missing[:3])}" + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")]
+    if found.other:
+        lines += [f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}"]
+    return "\n".join([*lines, f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
+                      "1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
