@@ -29,12 +29,13 @@ _TURN = threading.RLock()  # of all calculators: ``only_positions`` holds for th
 class JMPCalculator(Calculator):
     """Energy and free_energy (eV, equal: no electronic temperature), forces (eV/Å), stress (eV/Å³, Voigt order of ASE).
 
-    checkpoint: as of :class:`Predictor`.  ``graph_builds`` counts how often graphs were built: once for every new geometry.
-    ``ValueError`` for what :meth:`Predictor.prepare` refuses and for results that are not finite; nothing is kept then.
-    Charges and magnetic moments change nothing.  Threads take turns; for work side by side take processes.
+    checkpoint: as of :class:`Predictor`. ``graph_builds`` counts how often graphs were built: once for every new
+    geometry. ``ValueError`` for what :meth:`Predictor.prepare` refuses and for results that are not finite; nothing is
+    kept then. Charges and magnetic moments change nothing. Threads take turns; for work side by side take processes.
 
-    ``note`` says what holds for the energy of a network trained on forces alone ("" for others). Where that predicts forces
-    directly, the energy raises ``PropertyNotImplementedError``, and free_energy is NaN, because ASE's optimisers print it.
+    ``note`` says what holds for the energy of a network trained on forces alone ("" for others). Where that predicts
+    forces directly, the energy raises ``PropertyNotImplementedError``, and free_energy is NaN, because ASE's optimisers
+    print it.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]

@@ -26,8 +26,8 @@ GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x
 
 @torch.no_grad()
 def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Embeddings of ``sets`` {set: structures}, one point per structure and element: points (columns set, domain, structure,
-    element, formula) and the mean final node embeddings of the atoms of that element, (points, A) float32.
+    """Embeddings of ``sets`` {set: structures}, one point per structure and element: points (columns set, domain,
+    structure, element, formula) and the mean final node embeddings of the atoms of that element, (points, A) float32.
     """
     rows, vectors = [], []
     for name, structures in sets.items():
@@ -117,7 +117,8 @@ class Embeddings(NamedTuple):
 @torch.no_grad()
 def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int = 32, device: str = "cpu",
           check_elements: bool = True) -> Embeddings:
-    """Final node embeddings of ``ase.Atoms``, pymatgen objects or structures, in order; ``ValueError`` names one that it cannot take.
+    """Final node embeddings of ``ase.Atoms``, pymatgen objects or structures, in order; ``ValueError`` names one that
+    it cannot take.
 
     dataset: whose graphs a pre-trained network uses; default oc20 where any structure is periodic, else ani1x.
     """

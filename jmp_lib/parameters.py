@@ -1,6 +1,6 @@
-"""Strict parameters of a notebook: papermill only warns of a name that the notebook does not know, and the run would use the
-default. So the second cell of every notebook compares the names that were set with the declared ones, and checks every value.
-"""
+"""Strict parameters of a notebook: papermill only warns of a name that the notebook does not know, and the run would
+use the default. So the second cell of every notebook compares the names that were set with the declared ones, and
+checks every value."""
 
 from __future__ import annotations
 
@@ -61,10 +61,11 @@ def literal_assignments(source: str) -> list[str] | None:
 
 
 def assigned_names(namespace: dict) -> list[str]:
-    """Names that the parameters cells set; a mapping that is not ``globals()`` of a notebook is the parameters themselves.
+    """Names that the parameters cells set; a mapping that is not ``globals()`` of a notebook is the parameters
+    themselves.
 
-    IPython keeps the source of every cell that ran in ``In``: so the parameters cell, papermill's injected one, and one that
-    the reader edited and ran again are told from all other variables.
+    IPython keeps the source of every cell that ran in ``In``: so the parameters cell, papermill's injected one, and one
+    that the reader edited and ran again are told from all other variables.
     """
     if "In" not in namespace:
         return [n for n, v in namespace.items() if not (n.startswith("_") or isinstance(v, types.ModuleType) or callable(v))]
@@ -79,7 +80,8 @@ def assigned_names(namespace: dict) -> list[str]:
 
 
 def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
-    """The checked parameters ``{name: value}``; empty ones are None. ValueError: not declared, missing, of the wrong kind."""
+    """The checked parameters ``{name: value}``; empty ones are None. ValueError: not declared, missing, of the wrong
+    kind."""
     for name in declared:
         if name not in KINDS:
             raise ValueError(f"{name!r} is not a parameter of this workbook; {nearest(name, KINDS)}")
@@ -129,7 +131,8 @@ def _listed(text: str):
 
 
 def choose(wanted: list[str] | None, known: list[str], what: str) -> list[str]:
-    """``wanted`` (None = all) as entries of ``known``, in the order of ``known``; ValueError naming the nearest for an unknown one."""
+    """``wanted`` (None = all) as entries of ``known``, in the order of ``known``; ValueError naming the nearest for an
+    unknown one."""
     if wanted is None:
         return list(known)
     lowered = {k.lower(): k for k in known}

@@ -3,9 +3,9 @@
     python -m jmp_lib plan --profile paper --data-root DIR
 
 Real updates of both networks with every kind of head, on a small and a larger molecule, give seconds and memory of an
-update as a line in the edges of its batch. Settings and data tell how many updates there are (data that cannot be read: the
-published counts, with structures of the embedded companion scaled to the published mean number of atoms). Each run has a range:
-stopped when its patience ends after the cosine, to all updates that its settings allow.
+update as a line in the edges of its batch. Settings and data tell how many updates there are (data that cannot be read:
+the published counts, with structures of the embedded companion scaled to the published mean number of atoms). Each run
+has a range: stopped when its patience ends after the cosine, to all updates that its settings allow.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def published_atoms(text) -> float | None:
 
 
 def finetuning_data(profile: Profile, task_id: str) -> Workload:
-    """The data of a fine-tuning, cut to the profile's caps. Folds differ by one structure: the first that is run stands for all."""
+    """The data of a fine-tuning, cut to the profile's caps. Folds differ by one structure: the first that is run stands
+    for all."""
     task, fold = get_task(task_id), profile.folds_of(task_id)[0]
     settings, graph = profile.finetune_settings(task.family, task_id), profile.graphs[task.family]
     try:
@@ -177,7 +178,8 @@ def pretraining_data(profile: Profile) -> Workload:
     settings, published = profile.pretraining, profile.pretraining.data == "published"
     if published:
         table = facts.datasets().dropna(subset=["pretraining_name"]).set_index("pretraining_name")
-        counts = [min(int(table.loc[key, "n_train_paper"]), settings.datasets[key].max_train or 10**12) for key in PRETRAINING_SETS]
+        counts = [min(int(table.loc[key, "n_train_paper"]), settings.datasets[key].max_train or 10**12)
+                  for key in PRETRAINING_SETS]
         sizes = [typical(mini.load_mini(name), profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
                  for key, name in PRETRAINING_SETS.items()]
     else:
@@ -243,8 +245,8 @@ def run_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
         settings, work = profile.finetune_settings(task.family, task.id), works[task.id]
         head = (settings.force_head or task.head) if task.is_force_task else "property"
         name = {"run": "fine-tuning", "family": task.family, "task": task.id, "arm": job.arm, "fold": job.fold}
-        rows.append(run_row(name, costs[size_of(job.arm), head], work, settings, profile.max_steps, settings.early_stopping_patience,
-                            machine, 3 * work.atoms if task.is_force_task else 1))
+        rows.append(run_row(name, costs[size_of(job.arm), head], work, settings, profile.max_steps,
+                            settings.early_stopping_patience, machine, 3 * work.atoms if task.is_force_task else 1))
     return rows
 
 

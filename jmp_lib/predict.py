@@ -5,8 +5,8 @@
 MODEL is the folder of a fine-tuned network or of a pre-training (then ``--dataset`` says which of its heads).
 Scalars go to ``atoms.info``, per-atom vectors to ``atoms.arrays``, under ``jmp_<name>``; what the file held stays.
 
-Structures pass through in windows of WINDOW batches: a file of any length takes the memory of one window. What is done lies in
-``out.extxyz.part`` and ``.part.json``; the same command goes on there after a kill, with the same bytes.
+Structures pass through in windows of WINDOW batches: a file of any length takes the memory of one window. What is done
+lies in ``out.extxyz.part`` and ``.part.json``; the same command goes on there after a kill, with the same bytes.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ NARROW = 128  # features of an edge up to which one thread is faster, or as fast
 class Predictor:
     """A network with its graphs and units.
 
-    checkpoint: what ``jmp_lib.load`` takes, or returned.  dataset: chooses the heads of a pre-trained network.  check_elements:
-    refuse elements that no training of the network saw; of a pre-trained network, and where energies have references by element,
-    those that the data of these heads do not hold.
+    checkpoint: what ``jmp_lib.load`` takes, or returned. dataset: chooses the heads of a pre-trained network.
+    check_elements: refuse elements that no training of the network saw; of a pre-trained network, and where energies
+    have references by element, those that the data of these heads do not hold.
 
-    names: what is predicted; units: of each.  note: a sentence about the energy where training saw forces alone, else "".
-    foreign: atomic numbers among the structures so far that pre-training saw, but not the data that the heads were trained on.
+    names: what is predicted; units: of each. note: a sentence about the energy where training saw forces alone, else
+    "". foreign: atomic numbers among the structures so far that pre-training saw, but not the data that the heads were
+    trained on.
     """
 
     def __init__(self, checkpoint, dataset: str | None = None, check_elements: bool = True, device: str = "cpu"):
@@ -86,13 +87,15 @@ class Predictor:
         self.graph = GraphConfig.from_dict(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         self.note = ""
-        if "energy" in names and "energy" not in self.normalisers:
-            self.note = (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only energy "
-                         "differences between structures of the same atoms mean something") if self.gradient_forces else (
-                         f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them directly, "
-                         "not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
+        if "energy" in names and "energy" not in self.normalisers and self.gradient_forces:
+            self.note = (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only "
+                         "energy differences between structures of the same atoms mean something")
+        elif "energy" in names and "energy" not in self.normalisers:
+            self.note = (f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them "
+                         "directly, not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
-        own, seen = (self.info["datasets"][dataset] if self.pretrained else self.info).get("elements"), seen_elements(self.info)
+        trained = self.info["datasets"][dataset] if self.pretrained else self.info
+        own, seen = trained.get("elements"), seen_elements(self.info)
         self.own_elements, self.foreign = set(own or range(1, 121)), set()
         narrow = self.pretrained or any(known.reference is not None for known in self.normalisers.values())
         self.elements = (narrow and own or seen) if check_elements else None
@@ -318,8 +321,8 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
 
 
 def pretrained_model(run, size: str):
-    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from: those that the
-    profile names, else of notebook 03, else random ones."""
+    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from: those
+    that the profile names, else of notebook 03, else random ones."""
     if given := given_start(run.profile, size, run.results_dir):
         name, words = run.profile.pretrained[size], ""
         if name in backbones.names():

@@ -112,13 +112,14 @@ def outdated(sweep: Sweep) -> list[str]:
 
 def words(sweep: Sweep) -> str:
     """What the sweep is, for its start."""
-    return "\n".join([f"sweep of profile {sweep.profile.name}: {len(sweep.jobs)} fine-tunings, results in {sweep.results_dir}",
-                      *(f"left out: {task}: {reason}" for task, reason in sweep.left_out.items())])
+    first = f"sweep of profile {sweep.profile.name}: {len(sweep.jobs)} fine-tunings, results in {sweep.results_dir}"
+    return "\n".join([first, *(f"left out: {task}: {reason}" for task, reason in sweep.left_out.items())])
 
 
 def main(config: dict, cores: int, extra: list[str]) -> int:
-    """Runs the sweep under Snakemake (with the options ``extra``) from wherever it stands, then, unless tasks or arms are chosen,
-    its variants one by one; returns the last exit code. RuntimeError when another one of the same results runs."""
+    """Runs the sweep under Snakemake (with the options ``extra``) from wherever it stands, then, unless tasks or arms
+    are chosen, its variants one by one; returns the last exit code. RuntimeError when another one of the same results
+    runs."""
     root = paths.checkout_dir()
     if root is None or not (root / "Snakefile").is_file():
         raise FileNotFoundError("no Snakefile here: `sweep` needs a checkout of the repository")

@@ -66,8 +66,8 @@ class Run:
     def pretrain_all(self, sizes=None) -> list[dict]:
         """Pre-trains every size side by side and returns the records; raises when one fails.
 
-        A size with given weights (``pretrained`` in the profile) is not trained: the record of one that ships is put in place.
-        ValueError when none remains.
+        A size with given weights (``pretrained`` in the profile) is not trained: the record of one that ships is put in
+        place. ValueError when none remains.
         """
         from jmp_lib.train.loading import given_start
 
@@ -129,8 +129,9 @@ class Run:
     def variants(self) -> list[Run]:
         """One run per variant of the profile (other seeds, less training data, ablations), in their order.
 
-        A variant is a block of the profile's YAML that is put over the rest (``published_small:seed-43``) and says itself what
-        it runs and where it starts; its records lie in ``variants/<name>``. Tasks without published files are left out.
+        A variant is a block of the profile's YAML that is put over the rest (``published_small:seed-43``) and says
+        itself what it runs and where it starts; its records lie in ``variants/<name>``. Tasks without published files
+        are left out.
         """
         found = []
         for name in self.profile.variants:
@@ -144,8 +145,8 @@ class Run:
         return found
 
     def run_variants(self) -> dict[str, Path]:
-        """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size, ablation) the
-        folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
+        """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size,
+        ablation) the folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
         from jmp_lib.results.variants import ROLES, shown
 
         runs, workers = self.variants(), self.profile.workers
@@ -200,8 +201,8 @@ class Run:
 def start(namespace: dict, declared: tuple[str, ...], family: str | None = None) -> Run:
     """Checks the parameters of a notebook, loads the profile and prints what the run is, versions and machine.
 
-    ``namespace``: ``globals()`` of the notebook (or any mapping), ``declared``: the names that its parameters cell sets.
-    ValueError names the nearest valid name for anything unknown.
+    ``namespace``: ``globals()`` of the notebook (or any mapping), ``declared``: the names that its parameters cell
+    sets. ValueError names the nearest valid name for anything unknown.
     """
     values = parameters.collect(namespace, declared)
     profile = resolved_profile(values, family)
@@ -232,7 +233,8 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
 
 
 def resolved_profile(values: dict, family: str | None = None) -> Profile:
-    """The profile with the checked parameters over it, and the folder of published files where it is made for those at hand."""
+    """The profile with the checked parameters over it, and the folder of published files where it is made for those at
+    hand."""
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
     if profile.data == "published" and profile.published_at_hand and not profile.data_root:
         return profile.model_copy(update={"data_root": paths.data_root()})
@@ -275,15 +277,16 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
 
 
 def results_folder(override: str | Path | None, profile: Profile) -> Path:
-    """Absolute folder of a run's results: ``override``, else ``results/<profile>``; of a variant ``variants/<name>`` in it."""
+    """Absolute folder of a run's results: ``override``, else ``results/<profile>``; of a variant ``variants/<name>`` in
+    it."""
     folder = paths.results_dir(override) if override else paths.results_dir() / profile.results_name
     own = Path("variants", profile.variant or "")
     return folder / own if profile.variant and folder.parts[-2:] != own.parts else folder
 
 
 def _reuse_pretraining(run: Run) -> None:
-    """Copies the pre-training of the profile's own results, so that published data need no second one; says where it cannot,
-    because it was made with other settings."""
+    """Copies the pre-training of the profile's own results, so that published data need no second one; says where it
+    cannot, because it was made with other settings."""
     from jmp_lib.train.pretraining import fingerprint
 
     source = paths.results_dir() / run.profile.base_name

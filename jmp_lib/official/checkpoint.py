@@ -208,7 +208,8 @@ def _number(values: dict, key: str) -> int | float | None:
 
 
 def published_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) that the published fine-tuning starts from, for every entry of the network's state dict, as views of the file.
+    """(name, tensor) that the published fine-tuning starts from, for every entry of the network's state dict, as views
+    of the file.
 
     Raises ``ValueError`` (the reason alone): a number that is not finite, aliases that differ, other radial functions.
     """

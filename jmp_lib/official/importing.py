@@ -33,8 +33,10 @@ def main(file: str, out: str | None) -> int:
     return 0
 
 
-def import_checkpoint(file: str | Path, out: str | Path | None = None, networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
-    """Check an official checkpoint and write its folder (default: ``checkpoints/jmp-s`` or ``jmp-l`` of the data folder).
+def import_checkpoint(file: str | Path, out: str | Path | None = None,
+                      networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
+    """Check an official checkpoint and write its folder (default: ``checkpoints/jmp-s`` or ``jmp-l`` of the
+    data folder).
 
     Returns the folder. Raises ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
     """
@@ -90,8 +92,8 @@ def describe(checkpoint: Checkpoint, factors: dict[str, float]) -> dict:
 def official_folder(name: str, progress: bool = True) -> Path:
     """Folder of the imported checkpoint ``jmp-s`` or ``jmp-l``; downloads and imports it when it is not there.
 
-    Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the file is
-    damaged (the zip's sums) or of another network.
+    Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the
+    file is damaged (the zip's sums) or of another network.
     """
     folder = default_folder(SIZES[name])
     if (folder / "model.json").is_file() and (folder / "model.safetensors").is_file():

@@ -160,8 +160,8 @@ def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
 
 
 def _matcher(files: Sequence[Path]):
-    """The function from a text to the one of ``files`` that it names, else None: by name, or name without ending, in any case,
-    behind a folder, or as a number without its leading zeros, where no two files could be meant."""
+    """The function from a text to the one of ``files`` that it names, else None: by name, or name without ending, in
+    any case, behind a folder, or as a number without its leading zeros, where no two files could be meant."""
     known: dict[str, Path | None] = {}
     for path in files:
         stem = path.stem if ending_of(path) == path.suffix.lower() else path.stem.rpartition(".")[0]  # of a compressed one

@@ -157,11 +157,12 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
     """
     rows, true = [], true_test(data, split)
     for name in data.properties:
-        errors = [structure_errors(found[way][name], true[name], data.structures.natoms[split.test]) for way in (new, base)]
-        draws, exact = [bootstrap(one, groups[split.test]) for one in errors], [mae(found[way][name], true[name]) for way in (new, base)]
+        natoms, exact = data.structures.natoms[split.test], [mae(found[way][name], true[name]) for way in (new, base)]
+        draws = [bootstrap(structure_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
         low, high = middle(100 * (1 - draws[0] / draws[1]))
-        rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]), "95 % from": low, "95 % to": high,
-                     "beyond chance": "yes" if low > 0 or high < 0 else "no", "better than": _better(exact[0], _simple_errors(found, true, name))})
+        rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]),
+                     "95 % from": low, "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no",
+                     "better than": _better(exact[0], _simple_errors(found, true, name))})
     return pd.DataFrame(rows)
 
 

@@ -59,7 +59,8 @@ def own_start(checkpoint, data: OwnData) -> Start:
     if data.forces and not data.structures.periodic:
         config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
     factors = {name: value or 1.0 for name, value in info["scale_factors"].items()}  # 0: not fitted, acts as 1
-    return Start(BackboneConfig.from_dict(info["backbone"]), config, factors, state, file_sha256(loaded.path), seen_elements(info))
+    return Start(BackboneConfig.from_dict(info["backbone"]), config, factors, state, file_sha256(loaded.path),
+                 seen_elements(info))
 
 
 def smooth_limit(natoms: int, most: int = 100) -> int:
@@ -123,21 +124,21 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     size = "small" if blocks < large else "large"
     layerwise = pretrained and blocks == profile.models[size].num_blocks  # rates of each block, for the pre-trained arm
     if pretrained and not layerwise:
-        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} or {large} "
-                      f"blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
+        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} or "
+                      f"{large} blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
     groups = learning_rate_groups(profile, f"{'JMP' if layerwise else 'GN-OC'}-{size[0].upper()}")
-    what = Finetuning(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config, start.graph,
-                      start.factors, settings, settings.rate(pretrained, size), groups, seed, start.state if pretrained else None,
-                      profile.max_steps)
+    what = Finetuning(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config,
+                      start.graph, start.factors, settings, settings.rate(pretrained, size), groups, seed,
+                      start.state if pretrained else None, profile.max_steps)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
                   "settings": settings.of_arm(pretrained, size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
                   "checkpoint": start.sha256 if pretrained else None,
                   "learning_rate_multipliers": {g.name: g.multiplier for g in groups}, **profile.engine.numbers}
     fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})
-    out_dir = Path(out_dir).resolve()
-    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{arm.replace(' ', '-')}.seed{seed}.json", out_dir,
-              fingerprint, profile, settings.precision, progress)
+    label, out_dir = f"{arm.replace(' ', '-')}.seed{seed}", Path(out_dir).resolve()
+    job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir, fingerprint,
+              profile, settings.precision, progress)
 
     def recipe(job: Job):
         done, fields, found, true = finetune_data(what, job, {

@@ -120,10 +120,11 @@ def data_words(all_tasks: pd.DataFrame) -> str:
 
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
-    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its interval.
+    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its
+    interval.
 
-    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit); blank where nothing
-    is printed or nothing can be recomputed.
+    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit); blank where
+    nothing is printed or nothing can be recomputed.
     """
     own = Own.of(records_dir) if records_dir is not None else None
     rows = []
@@ -187,7 +188,8 @@ def own_claim(claim: dict, own: Own) -> dict:
 
 
 def scoreboard(records_dir: str | Path) -> pd.DataFrame:
-    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the evidence.
+    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the
+    evidence.
 
     paper: as printed, else recomputed from the printed tables.
     """

@@ -142,21 +142,21 @@ def comparison_text(found: Comparison) -> str:
               for row in rows.query("kind == 'family' and family == 'all'").itertuples()]
     lines += [f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
               f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})",
-              f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with the same sign"
-              + (":" if len(beyond) else ".")]
-    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} (noise ± {row.noise:.1f} {row.unit})"
-              for row in beyond.itertuples()]
+              f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with "
+              "the same sign" + (":" if len(beyond) else ".")]
+    lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} "
+              f"(noise ± {row.noise:.1f} {row.unit})" for row in beyond.itertuples()]
     if missing := [" ".join(key) for key in found.missing]:
-        lines += [f"  not run here: {', '.join(missing[:3])}" + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")]
+        lines += [f"  not run here: {', '.join(missing[:3])}" + f" and {len(missing) - 3} more" * (len(missing) > 3)]
     if found.other:
         lines += [f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}"]
-    return "\n".join([*lines, f"  noise: two standard errors of a difference of two runs, from the spread {' and '.join(origins)}; "
-                      "1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
+    return "\n".join([*lines, "  noise: two standard errors of a difference of two runs, from the spread "
+                      f"{' and '.join(origins)}; 1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
-    """Writes the certificate of a run beside the shipped one (``comparison.html`` and ``.json``: every claim, mean and test error,
-    with the machine of both runs; ``tables/comparison.csv``: the claims and means); returns its words."""
+    """Writes the certificate of a run beside the shipped one (``comparison.html`` and ``.json``: every claim, mean and
+    test error, with the machine of both runs; ``tables/comparison.csv``: the claims and means); returns its words."""
     folder, found = Path(results_dir), compare(results_dir, shipped_dir)
     words = comparison_text(found)
     made = {name: made_with([*load_pretraining_records(place), *finetune_records(Path(place) / "records")])

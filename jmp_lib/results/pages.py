@@ -50,10 +50,11 @@ def write_page(path: Path, name: str, **values) -> Path:
 
 
 def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, structures: dict | None = None) -> Path:
-    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns its path.
+    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns
+    its path.
 
-    ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure. Sets
-    have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`.
+    ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure.
+    Sets have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`.
     """
     if len(points) == 0 or not points[["x", "y"]].abs().lt(float("inf")).all(axis=None):
         raise ValueError("the points of the t-SNE page need finite x and y, and at least one row")

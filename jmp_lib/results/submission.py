@@ -37,8 +37,8 @@ BIBTEX = ("@inproceedings{shoghi2024jmp, title={From Molecules to Materials: Pre
 def write_submissions(results_dir: str | Path, data_root: str | Path | None, arms=None) -> pd.DataFrame:
     """Records the MatBench folds in ``results_dir`` arm by arm and writes what is complete; one row per fold that ran.
 
-    data_root: folder of the published files. arms: None for all. MAE as the package computes it, in the unit of the released
-    file. Records that may not go in are left out, with the reason in ``why not``.
+    data_root: folder of the published files. arms: None for all. MAE as the package computes it, in the unit of the
+    released file. Records that may not go in are left out, with the reason in ``why not``.
     """
     results_dir, rows = Path(results_dir), []
     for arm in [arm for arm in facts.ARMS if arms is None or arm in arms]:

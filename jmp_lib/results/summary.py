@@ -21,8 +21,8 @@ SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JM
 
 
 def summary(results_dir: str | Path) -> str:
-    """Markdown table of mean relative improvements with their intervals, and of the speed-up, from the records of a profile; a
-    sentence where there are none (or in smoke, whose numbers mean nothing)."""
+    """Markdown table of mean relative improvements with their intervals, and of the speed-up, from the records of a
+    profile; a sentence where there are none (or in smoke, whose numbers mean nothing)."""
     records_dir = Path(results_dir) / "records"
     all_tasks, totals = all_tasks_table(records_dir), speedup_totals(speedup_table(records_dir))
     scaling, without = scaling_table(all_tasks), not_learnt(comparable(all_tasks))
@@ -36,7 +36,7 @@ def summary(results_dir: str | Path) -> str:
     table = table.fillna("").rename({"all": "all tasks", "learnt": learnt}).rename_axis("mean improvement / % [95 %]")
     table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
                                    for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
-    table.loc["*paper, published data, all tasks*"] = over_all["published_mean_gain_percent"].map(lambda mean: words(mean, *UNKNOWN))
+    table.loc["*paper, published data, all tasks*"] = [words(mean, *UNKNOWN) for mean in over_all["published_mean_gain_percent"]]
     said = ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
             f"{', '.join(without)}.", ""] if without else []
     below = [*said, *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
@@ -65,8 +65,8 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
 
 
 def variant_summary(results_dir: str | Path) -> str:
-    """Markdown tables of the variants: gains in % over training from scratch with the same size of network, seed by seed, by number
-    of training structures, by pre-training recipe.  Empty without variants."""
+    """Markdown tables of the variants: gains in % over training from scratch with the same size of network, seed by
+    seed, by number of training structures, by pre-training recipe. Empty without variants."""
     values, blocks = variants.variant_values(results_dir), []
     if len(seeds := variants.gain_spread(values)):
         cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in seeds.itertuples()]

@@ -56,8 +56,8 @@ STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
 def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM`` (blank without
-    the ``all_tasks`` of ``all_tasks_table``), in table 4 between them what others measured of JMP.
+    """Table 2, 3, 4 or 5 of the paper: one row per task (and statistic), columns ``published MODEL`` and ``own ARM``
+    (blank without the ``all_tasks`` of ``all_tasks_table``), in table 4 between them what others measured of JMP.
 
     The own five-fold mean is shown only where all five folds were run.
     """
@@ -128,7 +128,8 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison."""
+    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison.
+    """
     all_tasks = comparable(all_tasks)
     published, own = published_values(), own_values(all_tasks)
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
@@ -140,7 +141,8 @@ def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
 
 
 def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """``gains_summary`` of published and own values, in columns ``published_*`` and ``own_*``: one row per comparison and family."""
+    """``gains_summary`` of published and own values, in columns ``published_*`` and ``own_*``: one row per comparison
+    and family."""
     keys, all_tasks = ["comparison", "family"], comparable(all_tasks)
     without = not_learnt(all_tasks)
     published = gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
@@ -163,7 +165,8 @@ def means_table(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_tables(results_dir: str | Path) -> list[Path]:
-    """Writes every table of the records in ``results_dir`` to its folder ``tables``, as CSV and Markdown; returns the files."""
+    """Writes every table of the records in ``results_dir`` to its folder ``tables``, as CSV and Markdown; returns the
+    files."""
     records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
     made = {f"table{number}": (title, paper_table(number, all_tasks), "") for number, title in TITLES.items()}

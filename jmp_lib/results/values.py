@@ -37,9 +37,9 @@ def relative_improvement(reference, new):
 
 
 def finetune_records(records_dir: str | Path) -> list[dict]:
-    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` (0 without one
-    in the file name) and ``record`` (path relative to the results folder). ``ValueError`` for a file that is none or misplaced.
-    """
+    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` (0
+    without one in the file name) and ``record`` (path relative to the results folder). ``ValueError`` for a file that
+    is none or misplaced."""
     records_dir = Path(records_dir)
     order = {name: place for place, name in enumerate(facts.tasks()["id"])}
     found = []
@@ -84,11 +84,12 @@ def records_table(records_dir: str | Path) -> pd.DataFrame:
 
 
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
-    """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison (else of the
-    first fold that was run). Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
+    """One row per task and arm that has a record; MatBench values are those of fold 0, as in the paper's comparison
+    (else of the first fold that was run). Columns: ``ALL_TASKS_COLUMNS``, ``BESIDES``.
 
-    ``mean_over_folds`` is filled where all five were run. ``composition``: error of the linear model of the composition (NaN for
-    forces). ``learnt`` is "no" where no arm is better than that (forces: than zero): such a task shows nothing for either arm.
+    ``mean_over_folds`` is filled where all five were run. ``composition``: error of the linear model of the composition
+    (NaN for forces). ``learnt`` is "no" where no arm is better than that (forces: than zero): such a task shows nothing
+    for either arm.
     """
     table = records_table(records_dir)
     folds = table.groupby(["task", "arm"])["fold"].transform("nunique")
@@ -149,11 +150,11 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
 
 
 def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison and family, over all tasks
-    (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
+    """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison and family, over
+    all tasks (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
 
-    ``all_tasks``: the table of ``values``, of which a mean of one task or two gets the interval over test structures, and
-    ``tasks_surely`` is the number of tasks whose own interval lies above zero (NaN where it is not known).
+    ``all_tasks``: the table of ``values``, of which a mean of one task or two gets the interval over test structures,
+    and ``tasks_surely`` is the number of tasks whose own interval lies above zero (NaN where it is not known).
     """
     rows = []
     for name, pair in COMPARISONS.items():

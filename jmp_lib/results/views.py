@@ -1,5 +1,5 @@
-"""Tables that the notebooks show, of a :class:`jmp_lib.workbook.Run` or plain data: data cards, splits, sampling, published values
-beside own ones, never in one column."""
+"""Tables that the notebooks show, of a :class:`jmp_lib.workbook.Run` or plain data: data cards, splits, sampling,
+published values beside own ones, never in one column."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def split_table(run) -> pd.DataFrame:
                      "head": settings.force_head or task.head if task.is_force_task else task.head,
                      "official train / val / test": f"{task.n_train} / {task.n_val} / {task.n_test}",
                      "here train / val / test": f"{len(data.train)} / {len(data.val)} / {len(data.test)}",
-                     "updates": updates, "batch": settings.batch_size, "epochs": round(updates / per_epoch, 1), "data here": data.name})
+                     "updates": updates, "batch": settings.batch_size, "epochs": round(updates / per_epoch, 1),
+                     "data here": data.name})
     return pd.DataFrame(rows)
 
 
@@ -228,7 +229,8 @@ def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
 def compare(run) -> pd.DataFrame:
     """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
 
-    The own half (blank for the smoke profile) ends with the linear model of the composition, and "no" where no arm beats it.
+    The own half (blank for the smoke profile) ends with the linear model of the composition, and "no" where no arm
+    beats it.
     """
     all_tasks = comparable(all_tasks_table(run.records_dir))
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
@@ -251,8 +253,8 @@ def simple_models(run) -> pd.DataFrame:
 
 
 def gains(run, new: str, base: str) -> pd.DataFrame:
-    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task: own (the column's name says
-    of which data), ``from`` and ``to`` of its interval, ``PAPER`` (blank in smoke)."""
+    """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task: own (the
+    column's name says of which data), ``from`` and ``to`` of its interval, ``PAPER`` (blank in smoke)."""
     all_tasks = all_tasks_table(run.records_dir)
     ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
     theirs = gain(published_values(), new, base).reindex(ours.index) * (1.0 if run.profile.comparable else float("nan"))

@@ -37,8 +37,8 @@ def choose_device(name: str) -> torch.device:
 
 
 class Labelled:
-    """A set of structures with geometry, the normalised labels of ``normalisers`` and, in pre-training, the index of the data set:
-    structures of different sets fit in one batch."""
+    """A set of structures with geometry, the normalised labels of ``normalisers`` and, in pre-training, the index of
+    the data set: structures of different sets fit in one batch."""
 
     def __init__(self, structures, normalisers: dict[str, Normaliser], dataset_index: int | None = None):
         self.structures, self.normalisers, self.dataset_index = structures, normalisers, dataset_index

@@ -1,8 +1,8 @@
 """Saving and resuming a run.
 
-A checkpoint holds everything that decides the following updates.  Its name has the run's fingerprint in it, so a run with
-other settings or data leaves it alone.  It is written whole or not at all (``files.replacing``), and the one before is kept as
-``<name>.previous``.  It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
+A checkpoint holds everything that decides the following updates. Its name has the run's fingerprint in it, so a run
+with other settings or data leaves it alone. It is written whole or not at all (``files.replacing``), and the one before
+is kept as ``<name>.previous``. It is read with ``torch.load(weights_only=True)``: nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def save_checkpoint(path: Path, fingerprint: str, **parts) -> None:
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict | None:
-    """The checkpoint at ``path`` (where damaged or missing, with a warning, the one before it), or None when there is none for
-    this run; restores the state of torch's random numbers.  ``ValueError``: no readable one is left, or of another layout."""
+    """The checkpoint at ``path`` (where damaged or missing, with a warning, the one before it), or None when there is
+    none for this run; restores the state of torch's random numbers. ``ValueError``: no readable one is left, or of
+    another layout."""
     path = Path(path)
     damaged = []
     for file in (path, previous(path)):

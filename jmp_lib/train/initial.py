@@ -26,10 +26,12 @@ def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) ->
 
 
 def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:
-    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are kept.
+    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are
+    kept.
 
-    Fitted once on 16 validation batches of the embedded sets with the random initial weights, and used by the pre-training
-    and all fine-tunings, as the official release ships one file per size: arms from scratch need no pre-training data.
+    Fitted once on 16 validation batches of the embedded sets with the random initial weights, and used by the
+    pre-training and all fine-tunings, as the official release ships one file per size: arms from scratch need no
+    pre-training data.
     """
     sets, settings = joint_sets(profile, "mini"), profile.pretraining
     wanted = records.fingerprint({

@@ -57,15 +57,18 @@ class Job:
                 done, fields, files = recipe(self)
                 if self.processes.first:
                     entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
-                    write_json(self.record, {
-                        "schema": records.SCHEMA, **fields, "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
-                        "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds, "waiting_share": done.waiting_share,
-                        "processes": self.processes.size, "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
+                    how = {
+                        "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
+                        "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds,
+                        "waiting_share": done.waiting_share, "processes": self.processes.size,
+                        "workers_data": self.profile.engine.workers_data, "max_edges": done.max_edges,
                         "graphs": done.graphs, "skipped": done.skipped, "skipped_by_scaler": done.skipped_by_scaler,
                         "threads": self.profile.threads, "machines": done.machines,
                         "device": records.device_name(self.processes.device), "precision": self.processes.precision,
-                        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions(),
-                        "files": entries, "fingerprint": self.fingerprint})
+                        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(),
+                        "versions": records.versions()}
+                    write_json(self.record, {"schema": records.SCHEMA, **fields, **how, "files": entries,
+                                             "fingerprint": self.fingerprint})
                     remove_checkpoints(self.checkpoint)
         return records.read_record(self.record)
 

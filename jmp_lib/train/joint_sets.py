@@ -77,7 +77,8 @@ class JointSet:
 
 
 def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
-    """The sets in the order of the heads, read once per process; data "mini": the embedded ones, whatever the profile says."""
+    """The sets in the order of the heads, read once per process; data "mini": the embedded ones, whatever the profile
+    says."""
     settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
     return _read(data or profile.pretraining.data, settings, None if data else profile.data_root)
 
@@ -102,8 +103,8 @@ def data_hashes(sets: list[JointSet]) -> dict[str, str]:
 
 
 def baseline(s: JointSet) -> dict[str, float]:
-    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set: forces of free atoms,
-    one structure in memory at a time."""
+    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set: forces of
+    free atoms, one structure in memory at a time."""
     energy, force, components = 0.0, 0.0, 0
     for structure in s.val:
         energy += abs(float(structure["energy"]) - s.energy.offset(structure["atomic_numbers"]))

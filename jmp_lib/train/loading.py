@@ -46,9 +46,9 @@ class Loaded:
 def load(name: str | Path, device: str = "cpu") -> Loaded:
     """The network of a name, of a folder with model.safetensors and model.json, or of one such file.
 
-    ``jmp-s`` and ``jmp-l`` are downloaded once to ``checkpoints`` of the data folder (JMP_DATA). ``RuntimeError``: the download
-    fails; ``FileNotFoundError``: a file is missing or a name unknown; ``ValueError``: the two files do not belong together, or a
-    scale factor was never fitted.
+    ``jmp-s`` and ``jmp-l`` are downloaded once to ``checkpoints`` of the data folder (JMP_DATA). ``RuntimeError``: the
+    download fails; ``FileNotFoundError``: a file is missing or a name unknown; ``ValueError``: the two files do not
+    belong together, or a scale factor was never fitted.
     """
     path = weights_path(name)
     info = read_info(path)
@@ -96,10 +96,12 @@ def empty_model(info: dict, path: Path) -> torch.nn.Module:
 
 def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype."""
-    needed, found = ({name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()} for tensors in (model.state_dict(), state))
+    needed, found = ({name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()}
+                     for tensors in (model.state_dict(), state))
     if wrong := sorted(name for name in needed | found if needed.get(name) != found.get(name)):
-        raise ValueError(f"{path} does not belong to {path.with_suffix('.json').name}: {len(wrong)} tensors differ, {wrong[0]!r} for "
-                         f"instance is {found.get(wrong[0], 'not there')}, the network has {needed.get(wrong[0], 'none of that name')}")
+        raise ValueError(f"{path} does not belong to {path.with_suffix('.json').name}: {len(wrong)} tensors differ, "
+                         f"{wrong[0]!r} for instance is {found.get(wrong[0], 'not there')}, the network has "
+                         f"{needed.get(wrong[0], 'none of that name')}")
     # Copies: tensors inside the mapped file begin anywhere, and sums over them then differ in the last bit.
     model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
     for module in model.modules():
@@ -110,8 +112,8 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
 def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
     """{scale_factors, pretrained: {file, sha256}} of the weights that the profile names for ``size``, None without.
 
-    They are copied to ``work/given/<size>`` of the results, so that these are whole; of a network that ships, its record too. A
-    declared factor of 0 (not fitted) becomes 1, which acts the same. ``ValueError``: of another network.
+    They are copied to ``work/given/<size>`` of the results, so that these are whole; of a network that ships, its
+    record too. A declared factor of 0 (not fitted) becomes 1, which acts the same. ``ValueError``: of another network.
     """
     name = profile.pretrained.get(size)
     if name is None:

@@ -28,14 +28,15 @@ def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
-    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to 119."""
+    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to
+    119."""
     counts = element_counts(atomic_numbers)
     return _contributions(counts, _finite(values), counts.any(axis=0))
 
 
 def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, extensive: bool) -> tuple[np.ndarray, float]:
-    """The linear composition model, a ridge regression on ``composition``: a number for each of Z = 0 to 119 (0 for elements
-    that never occur) and the intercept, unit of ``values``."""
+    """The linear composition model, a ridge regression on ``composition``: a number for each of Z = 0 to 119 (0 for
+    elements that never occur) and the intercept, unit of ``values``."""
     from sklearn.linear_model import RidgeCV  # takes a second to import
 
     model = RidgeCV(STRENGTHS).fit(composition(atomic_numbers, extensive), _finite(values))
@@ -65,7 +66,8 @@ def _finite(values) -> np.ndarray:
     """``values`` as float64; raises ``ValueError`` where one is not finite."""
     values = np.asarray(values, float)
     if bad := np.count_nonzero(~np.isfinite(values)):
-        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those structures")
+        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those "
+                         "structures")
     return values
 
 
@@ -193,8 +195,8 @@ class JointFit:
                per_atom: bool = False) -> Normaliser:
         """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one.
 
-        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. One for each
-        would take the whole energy of every composition, and be tens of eV wrong for others.
+        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. One
+        for each would take the whole energy of every composition, and be tens of eV wrong for others.
         """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None

@@ -2,8 +2,9 @@
 
     record = pretrain(load_profile("mini"), "small", Path("results/mini"))
 
-Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of its own set.
-Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA) weights and ``curves.csv``.
+Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of its own
+set. Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA) weights and
+``curves.csv``.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from jmp_lib.train.weights import save_weights, set_factors
 def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
     """Pre-train the ``size`` ("small" or "large") network of ``profile``; returns its record.
 
-    A finished run with the same settings and data is not repeated; a killed one goes on from its last checkpoint and ends, on
-    a CPU, with the same numbers.  ``FloatingPointError``: a loss that is not finite; ``ValueError``: bad settings or data.
+    A finished run with the same settings and data is not repeated; a killed one goes on from its last checkpoint and
+    ends, on a CPU, with the same numbers. ``FloatingPointError``: a loss that is not finite; ``ValueError``: bad
+    settings or data.
     """
     out_dir = Path(out_dir).resolve()
     path = records.pretrain_record_path(out_dir, size)
@@ -67,8 +69,8 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
                             [settings.datasets[s.key].sampled for s in sets])
-    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=settings.edge_dropout)
-              for i, s in enumerate(sets)]
+    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
+                          edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
     data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
                          max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
     energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
@@ -112,10 +114,10 @@ def _pretrain(profile: Profile, size: str, job: Job):
         "scale_factors": factors, "seed": profile.seed, "updates": done.step})
     with write_atomically(job.work / "curves.csv") as stream:
         pd.DataFrame(done.history).to_csv(stream, index=False)
-    kind = " and ".join(sorted({"published" if source == "published" else "generated" for source in settings.data.split("+")}))
+    kinds = {"published" if source == "published" else "generated" for source in settings.data.split("+")}
     return done, {
         "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
-        "data": [s.name for s in sets], "data_kind": kind,
+        "data": [s.name for s in sets], "data_kind": " and ".join(sorted(kinds)),
         "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
         "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
         "baseline": {s.name: baseline(s) for s in sets},
@@ -127,7 +129,8 @@ def _pretrain(profile: Profile, size: str, job: Job):
     }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
 
 
-def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet], processes: Processes) -> dict[str, float]:
+def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet],
+             processes: Processes) -> dict[str, float]:
     """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
     values = {}
     for i, (s, part) in enumerate(zip(sets, batches)):

@@ -51,8 +51,8 @@ def is_first() -> bool:
 
 
 class Processes:
-    """The processes of one training: ``rank`` of this one from 0, ``size`` how many, ``first`` whether this is rank 0, ``device``
-    of this one, ``scaler`` of the loss (float16 only)."""
+    """The processes of one training: ``rank`` of this one from 0, ``size`` how many, ``first`` whether this is rank 0,
+    ``device`` of this one, ``scaler`` of the loss (float16 only)."""
 
     def __init__(self, device: torch.device | str = "cpu", precision: str = "float32", cpu_autocast: bool = False):
         """Joins the processes that torchrun or srun started; without them, this process is the only one.
@@ -135,8 +135,8 @@ class Processes:
 
 
 def needed(engine: Engine) -> bool:
-    """Whether a training with ``engine`` has its processes still to be started; ``ValueError`` for several nodes: only torchrun
-    or srun reach other machines."""
+    """Whether a training with ``engine`` has its processes still to be started; ``ValueError`` for several nodes: only
+    torchrun or srun reach other machines."""
     if launched() is not None:
         return False
     if engine.nodes > 1:
@@ -148,7 +148,8 @@ def needed(engine: Engine) -> bool:
 def in_processes(count: int, function: Callable, *arguments) -> None:
     """``function(*arguments)`` in ``count`` new processes that train together; importable, with picklable arguments.
 
-    ``RuntimeError`` with the sentence of the process that failed first; ``Terminated`` when the run was ended from outside.
+    ``RuntimeError`` with the sentence of the process that failed first; ``Terminated`` when the run was ended from
+    outside.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

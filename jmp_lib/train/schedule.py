@@ -48,8 +48,9 @@ def in_updates(schedule: Schedule, updates_per_epoch: int, max_steps: int | None
 
 def warmup_cosine(k: int, base: float, warmup: int, until: int, start_factor: float, min_factor: float,
                   restart: bool = False) -> float:
-    """Learning rate of update ``k``: for k < W linear from start_factor·base to base at k = W-1; then a cosine from base at
-    k = W down to min_factor·base at k = ``until``, where it stays, or (``restart``, as in pre-training) rises again."""
+    """Learning rate of update ``k``: for k < W linear from start_factor·base to base at k = W-1; then a cosine from
+    base at k = W down to min_factor·base at k = ``until``, where it stays, or (``restart``, as in pre-training) rises
+    again."""
     start, low = start_factor * base, min_factor * base
     if k < warmup:
         return start + k * (base - start) / (warmup - 1) if warmup > 1 else base
@@ -83,8 +84,8 @@ def layerwise_groups(embedding: float, blocks: tuple[float, ...]) -> list[Group]
 
 
 def parameter_groups(model: torch.nn.Module, groups: list[Group], lr: float) -> list[dict]:
-    """Optimiser groups with ``name``, ``base_lr`` (lr · multiplier) and ``multiplier``: the first matching group takes a
-    parameter (the last one takes all that are left); empty groups are left out."""
+    """Optimiser groups with ``name``, ``base_lr`` (lr · multiplier) and ``multiplier``: the first matching group takes
+    a parameter (the last one takes all that are left); empty groups are left out."""
     members = {group.name: [] for group in groups}
     for name, parameter in model.named_parameters():
         first = next(group for group in groups if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns))
@@ -99,7 +100,8 @@ def group_min_factor(min_factor: float, multiplier: float) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, k: int, schedule: Updates, restart: bool = False) -> None:
-    """Set the learning rate of every group for update ``k``; without restart reduce-on-plateau rules them after ``cosine_until``."""
+    """Set the learning rate of every group for update ``k``; without restart reduce-on-plateau rules them after
+    ``cosine_until``."""
     if k > schedule.cosine_until and not restart:
         return
     for group in optimizer.param_groups:

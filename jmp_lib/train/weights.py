@@ -1,4 +1,5 @@
-"""Final weights (safetensors with a readable JSON beside it), the elements that they met, and scale factors put in and checked."""
+"""Final weights (safetensors with a readable JSON beside it), the elements that they met, and scale factors put in and
+checked."""
 
 from __future__ import annotations
 
@@ -77,8 +78,8 @@ def check_factors(model: torch.nn.Module, info: dict, path: Path) -> None:
     for name, module in scale_modules(model).items():
         if name not in stated or (not module.value and name not in excused):
             raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with "
-                             "jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a pre-training of "
-                             "jmp_lib does), and save the weights again")
+                             "jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a "
+                             "pre-training of jmp_lib does), and save the weights again")
         if float(np.float32(stated[name])) != module.value:
             raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: they are "
                              "not of the same network")
