@@ -221,6 +221,7 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     if profile.data == "published" and not profile.published_at_hand:
         _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
+    _show_tables()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
     print(f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
@@ -230,6 +231,16 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
         print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run that "
               f"comes with the checkout is in {_short(shipped)}")
     return run
+
+
+def _show_tables() -> None:
+    """Makes a data frame at the end of a cell look like the tables of the report."""
+    import IPython
+
+    if shell := IPython.get_ipython():
+        from jmp_lib.results.pages import frame_html
+
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, frame_html)
 
 
 def resolved_profile(values: dict, family: str | None = None) -> Profile:

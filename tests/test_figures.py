@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jmp_lib.results import figures, style
+from jmp_lib.results import figures, overview, style
 from jmp_lib.results.figures import PAPER
 from jmp_lib.results.style import ARM_COLOURS, unit_text
 
@@ -146,3 +146,22 @@ def test_parity_has_equal_axes_and_is_shown_without_the_composition():
     axis = figures.parity([record], {"qm9_u0": (true, true + 50)}, "JMP-L", {"qm9_u0": part}).axes[0]
     assert axis.get_xlim() == axis.get_ylim() and max(map(abs, axis.get_xlim())) < 200
     assert axis.get_xlabel() == "label less composition / meV"
+
+
+def test_the_method_is_drawn_from_the_facts():
+    said = "\n".join(text.get_text() for text in overview.method().axes[0].texts)
+    assert "OC20\n100 million structures" in said and "57 % of draws" in said and "MatBench, 8 tasks" in said and "40 times" in said
+
+
+def test_costs_stand_beside_those_of_the_paper():
+    table = pd.DataFrame({"step": ["once", "scratch", "tuned"], "paper / GPU-hours": [34400, 3300, 275],
+                          "this workbook / minutes": [40.0, 20.0, 0.0]})
+    figure = overview.costs(table)
+    assert [axis.get_xlabel() for axis in figure.axes] == list(table)[1:] and figure.axes[0].get_xscale() == "log"
+
+
+def test_parity_of_values_far_from_zero_is_shown_less_their_mean():
+    true = np.linspace(-12000, -9000, 50)
+    record = {"task": "qm9_eps_homo", "arm": "JMP-L", "value": 100.0, "unit": "meV"}
+    axis = figures.parity([record], {"qm9_eps_homo": (true, true + 100)}).axes[0]
+    assert axis.get_xlim()[0] > -2000 and "less the mean" in axis.get_xlabel()

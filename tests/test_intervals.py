@@ -131,7 +131,7 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
     low, high = intervals.gain_intervals(all_tasks_table(results / "records"), "JMP-S", "GN-OC-S").loc["rmd17_ethanol"]
     words = sentences.gains(run).data
     assert words.startswith(f"JMP-S over GN-OC-S: +50.0 [{low:+.1f}, {high:+.1f}] % on ethanol (on 1 beyond its own interval); the paper +78.5 %")
-    assert words.endswith("; this agrees with the paper.")
+    assert words.endswith("; this agrees with the paper in sign, the effect is smaller.")
     run.tasks = ("qm9_mu", "qm9_alpha", "qm9_r2", "rmd17_ethanol")
     assert "+31.2 [" in sentences.gains(run).data and "on average, better on 3 of 4 tasks" in sentences.gains(run).data
     assert "Not learnt: on mu no arm" in sentences.parity(run).data and "(of " in sentences.arms(run).data + "(of "
@@ -139,7 +139,9 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
     assert "mean nothing" in sentences.gains(run).data and "%" not in sentences.learning(run).data
 
 
-@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "agrees"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
+@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "agrees with the paper in sign, the effect is smaller"),
+                                                     (1, 60, 50, "this agrees with the paper"),
+                                                     (60, 70, 50, "larger"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
                                                      (-3, -1, -8, "agrees"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
 def test_verdicts(low, high, paper, words):
     assert words in sentences.verdict(low, high, paper) and bool(words) == bool(sentences.verdict(low, high, paper))

@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from jmp_lib.__main__ import main
-from jmp_lib.results.pages import number, write_report
+from jmp_lib.results.pages import frame_html, number, write_report
+from jmp_lib.results.views import merged
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
 pytestmark = pytest.mark.skipif(not (MINI / "records" / "pretrain").is_dir(), reason="results/shipped/mini is not here")
@@ -118,3 +120,21 @@ def test_what_records_say_is_escaped(folder, tmp_path):
     path.write_text(json.dumps(record | {"data": "<script>alert(1)</script>", "device": "<b>"}))
     page = write_report(tmp_path, "<u>").read_text()
     assert "<script" not in page and "&lt;script&gt;alert" in page and "&lt;b&gt;" in page and "results of the profile &lt;u&gt;" in page
+
+
+def test_the_worst_predicted_structures_are_in_the_viewer(page):
+    shown = json.loads(re.search(r"const worst = (.*?), which = ", page)[1])
+    assert [words.split(":")[0] for words in shown["structures"]] == ["rmd17_ethanol", "qmof_bandgap"]
+    assert len(shown["structures"][next(iter(shown["structures"]))]["pos"]) == 9 and "is off by" in next(iter(shown["structures"]))
+
+
+def test_a_data_frame_in_a_notebook_has_units_and_no_counting_index():
+    frame = pd.DataFrame({"task": ["a", "b", "c"], "value": [1535.0, float("nan"), -0.0], "unit": "meV/A"})[lambda t: t.task != "b"]
+    cells = re.findall("<td>(.*?)</td>", frame_html(frame))
+    assert cells == ["a", "1535", "meV Å⁻¹", "c", "0", "meV Å⁻¹"]
+    assert re.findall("<td>(.*?)</td>", frame_html(frame.set_index(["task", "unit"])))[:2] == ["a", "meV Å⁻¹"]
+
+
+def test_tasks_of_equal_numbers_share_a_row():
+    table = pd.DataFrame({"task": ["qm9_mu", "qm9_g", "oc20"], "n": [1, 1, 2], "why not": ""})
+    assert merged(table, "task").values.tolist() == [["qm9 (2 tasks)", 1], ["oc20", 2]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
@@ -20,14 +21,18 @@ from ase.data.colors import jmol_colors
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
+from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.files import file_sha256, write_atomically
-from jmp_lib.records import load_pretraining_records, pretrain_record_path
+from jmp_lib.records import load_pretraining_records, pretrain_record_path, unpacked_errors
 from jmp_lib.results import tables
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
 
+HEADINGS = {"n_train": "training structures", "n_test": "test structures", "wall_time_s": "seconds", "target_val": "best validation "
+            "error from scratch", "scratch_steps": "updates from scratch", "jmp_steps": "updates pre-trained",
+            "ratio_steps": "ratio of updates", "ratio_seconds": "ratio of times"}  # column of a table -> what is shown
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
           "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
@@ -115,6 +120,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         scoreboard=table(board, words=True, title="Scoreboard"),
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
+        worst=drawings(_worst(records)),
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=made_with(every),
         pretrained=table(pd.DataFrame([{
@@ -144,6 +150,7 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
     gains = [name for name in frame if str(name).endswith("/ %") and pd.api.types.is_float_dtype(frame[name])]
     written = dict.fromkeys(gains, percent) | dict.fromkeys({"unit"} & set(frame), unit_text)  # else by ``number``
     frame = frame.assign(**{name: frame[name].map(write) for name, write in written.items()})
+    frame = frame.rename(columns=HEADINGS)
     split = [str(name).partition(" ") for name in frame.columns]
     halves = halves if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
@@ -165,6 +172,17 @@ def show(frame: pd.DataFrame, words: bool = False, notes=()):
     return HTML(style + table_html(frame, words, notes))
 
 
+def frame_html(frame: pd.DataFrame) -> str:
+    """A data frame as the last line of a cell shows it: the same table; an index that only counts rows is left out, long frames
+    are shown as pandas does."""
+    if len(frame) > 100:
+        return frame._repr_html_()
+    if frame.index.nlevels > 1 or frame.index.name or not pd.api.types.is_integer_dtype(frame.index):
+        frame = frame.reset_index().rename(columns={"index": ""})
+    long = frame.map(lambda value: isinstance(value, str) and len(value) > 32).any(axis=None)
+    return show(frame, words=bool(long)).data
+
+
 def show_paper_table(number: int, all_tasks: pd.DataFrame):
     """Table 2, 3, 4 or 5 in a notebook, as :func:`jmp_lib.results.tables.printed_table` gives it."""
     frame, notes = tables.printed_table(number, all_tasks)
@@ -173,9 +191,9 @@ def show_paper_table(number: int, all_tasks: pd.DataFrame):
 
 def number(value, digits: int = 4) -> str:
     """A cell: ``digits`` significant digits without an exponent where that is readable; blank for a missing value."""
-    if value is None or value is pd.NA or isinstance(value, float) and pd.isna(value):
+    if value is None or value is pd.NA or isinstance(value, float | np.floating) and pd.isna(value):
         return ""
-    if not isinstance(value, float):
+    if not isinstance(value, float | np.floating):
         return value if isinstance(value, str) else str(value)
     if value == 0:
         return "0"  # never -0
@@ -197,6 +215,22 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
         "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
                                for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
     return table(means), table(tables.means_table(scaling))
+
+
+def _worst(records: list[dict]) -> dict:
+    """{words: structure}: of each task on the shipped data the test structure that its best arm predicts worst, by the errors of
+    the record; none where the record is of other data."""
+    found = {}
+    for task, runs in groupby(sorted(records, key=lambda r: list(TASKS).index(r["task"])), key=lambda r: r["task"]):
+        best = min((r for r in runs if r["fold"] == 0), key=lambda r: r["value"], default={})
+        if best.get("data_kind") != "generated" or (errors := unpacked_errors(best)) is None:
+            continue
+        data = load_task_data(task, caps={"test": best["n_test"]})
+        if (data.data_sha256, len(data.test)) == (best["data_sha256"], len(errors)):
+            row, unit = int(errors[:, 0].argmax()), unit_text(best["unit"])
+            found[f"{task}: {best['arm']} is off by {number(errors[row, 0])} {unit}, on average by {number(best['value'])} {unit}"] = \
+                data.test[int(np.argsort(data.test.ids, kind="stable")[row])]
+    return found
 
 
 def _picture(path: Path) -> dict:

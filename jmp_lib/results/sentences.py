@@ -1,7 +1,8 @@
 """What the figures of a family's notebook show, in sentences computed from its records, each beside the paper's finding.
 
 Every function takes a :class:`jmp_lib.workbook.Run` and returns Markdown. A finding of the paper counts as seen again where the
-95 % interval lies on the paper's side of zero, as not seen where it lies on the other, as undecided where it holds zero.
+95 % interval holds the paper's value, in sign where it lies on the paper's side of zero, as not seen where it lies on the other, as
+undecided where it holds zero: the words of the scoreboard.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from IPython.display import Markdown
 
 from jmp_lib.facts import ARMS
 from jmp_lib.results import intervals
-from jmp_lib.results.speedup import ARMS_OF, speedup_table
+from jmp_lib.results.speedup import ARMS_OF, cost_table, speedup_table
 from jmp_lib.results.style import short_task
 from jmp_lib.results.tables import scaling_table, significant
 from jmp_lib.results.values import (
@@ -23,6 +24,9 @@ from jmp_lib.results.values import (
     published_values,
 )
 from jmp_lib.results.views import gains as gains_table
+from jmp_lib.results.views import pretraining_table
+
+SIMPLEST = "the mean of the training labels or, where it is subtracted before training, of a linear model of the composition"
 
 
 def _written(function):
@@ -37,12 +41,15 @@ def _written(function):
 
 
 def verdict(low: float, high: float, paper: float) -> str:
-    """Whether an interval of ours lies on the side of zero on which the paper's value lies, in words."""
+    """Whether an interval of ours holds the paper's value, or lies on its side of zero, in words."""
     if pd.isna(low) or pd.isna(paper):
         return ""
     if low <= 0 <= high:
         return "the interval holds zero, so this is undecided here"
-    return "this agrees with the paper" if (low > 0) == (paper > 0) else "this disagrees with the paper"
+    if (low > 0) != (paper > 0):
+        return "this disagrees with the paper"
+    size = "" if low <= paper <= high else f" in sign, the effect is {'smaller' if max(abs(low), abs(high)) < abs(paper) else 'larger'}"
+    return f"this agrees with the paper{size}"
 
 
 @_written
@@ -84,7 +91,7 @@ def parity(run) -> list[str]:
     without = [short_task(task) for task in not_learnt(table)]
     forces = last["metric"].str.contains("force").any()
     return [f"The test error of {run.arms[-1]} is {significant(ratio.min(), 2)}" + (f" to {significant(ratio.max(), 2)}" if len(ratio) > 1 else "")
-            + f" of that of {'zero forces' if forces else 'the mean of the training labels'}"
+            + f" of that of {'zero forces' if forces else SIMPLEST}"
             + (f" (lowest: {short_task(ratio.idxmin())}, highest: {short_task(ratio.idxmax())})." if len(ratio) > 1 else "."),
             f"Not learnt: on {', '.join(without)} no arm is better than "
             f"{'zero forces' if forces else 'a linear model of the composition'}, so a gain there says nothing." if without else ""]
@@ -119,6 +126,32 @@ def scaling(run) -> list[str]:
             f"{verdict(*ends, row['published_mean_gain_percent'])}."
             for of, name in (("From scratch", "GN-OC-L over GN-OC-S"), ("Pre-trained", "JMP-L over JMP-S")) if name in rows.index
             for row in [rows.loc[name]] for ends in [(row["own_mean_gain_from"], row["own_mean_gain_to"])]]
+
+
+@_written
+def pretraining(run) -> list[str]:
+    """Pre-training: the sets on which energies or forces are predicted no better than without a network."""
+    table, words = pretraining_table(run), []
+    for what in ("energy", "force"):
+        worse = table[table[f"{what} MAE / eV" + "/Å" * (what == "force")] >= table[f"trivial {what} MAE / eV" + "/Å" * (what == "force")]]
+        said = "; ".join(f"{size} network: {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
+        things = "energies" if what == "energy" else "forces"
+        words.append(f"Sets whose {things} are predicted no better than trivially, so that they are not learnt: {said}." if said else
+                     f"On every set the {things} are predicted better than trivially.")
+    return words
+
+
+@_written
+def costs(run) -> list[str]:
+    """What the pre-training costs beside what it saves, here and in the paper."""
+    table, said = cost_table(run.records_dir).set_index("step"), []
+    for name in table:
+        once, scratch, tuned = table[name]
+        whose = f"In this workbook ({name.split(' / ')[1]})" if "workbook" in name else "In the paper (GPU-hours)"
+        paid = f"it is paid back after {once / (scratch - tuned):.1f} rounds of all tasks" if scratch > tuned else "nothing is saved"
+        said += [f"{whose} the pre-training costs {once / scratch:.1f} times what training all tasks from scratch does, fine-tuning "
+                 f"{tuned / scratch:.2f} times that; {paid}."] * bool(scratch)
+    return said
 
 
 def _tasks(rows) -> str:

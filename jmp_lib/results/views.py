@@ -88,6 +88,16 @@ def with_limits(run, counts: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def merged(table: pd.DataFrame, family: str) -> pd.DataFrame:
+    """Rows of a family that differ in the column ``family`` alone as one row, named after it ("qm9 (12)"); empty columns left out."""
+    table = table.dropna(axis=1, how="all").loc[:, lambda found: ~(found == "").all()]
+    rest = [name for name in table if name != family]
+    start = table[family].str.split("_").str[0]
+    rows = [part.iloc[:1] if len(part) == 1 else part.iloc[:1].assign(**{family: f"{part[family].iloc[0].split('_')[0]} ({len(part)} tasks)"})
+            for _, part in table.fillna("").groupby([start, *rest], sort=False)]
+    return pd.concat(rows)
+
+
 def recipe_table(profile) -> pd.DataFrame:
     """The recipe of the pre-training: what is known of the paper's (``facts/hyperparameters.yaml``) beside ``profile``."""
     official, here = facts.hyperparameters(), profile.pretraining
@@ -172,7 +182,7 @@ def pretraining_table(run) -> pd.DataFrame:
                          "force MAE / eV/Å": record["final"][f"{name}_force_mae"],
                          "trivial force MAE / eV/Å": record["baseline"][name]["force_mae"],
                          "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
-    return pd.DataFrame(rows).round(4)
+    return pd.DataFrame(rows)
 
 
 def live_table(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
@@ -242,6 +252,8 @@ def compare(run) -> pd.DataFrame:
     for name in ("composition", "learnt"):  # error of the linear model of the composition; "no": it is better than every arm
         table[own_label, name] = all_tasks.groupby("task")[name].first().reindex(table.index)
     table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
+    if table[own_label, "composition"].isna().all():  # forces have none
+        table = table.drop(columns=(own_label, "composition"))
     return table.map(lambda v: float(f"{v:.4g}") if isinstance(v, float) and pd.notna(v) else v)
 
 
