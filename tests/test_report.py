@@ -119,7 +119,8 @@ def test_what_records_say_is_escaped(folder, tmp_path):
     record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
     path.write_text(json.dumps(record | {"data": "<script>alert(1)</script>", "device": "<b>"}))
     page = write_report(tmp_path, "<u>").read_text()
-    assert "<script>alert" not in page and page.count("<script") == 1 and "&lt;script&gt;alert" in page and "&lt;b&gt;" in page and "results of the profile &lt;u&gt;" in page
+    assert "<script>alert" not in page and page.count("<script") == 1 and "&lt;script&gt;alert" in page
+    assert "&lt;b&gt;" in page and "results of the profile &lt;u&gt;" in page
 
 
 def test_the_worst_predicted_structures_are_in_the_viewer(page):
