@@ -80,6 +80,16 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
         load_task_data("spice_dipeptides", "published", tmp_path)
 
 
+@pytest.mark.parametrize("ends, found", [("", 2), (" v1.2", 2), (" (subset)", 2), (" v1.3 (subset)", 2), (" with water", 0)])
+def test_a_subset_by_its_name_and_what_may_follow(tmp_path, ends, found):
+    path = write(tmp_path / "spice" / "SPICE-1.1.4.hdf5", {"ala": molecule(3, 2, 0, DIPEPTIDES[:-5] + ends)})
+    if found:
+        assert len(list(spice.read(path, "dipeptides"))) == found
+    else:
+        with pytest.raises(ValueError, match="no conformation of dipeptides"):
+            list(spice.read(path, "dipeptides"))
+
+
 def test_official_file_without_subset_field(tmp_path):
     write(tmp_path / "dipeptides.h5", {"a": molecule(3, 2, 1, None)})
     assert len(list(spice.read(tmp_path / "dipeptides.h5", "dipeptides"))) == 2
@@ -134,3 +144,9 @@ def test_published_statistics_are_reproduced():
 def test_published_file_without_the_subset():
     with pytest.raises(ValueError, match="has no conformation of dipeptides"):
         list(spice.read(Path(DATA, "spice", "SPICE-1.1.4_n2.hdf5"), "dipeptides"))
+
+
+@pytest.mark.skipif(os.pathsep not in os.environ.get("JMP_DATA", ""), reason="JMP_DATA names no second folder")
+def test_the_sample_of_dipeptides():
+    data = load_task_data("spice_dipeptides", "published", os.environ["JMP_DATA"].partition(os.pathsep)[2])
+    assert len(data.train) + len(data.val) + len(data.test) == 717

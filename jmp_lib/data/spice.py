@@ -29,7 +29,7 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
-# part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3)
+# part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3; "(subset)" of a sample)
 SUBSETS = {
     "solvated_amino_acids": "SPICE Solvated Amino Acids Single Points Dataset",
     "dipeptides": "SPICE Dipeptides Single Points Dataset",
@@ -78,7 +78,7 @@ def _molecules(file: Asked, subset: str, by_name: bool) -> Iterator[str]:
         said = file.arrays(name, (), ("subset",)).get("subset")
         if said is None and not by_name:
             raise ValueError(f"molecule {name} does not say which subset it is of")
-        if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?", str(said.ravel()[0])):
+        if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?( \(subset\))?", str(said.ravel()[0])):
             yield name
 
 
