@@ -269,7 +269,7 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
 
     ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file.  ``alternative``: a named block of
     the file's ``alternatives`` that is put over the rest; ``paper:packaged`` says the same in one word, for the
-    command line and the notebooks, ``mini:domains:molecules`` a variant of an alternative.  The name becomes
+    command line and the notebooks, ``mini:ablations:molecules`` a variant of an alternative.  The name becomes
     ``paper-packaged``, so results stay apart.  ``overrides``:
     nested dictionaries or dotted keys.  Raises ``ValueError`` naming the key and the nearest valid one,
     ``FileNotFoundError`` for a path.

@@ -156,7 +156,7 @@ class Run:
         folders = {role: shown(self.results_dir, role) for role in ROLES}
         for role, folder in folders.items():
             if folder != self.results_dir:
-                print(f"variants of {role}: none in these results, so the shipped ones of {folder.name} are shown")
+                print(f"variants of {role}: none in these results, so those of {folder.name} are shown")
         return folders
 
     def records(self, tasks=None, arms=None) -> list[dict]:

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import pandas as pd
 import pytest
 import yaml
 
@@ -34,9 +33,9 @@ def test_a_variant_changes_what_it_says_and_nothing_else():
 def test_ablations_differ_in_the_pre_training_alone():
     from jmp_lib.train.pretraining import pretraining_parameters
 
-    base = pretraining_parameters(load_profile("published_small"), "small")
+    base = pretraining_parameters(load_profile("mini:ablations"), "small")
     for name, changed in (("atom-wise-loss", "structurewise_loss"), ("no-temperature", "temperature"), ("oc20-only", "datasets")):
-        other = pretraining_parameters(load_profile(f"published_small:{name}"), "small")
+        other = pretraining_parameters(load_profile(f"mini:ablations:{name}"), "small")
         assert {k for k in base if base[k] != other[k]} == {"pretraining"}
         keys = base["pretraining"].keys() | other["pretraining"].keys()
         assert {k for k in keys if base["pretraining"].get(k) != other["pretraining"].get(k)} == {changed}
@@ -102,9 +101,6 @@ def test_tables_say_the_role_of_every_variant(finished):
     assert list(sizes["n_train"]) == [4, 8]
     ablated = tables.ablations(values)
     assert list(ablated["variant"]) == ["GN-OC-S", "base", "atom-wise-loss"] and ablated["gain"].iloc[0] == 0.0
-    recipe = values[values["role"] == "ablation"].assign(variant=tables.WHOLE, value=7.0)  # an own pre-training with nothing changed
-    whole = tables.ablations(pd.concat([values, recipe]))
-    assert list(whole["variant"]) == list(ablated["variant"]) and whole["value"].iloc[1] == 7.0 != ablated["value"].iloc[1]
     assert ablated["from"].notna().all() and (ablated["from"] <= ablated["gain"] + 1e-9).all() and (ablated["to"] >= ablated["gain"] - 1e-9).all()
     assert list(tables.mean_gains(ablated)["variant"]) == ["whole recipe", "atom-wise-loss"]
     words = variant_summary(finished)
@@ -120,13 +116,13 @@ def test_figures_of_variants_and_of_none(finished, tmp_path):
 
 
 def test_roles_without_variants_are_shown_from_the_shipped_run(finished, tmp_path, capsys):
-    shipped = paths.shipped_dir(tables.VARIANTS_SHOWN)
+    shipped = {role: paths.shipped_dir(name) for role, name in tables.VARIANTS_SHOWN.items()}
     assert {tables.shown(finished, role) for role in tables.ROLES} == {finished}
     shutil.copytree(finished / "records", tmp_path / "records")
     shutil.copytree(finished / "variants" / "seed-43" / "records", tmp_path / "variants" / "seed-43" / "records")
-    assert [tables.shown(tmp_path, role) for role in tables.ROLES] == [tmp_path, shipped, shipped]
+    assert [tables.shown(tmp_path, role) for role in tables.ROLES] == [tmp_path, shipped["size"], shipped["ablation"]]
     run = workbook.start({"profile": "mini", "workers": 1, "results_dir": str(tmp_path)}, ("profile", "workers", "results_dir"))
-    assert not run.profile.variants and run.run_variants() == {"seed": tmp_path, "size": shipped, "ablation": shipped}
+    assert not run.profile.variants and run.run_variants() == {**shipped, "seed": tmp_path}
     assert "variants of ablation: none in these results" in capsys.readouterr().out
 
 
@@ -148,12 +144,13 @@ def test_every_shipped_variant_is_valid():
                 assert profile.tasks and profile.variant == name and profile.base_name == f"{path.stem}-{outer}"
 
 
-def test_domains_are_compared_at_equal_updates():
-    base = load_profile("mini:domains")
-    assert base.variants == ("molecules", "catalysts") and base.variant is None and not base.pretrained.get("small")
-    for name, sampled in (("molecules", {"ani1x", "transition1x"}), ("catalysts", {"oc20", "oc22"})):
-        profile = load_profile(f"mini:domains:{name}")
+def test_ablations_are_compared_at_equal_updates():
+    base = load_profile("mini:ablations")
+    molecules, catalysts = {"ani1x", "transition1x"}, {"oc20", "oc22"}
+    assert base.variant is None and not base.pretrained.get("small")
+    for name, sampled in zip(base.variants, (molecules, catalysts, {"oc20"}, molecules | catalysts, molecules | catalysts), strict=True):
+        profile = load_profile(f"mini:ablations:{name}")
         assert {key for key, part in profile.pretraining.datasets.items() if part.sampled} == sampled
         assert profile.pretraining.schedule == base.pretraining.schedule and profile.tasks == base.tasks
     with pytest.raises(ValueError, match="the nearest valid key is 'molecules'"):
-        load_profile("mini:domains:molecule")
+        load_profile("mini:ablations:molecule")

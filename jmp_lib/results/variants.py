@@ -18,24 +18,18 @@ from jmp_lib.facts import ARMS
 from jmp_lib.results.intervals import of_gain, of_mean, words
 from jmp_lib.results.values import PAIRS, all_tasks_table, gain, relative_improvement
 
-BASE, WHOLE = "base", "whole-recipe"
-VARIANTS_SHOWN = "published_small"  # whose shipped variants are shown by profiles that have none of a role
-DOMAINS = "mini-domains"  # pre-training on molecules, on catalysts, on all four sets, at equal updates
+BASE = "base"
+VARIANTS_SHOWN = {"seed": "published_small", "size": "published_small", "ablation": "mini-ablations"}  # for profiles without a role
 ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role -> the column that tells it, the first that differs
 COLUMNS = ["task", "family", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role", "errors"]
 
 
 def shown(results_dir: str | Path, role: str) -> Path:
-    """The folder whose variants of ``role`` are shown for ``results_dir``: itself, or the shipped one of VARIANTS_SHOWN where it
-    has none."""
-    has_own = variant_values(results_dir)["role"].eq(role).any()
-    return Path(results_dir) if has_own else paths.shipped_dir(VARIANTS_SHOWN)
-
-
-def domains_folder(results_dir: str | Path) -> Path:
-    """The folder of the control DOMAINS: beside ``results_dir`` where it was run, else the shipped one (which may not be there)."""
-    own = Path(results_dir).parent / DOMAINS
-    return own if (own / "variants").is_dir() else paths.shipped_dir(DOMAINS)
+    """The folder whose variants of ``role`` are shown for ``results_dir``: itself; where it has none that of VARIANTS_SHOWN beside
+    it, else the shipped one."""
+    own = [Path(results_dir), Path(results_dir).parent / VARIANTS_SHOWN[role]]
+    found = [folder for folder in own if variant_values(folder)["role"].eq(role).any()]
+    return found[0] if found else paths.shipped_dir(VARIANTS_SHOWN[role])
 
 
 def variant_values(results_dir: str | Path) -> pd.DataFrame:
@@ -100,7 +94,6 @@ def by_training_size(values: pd.DataFrame) -> pd.DataFrame:
 def ablations(values: pd.DataFrame) -> pd.DataFrame:
     """Test errors of pre-training ablations beside the whole recipe and from scratch, and gains over scratch in %.
 
-    The whole recipe is the variant WHOLE where it was run, a pre-training like theirs with nothing changed, else the profile's.
     Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain, from and to of its interval.
     """
     found = []
@@ -109,8 +102,7 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
         base, kept = (values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")[name] for name in ("value", "errors"))
         if {scratch, arm} <= set(base.index):
             ablated = rows.set_index("variant")[["value", "errors"]].T.to_dict()
-            whole = ablated.pop(WHOLE, {"value": base[arm], "errors": kept[arm]})
-            each = {scratch: {"value": base[scratch], "errors": kept[scratch]}, BASE: whole, **ablated}
+            each = {scratch: {"value": base[scratch], "errors": kept[scratch]}, BASE: {"value": base[arm], "errors": kept[arm]}, **ablated}
             table = pd.DataFrame({"variant": list(each), "value": [float(one["value"]) for one in each.values()]})
             gains = relative_improvement(base[scratch], table["value"])
             ends = pd.DataFrame([of_gain(one["errors"], [kept[scratch]], rows["family"].iloc[0]) for one in each.values()],
