@@ -1,6 +1,6 @@
 """Keeps the measured parts of README.md in step with the shipped records: ``python -m tools.readme``.
 
-Measured are the blocks between marks (summaries of mini and published_small; speed, from the measurements of
+Measured are the blocks between marks (summaries of mini, its ablations and published_small; speed, from the measurements of
 ``tools.benchmarks`` by the template ``speed.md.j2``) and the last column of the table of notebooks.
 """
 
@@ -50,12 +50,14 @@ def filled(text: str, results_dir: str | Path) -> str:
 
     Raises ValueError when the marks are missing.
     """
-    small, benchmarks = (Path(results_dir).parent / name for name in ("published_small", "benchmarks"))
+    small, ablations, benchmarks = (Path(results_dir).parent / name for name in ("published_small", "mini-ablations", "benchmarks"))
     blocks = {"summary of results/shipped/mini": summary(results_dir),
               "scoreboard of results/shipped/mini": scoreboard_summary(results_dir, "results/shipped/mini/")}
     if (small / "tables" / "scaling.csv").is_file():
         parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
         blocks["summary of results/shipped/published_small"] = "\n\n".join(parts).strip()
+    if (ablations / "variants").is_dir():
+        blocks["summary of results/shipped/mini-ablations"] = variant_summary(ablations)
     if (benchmarks / "step.json").is_file():
         blocks["speed of results/shipped/benchmarks"] = speed(benchmarks)
     if f"<!-- {next(iter(blocks))} -->" not in text or not CHAPTER.search(text):
