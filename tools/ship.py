@@ -1,6 +1,6 @@
 """A run of yours in the place of the shipped results: ``python -m tools.ship mini`` (then ``python -m tools.readme``).
 
-The name is a folder of ``results/``: mini, mini-published, published_small, benchmarks; or a long pre-training,
+The name is a folder of ``results/``: mini, mini-ablations, published_small, benchmarks; or a long pre-training,
 ``mini-backbone``, whose networks become ``mini-small`` and ``mini-large`` of the package. ``--source`` is another folder of
 the run.
 """
