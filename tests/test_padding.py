@@ -183,21 +183,24 @@ def test_the_last_bucket_takes_what_is_a_little_larger():
 
 
 def test_shapes_suit_batches_that_were_not_seen():
-    """Sizes and mixes of sets as a joint pre-training draws them, as numbers: at most 15 % dearer by padding."""
-    def drawn(rng) -> dict:
-        rows = rng.multinomial(64, np.full(8, 1 / 8)) * 200 + rng.integers(0, 100, 8) * 2
-        main, atoms = int(rows.sum()), int(rows.sum()) // 9
-        width = int(np.clip(rng.normal(19, 1.2), 16, 24))
-        return {"structures": 64, "atoms": atoms, "pair": 2 * main, "main": main, "a2ee2a": main // 2, "qint": main // 7, "a2a": 3 * main,
-                "main_width": width, "a2ee2a_width": 6, "qint_width": 2, "pair_width": 52, "ae_same": main // 2, "qin_back": main // 7,
-                "qout_same": main // 7, "quad_same_out": main, **{f"atoms_by_set {k}": int(n) // 9 for k, n in enumerate(rows)},
+    """Numbers as a joint pre-training draws them, a few sets rare, all a little at random: shapes of 128 batches, the largest of
+    every number and no more, make others 19 % dearer."""
+    share, edges = np.array([0.3, 0.2, 0.15, 0.12, 0.1, 0.06, 0.05, 0.02]), np.array([120, 160, 150, 200, 220, 420, 450, 380])
+    rng = np.random.default_rng(0)
+
+    def drawn() -> dict:
+        rows = 2 * (rng.multinomial(64, share) * edges * rng.normal(1, 0.15, 8) / 2).astype(int)
+        main = int(rows.sum())
+        near = {"pair": 2.2, "a2a": 2.7, "qint": 0.14, "qin_back": 0.14, "qout_same": 0.14, "quad_same_out": 0.75}
+        return {"structures": 64, "atoms": main // 9, "main": main, "a2ee2a": main // 2, "ae_same": main // 2, "a2ee2a_width": 6,
+                "qint_width": 2, "main_width": int(np.clip(rng.normal(19, 1.2), 16, 24)), "pair_width": int(rng.normal(52, 6)),
+                **{name: int(main * factor * rng.normal(1, 0.05)) for name, factor in near.items()},
+                **{f"atoms_by_set {k}": int(n) // 9 for k, n in enumerate(rows)},
                 **{f"edges_by_set {k}": int(n) for k, n in enumerate(rows)}}  # fmt: skip
 
-    rng = np.random.default_rng(0)
-    found = buckets([drawn(rng) for _ in range(256)], 24)
-    more = [drawn(rng) for _ in range(100)]
-    dearer = [cost(next(b for b in found if fits(of, b))) / cost(of) - 1 for of in more]
-    assert len(found) == 26 and np.mean(dearer) < 0.15
+    found, others = buckets([drawn() for _ in range(256)], 24), [drawn() for _ in range(100)]
+    dearer = [cost(next(b for b in found if fits(of, b))) / cost(of) - 1 for of in others if any(fits(of, b) for b in found)]
+    assert len(found) == 26 and len(dearer) >= 98 and np.mean(dearer) < 0.14
 
 
 def test_padding_joins_nothing_with_a_true_atom():

@@ -3,8 +3,7 @@
     python -m tools.study_rates [--profile mini] [--tasks ...] [--arms ...]     # goes on where it was stopped
     python -m tools.ship rates                                                   # to results/shipped/rates
 
-Every arm tries every rate of ``RATES``, a pre-trained one each with every multiplier of ``BODY`` for the rate of embedding and
-blocks against heads. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
+Every arm tries every rate of ``RATES``. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
 them in ``rates.csv``, and in ``choice.csv`` for each arm and group of tasks the geometric mean over tasks of the best validation
 error relative to the best cell of the task: the least is chosen. A family of forces is a group (families differ in updates,
 batches and loss), the properties are one. No test structure is seen by a network.
@@ -27,29 +26,25 @@ from jmp_lib.pool import run_jobs
 from jmp_lib.settings import ARMS, Profile, load_profile
 from jmp_lib.train import finetuning
 from jmp_lib.train.job import Job
-from jmp_lib.train.schedule import layerwise_groups
 from jmp_lib.train.weights import load_weights
 
 RATES = {"forces": (5.0e-4, 1.5e-3, 4.0e-3), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
-BODY = (1.0, 0.3)
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
-COLUMNS = ["task", "arm", "lr", "body", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
+COLUMNS = ["task", "arm", "lr", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
 
 
-def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_dir: Path) -> dict:
+def cell(profile: Profile, task_id: str, arm: str, lr: float, out_dir: Path) -> dict:
     """The record of one training, made unless it is there; in place of the test part it predicts the validation part."""
     out_dir = Path(out_dir).resolve()
-    data, pretrained = finetuning.task_data(profile, task_id), arm.startswith("JMP")
+    data = finetuning.task_data(profile, task_id)
     start = finetuning.start_of(profile, arm, out_dir)
-    weights = load_weights(out_dir / start["pretrained"]["file"]) if pretrained else None
+    weights = load_weights(out_dir / start["pretrained"]["file"]) if "pretrained" in start else None
     what = finetuning.of_task(profile, data, arm, start["scale_factors"], weights)
-    blocks = (body,) * what.backbone.num_blocks
-    what = replace(what, test=what.val, groups=layerwise_groups(body, blocks) if pretrained else what.groups, rate=lr)
+    what = replace(what, test=what.val, rate=lr)
     parameters = finetuning.finetuning_parameters(profile, data.task, arm)
-    parameters |= {"settings": {**parameters["settings"], "lr": lr},
-                  "learning_rate_multipliers": {group.name: group.multiplier for group in what.groups}}
-    about = {"kind": "rates", "task": task_id, "arm": arm, "unit": data.task.printed_unit, "body": body}
-    path = out_dir / "records" / "rates" / task_id / f"{arm}--{lr:g}--{body:g}.json"
+    parameters["settings"] = {**parameters["settings"], "lr": lr}
+    about = {"kind": "rates", "task": task_id, "arm": arm, "unit": data.task.printed_unit}
+    path = out_dir / "records" / "rates" / task_id / f"{arm}--{lr:g}.json"
     fingerprint = records.fingerprint({**about, "start": start, "parameters": parameters, "data": [data.data_sha256, data.split_sha256]})
 
     def recipe(job: Job):
@@ -57,7 +52,7 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, body: float, out_d
         del fields["n_test"]
         return done, {**about, **fields, "parameters": parameters, "start": start}, {}
 
-    return Job(f"{task_id} {arm} {lr:g} {body:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
+    return Job(f"{task_id} {arm} {lr:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
 
 
 def group_of(task_id: str) -> str:
@@ -79,7 +74,7 @@ def choice(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows.assign(group=rows["task"].map(group_of))
     rows["relative"] = np.log(rows["best_val"] / rows.groupby(["task", "arm"])["best_val"].transform("min"))
-    found = rows.groupby(["group", "arm", "lr", "body"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
+    found = rows.groupby(["group", "arm", "lr"]).agg(relative=("relative", "mean"), tasks=("relative", "size"))
     return found.assign(relative=np.exp(found["relative"])).reset_index()
 
 
@@ -92,10 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args(arguments)
     profile = load_profile(given.profile)
-    jobs = [(f"{task} {arm} {lr:g} {body:g}", cell, (profile, task, arm, lr, body, given.out))
+    jobs = [(f"{task} {arm} {lr:g}", cell, (profile, task, arm, lr, given.out))
             for task in given.tasks.split(",") for arm in given.arms.split(",")
-            for lr in RATES["forces" if get_task(task).is_force_task else "property"]
-            for body in (BODY if arm.startswith("JMP") else (1.0,))]
+            for lr in RATES["forces" if get_task(task).is_force_task else "property"]]
     failed = [outcome for outcome in run_jobs(jobs, given.workers, "rates") if outcome.error]
     rows = table(given.out)
     for name, found in (("rates", rows), ("choice", choice(rows))):
