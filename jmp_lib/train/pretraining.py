@@ -10,6 +10,7 @@ set. Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,9 +31,10 @@ from jmp_lib.train.schedule import EMA, in_updates
 from jmp_lib.train.weights import save_weights, set_factors
 
 
-def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) -> dict:
+def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, also: Sequence[JointSet] = ()) -> dict:
     """Pre-train the ``size`` ("small" or "large") network of ``profile``; returns its record.
 
+    also: sets beside those of the profile, each with heads of its own; ``graphs`` of the profile must have their keys.
     A finished run with the same settings and data is not repeated; a killed one goes on from its last checkpoint and
     ends, on a CPU, with the same numbers. ``FloatingPointError``: a loss that is not finite; ``ValueError``: bad
     settings or data.
@@ -40,26 +42,27 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True) 
     out_dir = Path(out_dir).resolve()
     path = records.pretrain_record_path(out_dir, size)
     if needed(profile.engine):
-        in_processes(profile.engine.devices, pretrain, profile, size, out_dir, progress)
+        in_processes(profile.engine.devices, pretrain, profile, size, out_dir, progress, also)
         return records.read_record(path)
-    job = Job(f"pre-training {size}", path, out_dir, fingerprint(profile, size), profile, profile.pretraining.precision, progress)
-    return job.run(lambda job: _pretrain(profile, size, job))
+    wanted = fingerprint(profile, size, also)
+    job = Job(f"pre-training {size}", path, out_dir, wanted, profile, profile.pretraining.precision, progress)
+    return job.run(lambda job: _pretrain(profile, size, [*joint_sets(profile), *also], job))
 
 
-def fingerprint(profile: Profile, size: str) -> str:
+def fingerprint(profile: Profile, size: str, also: Sequence[JointSet] = ()) -> str:
     """Of everything that decides the numbers of a pre-training; nothing is trained for it."""
-    return records.fingerprint({"kind": "pretrain", "parameters": pretraining_parameters(profile, size),
-                                "data": data_hashes(joint_sets(profile))})
+    return records.fingerprint({"kind": "pretrain", "parameters": pretraining_parameters(profile, size, also),
+                                "data": data_hashes([*joint_sets(profile), *also])})
 
 
-def pretraining_parameters(profile: Profile, size: str) -> dict:
+def pretraining_parameters(profile: Profile, size: str, also: Sequence[JointSet] = ()) -> dict:
     """Everything in the profile that decides the numbers of a pre-training."""
     settings = profile.pretraining.model_dump()
     if settings["fixed_atoms_loss"]:
         del settings["fixed_atoms_loss"]  # records from before there was a choice stay done
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
-            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in PRETRAINING_SETS},
-            "pretraining": settings, **profile.engine.numbers}
+            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in (*PRETRAINING_SETS, *(s.key for s in also))},
+            **({"also": {s.key: s.settings.model_dump() for s in also}} if also else {}), "pretraining": settings, **profile.engine.numbers}
 
 
 def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dict[str, float], processes: Processes):
@@ -68,7 +71,7 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     model = new_model(profile, size, len(sets)).to(device)
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
-                            [settings.datasets[s.key].sampled for s in sets])
+                            [s.settings.sampled for s in sets])
     caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
                           edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
     data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
@@ -87,9 +90,9 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     return model, data, loss, optimizer
 
 
-def _pretrain(profile: Profile, size: str, job: Job):
+def _pretrain(profile: Profile, size: str, sets: list[JointSet], job: Job):
     """The recipe: trains, writes weights and curves; the fields of the record."""
-    settings, sets = profile.pretraining, joint_sets(profile)
+    settings = profile.pretraining
     factors = scale_factors(profile, size, job.out_dir)
     model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
     validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
@@ -104,7 +107,7 @@ def _pretrain(profile: Profile, size: str, job: Job):
         gradient_divisors=model.gradient_divisors())
     if not job.processes.first:
         return done, {}, {}
-    parameters, backbone = pretraining_parameters(profile, size), profile.models[size].to_dict()
+    parameters, backbone = pretraining_parameters(profile, size, sets[len(joint_sets(profile)) :]), profile.models[size].to_dict()
     save_weights(job.work / "model", model, {
         "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": backbone,
         "datasets": {head: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
