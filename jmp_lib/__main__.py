@@ -27,10 +27,9 @@ OPTIONS = {  # of several commands
     "data-workers": {"type": int, "dest": "workers_data", "help": "processes that prepare batches ahead"},
     "max-edges": {"type": int, "help": "edges that are computed at once; larger batches go in parts"},
     "nonfinite-budget": {"type": int, "help": "updates that may be left out: loss not finite"},
-    "logs": {"help": "csv, tensorboard, with a comma"},
 }
 RUN = ("profile", "seed", "data", "data-root", "workers", "results-dir", "max-steps", "max-eval")
-ENGINE = ("devices", "data-workers", "max-edges", "nonfinite-budget", "logs")
+ENGINE = ("devices", "data-workers", "max-edges", "nonfinite-budget")
 
 
 def run_of(args, *chosen: str):
@@ -53,8 +52,6 @@ def with_engine(run, args):
     from jmp_lib.train.processes import is_first, launched
 
     given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
-    if "logs" in given:
-        given["logs"] = [name.strip() for name in given["logs"].split(",") if name.strip()]
     engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
     several = launched() is not None or engine.devices * engine.nodes > 1
     if not is_first():
@@ -98,13 +95,6 @@ def _sweep(args) -> int:
     from jmp_lib.sweep import KEYS, main
 
     return main({key: getattr(args, key, None) for key in KEYS}, args.cores, args.snakemake)
-
-
-def _plan(args) -> int:
-    from jmp_lib.plan import main
-    from jmp_lib.sweep import KEYS, read
-
-    return main(read({key: getattr(args, key, None) for key in KEYS}))
 
 
 def _baselines(args) -> int:
@@ -165,8 +155,6 @@ def parser() -> argparse.ArgumentParser:
     command = add("sweep", _sweep, "all runs of a profile under Snakemake; goes on after a kill", *RUN, "tasks", "arms")
     command.add_argument("--cores", type=int, default=os.cpu_count(), help="cores of this machine to use")
     command.add_argument("snakemake", nargs="*", help="options of Snakemake, after --, for instance -- -n")
-
-    add("plan", _plan, "time, memory and disk of every run on this machine, and what makes it fit", *RUN, "tasks", "arms")
 
     add("tables", _tables, "write the tables of the records that are there", *RUN)
 

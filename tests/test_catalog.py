@@ -146,20 +146,6 @@ def test_command_line_prepares(tmp_path, capsys):
     assert main(arguments) == 0 and capsys.readouterr().out == first
 
 
-def test_command_line_statistics(tmp_path, capsys):
-    assert main(["data", "statistics", "--data-root", str(tmp_path), "--tasks", "md22_dha,qmof_bandgap"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and "md22_dha fold 0: no data: no MD22 file of DHA" in lines[0]
-    assert main(["data", "statistics", "--data-root", str(tmp_path), "--tasks", "md22_dah"]) == 2
-    assert "md22_dha" in capsys.readouterr().err
-
-
-@needs_data
-def test_command_line_statistics_of_real_files(capsys):
-    assert main(["data", "statistics", "--data-root", DATA, "--tasks", "spice_solvated_amino_acids"]) == 0
-    assert "the same in eV/bohr" in capsys.readouterr().out
-
-
 def test_the_list_has_every_set_of_the_study():
     """OC20 200K, 2M, 20M, all; OC22; ANI-1x; Transition-1x; QM9; rMD17; MD22; SPICE (2); MatBench (8); QMOF."""
     found = {name: one.dataset for name, one in catalog.entries().items()}

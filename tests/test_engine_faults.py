@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import sys
 
 import pytest
 import torch
@@ -152,31 +151,10 @@ def test_the_log_has_every_update_once(tmp_path):
         assert float(b["seconds"]) >= float(b["waiting"]) >= 0 and float(b["memory_mb"]) > 0
 
 
-def test_tensorboard_after_a_resume(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with pytest.raises(Exception):
-        train(with_engine(tiny_run(tmp_path, kill_at=7), logs=("csv", "tensorboard")))
-    train(with_engine(tiny_run(tmp_path), logs=("csv", "tensorboard")))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 31))
-    assert [e.step for e in events.Scalars("validation/val_metric")] == list(range(2, 31, 2))
-
-
-def test_a_missing_package_is_said_before_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(RuntimeError, match="tensorboard needs the package tensorboard: pip install"):
-        train(with_engine(tiny_run(tmp_path), logs=("csv", "tensorboard")))
-    assert not (tmp_path / "log.csv").exists()
-
-
 def test_the_engine_does_not_decide_the_numbers():
     """Fingerprints are made of these parameters."""
     usual = load_profile("smoke")
-    other = load_profile("smoke", engine={"devices": 4, "workers_data": 3, "max_edges": 100, "nonfinite_budget": 2,
-                                          "logs": ["csv", "tensorboard"]})
+    other = load_profile("smoke", engine={"devices": 4, "workers_data": 3, "max_edges": 100, "nonfinite_budget": 2})
     from jmp_lib.data.tasks import get_task
 
     assert pretraining_parameters(usual, "small") == pretraining_parameters(other, "small")
@@ -189,7 +167,7 @@ def test_the_engine_does_not_decide_the_numbers():
 @pytest.mark.parametrize("engine, message", [
     ({"devices": 0}, "engine.devices must be at least 1"),
     ({"max_edges": 0}, "engine.max_edges must be above 0 or null"),
-    ({"logs": ["cvs"]}, "'csv'"), ({"device": 2}, "'device'.*'devices'"), ({"nonfinite_budget": -1}, "at least 0")])
+    ({"graphs": "of"}, "'off'"), ({"device": 2}, "'device'.*'devices'"), ({"nonfinite_budget": -1}, "at least 0")])
 def test_bad_engine_settings(engine, message):
     with pytest.raises(ValueError, match=message):
         load_profile("smoke", engine=engine)
@@ -201,13 +179,11 @@ def test_options_of_the_command_line(tmp_path):
     from jmp_lib.workbook import Run
 
     run = Run(load_profile("smoke"), tmp_path, {}, None, (), (), ())
-    words = ["pretrain", "--devices", "2", "--data-workers", "3", "--max-edges", "100", "--logs", "csv, tensorboard"]
+    words = ["pretrain", "--devices", "2", "--data-workers", "3", "--max-edges", "100"]
     profile = with_options(run, parser().parse_args(words)).profile
-    assert profile.engine == Engine(devices=2, workers_data=3, max_edges=100, logs=("csv", "tensorboard"))
+    assert profile.engine == Engine(devices=2, workers_data=3, max_edges=100)
     assert (run.profile.workers, profile.workers) == (2, 1)  # the processes of one training have the cores
     assert with_options(run, parser().parse_args(["finetune"])).profile == run.profile
-    with pytest.raises(ValueError, match="engine.logs.*'csv'"):
-        with_options(run, parser().parse_args(["pretrain", "--logs", "csw"]))
     with pytest.raises(ValueError, match="engine.devices must be at least 1"):
         with_options(run, parser().parse_args(["pretrain", "--devices", "0"]))
 

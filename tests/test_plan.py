@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from jmp_lib import plan
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.plan import Cost
 from jmp_lib.settings import load_profile
 from jmp_lib.sweep import read
 from structures import methanol
+from tools import plan
+from tools.plan import Cost
 
 COST = Cost((0.1, 0.001), (0.0, 1.0e6), 30_000_000)
 COSTS = {(size, kind): COST for size in ("small", "large") for kind in plan.HEADS}
@@ -23,14 +23,14 @@ def paper(**config):
 
 
 def test_smoke_profile_writes_every_run(tmp_path, capsys):
-    sweep = read({"profile": "smoke", "arms": "GN-OC-S,JMP-S", "results_dir": str(tmp_path)})
-    assert plan.main(sweep) == 0
+    assert plan.main(["--profile", "smoke", "--arms", "GN-OC-S,JMP-S", "--results-dir", str(tmp_path)]) == 0
     runs = pd.read_csv(tmp_path / "plan/runs.csv")
     assert len(runs) == 13 and (runs["run"] == "pre-training").sum() == 1
     assert (runs["hours_low"] > 0).all() and (runs["hours_high"] >= runs["hours_low"]).all()
     assert runs["fits"].all() and (runs["data"] == "at hand").all()
     assert (runs.loc[runs["run"] == "fine-tuning", "updates_high"] == 4).all()
     assert "factor of about" in capsys.readouterr().out
+    assert plan.main(["--profile", "mni"]) == 2 and "'mini'" in capsys.readouterr().err
 
 
 def test_updates_follow_the_settings():
@@ -56,7 +56,7 @@ def test_folds_and_pretraining_are_counted():
 def test_what_does_not_fit_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plan, "this_machine", lambda sweep: plan.Machine("a small one", False, 4e9, 1e6))
     monkeypatch.setattr(plan, "measure_costs", lambda *_: COSTS)
-    plan.main(paper(tasks="qm9_mu", arms="GN-OC-S", results_dir=str(tmp_path)))
+    plan.report(paper(tasks="qm9_mu", arms="GN-OC-S", results_dir=str(tmp_path)))
     said = capsys.readouterr().out
     assert "1 runs do not fit into 4.0 GB" in said and "max_edges" in said and "choose another --results-dir" in said
 

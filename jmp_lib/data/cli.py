@@ -1,5 +1,5 @@
-"""The actions ``list``, ``download``, ``prepare`` and ``statistics`` of ``python -m jmp_lib data``, and the functions
-behind them (for notebooks). Light to import: libraries wait until an action is run."""
+"""The actions ``list``, ``download`` and ``prepare`` of ``python -m jmp_lib data``, and the functions behind them (for
+notebooks). Light to import: libraries wait until an action is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_actions(actions) -> None:
-    """Add list, download, prepare and statistics to the parser of ``data``."""
+    """Add list, download and prepare to the parser of ``data``."""
 
     def add(name, function, words):
         action = actions.add_parser(name, help=words, description=words)
@@ -31,8 +31,6 @@ def add_actions(actions) -> None:
     action.add_argument("name", help="name of the data set, as in the list")
     action = add("prepare", _prepare, "make the store of a data set of its original files")
     action.add_argument("name", help="name of the data set, as in the list")
-    action = add("statistics", _statistics, "means and deviations of the train parts at hand beside the published ones")
-    action.add_argument("--tasks", help="task ids with commas (default all 40)")
 
 
 def _list(args) -> int:
@@ -61,16 +59,6 @@ def _prepare(args) -> int:
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
         for reason, count in store.rejected.items():
             print(f"left out {count}: {reason}")
-    return 0
-
-
-def _statistics(args) -> int:
-    from jmp_lib.data.statistics import compare
-
-    for row in compare(paths.data_root(args.data_root), args.tasks.split(",") if args.tasks else None).itertuples():
-        numbers = "" if row.quantity != row.quantity else (  # not a number where there are no data
-            f"{row.quantity}: published {row.published:.6g}, here {row.measured:.6g} {row.unit} of {row.n_train:.0f}: ")
-        print(f"{row.task} fold {row.fold}: {numbers}{row.verdict}")
     return 0
 
 

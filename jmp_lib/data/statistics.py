@@ -1,9 +1,9 @@
-"""What the data at hand are: means and deviations of train parts beside the published ones, and what notebook 01 shows
-of all sets at once (counts by split, a sample of structures, targets, neighbours).
+"""What the data at hand are, as notebook 01 shows it: counts by split, a sample of structures, targets, neighbours, and means and
+deviations of train parts beside the published ones.
 
 The train part's own statistics are what this package normalises with; the published ones (facts/tasks.csv, and per
-MatBench fold facts/hyperparameters.yaml) say whether data, units, signs and splits are those of the release. Where they
-differ, :data:`EXPLANATIONS` says why, as far as it is known.
+MatBench fold facts/hyperparameters.yaml) say whether data, units, signs and splits are those of the release. Why some differ:
+docs/recipe.md, 10 and 23 to 25.
 """
 
 from __future__ import annotations
@@ -16,63 +16,38 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jmp_lib import facts, units
+from jmp_lib import facts
 from jmp_lib.data import families, mini, pretraining, qm9
 from jmp_lib.data.splits import Split
 from jmp_lib.data.structures import Structure, StructureSet
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, get_task, load_task_data
 from jmp_lib.graphs.neighbors import find_neighbors
 
-# measured and published are the same number when they differ by less than this part of the deviation
-SAME = 1e-5
-# and agree within sampling when they differ by less than so many standard errors
-SAMPLING = 4.0
-
 NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
-# cause -> why published statistics differ from those of the train part
-EXPLANATIONS = {
-    "spice": "the published force deviation is that of the gradient times the energy factor alone, in eV/bohr; forces "
-    "here are in eV/Å, larger by 1.8897",
-    "matbench": "the published statistics are not those of the official folds but of another, unstated selection of "
-    "structures",
-    "qmof": "the published statistics are of another version or selection of QMOF than the structures at hand",
-    "qm9 reference": "the published mean is that after least-squares references as fitted; those published are rounded "
-    "to five digits, which shifts the mean by tenths of an eV",
-    "part": "only a part of the set is at hand, and it is no random sample of it",
-}
+COMPARED = ["task", "fold", "quantity", "unit", "published", "here", "standard errors apart", "training structures"]
 
 
-def compare(data_root: str | Path, task_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """Published against measured statistics of the train parts of all tasks (or ``task_ids``) whose files are at hand.
+def compare(data_root: str | Path, task_ids: Iterable[str]) -> pd.DataFrame:
+    """Published statistics beside those of the train parts at hand: one row for each task, fold and quantity (``mean`` and
+    ``std`` of the referenced target, ``energy mean``, ``energy std``).
 
-    One row for each task, fold and quantity (``mean``, ``std``, of the referenced target; ``energy mean``, ``energy
-    std``): task, fold, quantity, unit, published, measured, n_train, verdict (``the same``, ``within sampling`` or
-    why they differ). Tasks without files have one row with the reason in ``verdict``.
+    ``standard errors apart``: the difference over that of a mean of so many structures; another random part of the same data
+    lies within about four. Folds that the structures at hand do not serve are left out.
     """
     rows = []
-    for task in [get_task(task_id) for task_id in task_ids] if task_ids is not None else TASKS.values():
-        for fold in range(task.n_folds):
-            try:
-                data = load_task_data(task.id, "published", data_root, fold=fold)
-            except (ValueError, FileNotFoundError) as error:
-                rows.append({"task": task.id, "fold": fold, "verdict": f"no data: {error}"})
+    for task, fold in ((one, fold) for one in map(get_task, task_ids) for fold in range(one.n_folds)):
+        try:
+            train = load_task_data(task.id, "published", data_root, fold=fold).train
+        except (ValueError, FileNotFoundError):
+            continue
+        here, published = train_statistics(train, task), published_statistics(task, fold)
+        for quantity in published:
+            if quantity not in here or quantity == "mean" and task.is_force_task:
                 continue
-            parts = (data.train, data.val, data.test)
-            whole = sum(map(len, parts)) == task.n_total
-            other = whole and task.family == "matbench" and _of_another_selection(task, parts)
-            measured = train_statistics(data.train, task)
-            for quantity, published in published_statistics(task, fold).items():
-                if quantity not in measured or quantity == "mean" and task.is_force_task:
-                    continue
-                unit, sigma = ("eV", "energy std") if quantity.startswith("energy") else (task.label_unit, "std")
-                verdict = _verdict(task, quantity, published, measured[quantity], measured[sigma], len(data.train), whole)
-                rows.append({
-                    "task": task.id, "fold": fold, "quantity": quantity, "unit": unit, "published": published,
-                    "measured": measured[quantity], "n_train": len(data.train),
-                    "verdict": EXPLANATIONS["matbench"] if other and quantity == "mean" else verdict,
-                })  # fmt: skip
-    columns = ["task", "fold", "quantity", "unit", "published", "measured", "n_train", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+            unit, sigma = ("eV", "energy std") if quantity.startswith("energy") else (task.label_unit, "std")
+            apart = (here[quantity] - published[quantity]) / here[sigma] * np.sqrt(len(train))
+            rows.append((task.id, fold, quantity, unit, published[quantity], here[quantity], apart, len(train)))
+    return pd.DataFrame(rows, columns=COMPARED)
 
 
 def train_statistics(train: StructureSet, task: Task) -> dict[str, float]:
@@ -104,37 +79,6 @@ def published_statistics(task: Task, fold: int = 0) -> dict[str, float]:
     row = facts.task(task.id)
     named = {"mean": "mean", "std": "std", "energy mean": "energy_mean", "energy std": "energy_std"}
     return {key: float(row[column]) for key, column in named.items() if not pd.isna(row[column])}
-
-
-def _of_another_selection(task: Task, parts: tuple[StructureSet, ...]) -> bool:
-    """Whether the published means of a MatBench task, averaged over its folds, are not those of the folds' train parts.
-
-    The five folds' parts without test average to the whole set's mean; what the validation parts take away leaves a
-    standard error of deviation * sqrt(0.1 / 0.9 / (0.8 n) / 5).
-    """
-    values = np.concatenate([part.scalars[task.label] for part in parts])
-    published = np.mean([published_statistics(task, fold)["mean"] for fold in range(task.n_folds)])
-    error = values.std() * np.sqrt(0.1 / 0.9 / (0.8 * len(values)) / task.n_folds)
-    return bool(abs(published - values.mean()) > SAMPLING * np.sqrt(2) * error)
-
-
-def _verdict(task: Task, quantity: str, published: float, measured: float, sigma: float, n: int, whole: bool) -> str:
-    difference = abs(measured - published)
-    if difference <= SAME * sigma:
-        return "the same"
-    if task.family == "spice" and quantity == "std":
-        in_bohr = measured * units.BOHR
-        if abs(in_bohr - published) <= SAME * published:
-            return f"the same in eV/bohr ({in_bohr:.8f}): {EXPLANATIONS['spice']}"
-    # of a mean of n values; the deviation of n values is known a little better than that
-    if difference <= SAMPLING * sigma / np.sqrt(n):
-        return "within sampling"
-    if task.family == "qm9" and quantity == "mean" and task.label in ("U0", "U", "H", "G"):
-        return EXPLANATIONS["qm9 reference"]
-    return EXPLANATIONS["part"] if not whole and task.family != "qmof" else EXPLANATIONS.get(task.family, "not explained")
-
-
-# --- all sets at once ----------------------------------------------------------------------------------------
 
 
 @dataclass

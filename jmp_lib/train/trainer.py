@@ -27,7 +27,7 @@ from jmp_lib.pool import GO_ON, end, termination
 from jmp_lib.settings import Engine
 from jmp_lib.train.batches import Share, UpdateBatches, buckets_of, prepared
 from jmp_lib.train.checkpoint import gone_on, load_checkpoint, save_checkpoint
-from jmp_lib.train.logs import Logs, memory_mb
+from jmp_lib.train.logs import Log, memory_mb
 from jmp_lib.train.losses import Counts, with_padding
 from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
 from jmp_lib.train.processes import Processes
@@ -124,14 +124,14 @@ def train(run: Run) -> Progress:
     if run.bar is not None:
         run.bar.reset(total=run.schedule.stop_at)
         run.bar.update(progress.step)
-    logs = Logs(run.checkpoint.parent, run.engine.logs, run.loss_names, progress.step) if processes.first else None
+    log = Log(run.checkpoint.parent, run.loss_names, progress.step) if processes.first else None
     last = 0 if progress.stopped else run.schedule.stop_at
     batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
     every = READ_EVERY[processes.device.type]
     unread: list[Update] = []
     seconds = 0.0  # of the updates that are not read yet
 
-    with termination() as asked, closing(batches), closing(logs) if logs else nullcontext():
+    with termination() as asked, closing(batches), closing(log) if log else nullcontext():
         while progress.step < run.schedule.stop_at and not progress.stopped:
             began = time.perf_counter()
             share = next(batches)
@@ -152,11 +152,11 @@ def train(run: Run) -> Progress:
             progress.seconds += elapsed
             seconds += elapsed
             for update, values in read:
-                ask_end = _account(run, progress, update, values, seconds / len(read), logs) or ask_end
+                ask_end = _account(run, progress, update, values, seconds / len(read), log) or ask_end
             seconds = 0.0 if read else seconds
 
             if validation:
-                _validate(run, progress, rate, logs)
+                _validate(run, progress, rate)
             if (checkpoint or ask_end) and processes.first:
                 parts = {name: part.state_dict() for name, part in _state(run).items()}
                 save_checkpoint(run.checkpoint, run.fingerprint, **parts, progress=dict(vars(progress)))
@@ -283,7 +283,7 @@ def _gradient_norm(model: torch.nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def _account(run: Run, progress: Progress, update: Update, values: list[float], seconds: float, logs: Logs | None) -> bool:
+def _account(run: Run, progress: Progress, update: Update, values: list[float], seconds: float, log: Log | None) -> bool:
     """What the ``values`` of an update mean: sums, rows of the log, updates that were left out; whether an end is asked for."""
     *values, ask_end, norm = values
     losses = dict(zip(run.loss_names, values))
@@ -294,11 +294,11 @@ def _account(run: Run, progress: Progress, update: Update, values: list[float], 
         progress.loss_count += 1
     else:
         _leave_out(run, progress, update, losses, norm)
-    if logs is not None:
+    if log is not None:
         parts = {name: value for name, value in losses.items() if name != "total"}
-        logs.update({"update": update.step, "epoch": update.step / run.updates_per_epoch, "lr": update.rate,
-                     "loss": losses["total"], **parts, "grad_norm": norm, "seconds": seconds, "waiting": update.waited,
-                     "memory_mb": memory_mb(run.processes.device)})
+        log.update({"update": update.step, "epoch": update.step / run.updates_per_epoch, "lr": update.rate,
+                    "loss": losses["total"], **parts, "grad_norm": norm, "seconds": seconds, "waiting": update.waited,
+                    "memory_mb": memory_mb(run.processes.device)})
     return bool(ask_end)
 
 
@@ -320,7 +320,7 @@ def _leave_out(run: Run, progress: Progress, update: Update, losses: dict, norm:
             "look at their labels and close contacts, lower lr, or raise engine.nonfinite_budget to leave it out")
 
 
-def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> None:
+def _validate(run: Run, progress: Progress, rate: float) -> None:
     """Validation, one row of history, plateau step, best weights, early stopping."""
     began = time.perf_counter()
     run.model.eval()
@@ -339,8 +339,6 @@ def _validate(run: Run, progress: Progress, rate: float, logs: Logs | None) -> N
         "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
         "seconds": progress.seconds, "train_seconds": progress.train_seconds, **values})
     progress.loss_sum, progress.loss_count = 0.0, 0
-    if logs is not None:
-        logs.validation(progress.history[-1])
     if run.bar is not None and run.watch is not None:
         run.bar.set_postfix({run.watch: f"{values[run.watch]:.4g}"}, refresh=False)
 

@@ -1,6 +1,6 @@
 """What a profile costs on this machine: hours, memory and disk of every run.
 
-    python -m jmp_lib plan --profile paper --data-root DIR
+    python -m tools.plan --profile paper --data published --data-root DIR
 
 Real updates of both networks with every kind of head, on a small and a larger molecule, give seconds and memory of an
 update as a line in the edges of its batch. Settings and data tell how many updates there are (data that cannot be read:
@@ -10,10 +10,12 @@ has a range: stopped when its patience ends after the cosine, to all updates tha
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,7 +32,7 @@ from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.results.tables import markdown, save_table
 from jmp_lib.settings import Profile
-from jmp_lib.sweep import Sweep
+from jmp_lib.sweep import KEYS, OPTIONS, Sweep, read
 from jmp_lib.train.batches import choose_device
 from jmp_lib.train.finetuning import size_of, task_data
 from jmp_lib.train.joint_sets import joint_sets
@@ -258,7 +260,7 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
                           "do not fit": ("fits", lambda fits: int((~fits).sum()))}).reset_index()
 
 
-def main(sweep: Sweep) -> int:
+def report(sweep: Sweep) -> None:
     """Prints totals and what does not fit; writes ``plan/runs.csv`` and ``plan/totals.csv``."""
     torch.set_num_threads(min(sweep.profile.threads, os.cpu_count() or 1))
     machine = this_machine(sweep)
@@ -276,4 +278,20 @@ def main(sweep: Sweep) -> int:
         print(f"Disk: {need:.1f} GB are needed beside the data, {machine.disk / GB:.1f} GB are free: choose another "
               "--results-dir, or fewer tasks or folds")
     print(f"All runs: {folder / 'runs.csv'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: options are those of a sweep."""
+    parser = argparse.ArgumentParser(prog="python -m tools.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for key in KEYS:
+        parser.add_argument(OPTIONS.get(key, f"--{key}"), help="as of `python -m jmp_lib sweep`")
+    try:
+        report(read(vars(parser.parse_args(arguments))))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
