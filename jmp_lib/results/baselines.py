@@ -24,7 +24,7 @@ from jmp_lib.files import write_json
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.pool import Outcome, report, run_jobs
-from jmp_lib.results import mace, schnet
+from jmp_lib.results import other_networks
 from jmp_lib.settings import Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train.finetuning import size_of, start_of
@@ -32,7 +32,7 @@ from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import composition, fit_composition, numbers_of, true_values
 from jmp_lib.train.weights import load_weights, set_factors
 
-TIMED = {"mace": mace.SETTINGS, "schnet": schnet.SETTINGS}  # networks that are trained for as long as BUDGET_OF was
+TIMED = {"mace": other_networks.MACE, "schnet": other_networks.SCHNET}  # trained for as long as BUDGET_OF was
 EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}  # baseline -> arm whose network, as it starts, gives the embeddings
 NAMES = ("mean", "composition", *EMBEDDED, *TIMED)
 STRENGTHS = np.logspace(-2, 6, 17)  # of the ridge on embeddings; the best by leave-one-out on the training part
@@ -100,14 +100,11 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
 
 def _predict(name: str, data, settings, parameters: dict) -> tuple[np.ndarray, dict]:
     """Predictions of the test part in the unit of the label, and what else the record says."""
+    if name == "mace" and not other_networks.mace_available():
+        raise RuntimeError(INSTALL)
     if name in TIMED:
         torch.set_num_threads(1)
-    if name == "schnet":
-        return schnet.train_and_predict(data, settings, parameters["seconds"], parameters["seed"])
-    if name == "mace":
-        if not mace.available():
-            raise RuntimeError(INSTALL)
-        return mace.train_and_predict(data.train, data.val, data.test, parameters["seconds"], parameters["seed"])
+        return getattr(other_networks, name)(data, settings, parameters["seconds"], parameters["seed"])
     if data.task.is_force_task:
         return np.zeros_like(true_values(data.test, "forces")), {}
     values = np.array([float(s[data.label]) for s in data.train])
@@ -186,7 +183,7 @@ def run_all(run, names=None) -> list[Outcome]:
     jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
             for task in run.tasks for name in names if applies(name, task) and _can(run, name, task)]
     wanted = [task for task in run.tasks if "mace" in names and applies("mace", task)]
-    if not mace.available() and not all(record_path(run.results_dir, task, "mace").is_file() for task in wanted):
+    if not other_networks.mace_available() and not all(record_path(run.results_dir, task, "mace").is_file() for task in wanted):
         print(INSTALL + " to have it beside the arms on rMD17")
     outcomes = run_jobs(jobs, run.profile.workers, "baselines")
     report(run.results_dir, outcomes, "baseline")
@@ -205,4 +202,4 @@ def _can(run, name: str, task: str) -> bool:
     if name in EMBEDDED:
         return None not in start_of(run.profile, EMBEDDED[name], Path(run.results_dir), train=False).values()
     needed = records.finetune_record_path(run.results_dir, task, BUDGET_OF, fold)
-    return name not in TIMED or (needed.is_file() and (name != "mace" or mace.available()))
+    return name not in TIMED or (needed.is_file() and (name != "mace" or other_networks.mace_available()))
