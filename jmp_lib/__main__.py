@@ -83,7 +83,7 @@ def _finetune(args) -> int:
 
 
 def _scale_factors(args) -> int:
-    from jmp_lib.train.initial import scale_factors
+    from jmp_lib.train.pretraining import scale_factors
 
     run = run_of(args, "sizes")
     for size in run.sizes:

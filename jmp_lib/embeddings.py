@@ -16,8 +16,8 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
 from jmp_lib.results.views import domain_of
 from jmp_lib.train.batches import choose_device
-from jmp_lib.train.initial import new_model
 from jmp_lib.train.loading import Loaded, load
+from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.weights import seen_elements, set_factors
 
 # mini set -> the graph settings that it was (pre-)trained with

@@ -39,10 +39,10 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
 from jmp_lib.train import backbones
 from jmp_lib.train.batches import EvaluationSet, choose_device, predict
-from jmp_lib.train.initial import new_model
 from jmp_lib.train.loading import Loaded, given_start, load
 from jmp_lib.train.memory import keep_freed_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
+from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.weights import seen_elements
 
 PREFIX = "jmp_"

@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from jmp_lib.calculator import JMPCalculator
 from jmp_lib.data.exchange import from_ase
-from jmp_lib.own import figures, silicon, use, workflow
+from jmp_lib.own import figures, use, workflow
 from jmp_lib.own.workflow import read_example
 from jmp_lib.settings import load_profile
 from own_models import finetuned, pretrained
@@ -98,8 +98,8 @@ def test_the_equation_of_state_finds_the_volume_and_modulus_of_the_labels():
             super().calculate(atoms, properties, system_changes)
             self.results = {"energy": -0.1 * atoms.get_volume()}
 
-    curves = use.equation_of_state({"labels": silicon.potential(), "pre-trained": Falling()},
-                                   from_ase(silicon.shaken(0.0, 0.01, 0), where="silicon"))
+    curves = use.equation_of_state({"labels": use.potential(), "pre-trained": Falling()},
+                                   from_ase(use.shaken(0.0, 0.01, 0), where="silicon"))
     found = use.equation_of_state_table(curves).set_index("network")
     assert list(found["minimum"]) == ["yes", "no"] and found.loc["pre-trained"].iloc[1:].isna().all()
     assert found.loc["labels"].iloc[1:3].tolist() == pytest.approx([5.432**3 / 8, 98], rel=0.01)  # as published for this potential

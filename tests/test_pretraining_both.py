@@ -11,7 +11,7 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
 from jmp_lib.train.joint_sets import JointSet, heads, joint_sets
 from jmp_lib.train.normalise import fit
-from jmp_lib.train.initial import new_model
+from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.pretraining import parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler

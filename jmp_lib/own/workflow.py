@@ -12,7 +12,7 @@ from jmp_lib import paths
 from jmp_lib.calculator import JMPCalculator
 from jmp_lib.data.exchange import from_ase
 from jmp_lib.data.splits import Split
-from jmp_lib.own import evaluation, silicon
+from jmp_lib.own import evaluation, use
 from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
@@ -106,9 +106,9 @@ def crystal(run, data: OwnData, split: Split, records: list[dict]) -> tuple[dict
         return networks(run, records, data), data.structures[int(split.test[0])]
     if run.parameters["source"] is not None:
         return {}, None
-    data = read_own(silicon.table(), *FORCES, name="silicon")
+    data = read_own(use.silicon(), *FORCES, name="silicon")
     records = finetune_all(run, data, split_own(data, seed=run.profile.seed), open_checkpoint(run, data))
-    return {"labels": silicon.potential(), **networks(run, records, data)}, from_ase(silicon.shaken(0.0, 0.01, 0), where="silicon")
+    return {"labels": use.potential(), **networks(run, records, data)}, from_ase(use.shaken(0.0, 0.01, 0), where="silicon")
 
 
 def reduction(run) -> str:

@@ -30,12 +30,11 @@ from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
-from jmp_lib.train.initial import scale_factors
 from jmp_lib.train.job import Job, describe_model
 from jmp_lib.train.loading import given_start
 from jmp_lib.train.losses import Counts, finetuning_loss, mae, structure_errors
 from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
-from jmp_lib.train.pretraining import pretrain
+from jmp_lib.train.pretraining import pretrain, scale_factors
 from jmp_lib.train.processes import in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau

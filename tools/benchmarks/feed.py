@@ -17,10 +17,9 @@ import torch
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
 from jmp_lib.train.batches import AHEAD, UpdateBatches, prepared
-from jmp_lib.train.initial import new_model
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.memory import keep_freed_memory
-from jmp_lib.train.pretraining import parts_of_run
+from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
 from tools.benchmarks.machine import cores
 

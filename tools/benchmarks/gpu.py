@@ -20,9 +20,8 @@ from torch.autograd import DeviceType
 
 from jmp_lib.model import BackboneConfig, scaling
 from jmp_lib.settings import load_profile
-from jmp_lib.train.initial import new_model
 from jmp_lib.train.joint_sets import joint_sets
-from jmp_lib.train.pretraining import parts_of_run
+from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates
 from jmp_lib.train.trainer import READ_EVERY, Progress, Run, train
