@@ -48,16 +48,14 @@ def test_all_folds_make_a_submission_that_the_package_reads_back(data_root, tmp_
         add_fold(tmp_path, fold)
     table = write_submissions(tmp_path, data_root)
     assert table["recorded"].all() and table["MAE"].tolist() == pytest.approx([1.0] * 5)
-    folder = tmp_path / "matbench" / "JMP-S" / "submission"
-    assert {p.name for p in folder.iterdir()} == {"results.json.gz", "info.json", "notebook.ipynb"}
-    assert (folder / "results.json.gz").read_bytes()[:2] == b"\x1f\x8b"
-    benchmark = load_submission(folder / "results.json.gz")
+    path = tmp_path / "matbench" / "JMP-S" / "results.json.gz"
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    benchmark = load_submission(path)
     assert benchmark.is_recorded and benchmark.is_valid
     assert benchmark.scores["matbench_phonons"]["mae"]["mean"] == pytest.approx(1.0)
     first = f"mb-phonons-{splits.matbench(ROWS, 0).test[0] + 1:04d}"
     data = benchmark.matbench_phonons.results["fold_0"]["data"]
     assert next(iter(data)) == first and data[first] == splits.matbench(ROWS, 0).test[0] + 1.0
-    assert {"authors", "algorithm", "bibtex_refs", "requirements"} <= set(json.loads((folder / "info.json").read_text()))
 
 
 def test_some_folds_are_recorded_and_make_no_submission(data_root, tmp_path):
@@ -80,14 +78,14 @@ def test_what_must_not_go_in_is_left_out_with_the_reason(changes, why, data_root
         add_fold(tmp_path, fold, **(changes if fold == 2 else {}))
     table = write_submissions(tmp_path, data_root)
     assert table["recorded"].tolist() == [True, True, False, True, True] and why in table["why not"][2]
-    assert not (tmp_path / "matbench" / "JMP-S" / "submission").exists()
+    assert not (tmp_path / "matbench" / "JMP-S" / "results.json.gz").exists()
 
 
 def test_a_changed_file_and_plain_json_under_the_name_gz_are_refused(data_root, tmp_path):
     for fold in range(5):
         add_fold(tmp_path, fold)
     write_submissions(tmp_path, data_root)
-    path = tmp_path / "matbench" / "JMP-S" / "submission" / "results.json.gz"
+    path = tmp_path / "matbench" / "JMP-S" / "results.json.gz"
     content = json.loads(gzip.decompress(path.read_bytes()))
     (tmp_path / "plain.json.gz").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="plain.json.gz cannot be read"):
@@ -105,5 +103,5 @@ def test_published_phonons(tmp_path):
         add_fold(tmp_path, fold, truth=lambda rows: data.scalars["y"][rows])
     table = write_submissions(tmp_path, os.environ["JMP_DATA"])
     assert table["MAE"].tolist() == pytest.approx([1.0] * 5)
-    benchmark = load_submission(tmp_path / "matbench" / "JMP-S" / "submission" / "results.json.gz")
+    benchmark = load_submission(tmp_path / "matbench" / "JMP-S" / "results.json.gz")
     assert benchmark.is_valid and benchmark.scores["matbench_phonons"]["mae"]["std"] == pytest.approx(0.0, abs=1e-9)

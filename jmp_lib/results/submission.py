@@ -2,10 +2,9 @@
 
     write_submissions("results/paper-published", data_root)
 
-Folds are recorded with ``MatbenchTask.record``; the tasks of an arm that have all five make the folder
-``matbench/<arm>/submission`` that the MatBench site takes: ``results.json.gz``, ``info.json`` and the notebook. The
-package's own ``to_file`` writes plain JSON under the name ``.gz``; here it is gzip, and the file is read back and validated
-by the package before it counts.
+Folds are recorded with ``MatbenchTask.record``; the tasks of an arm that have all five make ``matbench/<arm>/results.json.gz``, the
+file of numbers that the MatBench site takes. The package's own ``to_file`` writes plain JSON under that name; here it is gzip,
+and the package validates it before it is written.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from jmp_lib import facts, paths
+from jmp_lib import facts
 from jmp_lib.data import matbench as files
 from jmp_lib.data import splits
 from jmp_lib.data.tasks import get_task
@@ -29,9 +26,6 @@ from jmp_lib.records import load_predictions
 from jmp_lib.results.values import finetune_records, is_comparable
 
 PARAMETERS = ("profile", "arm", "seed", "updates", "n_train", "n_val", "best_val", "commit", "fingerprint", "data_sha256")
-BIBTEX = ("@inproceedings{shoghi2024jmp, title={From Molecules to Materials: Pre-training Large Generalizable Models for "
-          "Atomic Property Prediction}, author={Shoghi, Nima and Kolluru, Adeesh and Kitchin, John R. and Ulissi, "
-          "Zachary W. and Zitnick, C. Lawrence and Wood, Brandon M.}, booktitle={ICLR}, year={2024}}")
 
 
 def write_submissions(results_dir: str | Path, data_root: str | Path | None, arms=None) -> pd.DataFrame:
@@ -58,18 +52,14 @@ def write_submissions(results_dir: str | Path, data_root: str | Path | None, arm
                 made.record(fold, values, params={n: record[n] for n in PARAMETERS if record.get(n) is not None})
                 row["MAE"] = made.results[f"fold_{fold}"]["scores"]["mae"]
             rows.append(row)
-        _write_arm(results_dir / "matbench" / arm, arm, {name: t for name, t in tasks.items() if t.all_folds_recorded})
+        _write_arm(results_dir / "matbench" / arm / "results.json.gz", arm, {name: t for name, t in tasks.items() if t.all_folds_recorded})
     return pd.DataFrame(rows, columns=["arm", "task", "fold", "recorded", "MAE", "unit", "why not"])
 
 
 def load_submission(path: str | Path):
     """The ``MatbenchBenchmark`` of a ``results.json.gz``, validated by the package."""
-    with reading(path, "make the submission again"):
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            benchmark = _package().MatbenchBenchmark.from_dict(json.load(stream))
-        if errors := benchmark.validate():
-            raise ValueError("; ".join(errors))
-    return benchmark
+    with reading(path, "make the submission again"), gzip.open(path, "rt", encoding="utf-8") as stream:
+        return _validated(_package().MatbenchBenchmark.from_dict(json.load(stream)))
 
 
 def _values(results_dir: Path, record: dict, data_root) -> np.ndarray:
@@ -103,41 +93,22 @@ def _new_task(task: str, data_root):
     return made
 
 
-def _write_arm(folder: Path, arm: str, tasks: dict) -> None:
+def _write_arm(path: Path, arm: str, tasks: dict) -> None:
     """The submission of one arm; one that is no longer covered by records is removed."""
     if not tasks:
-        return shutil.rmtree(folder / "submission", ignore_errors=True)
+        return path.unlink(missing_ok=True)
     bench = _package().MatbenchBenchmark(subset=[f"matbench_{name}" for name in tasks])
     bench.tasks_map.update({f"matbench_{name}": task for name, task in tasks.items()})
     bench.add_metadata({"algorithm": f"{arm} (JMP workbook)"})
-    making, root = folder / ".submission.tmp", paths.checkout_dir()
-    shutil.rmtree(making, ignore_errors=True)
-    with write_atomically(making / "results.json.gz", "wb") as stream:  # the same content gives the same bytes
-        stream.write(gzip.compress(json.dumps(bench.as_dict()).encode(), mtime=0))
-    load_submission(making / "results.json.gz")
-    (making / "info.json").write_text(json.dumps(info(arm, sorted(tasks)), indent=1) + "\n")
-    if root:
-        shutil.copyfile(root / "notebooks" / "08_matbench.ipynb", making / "notebook.ipynb")
-    shutil.rmtree(folder / "submission", ignore_errors=True)
-    os.replace(making, folder / "submission")
+    with write_atomically(path, "wb") as stream:  # the same content gives the same bytes
+        stream.write(gzip.compress(json.dumps(_validated(bench).as_dict()).encode(), mtime=0))
 
 
-def info(arm: str, tasks: list[str]) -> dict:
-    """The ``info.json`` of a submission: what MatBench shows beside the numbers. Authors are the one who submits."""
-    root, requirements = paths.checkout_dir(), ["jmp-workbook"]
-    if root:
-        lines = map(str.strip, (root / "requirements.lock").read_text().splitlines())
-        requirements = [line for line in lines if line and not line.startswith("#")]
-    start = "pre-trained backbone of this workbook" if arm.startswith("JMP") else "random weights"
-    return {
-        "authors": "FILL IN before submitting",
-        "algorithm": f"{arm} (JMP workbook)",
-        "algorithm_long": f"GemNet-OC fine-tuned from {start}; tasks: {', '.join(tasks)}. An independent implementation "
-                          "of the network and recipe of JMP (arXiv:2310.16802), not the authors' models.",
-        "bibtex_refs": BIBTEX,
-        "notes": "Settings of every fold are in the field parameters of results.json.gz. The notebook makes all of it.",
-        "requirements": {"python": requirements},
-    }
+def _validated(bench):
+    """``bench``; ValueError with what the package finds wrong in it."""
+    if errors := bench.validate():
+        raise ValueError("; ".join(errors))
+    return bench
 
 
 def _package():
