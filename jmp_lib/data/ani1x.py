@@ -90,9 +90,8 @@ def _arrays(path: Path) -> Iterator:
         yield f"frame {row}", partial(_make, numbers, str(held["formula"][row]), row, pos, held["energy"][row], forces)
 
 
-def split_formulas(
-    sizes: dict[str, tuple[int, int]], *, seed: int = 42, n_held_out: int = N_HELD_OUT
-) -> tuple[list[str], list[str], list[str]]:
+def split_formulas(sizes: dict[str, tuple[int, int]], *, seed: int = 42,
+                   n_held_out: int = N_HELD_OUT) -> tuple[list[str], list[str], list[str]]:
     """Formulas of train, validation and test by the official rule, from {formula: (frames, atoms)}.
 
     Formulas under 4 atoms leave; the sorted rest is shuffled six times; formulas are taken until ``n_held_out``

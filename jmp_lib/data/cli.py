@@ -152,10 +152,8 @@ def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = 
                 f"run `python -m jmp_lib data download {name}`"
             )
         parts = [file_part(read_part, file, dataset=one.reader, **one.options) for file in files]
-        return [write_store(
-            one.store(root), parts, name=one.name, description=one.what, card={**card, "files": [file.name for file in files]},
-            progress=bar.update,
-        )]  # fmt: skip
+        return [write_store(one.store(root), parts, name=one.name, description=one.what,
+                            card={**card, "files": [file.name for file in files]}, progress=bar.update)]
 
 
 def _unpack(archive: Path, one: Entry, folder: Path) -> None:

@@ -124,9 +124,8 @@ def refuse(reason: str, rejected: list[str] | None) -> None:
     rejected.append(reason)
 
 
-def screened(
-    items: Iterable[tuple[str, Callable[[], dict]]], where: str, rejected: list[str] | None = None
-) -> Iterator[dict]:
+def screened(items: Iterable[tuple[str, Callable[[], dict]]], where: str,
+             rejected: list[str] | None = None) -> Iterator[dict]:
     """The sound structures among those that ``items``, pairs (name, function that makes the structure), give.
 
     The reason why one cannot be made or fails :func:`check_structure` goes to
@@ -186,7 +185,5 @@ def to_set(name: str, structures: Iterable[Mapping], description: str = "", wher
         del columns["cell"]
     group_names, group = np.unique(texts.pop("group"), return_inverse=True) if "group" in texts else (None, None)
     ids = np.array([int(s["id"]) for s in found])
-    return StructureSet.from_arrays(
-        name, **columns, description=description, scalars=scalars, group=group, group_names=group_names, ids=ids,
-        texts=texts, where=where,
-    )  # fmt: skip
+    return StructureSet.from_arrays(name, **columns, description=description, scalars=scalars, group=group,
+                                    group_names=group_names, ids=ids, texts=texts, where=where)

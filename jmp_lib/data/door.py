@@ -11,10 +11,8 @@ from ase.data import chemical_symbols
 from scipy.spatial import cKDTree
 
 # dtype of every column of a set in memory; scalar columns are float64
-DTYPES = {
-    "natoms": np.int64, "pos": np.float32, "atomic_numbers": np.uint8, "cell": np.float64, "pbc": bool, "tags": np.uint8,
-    "fixed": bool, "forces": np.float32, "group": np.int64, "ids": np.int64,
-}  # fmt: skip
+DTYPES = {"natoms": np.int64, "pos": np.float32, "atomic_numbers": np.uint8, "cell": np.float64, "pbc": bool,
+          "tags": np.uint8, "fixed": bool, "forces": np.float32, "group": np.int64, "ids": np.int64}
 PER_ATOM = {"pos": (3,), "atomic_numbers": (), "tags": (), "fixed": (), "forces": (3,)}
 PER_STRUCTURE = {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}
 DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns that a set may leave out

@@ -173,7 +173,5 @@ def prepare(task, data_root: str | Path, card: dict, progress: Callable[[int], N
     for fold in range(family.folds):
         whole, split = family.reader.load(_set_name(task), data_root, fold)
         rows |= {f"split {fold} {part}": getattr(split, part) for part in ("train", "val", "test")}
-    return write_store(
-        store_path(task, data_root), [set_part(whole, state)], name=whole.name, description=whole.description,
-        card={**card, "files": state}, extras=rows, progress=progress,
-    )  # fmt: skip
+    return write_store(store_path(task, data_root), [set_part(whole, state)], name=whole.name,
+                       description=whole.description, card={**card, "files": state}, extras=rows, progress=progress)

@@ -78,9 +78,8 @@ def matching(pattern: str, folders: Iterable[Path]) -> list[Path]:
     return [found[place] for place in sorted(found)]
 
 
-def first_file(
-    patterns: Iterable[str], folders: list[Path], missing: str, serves: Callable[[Path], object] = bool
-) -> Path:
+def first_file(patterns: Iterable[str], folders: list[Path], missing: str,
+               serves: Callable[[Path], object] = bool) -> Path:
     """The file of the first pattern that is in a folder and ``serves``; else ``FileNotFoundError(missing)``. Raises as
     :func:`matching`."""
     for pattern in patterns:
@@ -153,9 +152,8 @@ def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], 
             raise ValueError(f"array {key!r} has shape {found} where ({', '.join(map(str, needed))}) is needed")
 
 
-def read_npz(
-    path: str | Path, shapes: Mapping[str, tuple | None], *, counts: str | None = None, mend: str
-) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path, shapes: Mapping[str, tuple | None], *, counts: str | None = None,
+             mend: str) -> dict[str, np.ndarray]:
     """Arrays of an npz archive, those of pickled objects left out: nothing in it is executed.
 
     shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None. counts: the array whose sum is

@@ -21,9 +21,8 @@ from jmp_lib.data.pickles import Refused, load_pickle, loads
 ENERGIES = ("y", "energy")  # fields with the energy; the first that is there is taken
 
 
-def read_graphs(
-    path: str | Path, of: str, periodic: bool, *, mend: str, rejected: list | None = None, energies: tuple = ENERGIES
-) -> Iterator[dict]:
+def read_graphs(path: str | Path, of: str, periodic: bool, *, mend: str, rejected: list | None = None,
+                energies: tuple = ENERGIES) -> Iterator[dict]:
     """Structures of an LMDB, a pickle file, or a folder of them, one record in memory at a time; ids count those kept.
 
     of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others). mend closes each message.

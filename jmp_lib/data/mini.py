@@ -65,11 +65,10 @@ def load_mini(name: str, folder: str | Path = MINI_DIR) -> StructureSet:
     if missing:
         raise ValueError(f"{path} has no array {', '.join(map(repr, missing))}; {_mend(name)}")
     scalars = {key: values for key, values in arrays.items() if key not in _REQUIRED + _OPTIONAL}
-    return StructureSet.from_arrays(
-        name, arrays["natoms"], arrays["pos"], arrays["numbers"], description=describe(about), group=arrays["group"],
-        group_names=arrays["group_names"], scalars=scalars, where=str(path),
-        **{key: arrays[key] for key in _OPTIONAL if key in arrays},
-    )  # fmt: skip
+    return StructureSet.from_arrays(name, arrays["natoms"], arrays["pos"], arrays["numbers"],
+                                    description=describe(about), group=arrays["group"],
+                                    group_names=arrays["group_names"], scalars=scalars, where=str(path),
+                                    **{key: arrays[key] for key in _OPTIONAL if key in arrays})
 
 
 def load_parts(name: str, folder: str | Path) -> StructureSet:

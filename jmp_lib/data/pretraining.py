@@ -75,11 +75,8 @@ class PretrainingData(NamedTuple):
 SOURCES = ("mini", "large", "published", "mini+published", "large+published")
 
 
-def load_pretraining_data(
-    data: str = "mini",
-    caps: Mapping[str, Mapping[str, int | None]] | None = None,
-    data_root: str | Path | None = None,
-) -> list[PretrainingData]:
+def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, int | None]] | None = None,
+                          data_root: str | Path | None = None) -> list[PretrainingData]:
     """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those of the
     second source that are there.
 
@@ -152,10 +149,8 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
         if not found[0][2]:
             continue
         if sum(file.stat().st_size for file in {file for *_, files in found for file in files}) > DIRECT_BYTES:
-            raise FileNotFoundError(
-                f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
-                + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found)
-            )
+            raise FileNotFoundError(f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
+                                    + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found))
         return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
     for patterns, val_pattern in SAMPLES[key]:
         files = [path for pattern in patterns for path in matching(pattern, roots)]

@@ -45,11 +45,9 @@ _FORMS = ("qm9_v3.pt", "gdb9.sdf", "qm9*.npz")
 
 def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:
     """Where QM9 comes from."""
-    return (
-        f"unpack qm9_v3.pt from {formats.source_url('QM9', 'official JMP')}, or gdb9.sdf and gdb9.sdf.csv from "
-        f"{formats.source_url('QM9', 'torch_geometric raw')} with uncharacterized.txt beside them, and put them in "
-        f"{formats.folder_of('qm9', root)}"
-    )
+    return (f"unpack qm9_v3.pt from {formats.source_url('QM9', 'official JMP')}, or gdb9.sdf and gdb9.sdf.csv from "
+            f"{formats.source_url('QM9', 'torch_geometric raw')} with uncharacterized.txt beside them, and put them in "
+            f"{formats.folder_of('qm9', root)}")
 
 
 def find(name: str, root: str | Path) -> list[Path]:
@@ -130,10 +128,8 @@ def _sdf(path: Path, advice: str) -> Iterator:
 
     table, left_out = path.with_name(path.name + ".csv"), _uncharacterized(path.parent, advice)
     formats.check_head(table, "the table of properties", mend=advice)
-    with (
-        formats.opened(path, "an sdf file", mend=advice), open(table, newline="", encoding="utf-8") as stream,
-        open(path, encoding="utf-8", errors="replace") as sdf,
-    ):  # fmt: skip
+    with (formats.opened(path, "an sdf file", mend=advice), open(table, newline="", encoding="utf-8") as stream,
+          open(path, encoding="utf-8", errors="replace") as sdf):
         number, rows = 0, csv.DictReader(stream)
         for number, row in enumerate(rows, start=1):
             lines = list(takewhile(lambda line: not line.startswith("$$$$"), sdf))

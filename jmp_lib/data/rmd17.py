@@ -50,10 +50,8 @@ _SHAPES = {"nuclear_charges": ("atoms",), "energies": ("frames",), "coords": ("f
 def mend(molecule: str, root: str | Path = "DATA_ROOT") -> str:
     """Where the file of a molecule comes from and where to put it."""
     folder = Path(root) if Path(root).name == "npz_data" else folder_of("rmd17", root)
-    return (
-        f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17', 'official JMP')}, or get its "
-        f"_train_01 and _test_01 parts from {PARTS_URL}, and put it in {folder}"
-    )
+    return (f"unpack rmd17_{molecule}.npz from rmd17.tar.bz2 in {source_url('rMD17', 'official JMP')}, or get its "
+            f"_train_01 and _test_01 parts from {PARTS_URL}, and put it in {folder}")
 
 
 def find(molecule: str, root: str | Path) -> list[Path]:

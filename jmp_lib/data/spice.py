@@ -30,10 +30,8 @@ from jmp_lib.facts import task as task_facts
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3; "(subset)" of a sample)
-SUBSETS = {
-    "solvated_amino_acids": "SPICE Solvated Amino Acids Single Points Dataset",
-    "dipeptides": "SPICE Dipeptides Single Points Dataset",
-}
+SUBSETS = {"solvated_amino_acids": "SPICE Solvated Amino Acids Single Points Dataset",
+           "dipeptides": "SPICE Dipeptides Single Points Dataset"}
 _SHAPES = {
     "atomic_numbers": ("atoms",),
     "conformations": ("conformations", "atoms", 3),
@@ -104,13 +102,7 @@ def _conformations(path: Path, subset: str) -> Iterator:
 
 
 def _conformation(name: str, raw: dict[str, np.ndarray], i: int, row: int) -> dict:
-    return make_structure(
-        raw["conformations"][i].astype(np.float64) * units.BOHR,
-        raw["atomic_numbers"],
-        row,
-        forces=-raw["dft_total_gradient"][i].astype(np.float64) * units.HARTREE_PER_BOHR,
-        energy=raw["dft_total_energy"][i] * units.HARTREE,
-        formation_energy=raw["formation_energy"][i] * units.HARTREE,
-        sid=f"{name}/{i}",
-        group=name,
-    )
+    return make_structure(raw["conformations"][i].astype(np.float64) * units.BOHR, raw["atomic_numbers"], row,
+                          forces=-raw["dft_total_gradient"][i].astype(np.float64) * units.HARTREE_PER_BOHR,
+                          energy=raw["dft_total_energy"][i] * units.HARTREE,
+                          formation_energy=raw["formation_energy"][i] * units.HARTREE, sid=f"{name}/{i}", group=name)

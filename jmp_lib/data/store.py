@@ -163,17 +163,9 @@ def set_part(data: StructureSet, version: str = "") -> Part:
     return Part(data.name, data.__iter__, version or data.sha256)
 
 
-def write_store(
-    path: str | Path,
-    parts: list[Part],
-    *,
-    name: str,
-    description: str = "",
-    card: dict | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-    extras: Mapping[str, np.ndarray] | None = None,
-    progress: Callable[[int], None] = lambda count: None,
-) -> StructureSet:
+def write_store(path: str | Path, parts: list[Part], *, name: str, description: str = "", card: dict | None = None,
+                chunk_bytes: int = CHUNK_BYTES, extras: Mapping[str, np.ndarray] | None = None,
+                progress: Callable[[int], None] = lambda count: None) -> StructureSet:
     """Make the prepared set ``path`` of all structures of ``parts`` in order, or open it when it is there already.
 
     Structures that no training may see are left out and their reasons counted. The ids of a single part are kept and must
@@ -257,10 +249,9 @@ class _Unfinished:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MANIFEST).is_file():
-            write_json(folder / MANIFEST, {
-                "format": "jmp store", "version": VERSION, "plan": plan, "position": [0, 0], "structures": 0, "atoms": 0,
-                "elements": [], "labels": None, "rejected": {}, "columns": {}, "sha256": None,
-            })  # fmt: skip
+            write_json(folder / MANIFEST, {"format": "jmp store", "version": VERSION, "plan": plan, "position": [0, 0],
+                                           "structures": 0, "atoms": 0, "elements": [], "labels": None, "rejected": {},
+                                           "columns": {}, "sha256": None})
         try:
             self.about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         except ValueError:

@@ -188,10 +188,9 @@ class StructureSet(Dataset):
         self.name, self.description, self.columns = name, description, columns
 
     @classmethod
-    def from_arrays(
-        cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None, fixed=None, forces=None,
-        scalars=None, group=None, group_names=None, ids=None, texts=None, where="",
-    ) -> StructureSet:  # fmt: skip
+    def from_arrays(cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None,
+                    fixed=None, forces=None, scalars=None, group=None, group_names=None, ids=None, texts=None,
+                    where="") -> StructureSet:
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
 
         Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every
@@ -201,10 +200,8 @@ class StructureSet(Dataset):
         """
         natoms = np.asarray(natoms)
         pbc = np.full((len(natoms), 3), True) if pbc is None and cell is not None else pbc
-        given = {
-            "natoms": natoms, "pos": pos, "atomic_numbers": atomic_numbers, "cell": cell, "pbc": pbc, "tags": tags,
-            "fixed": fixed, "forces": forces, "group": group, "ids": ids,
-        }  # fmt: skip
+        given = {"natoms": natoms, "pos": pos, "atomic_numbers": atomic_numbers, "cell": cell, "pbc": pbc, "tags": tags,
+                 "fixed": fixed, "forces": forces, "group": group, "ids": ids}
         arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
         scalars = {key: np.asarray(value) for key, value in (scalars or {}).items()}
         check(where or name, arrays | scalars)
@@ -212,16 +209,10 @@ class StructureSet(Dataset):
         if names and (stray := np.flatnonzero((arrays["group"] < 0) | (arrays["group"] >= len(names)))).size:
             number = arrays["group"][stray[0]]
             raise ValueError(f"{where or name}: row {stray[0]}, field 'group': {number} has no name among the {len(names)}")
-        return cls(
-            name,
-            description,
-            Columns(
-                **{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
-                scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
-                texts={key: Texts.of(column) for key, column in (texts or {}).items()},
-                group_names=names,
-            ),
-        )
+        return cls(name, description,
+                   Columns(**{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
+                           scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
+                           texts={key: Texts.of(column) for key, column in (texts or {}).items()}, group_names=names))
 
     def len(self) -> int:
         """Structures of the whole set that this one may be a part of."""

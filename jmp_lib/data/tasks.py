@@ -161,13 +161,8 @@ def get_task(task_id: str) -> Task:
     return TASKS[task_id]
 
 
-def load_task_data(
-    task_id: str,
-    data: str = "mini",
-    data_root: str | Path | None = None,
-    caps: Mapping[str, int | None] | None = None,
-    fold: int = 0,
-) -> TaskData:
+def load_task_data(task_id: str, data: str = "mini", data_root: str | Path | None = None,
+                   caps: Mapping[str, int | None] | None = None, fold: int = 0) -> TaskData:
     """Train, validation and test structures of a task.
 
     data: ``mini`` (ships with the package) or ``published`` (original files under ``data_root``). caps: at most so

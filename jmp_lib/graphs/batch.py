@@ -97,12 +97,9 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 
 # What the rows of an index array number: atoms, or the edges of a graph.
-_NUMBERED = {
-    **{f"{name}_edge_index": ("atom", "atom") for name in GRAPHS},
-    "main_reverse": ("main",), "a2a_pair": ("pair",), "pair_index": ("atom", "atom"),
-    "ae_same": ("main", "a2ee2a"), "qin_back": ("qint", "main"), "qout_same": ("qint", "main"),
-    "quad_same": ("qint", "main", "main"),
-}  # fmt: skip
+_NUMBERED = {**{f"{name}_edge_index": ("atom", "atom") for name in GRAPHS}, "main_reverse": ("main",),
+             "a2a_pair": ("pair",), "pair_index": ("atom", "atom"), "ae_same": ("main", "a2ee2a"),
+             "qin_back": ("qint", "main"), "qout_same": ("qint", "main"), "quad_same": ("qint", "main", "main")}
 
 
 def _join(graphs: list[dict], natoms: np.ndarray) -> dict[str, np.ndarray]:

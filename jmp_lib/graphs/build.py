@@ -22,13 +22,8 @@ from .neighbors import find_neighbors, nearest_per_target
 GRAPHS = ("main", "a2ee2a", "qint", "a2a")
 
 
-def build_graphs(
-    structure: Mapping,
-    config: GraphConfig,
-    *,
-    edge_dropout: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> dict[str, np.ndarray]:
+def build_graphs(structure: Mapping, config: GraphConfig, *, edge_dropout: float = 0.0,
+                 rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
     """Connectivity of one structure.
 
     Args:
@@ -54,10 +49,8 @@ def a2a_edges(structure: Mapping, config: GraphConfig) -> tuple[np.ndarray, np.n
         raise ValueError(f"structure {structure.get('id', '?')} has no atoms")
     edges = limited(find_neighbors(pos, cell, pbc, config.cutoff, config.periodic), config, len(pos))
     if edges[2].size == 0:
-        raise ValueError(
-            f"structure {structure.get('id', '?')} has no pair of atoms within {config.cutoff} Å, "
-            "so it has no graph; leave it out or raise the cutoff"
-        )
+        raise ValueError(f"structure {structure.get('id', '?')} has no pair of atoms within {config.cutoff} Å, "
+                         "so it has no graph; leave it out or raise the cutoff")
     return edges
 
 

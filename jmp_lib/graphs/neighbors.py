@@ -19,9 +19,8 @@ LARGEST_CODE = 2**62  # numbers that stand for an edge must fit in int64
 LONGEST = 2**31 - 1  # above the bits of every distance
 
 
-def find_neighbors(
-    pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, periodic: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float,
+                   periodic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Directed candidate edges, ordered by target, then source, then offset.
 
     Args:
@@ -40,13 +39,10 @@ def find_neighbors(
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5) + 1e-5, full_list=True)
     # vesin's first atom is the origin of the vector, the second sits at pos[second] + S @ cell. Both arrays are
     # views of memory that belongs to ``search``: nothing of them is returned.
-    pairs, shift = search.compute(
-        points=np.asarray(pos, dtype=np.float64),
-        box=np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3)),
-        periodic=np.asarray(pbc, dtype=bool) if periodic else False,
-        quantities="PS",
-        copy=False,
-    )
+    pairs, shift = search.compute(points=np.asarray(pos, dtype=np.float64),
+                                  box=np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3)),
+                                  periodic=np.asarray(pbc, dtype=bool) if periodic else False, quantities="PS",
+                                  copy=False)
     edge_index, images, image = _in_order(pairs, shift, len(pos))
     squared = squared_distance(pos, cell, edge_index[0], edge_index[1], images, image)
     limit = np.float32(cutoff) ** 2
@@ -60,10 +56,8 @@ def _in_order(pairs: np.ndarray, shift: np.ndarray, natoms: int) -> tuple[np.nda
     """Sorted edges from one sort of one number each: edge_index (2, E), images (I, 3), image of each edge (E,)."""
     images, image = distinct_images(shift)
     if natoms**2 * len(images) >= LARGEST_CODE:
-        raise ValueError(
-            f"{natoms} atoms lie in {len(images)} different cells: "
-            "wrap the positions into the cell before building graphs"
-        )
+        raise ValueError(f"{natoms} atoms lie in {len(images)} different cells: "
+                         "wrap the positions into the cell before building graphs")
     pairs = pairs.astype(np.int64)
     code = pairs[:, 0] * natoms
     code += pairs[:, 1]
@@ -117,9 +111,8 @@ def squared_distance(pos, cell, source, target, images, image) -> np.ndarray:
     return squared
 
 
-def nearest_per_target(
-    target: np.ndarray, distance: np.ndarray, limit: np.ndarray, ranked: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
+def nearest_per_target(target: np.ndarray, distance: np.ndarray, limit: np.ndarray,
+                       ranked: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """The shortest edges of every target, and how many of its edges are shorter.
 
     Args:

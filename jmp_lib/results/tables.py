@@ -41,10 +41,8 @@ from jmp_lib.results.values import (
 
 __all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
            "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
-NOTES = {
-    "spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
-    "qmof": "the unit is not printed in the paper; the data set is in eV",
-}
+NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
+         "qmof": "the unit is not printed in the paper; the data set is in eV"}
 NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
 TITLES = {
     2: "Table 2: QM9, MAE",
