@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("task", ["rmd17_ethanol", "matbench_phonons"])
 def test_schnet_learns_forces_and_properties(task, monkeypatch):
     """What it has seen, in 80 updates: a clock that goes on by 1 s with every look at it."""
-    monkeypatch.setattr(other_networks.time, "perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(other_networks.time, "process_time", itertools.count().__next__)
     data = load_task_data(task, caps={"train": 16, "val": 4, "test": 1})
     data = dataclasses.replace(data, test=data.train, val=data.train)
     predicted, about = other_networks.schnet(data, SMOKE.finetune_settings(data.task.family, task), 80, 0)
@@ -167,3 +168,14 @@ def test_mace_learns_forces():
     predicted, about = other_networks.mace(data, None, 10.0, 0)
     true = np.concatenate([s["forces"] for s in data.test])
     assert about["updates"] > 5 and np.abs(predicted - true).mean() < 0.8 * np.abs(true).mean()
+
+
+def test_a_network_gets_its_seconds_of_the_processor_whatever_else_runs():
+    model = torch.nn.Linear(1, 1)
+
+    def loss(chosen):
+        time.sleep(0.02)  # another program has the core
+        return model(torch.tensor(chosen)).square().mean()
+
+    found = other_networks.train_for(0.05, model, [[1.0]] * 8, loss, lambda: 1.0, batch=2, rate=0.01, seed=0)
+    assert found["updates"] > 5 and found["seconds"] >= 0.05

@@ -66,7 +66,7 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     parameters = {"seed": profile.seed}
     if name in TIMED:
         arm = records.read_record(records.finetune_record_path(out_dir, task_id, BUDGET_OF, fold))
-        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, **TIMED[name]}
+        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, "clock": "processor", **TIMED[name]}
     if name in EMBEDDED:
         parameters["start"] = start = _start(profile, name, Path(out_dir))
     path = record_path(out_dir, task_id, name)

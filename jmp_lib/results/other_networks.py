@@ -31,7 +31,8 @@ VALIDATIONS, TOGETHER = 8, {"mace": 20, "schnet": 32}  # validations of a run; s
 
 def train_for(seconds: float, model: torch.nn.Module, frames: Sequence, loss: Callable[[list], torch.Tensor],
               error: Callable[[], float], *, batch: int, rate: float, seed: int) -> dict:
-    """Updates of ``model`` for ``seconds`` (validation not counted); the state with the best validation error is kept.
+    """Updates of ``model`` for ``seconds`` of the processor (validation not counted), whatever else runs on the machine; the state
+    with the best validation error is kept.
 
     Adam (amsgrad) at ``rate`` that falls by a cosine over the time given, gradients clipped at norm 10; ``loss`` of a list of
     ``batch`` frames. Returns updates, seconds, n_parameters and best_val.
@@ -40,7 +41,7 @@ def train_for(seconds: float, model: torch.nn.Module, frames: Sequence, loss: Ca
     generator, order, updates, used, validated = torch.Generator().manual_seed(seed), [], 0, 0.0, 0
     best, state = math.inf, None
     while used < seconds:
-        began = time.perf_counter()
+        began = time.process_time()
         if len(order) < batch:
             order = torch.randperm(len(frames), generator=generator).tolist()
         for group in optimizer.param_groups:
@@ -49,7 +50,7 @@ def train_for(seconds: float, model: torch.nn.Module, frames: Sequence, loss: Ca
         loss([frames[order.pop()] for _ in range(min(batch, len(order)))]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
-        updates, used = updates + 1, used + time.perf_counter() - began
+        updates, used = updates + 1, used + time.process_time() - began
         if used >= seconds * (validated + 1) / VALIDATIONS or used >= seconds:
             validated = int(used / seconds * VALIDATIONS)
             value = error()

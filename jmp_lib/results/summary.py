@@ -98,7 +98,7 @@ def baseline_summary(results_dir: str | Path) -> str:
     for name in (name for name in NETWORKS if name in simple):
         errors = simple[name].dropna()
         than = ", ".join(f"than {arm} on {(errors < arms.loc[errors.index, arm]).sum()}" for arm in arms)
-        lines.append(f"{NETWORKS[name]} from scratch, same structures and as many seconds as GN-OC-L: "
+        lines.append(f"{NETWORKS[name]} from scratch, same structures and as many seconds of the processor as GN-OC-L took by the clock: "
                      f"of {len(errors)} tasks better {than}.")
     if "composition" in simple:
         known = simple["composition"].dropna()
