@@ -54,7 +54,7 @@ mace: $(STAMP) ## add MACE, a baseline of notebook 15, to the environment (witho
 ship: $(STAMP) ## for maintainers: put the results of PROFILE in the place of those in results/shipped (then: make readme)
 	$(VENV)/bin/python -m tools.ship $(PROFILE)
 
-readme: $(STAMP) ## write the measured parts of README.md from results/shipped/
+readme: $(STAMP) ## write the measured parts of README.md, docs/results.md and docs/speed.md from results/shipped/
 	$(VENV)/bin/python -m tools.readme
 
 strip: $(STAMP) ## remove outputs from notebooks/ before a commit

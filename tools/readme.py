@@ -1,24 +1,31 @@
-"""Keeps the measured parts of README.md in step with the shipped records: ``python -m tools.readme``.
+"""Keeps the measured parts of README.md, docs/results.md and docs/speed.md in step with the shipped records:
+``python -m tools.readme``.
 
-Measured are the blocks between marks (summaries of mini, its ablations and published_small; speed, from the measurements of
-``tools.benchmarks`` by the template ``speed.md.j2``) and the last column of the table of notebooks.
+Measured are the blocks between marks (scoreboard and gains by family; summaries of mini, published_small and the ablations; speed,
+from the measurements of ``tools.benchmarks`` by the template ``speed.md.j2``) and the last column of the table of notebooks.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import textwrap
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
-from jmp_lib.results.summary import baseline_summary, scoreboard_summary, summary, variant_summary
-from jmp_lib.results.values import finetune_records
+from jmp_lib.results.intervals import UNKNOWN, words
+from jmp_lib.results.summary import baseline_summary, markdown, scoreboard_summary, summary, variant_summary
+from jmp_lib.results.tables import own_cells, scaling_table
+from jmp_lib.results.values import PAIRS, all_tasks_table, finetune_records
+
+PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 
 CHAPTER_OF = {"pretrain": "03", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
 WITHOUT_TRAINING = ("00", "01", "02", "10", "11", "12", "13", "15")
@@ -45,28 +52,43 @@ def computing_summary(results_dir: str | Path) -> str:
     return f"All {len(found)} runs, with pre-trainings and baselines, took {minutes:.0f} minutes of computing, added up."
 
 
-def filled(text: str, results_dir: str | Path) -> str:
-    """README text with its measured parts computed from ``results_dir`` and the folders beside it; other cells stay.
+def family_gains(columns: dict[str, Path]) -> str:
+    """Markdown table: mean gains over training from scratch by family, of the paper and of the results in each folder, which is named
+    by its column."""
+    found = {}
+    for name, folder in columns.items():
+        scaling = scaling_table(all_tasks_table(folder / "records"))
+        scaling = scaling[scaling["comparison"].isin(PAIRS) & (scaling["family"] != "learnt")].assign(own=own_cells)
+        for comparison, rows in scaling.set_index("family").groupby("comparison"):
+            arm = comparison.split()[0]
+            found[f"{arm}, paper"] = rows["published_mean_gain_percent"].map(lambda value: words(value, *UNKNOWN))
+            found[f"{arm}, {name}"] = rows["own"].where(rows["own_tasks"] > 0, "")
+    order = [f"{arm}, {name}" for arm in ("JMP-S", "JMP-L") for name in ("paper", *columns)]
+    return markdown(pd.DataFrame(found)[order].rename_axis("mean gain / % [95 %]").rename({"all": "all tasks"}))
 
-    Raises ValueError when the marks are missing.
-    """
-    small, ablations, benchmarks = (Path(results_dir).parent / name for name in ("published_small", "mini-ablations", "benchmarks"))
-    blocks = {"summary of results/shipped/mini": summary(results_dir),
-              "scoreboard of results/shipped/mini": scoreboard_summary(results_dir, "results/shipped/mini/")}
-    if (small / "tables" / "scaling.csv").is_file():
-        parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
-        blocks["summary of results/shipped/published_small"] = "\n\n".join(parts).strip()
-    if (ablations / "variants").is_dir():
-        blocks["summary of results/shipped/mini-ablations"] = variant_summary(ablations)
-    if (benchmarks / "step.json").is_file():
-        blocks["speed of results/shipped/benchmarks"] = speed(benchmarks)
-    if f"<!-- {next(iter(blocks))} -->" not in text or not CHAPTER.search(text):
-        raise ValueError("README.md has lost the marks of its measured block or its table of notebooks: put them back")
-    for mark, block in blocks.items():
+
+@functools.cache
+def blocks(shipped: str | Path) -> dict[str, str]:
+    """Mark -> the words between it and the next end, from the folders of ``results/shipped``."""
+    mini, small, ablations, bulk, benchmarks = (
+        Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
+    parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
+    return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
+            "families of results/shipped": family_gains({"mini": mini, "published_small": small}),
+            "summary of results/shipped/mini": summary(mini),
+            "summary of results/shipped/mini-ablations": variant_summary(ablations),
+            "summary of results/shipped/published_small": "\n\n".join(parts).strip(),
+            "summary of results/shipped/bulk-crystals": variant_summary(bulk),
+            "speed of results/shipped/benchmarks": speed(benchmarks)}
+
+
+def filled(text: str, shipped: str | Path) -> str:
+    """The text of a page with its measured parts computed from ``shipped``; other cells stay."""
+    for mark, block in blocks(shipped).items():
         between = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", re.DOTALL)
         text = between.sub(lambda _, words=block: words + "\n", text, count=1)
     times = {chapter: "no training" for chapter in WITHOUT_TRAINING}
-    times |= {chapter: f"{value:.0f} min" for chapter, value in computing_minutes(results_dir).items()}
+    times |= {chapter: f"{value:.0f} min" for chapter, value in computing_minutes(Path(shipped) / "mini").items()}
     return CHAPTER.sub(lambda m: m[1] + times.get(m[2], m[3]) + m[4], text)
 
 
@@ -86,8 +108,9 @@ def speed(folder: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    readme = (paths.checkout_dir() or Path.cwd()) / "README.md"
-    changed = filled(readme.read_text(encoding="utf-8"), paths.shipped_dir("mini"))
-    with write_atomically(readme) as stream:
-        stream.write(changed)
-    print(readme)
+    root = paths.checkout_dir() or Path.cwd()
+    for page in PAGES:
+        changed = filled((root / page).read_text(encoding="utf-8"), root / "results" / "shipped")
+        with write_atomically(root / page) as stream:
+            stream.write(changed)
+        print(root / page)

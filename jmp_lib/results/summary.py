@@ -40,7 +40,7 @@ def summary(results_dir: str | Path) -> str:
     said = ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
             f"{', '.join(without)}.", ""] if without else []
     below = [*said, *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
-    return "\n".join([_markdown(table, "---"), "", *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
+    return "\n".join([markdown(table, "---"), "", *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
 
 
 def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
@@ -52,7 +52,7 @@ def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
     data = table.pop("data")  # said where it is not that of most rows
     table["own"] += [f" ({words.split(', ')[-1]})" if words != data.mode()[0] else "" for words in data]
     table = table.assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
-    return _markdown(table.set_index("claim"))
+    return markdown(table.set_index("claim"))
 
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
@@ -84,7 +84,7 @@ def variant_summary(results_dir: str | Path) -> str:
         wide.loc["mean"] = pd.Series({name: words(gains.mean(), *of_mean(gains)) for name, gains in means})
         wide = wide[["base", *wide.columns.drop("base")]].rename(columns={"base": "whole recipe"})
         blocks.append(wide.fillna("").rename_axis("JMP-S over GN-OC-S / %"))
-    return "\n\n".join(_markdown(block) for block in blocks)
+    return "\n\n".join(markdown(block) for block in blocks)
 
 
 def baseline_summary(results_dir: str | Path) -> str:
@@ -114,7 +114,7 @@ def baseline_summary(results_dir: str | Path) -> str:
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
 
 
-def _markdown(table: pd.DataFrame, rule: str = " --- ") -> str:
+def markdown(table: pd.DataFrame, rule: str = " --- ") -> str:
     """A Markdown table of the cells as they are, without padding; the index is the first column."""
     rows = [[table.index.name, *table.columns], *table.reset_index().values.astype(str)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
