@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jmp_lib.__main__ import main
-from jmp_lib.results.pages import frame_html, number, write_report
+from jmp_lib.results.pages import frame_html, number, table, write_report
 from jmp_lib.results.views import merged
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
@@ -108,9 +108,18 @@ def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.01234567, "0.01235"), (float("nan"), ""), (None, ""), (12, "12"),
-                                             (1234567.8, "1235000"), (3e-7, "3e-07"), (0.0, "0"), (-0.0, "0"), ("<b>", "<b>")])
+                                             (1234567.8, "1,235,000"), (12345, "12,345"), (0.00012349, "0.0001235"), (True, "yes"),
+                                             (3e-7, "3e-07"), (0.0, "0"), (-0.0, "0"), ("<b>", "<b>")])
 def test_numbers_in_cells(value, text):
     assert number(value) == text
+
+
+def test_a_gain_has_a_sign_and_its_interval_in_one_cell_and_a_share_has_none():
+    frame = pd.DataFrame({"set": ["a"], "share / %": [25.0], "new over old / %": [2.0], "95 % from": [-1.04], "95 % to": [5.0],
+                          "MAE": [0.0657], "MAE from": [0.0462], "MAE to": [0.0857], "official train / val / test": ["110831 / - / 12"]})
+    made = table(frame)
+    assert [name for _, name in made["columns"]] == ["set", "share / %", "new over old / % [95 %]", "MAE [95 %]", "official train / val / test"]
+    assert list(made["rows"][0]) == ["a", 25.0, "+2.0 [-1.0, +5.0]", "0.0657 [0.0462, 0.0857]", "110,831 / - / 12"]
 
 
 def test_what_records_say_is_escaped(folder, tmp_path):

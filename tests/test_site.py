@@ -23,7 +23,11 @@ def results(tmp_path) -> Path:
         shown = new_output("execute_result", {"text/html": "<b>42</b>"}, execution_count=1)
         cells = [new_markdown_cell(words), new_code_cell("print(1 < 2)", outputs=[shown])]
         nbformat.write(new_notebook(cells=cells), folder / "notebooks" / f"{name}.ipynb")
-    (folder / "report.html").write_text("<p>report</p>")
+    path = folder / "notebooks" / "04_qm9.ipynb"
+    solved = nbformat.read(path, as_version=4)
+    solved.cells.append(new_code_cell("print(7)", metadata={"tags": ["solution"]}))
+    nbformat.write(solved, path)
+    (folder / "report.html").write_text('<nav aria-label="contents"></nav><a href="notebooks/04_qm9.ipynb">04</a><a href="#x">x</a>')
     return folder
 
 
@@ -39,6 +43,10 @@ def test_pages_lead_to_pages_and_load_nothing(results, tmp_path):
     start = pages[first.parent / "mini" / "00_start_here.html"]
     assert '<a href="04_qm9.html">next</a>' in start and "<b>42</b>" in start and 'alt="RI = E_a"' in start and "code" in start
     assert '<a rel="next" href="../mini/04_qm9.html">04 · QM9 →</a>' in start
+    report = pages[first.parent / "mini" / "report.html"]
+    assert '<a href="04_qm9.html">04</a>' in report and '<a href="../index.html">' in report, "a report leads to pages, not to notebooks"
+    task = pages[first.parent / "mini" / "04_qm9.html"]
+    assert "7" in task.partition("<details><summary>Solution</summary>")[2].partition("</details>")[0], "a solution is folded"
     assert "+50" in pages[first] and "never a reproduction" in " ".join(pages[first].split())
 
 

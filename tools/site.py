@@ -20,7 +20,6 @@ import shutil
 from pathlib import Path
 
 import nbformat
-from markupsafe import Markup
 from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
@@ -30,6 +29,7 @@ from jmp_lib.results import claims, pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [ROOT / "results" / "shipped" / name for name in ("mini", "published_small")]
+FOLDS = {"(a solution begins)": "<details><summary>Solution</summary>", "(a solution ends)": "</details>"}
 KINDS = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
 
@@ -51,6 +51,7 @@ def build(results: list[Path], target: Path) -> Path:
         contents[f"Notebooks as run: {folder.name}"] = {**{page: title(path) for page, path in found.items()}, **whole}
     if not any(path.suffix == ".ipynb" for path in sources.values()):
         raise FileNotFoundError(f"no executed notebooks in {', '.join(map(str, results))}: run `make reproduce` first")
+    contents["Documents"]["README.html"] = "README"
     order = [("index.html", "Start"), *(page for group in contents.values() for page in group.items() if page[0] in sources)]
     made = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(made, ignore_errors=True)
@@ -61,16 +62,26 @@ def build(results: list[Path], target: Path) -> Path:
         wanted = made / page
         wanted.parent.mkdir(parents=True, exist_ok=True)
         values = {"title": name, "body": body, "here": page, "up": "../" * page.count("/"), "contents": contents,
-                  "wide": page == "index.html", "previous": order[place - 1] if place else None,
-                  "following": (order[place + 1:] or [None])[0], "pygments": colours()}
+                  "wide": page == "index.html", "previous": beside(order[place - 1], page) if place else None,
+                  "following": beside(order[place + 1], page) if place + 1 < len(order) else None, "pygments": colours()}
         wanted.write_text(template.render(values), encoding="utf-8")
     for folder in results:
         for name in ("report", "tsne", "comparison"):
             if (folder / f"{name}.html").is_file():
-                shutil.copy(folder / f"{name}.html", made / folder.name)
+                whole = with_links((folder / f"{name}.html").read_text(encoding="utf-8"), f"{folder.name}/{name}.html", sources)
+                start = '<nav aria-label="contents">'
+                whole = whole.replace(start, f'{start}<a href="../index.html">← All pages</a>', 1)
+                (made / folder.name / f"{name}.html").write_text(whole, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
     return target / "index.html"
+
+
+def beside(page: tuple[str, str], here: str) -> tuple[str, str]:
+    """The page before or after ``here``; of another results folder, with the name of that."""
+    (address, name), folder = page, page[0].partition("/")[0]
+    inside = "/" in address and folder != "docs" and folder != here.partition("/")[0]
+    return (address, f"{folder}: {name}") if inside else page
 
 
 def front(results: list[Path]) -> str:
@@ -80,10 +91,8 @@ def front(results: list[Path]) -> str:
              "reproduction of a printed value.</p>"]
     for folder in results:
         board = claims.scoreboard(folder / "records")
-        links = [Markup('<a href="{0}/{1}.html">{1}</a>').format(folder.name, name)
-                 if (folder / "notebooks" / f"{name}.ipynb").is_file() else name for name in board.pop("notebook")]
         parts.append(f"<h2>{html.escape(folder.name)}: claims of the paper, and what is seen here</h2>")
-        parts.append(pages.table_html(board.assign(evidence=links), words=True))
+        parts.append(pages.table_html(pages.with_evidence(board, f"{folder.name}/"), words=True))
     return "\n".join(parts)
 
 
@@ -91,11 +100,27 @@ def text_of(path: Path) -> str:
     """The body of a page: an executed notebook, or Markdown; pictures inside, formulas as pictures."""
     if path.suffix == ".ipynb":
         exporter = HTMLExporter(template_name="lab", template_file="base.html.j2", exclude_input_prompt=True, exclude_output_prompt=True)
-        body = exporter.from_notebook_node(nbformat.read(path, as_version=4))[0]
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells = [shown for cell in notebook.cells for shown in folded(cell)]
+        body = exporter.from_notebook_node(notebook)[0]
+        for mark, tag in FOLDS.items():
+            body = body.replace(mark, tag)
     else:
-        body = markdown2html(path.read_text(encoding="utf-8")).replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+        body = markdown2html(path.read_text(encoding="utf-8"))
+        body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+        body = re.sub(r'(<h\d id=")([^"]+)', lambda m: m[1] + re.sub(r"[^\w-]", "", html.unescape(m[2]).lower()), body)
+        body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'(<img[^>]*?\bsrc=")([^":]+)(")', lambda m: m[1] + picture(path.parent / m[2]) + m[3], body)
-    return re.sub(r"(?<![\\\w$])\$(?!\s)([^$<\n]*\\[^$<\n]*|[^$<\n]{1,60}[_^=][^$<\n]*)(?<!\s)\$(?!\w)", lambda m: formula(html.unescape(m[1])), body)
+    formulas = r"(?<![\\\w$])\$(?!\s)([^$<\n]*\\[^$<\n]*|[^$<\n]{1,60}[_^=][^$<\n]*|[A-Za-z])(?<!\s)\$(?!\w)"
+    return re.sub(formulas, lambda m: formula(html.unescape(m[1])), body)
+
+
+def folded(cell) -> list:
+    """A cell; a solution, which JupyterLab shows folded, between the marks of tags that fold it (as tags nbconvert would mend them)."""
+    if "solution" not in cell.metadata.get("tags", []):
+        return [cell]
+    around = [nbformat.v4.new_raw_cell(mark, metadata={"raw_mimetype": "text/html"}) for mark in FOLDS]
+    return [around[0], cell, around[1]]
 
 
 def picture(path: Path) -> str:
@@ -109,11 +134,12 @@ def formula(tex: str) -> str:
     """A formula as a picture in the text, with its TeX as words for those who do not see it."""
     stream = io.BytesIO()
     try:
-        math_to_image(f"${tex}$", stream, dpi=200, format="png")
+        depth = math_to_image(f"${tex}$", stream, dpi=200, format="png")  # below the line, in points of a text of 10 points
     except ValueError:  # matplotlib knows a part of TeX
         return f"<code>{html.escape(tex)}</code>"
-    drawn = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{html.escape(tex)}" style="height:1.3em;vertical-align:-.3em" src="data:image/png;base64,{drawn}">'
+    drawn, height = base64.b64encode(stream.getvalue()).decode(), int.from_bytes(stream.getvalue()[20:24]) * 72 / 200
+    style = f"height:{height / 10:.2f}em;vertical-align:{-depth / 10:.2f}em"
+    return f'<img class="tex" alt="{html.escape(tex)}" style="{style}" src="data:image/png;base64,{drawn}">'
 
 
 def with_links(body: str, page: str, sources: dict[str, Path]) -> str:
@@ -125,10 +151,11 @@ def with_links(body: str, page: str, sources: dict[str, Path]) -> str:
         address, part, words = match[1].partition("#")[0], match[1].partition("#")[2], match[2]
         if match[1].startswith(("#", "http:", "https:", "mailto:")):
             return match[0]
-        target = address if address.endswith(".html") else (known | nearest).get(address.rsplit("/", 1)[-1])
+        own = os.path.normpath(Path(page).parent / re.sub(r"(notebooks/)?(\w+)\.ipynb$", r"\2.html", address))
+        target = address if address.endswith(".html") else own if own in sources else (known | nearest).get(address.rsplit("/", 1)[-1])
         if target is None:
             return words
-        target = target if page == "index.html" else os.path.relpath(target, Path(page).parent)
+        target = target if page == "index.html" or address.endswith(".html") else os.path.relpath(target, Path(page).parent)
         return f'<a href="{target}{"#" * bool(part)}{part}">{words}</a>'
 
     return re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)

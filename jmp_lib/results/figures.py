@@ -74,9 +74,10 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L", compositi
         axis.axline((ends[0], ends[0]), slope=1, color="black", linewidth=0.8)
         for ticks in (axis.xaxis, axis.yaxis):
             ticks.set_major_locator(MaxNLocator(4, min_n_ticks=3))
+        axis.tick_params(labelsize=7)  # four numbers of five digits side by side
         axis.set_title(f"{short_task(record['task'])}\nMAE {significant(record['value'])} {unit_text(record['unit'])}", fontsize=8.5)
         axis.set_xlabel(axis_label(f"label{less}", record["unit"]), fontsize=8)
-        axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]), fontsize=8)
+        axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]).replace(" / ", "\n/ " if less else " / "), fontsize=8)
     return figure
 
 
@@ -131,13 +132,14 @@ def large_over_small(table: pd.DataFrame):
     data, tasks = table["data"].unique(), table["task"].nunique()
     figure, axes = new_figure(1, max(len(data), 1), width=9.0, height=0.3 * max(tasks, 1) + 1.3, sharey=True)
     colours = {"from scratch": ARM_COLOURS["GN-OC-L"], "pre-trained": ARM_COLOURS["JMP-L"]}
+    lowest = max(1.05 * np.nanmin([0.0, *table["gain"], *table["from"]]), -150)
     for axis, name in zip(axes, data):
         part = table[table["data"] == name]
         sns.barplot(part, x="gain", y="task", hue="of", palette=colours, saturation=1, linewidth=0, errorbar=None, ax=axis)
         for bars, of in zip(axis.containers, colours):
             ends = part[part["of"] == of].set_index("task").reindex(part["task"].unique())
             _intervals(axis, ends["from"], ends["to"], bars)
-        axis.set(title=name, xlim=(max(1.1 * part["gain"].min(), -100), 100))
+        axis.set(title=name, xlim=(lowest, 100))
         _finished(axis, tasks, GAIN.replace("improvement", "improvement of L over S"), legend=False)
     legend_below(figure, axes)
     return figure
@@ -269,10 +271,10 @@ def element_heatmap(sets: dict):
     counts = pd.DataFrame({name: np.sum([np.bincount(np.unique(_numbers(s)), minlength=119) for s in structures], axis=0)
                            / max(len(structures), 1) for name, structures in sets.items()}).T * 100
     used = counts.loc[:, counts.any()].rename(columns=dict(enumerate(chemical_symbols)))
-    figure, (axis,) = new_figure(width=max(6.0, 0.19 * used.shape[1] + 2.5), height=0.24 * len(used) + 1.1)
+    figure, (axis,) = new_figure(width=max(6.0, 0.145 * used.shape[1] + 1.2), height=0.24 * len(used) + 1.5)
     sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True, ax=axis,
-                cbar_kws={"label": "structures with it / %\n(white: none)", "format": "{x:g}"})
-    axis.tick_params(axis="x", labelsize=8, rotation=90)
+                cbar_kws={"label": "structures with it / % (white: none)", "format": "{x:g}", "location": "bottom", "shrink": 0.4})
+    axis.tick_params(axis="x", labelsize=6.5, rotation=0, length=0)
     axis.set_xlabel("element")
     return figure
 
@@ -336,7 +338,7 @@ def neighbour_counts(table: pd.DataFrame, what: str = "official"):
 
 def target_distributions(sets: dict, units: dict):
     """One histogram per property: ``sets`` {task: values}, ``units`` {task: unit}; of values far from zero, less their mean."""
-    figure, axes = grid(len(sets), panel_height=1.8)
+    figure, axes = grid(len(sets), panel_height=2.05)
     for axis, (name, values) in zip(axes, sets.items()):
         values = np.asarray(values, float)
         far = bool(np.abs(values).max() > 1e5)  # total energies
@@ -399,7 +401,7 @@ def _arms_of(rows: pd.DataFrame) -> dict:
 def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
     if len(rows):
         sns.lineplot(rows, x=x, y=y, dashes=False, markeredgewidth=0, errorbar=None, ax=axis, **semantics)
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 4, 5, 10], min_n_ticks=3))
 
 
 def _panels(rows: pd.DataFrame, x: str, y: str, xlabel: str, quantity: str, panel_height: float = 2.1, **lines):

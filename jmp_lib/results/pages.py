@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from itertools import groupby
 from pathlib import Path
+from string import ascii_lowercase
 
 import jinja2
 import numpy as np
@@ -24,9 +26,9 @@ from matplotlib.colors import to_hex
 from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path, unpacked_errors
-from jmp_lib.results import tables
+from jmp_lib.results import intervals, tables
 from jmp_lib.results.claims import scoreboard
-from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, unit_text
+from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, shared_words, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
 
@@ -34,6 +36,7 @@ HEADINGS = {"n_train": "training structures", "n_test": "test structures", "wall
             "error from scratch", "scratch_steps": "updates from scratch", "jmp_steps": "updates pre-trained",
             "ratio_steps": "ratio of updates", "ratio_seconds": "ratio of times"}  # column of a table -> what is shown
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
+GAINS = re.compile(r"\bover\b|gain|improvement")  # columns in % that are gains, with a sign; others are shares
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
           "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
 
@@ -108,8 +111,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
     paper_tables = [table(frame, title=title, notes=notes) for number, title in tables.TITLES.items()
                     for frame, notes in [tables.printed_table(number, all_tasks)]]
     claims, board = tables.claims_table(results_dir / "records"), scoreboard(results_dir / "records")
-    board["evidence"] = [Markup('<a href="notebooks/{0}.ipynb">{0}</a>').format(name) for name in board.pop("notebook")]
-    board = board.rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
+    board = with_evidence(board, "notebooks/")
     totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
     return write_page(
         results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
@@ -131,7 +133,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
             "task": runs["task"], "arm": runs["arm"], "fold": runs["fold"], "test error": runs["value"],
             "trivial prediction": runs["trivial"], "unit": runs["unit"],
             "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}" for r in runs.astype({"n_val": "Int64"}).itertuples()],
-            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"],
+            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"].str.partition(" (")[0],
             **pd.DataFrame([_file(results_dir, results_dir / record) for record in runs["record"]])}), words=True))
 
 
@@ -139,16 +141,19 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
     """What the template shows of a data frame: columns (half, name), rows; ``words`` aligns all cells to the left.
 
     Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. Units are
-    typeset, gains (columns that end in / %) have their sign. The table of ``views.compare`` has its own headings. ``notes``
-    stand below: pairs of a letter (or "") and words.
+    typeset, gains in % have their sign, an interval stands in the cell of its value, large counts have commas. The table of
+    ``views.compare`` has its own headings. ``notes`` stand below: pairs of a letter (or "") and words.
     """
     halves = HALVES
     if isinstance(frame.columns, pd.MultiIndex):  # views.compare
         halves = dict(zip(HALVES, frame.columns.unique(0)))
         names = [f"{half} {name}" for half, heading in halves.items() for name in frame[heading]]
         frame = frame.set_axis(names, axis=1).reset_index()
-    gains = [name for name in frame if str(name).endswith("/ %") and pd.api.types.is_float_dtype(frame[name])]
+    frame = _with_intervals(frame)
+    gains = [name for name in frame if str(name).endswith("/ %") and GAINS.search(name) and pd.api.types.is_float_dtype(frame[name])]
     written = dict.fromkeys(gains, percent) | dict.fromkeys({"unit"} & set(frame), unit_text)  # else by ``number``
+    written |= dict.fromkeys([name for name in frame if "train / val / test" in str(name)], _commas)
+    written |= dict.fromkeys({"jmp_steps"} & set(frame), lambda steps: "not reached" if pd.isna(steps) else number(steps))
     frame = frame.assign(**{name: frame[name].map(write) for name, write in written.items()})
     frame = frame.rename(columns=HEADINGS)
     split = [str(name).partition(" ") for name in frame.columns]
@@ -156,6 +161,29 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
     return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
             "notes": list(notes)}
+
+
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """A value in %, or an error, and the ends of its interval, the next two columns (... from, ... to), as one column of words."""
+    names = list(map(str, frame))
+    for name, low, high in zip(names, names[1:], names[2:]):
+        if low.endswith(" from") and high.endswith(" to"):
+            write = intervals.words if name.endswith("/ %") else \
+                lambda value, *ends: f"{number(value, 3)} [{', '.join(number(end, 3) for end in ends)}]"
+            frame = frame.assign(**{name: [write(*cells) for cells in zip(frame[name], frame[low], frame[high])]})
+            frame = frame.drop(columns=[low, high]).rename(columns={name: f"{name} [95 %]"})
+    return frame
+
+
+def _commas(text: str) -> str:
+    """Counts of five digits and more with commas: "100,000,000 / - / -"."""
+    return re.sub(r"\d{5,}", lambda found: f"{int(found[0]):,}", str(text))
+
+
+def with_evidence(board: pd.DataFrame, folder: str = "") -> pd.DataFrame:
+    """The scoreboard for readers: its notebooks, which lie in ``folder``, as links."""
+    links = [Markup('<a href="{0}{1}.ipynb">{1}</a>').format(folder, name) for name in board["notebook"]]
+    return board.drop(columns="notebook").assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
 
 
 def table_html(frame: pd.DataFrame, words: bool = False, notes=()) -> str:
@@ -183,6 +211,15 @@ def frame_html(frame: pd.DataFrame) -> str:
     return show(frame, words=bool(long)).data
 
 
+def show_tasks(tasks: pd.DataFrame):
+    """The table of ``views.split_table`` in a notebook, what the data are in notes below it."""
+    told = [shared_words(task, data) for task, data in zip(tasks["task"], tasks["data here"])]
+    letters = dict(zip(dict.fromkeys(told), ascii_lowercase)) if len(set(told)) > 1 else dict.fromkeys(told, "")
+    names = [Markup("{}<sup>{}</sup>").format(task, letters[words]) for task, words in zip(tasks["task"], told)]
+    return show(tasks.drop(columns="data here").assign(task=names), words=True,
+                notes=[(letter, f"data here: {words}") for words, letter in letters.items()])
+
+
 def show_paper_table(number: int, all_tasks: pd.DataFrame):
     """Table 2, 3, 4 or 5 in a notebook, as :func:`jmp_lib.results.tables.printed_table` gives it."""
     frame, notes = tables.printed_table(number, all_tasks)
@@ -193,11 +230,16 @@ def number(value, digits: int = 4) -> str:
     """A cell: ``digits`` significant digits without an exponent where that is readable; blank for a missing value."""
     if value is None or value is pd.NA or isinstance(value, float | np.floating) and pd.isna(value):
         return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return _commas(value)
     if not isinstance(value, float | np.floating):
         return value if isinstance(value, str) else str(value)
     if value == 0:
         return "0"  # never -0
-    return f"{value:.{digits}g}" if not 1e-4 < abs(value) < 1e7 else f"{float(f'{value:.{digits}g}'):,.10g}".replace(",", "")
+    text = f"{value:.{digits}g}" if not 1e-4 < abs(value) < 1e7 else f"{float(f'{value:.{digits}g}'):.10g}"
+    return _commas(text) if abs(value) >= 1e4 and "e" not in text else text
 
 
 def percent(value: float) -> str:

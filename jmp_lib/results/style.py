@@ -6,6 +6,7 @@ are warm, pre-trained arms cool, and every arm also has its own marker.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -68,7 +69,7 @@ def log_axis(axis, which: str, least: float = 1.6) -> None:
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers from ``low`` to ``high``, three or more: powers of ten, else with finer steps."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)):
         ticks = [float(f"{power * step:.3g}") for power in powers for step in steps]
         if len(ticks := [tick for tick in ticks if low <= tick <= high]) > 2:
             break
@@ -102,7 +103,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 def unit_text(unit: str) -> str:
     """A unit of the tables as figures write it: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
-    unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
+    unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit", "1/cm": "cm^-1"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
     base, _, power = unit.partition("^")
     return (base + power.translate(SUPERSCRIPT)).replace("/atom", " per atom")
 
@@ -116,6 +117,11 @@ def axis_label(quantity: str, unit: str) -> str:
 def short_task(task: str) -> str:
     """``qm9_eps_homo`` -> ``eps_homo``: the task id without its family."""
     return task.split("_", 1)[-1]
+
+
+def shared_words(task: str, data: str) -> str:
+    """What is said of the data of ``task`` without its name, so that tasks of a family say the same: ``rmd17-mini-… (...)``."""
+    return re.sub(rf"(?<=[- ]){re.escape(short_task(task))}(?=[ ,])", "…", data)
 
 
 def save(figure, directory, name: str) -> Path:

@@ -12,7 +12,6 @@ are listed in ``all_tasks.csv`` and left blank everywhere else.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -24,7 +23,7 @@ from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals
 from jmp_lib.results.claims import claims_table, scoreboard
 from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals
-from jmp_lib.results.style import short_task, significant
+from jmp_lib.results.style import shared_words, short_task, significant
 from jmp_lib.results.values import (
     ALL_TASKS_COLUMNS,
     COMPARISONS,
@@ -41,7 +40,7 @@ from jmp_lib.results.values import (
 
 __all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
            "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
-NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/A",
+NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/Å",
          "qmof": "the unit is not printed in the paper; the data set is in eV"}
 NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
 TITLES = {
@@ -95,8 +94,7 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
         told = {model: part.loc[row["task"], row["statistic"]] for model, part in others.items() if (row["task"], row["statistic"]) in part.index}
         notes += [f"{model}: {found['source']}, {found['note']}" for model, found in told.items()]
         if row["own data"]:
-            data = re.sub(rf"(?<=[- ]){re.escape(name)}(?=[ ,])", "…", row["own data"])
-            notes.append(f"ours: {data}, {row['own n_train']} training and {row['own n_test']} test structures"
+            notes.append(f"ours: {shared_words(row['task'], row['own data'])}, {row['own n_train']} training and {row['own n_test']} test structures"
                          + f"; fold {row['own fold']} instead of 0" * bool(row["own fold"]))
         marks = ",".join(letters.setdefault(note, ascii_lowercase[len(letters)]) for note in notes if note)
         rows.append({

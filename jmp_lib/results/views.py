@@ -237,7 +237,7 @@ def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
 
 
 def compare(run) -> pd.DataFrame:
-    """Published and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
+    """Published (as printed) and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
 
     The own half (blank for the smoke profile) ends with the linear model of the composition, and "no" where no arm
     beats it.
@@ -246,7 +246,8 @@ def compare(run) -> pd.DataFrame:
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
     own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else \
         "own (generated mini data)"
-    table = pd.concat({PAPER: published_values().loc[list(run.tasks), list(run.arms)],
+    printed = facts.published().query("statistic != 'mean'").pivot(index="task", columns="model", values="printed").fillna("")
+    table = pd.concat({PAPER: printed.loc[list(run.tasks), list(run.arms)],
                        own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
     for name in ("composition", "learnt"):  # error of the linear model of the composition; "no": it is better than every arm
