@@ -2,12 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.summary import baseline_summary, summary
+from jmp_lib.results.summary import baseline_summary, flat_lines, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record
 from tools.readme import computing_summary, speed
@@ -71,3 +72,10 @@ def test_computing_is_added_up_over_variants(tmp_path):
     write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=90.0)
     write_record(tmp_path / "variants" / "seed-43", "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=30.0)
     assert computing_summary(tmp_path) == "All 2 runs, with pre-trainings and baselines, took 2 minutes of computing, added up."
+
+
+def test_a_long_run_says_when_fine_tuning_was_as_good():
+    table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0), ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)],
+                         columns=["task", "size", "unit", "target_val", "scratch_steps", "jmp_steps", "jmp_steps_whole_run", "ratio_steps"])  # fmt: skip
+    assert flat_lines(table) == ["rmd17_ethanol, S: from scratch 40 meV/A after 2400 of 2400 updates; fine-tuning is as good after 600, 4.0 times sooner.",
+                                 "rmd17_ethanol, L: from scratch 30 meV/A after 1200 of 2400 updates; fine-tuning is never as good."]

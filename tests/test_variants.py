@@ -154,3 +154,9 @@ def test_ablations_are_compared_at_equal_updates():
         assert profile.pretraining.schedule == base.pretraining.schedule and profile.tasks == base.tasks
     with pytest.raises(ValueError, match="the nearest valid key is 'molecules'"):
         load_profile("mini:ablations:molecule")
+
+
+def test_results_beside_are_own_ones_or_those_that_ship(tmp_path):
+    assert tables.beside(tmp_path / "mini", "published_small") == paths.shipped_dir("published_small")
+    (tmp_path / "published_small" / "records").mkdir(parents=True)
+    assert tables.beside(tmp_path / "mini", "published_small") == tmp_path / "published_small"

@@ -21,7 +21,8 @@ from jmp_lib.data.families import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.summary import baseline_summary, markdown, scoreboard_summary, summary, variant_summary
+from jmp_lib.results.speedup import speedup_table
+from jmp_lib.results.summary import baseline_summary, flat_lines, markdown, scoreboard_summary, summary, variant_summary
 from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import PAIRS, all_tasks_table, finetune_records
 
@@ -72,12 +73,14 @@ def blocks(shipped: str | Path) -> dict[str, str]:
     """Mark -> the words between it and the next end, from the folders of ``results/shipped``."""
     mini, small, ablations, bulk, benchmarks = (
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
-    parts = [part(small) for part in (summary, variant_summary, baseline_summary, computing_summary)]
+    long = [f"- Long enough to be flat: {line}" for line in flat_lines(speedup_table(small / "variants" / "long" / "records"))]
+    parts = [summary(small), "\n".join(textwrap.fill(line, 118, subsequent_indent="  ") for line in long),
+             *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
             "families of results/shipped": family_gains({"mini": mini, "published_small": small}),
             "summary of results/shipped/mini": summary(mini),
             "summary of results/shipped/mini-ablations": variant_summary(ablations),
-            "summary of results/shipped/published_small": "\n\n".join(parts).strip(),
+            "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
             "speed of results/shipped/benchmarks": speed(benchmarks)}
 

@@ -64,6 +64,13 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
             f"{row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x." for row in totals.itertuples() if row.tasks]
 
 
+def flat_lines(table: pd.DataFrame) -> list[str]:
+    """A sentence for each row of a ``speedup_table`` of runs that are long enough for training from scratch to come to rest."""
+    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {r.unit} after {r.scratch_steps:.0f} of {r.jmp_steps_whole_run:.0f} updates; "
+            + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner." if r.ratio_steps == r.ratio_steps
+               else "fine-tuning is never as good.") for r in table.itertuples()]  # fmt: skip
+
+
 def variant_summary(results_dir: str | Path) -> str:
     """Markdown tables of the variants: gains in % over training from scratch with the same size of network, seed by
     seed, by number of training structures, by pre-training recipe. Empty without variants."""

@@ -24,6 +24,12 @@ ROLES = {"seed": "seed", "size": "n_train", "ablation": "pretrained"}  # role ->
 COLUMNS = ["task", "family", "arm", "value", "unit", "trivial", "seed", "n_train", "variant", "role", "errors"]
 
 
+def beside(results_dir: str | Path, name: str) -> Path:
+    """The results called ``name`` beside ``results_dir``; where there are none, those that ship."""
+    own = Path(results_dir).parent / name
+    return own if (own / "records").is_dir() else paths.shipped_dir(name)
+
+
 def shown(results_dir: str | Path, role: str) -> Path:
     """The folder whose variants of ``role`` are shown for ``results_dir``: itself; where it has none that of VARIANTS_SHOWN beside
     it, else the shipped one."""
