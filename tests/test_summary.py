@@ -75,7 +75,10 @@ def test_computing_is_added_up_over_variants(tmp_path):
 
 
 def test_a_long_run_says_when_fine_tuning_was_as_good():
-    table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0), ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)],
-                         columns=["task", "size", "unit", "target_val", "scratch_steps", "jmp_steps", "jmp_steps_whole_run", "ratio_steps"])  # fmt: skip
-    assert flat_lines(table) == ["rmd17_ethanol, S: from scratch 40 meV/A after 2400 of 2400 updates; fine-tuning is as good after 600, 4.0 times sooner.",
-                                 "rmd17_ethanol, L: from scratch 30 meV/A after 1200 of 2400 updates; fine-tuning is never as good."]
+    names = ["task", "size", "unit", "target_val", "scratch_steps", "jmp_steps", "jmp_steps_whole_run", "ratio_steps"]
+    table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0),
+                          ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)], columns=names)
+    small, large = flat_lines(table)
+    assert small == ("rmd17_ethanol, S: from scratch 40 meV/A after 2400 of 2400 updates; "
+                     "fine-tuning is as good after 600, 4.0 times sooner.")
+    assert large == "rmd17_ethanol, L: from scratch 30 meV/A after 1200 of 2400 updates; fine-tuning is never as good."
