@@ -1,14 +1,15 @@
 """Fetch files (go on where a download stopped, try mirrors, check sums) and unpack them; nothing half done stays.
 
-pooch transfers, checks the sum and moves the file; to go on, which it does not, its downloader is asked for the rest of
-``<file>.partial``. Of strangers' archives nothing leaves the target folder: tarfile's ``data`` filter and
-:func:`_check_member`, which refuses where the filter would rename.
+What has come of a file lies in ``<file>.partial``; beside it, in ``<file>.partial.json``, its address, version (ETag) and size
+when it is whole. Of strangers' archives nothing leaves the target folder: tarfile's ``data`` filter and :func:`_check_member`,
+which refuses where the filter would rename.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
 import os
@@ -19,9 +20,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pooch
 import requests
-from pooch.hashes import hash_matches
+from tqdm import tqdm
 
 from jmp_lib.data.formats import opened
 from jmp_lib.files import locked
@@ -30,6 +30,7 @@ CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk
 TRIES = 5  # in a row without any progress
 _WAIT = 1.0  # seconds before the second try; doubles
+_BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout)
 _AGAIN = "remove it and download it again"
 
 
@@ -58,123 +59,101 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
                 return _fetch_from(path, source, progress)
             except (ValueError, requests.exceptions.RequestException) as error:
                 failures.append(f"{source.url} ({_short(error)})")
-        raise RuntimeError(
-            f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put it "
-            f"at {path}"
-        )
+        raise RuntimeError(f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put "
+                           f"it at {path}")
 
 
 def _check_present(path: Path, sources: list[Source]) -> Path:
     known = [source.checksum for source in sources if source.checksum]
     if not known:
         _refuse_page(path, path.name)
-    elif not any(hash_matches(path, checksum) for checksum in known):
-        raise ValueError(
-            f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
-            "move it away and run the same command again"
-        )
+    elif not any(_has_sum(path, checksum) for checksum in known):
+        raise ValueError(f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
+                         "move it away and run the same command again")
     return path
+
+
+def _has_sum(path: Path, checksum: str) -> bool:
+    kind, _, wanted = checksum.partition(":")
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest() == wanted.lower()
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """What has come of a file, and what is known of it."""
+    return path.with_name(f"{path.name}.partial"), path.with_name(f"{path.name}.partial.json")
+
+
+def _have(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _forget(path: Path) -> None:
+    for file in _beside(path):
+        file.unlink(missing_ok=True)
 
 
 def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
-    pooch.get_logger().setLevel("WARNING")
-    transfer = Transfer(path, source, progress)
-    try:
-        pooch.retrieve(source.url, source.checksum, fname=path.name, path=path.parent, downloader=transfer)
-    except ValueError as error:
-        if "does not match" not in str(error):
-            raise
-        raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away") from None
+    """The whole file from one source, over any number of broken connections and runs."""
+    (part, about), tries, whole = _beside(path), 0, False
+    while not whole:
+        before = _have(part)
+        try:
+            _ask(path, source, progress)
+            whole = True
+        except _BROKEN:
+            tries = 0 if _have(part) > before else tries + 1
+            if tries >= TRIES:
+                raise
+            time.sleep(_WAIT * 2**tries)
+    _refuse_page(part, path.name)
+    if source.checksum and not _has_sum(part, source.checksum):
+        _forget(path)
+        raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away")
+    os.replace(part, path)
+    about.unlink(missing_ok=True)
     return path
 
 
-class Transfer:
-    """pooch's downloader that goes on with ``<file>.partial``, over any number of broken connections and runs.
-
-    Beside the part stand its address, version (ETag) and size when it is whole.
-    """
-
-    def __init__(self, path: Path, source: Source, progress: bool):
-        self.path, self.source, self.progress = path, source, progress
-        self.partial = path.with_name(path.name + ".partial")
-        self.about = path.with_name(path.name + ".partial.json")
-
-    def __call__(self, url: str, output_file, _pooch=None) -> None:
-        tries, whole = 0, False
-        while not whole:
-            before = self._have()
-            try:
-                self._once(url)
-                whole = True
-            except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError,
-                    requests.exceptions.Timeout):  # fmt: skip
-                tries = 0 if self._have() > before else tries + 1
-                if tries >= TRIES:
-                    raise
-                time.sleep(_WAIT * 2**tries)
-        _refuse_page(self.partial, self.path.name)
-        os.replace(self.partial, output_file)
-        self.about.unlink(missing_ok=True)
-
-    def _have(self) -> int:
-        return self.partial.stat().st_size if self.partial.is_file() else 0
-
-    def _once(self, url: str) -> None:
-        """One request for what is missing."""
-        about = self._begun(url)
-        have, etag = self._have(), about.get("etag") or ""
-        if have and have == about.get("total"):
-            return
-        # identity: bytes as they are stored, else a position in the file means nothing
-        headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}
-        if have:  # weak versions (W/) cannot vouch for bytes
-            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag.startswith('"') else {})
-        try:
-            with open(self.partial, "ab") as out:
-                check = {"response": lambda answer, **_: self._check(answer, out, url, have)}
-                pooch.HTTPDownloader(self.progress, CHUNK, headers=headers, timeout=(30, 120), hooks=check)(url, out, None)
-        except requests.exceptions.RequestException:
-            raise
-        except OSError as error:
-            raise RuntimeError(f"cannot write {self.partial} ({error.strerror}); make room and run it again") from None
-        finally:
-            if not self._have() and not self.about.is_file():  # nothing was begun
-                self.partial.unlink(missing_ok=True)
-
-    def _check(self, answer: requests.Response, out, url: str, have: int) -> None:
-        """Refuses an answer before any of it is written; an answer with the whole file writes over the part."""
-        if answer.is_redirect:
-            return
-        part = answer.status_code == 206
-        if answer.status_code == 416 or part and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            self._forget()
+def _ask(path: Path, source: Source, progress: bool) -> None:
+    """One request for what is missing. An answer is looked at before any of it is written; a whole file writes over the part."""
+    part, about = _beside(path)
+    try:
+        known = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if known.get("url") != source.url:  # a part from another address is thrown away
+        _forget(path)
+        known = {}
+    have, etag = _have(part), known.get("etag") or ""
+    if have and have == known.get("total"):
+        return
+    headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}  # bytes as stored, else a position means nothing
+    if have:  # weak versions (W/) cannot vouch for bytes
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag.startswith('"') else {})
+    with requests.get(source.url, headers=headers, stream=True, timeout=(30, 120)) as answer:
+        goes_on = answer.status_code == 206
+        if answer.status_code == 416 or goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            _forget(path)
             raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
         if answer.status_code not in (200, 206):
             raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
-        if "text/html" in answer.headers.get("Content-Type", "") and not self.path.suffix.startswith(".htm"):
+        if "text/html" in answer.headers.get("Content-Type", "") and not path.suffix.startswith(".htm"):
             raise ValueError("the server answers with a web page (html) instead of the file")
-        if have and not part:
-            have = 0
-            out.truncate(0)
-        length = answer.headers.get("Content-Length")
+        have, length = have if goes_on else 0, answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        _check_room(self.path, (total or self.source.size or 0) - have, self.path.parent)
-        self.about.write_text(json.dumps({"url": url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
-
-    def _begun(self, url: str) -> dict:
-        """What is known of the part at hand; a part from another address is thrown away."""
+        _check_room(path, (total or source.size or 0) - have, path.parent)
         try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            about = {}
-        if about.get("url") == url:
-            return about
-        self._forget()
-        return {}
-
-    def _forget(self) -> None:
-        self.partial.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
+            about.write_text(json.dumps({"url": source.url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
+            with tqdm(total=total, initial=have, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar, \
+                    open(part, "ab" if goes_on else "wb") as out:
+                for chunk in answer.iter_content(CHUNK):
+                    out.write(chunk)
+                    bar.update(len(chunk))
+        except requests.exceptions.RequestException:
+            raise
+        except OSError as error:
+            raise RuntimeError(f"cannot write {part} ({error.strerror}); make room and run it again") from None
 
 
 def _refuse_page(path: Path, name: str) -> None:
