@@ -33,8 +33,7 @@ N_HELD_OUT = 495_600  # frames after which a held-out part of the official split
 def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
     """Structures of ANI-1x one at a time: energy eV (total), forces eV/Å, group formula, sid "formula/frame".
 
-    path: an HDF5 file, an .npz, or an .lmdb or .pkl of graph records. Frames without labels are left out in any
-    case.
+    path: an HDF5 file, an .npz, or an .lmdb or .pkl of graph records. Frames without labels are left out in any case.
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl") or path.is_dir():

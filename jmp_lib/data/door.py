@@ -1,6 +1,5 @@
 """The door: what columns a set of structures has, and what may be in them. Every structure passes :func:`check` before a graph
-is made of it, whatever it was read from, and nothing checks the same behind it.
-"""
+is made of it, whatever it was read from, and nothing checks the same behind it."""
 
 from __future__ import annotations
 

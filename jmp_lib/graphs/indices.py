@@ -1,9 +1,8 @@
 """Index sets of triplets and quadruplets, without ever listing the quadruplets.
 
-Every interaction sums over edges that share a target atom, so a member is addressed by a slot
-(target atom, running number at that atom). All pairs at an atom take part except those in which
-both edges come from the same image; only these few exceptions are listed here (section 3 of the
-spec; the sums themselves are in ``jmp_lib.model.interactions``).
+Every interaction sums over edges that share a target atom, so a member is addressed by a slot (target atom, running
+number at that atom). All pairs at an atom take part except those in which both edges come from the same image; only
+these few exceptions are listed here (section 3 of the spec; the sums themselves are in ``jmp_lib.model.interactions``).
 
     e2e         edges b -> a and c -> a of main                    exception: the edge itself
     a2e, e2a    a2ee2a edge and main edge at the same atom         exception: ``ae_same``

@@ -1,9 +1,8 @@
 """All neighbours of every atom within the cutoff: the candidates from which the four graphs are cut.
 
-An edge runs from a source image to a target atom: the source sits at ``pos[s] + offset @ cell``.
-The search itself is vesin's cell list in float64 (linear cost, any cell, any number of images); the
-cutoff is then applied to squared distances in float32, the precision in which the published model
-selects its edges.
+An edge runs from a source image to a target atom: the source sits at ``pos[s] + offset @ cell``. The search itself is
+vesin's cell list in float64 (linear cost, any cell, any number of images); the cutoff is then applied to squared
+distances in float32, the precision in which the published model selects its edges.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: f
         edge_index (2, E) int64 with row 0 = source and row 1 = target, offset (E, 3) int64 and
         squared distance (E,) float32 in Å².
 
-    Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff.
-    Unlike the published code the search is complete for atoms outside the cell, so that moving an
-    atom by a lattice vector changes nothing.
+    Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff. Unlike the published
+    code the search is complete for atoms outside the cell, so that moving an atom by a lattice vector changes nothing.
     """
     periodic = bool(periodic) and bool(np.any(pbc))
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5) + 1e-5, full_list=True)

@@ -2,11 +2,10 @@
 
     record = finetune(load_profile("mini"), "qm9_mu", "JMP-S", Path("results/mini"))
 
-Arms: GN-OC-S, GN-OC-L start from random weights, JMP-S, JMP-L from the averaged (EMA) backbone and atom
-embedding of the pre-training; heads are new in all of them.  All four have the same budget, data, schedule
-and scale factors, and each arm a learning rate of its own (``python -m tools.study_rates`` finds it).
-Layer-wise multipliers belong to the pre-trained parts: the from-scratch arms have 1 everywhere (the published
-from-scratch settings are not known).
+Arms: GN-OC-S, GN-OC-L start from random weights, JMP-S, JMP-L from the averaged (EMA) backbone and atom embedding of
+the pre-training; heads are new in all of them. All four have the same budget, data, schedule and scale factors, and
+each arm a learning rate of its own (``python -m tools.study_rates`` finds it). Layer-wise multipliers belong to the
+pre-trained parts: the from-scratch arms have 1 everywhere (the published from-scratch settings are not known).
 
 The weights with the best validation error are kept; the test part is looked at once, with those.
 """
