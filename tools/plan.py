@@ -30,7 +30,7 @@ from jmp_lib.data import mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
-from jmp_lib.results.tables import markdown, save_table
+from jmp_lib.results.tables import save_table
 from jmp_lib.settings import Profile
 from jmp_lib.sweep import KEYS, OPTIONS, Sweep, read
 from jmp_lib.train.batches import choose_device
@@ -268,7 +268,8 @@ def report(sweep: Sweep) -> None:
     runs = pd.DataFrame(run_rows(sweep, costs, machine))
     table, folder = totals(runs), sweep.results_dir / "plan"
     save_table(runs, folder / "runs.csv"), save_table(table, folder / "totals.csv")
-    print(f"profile {sweep.profile.name} on {machine.device}, one run at a time\n\n{markdown(table)}\n\nHours are good to a factor "
+    print(f"profile {sweep.profile.name} on {machine.device}, one run at a time\n\n"
+          f"{table.to_string(index=False, float_format='%.4g')}\n\nHours are good to a factor "
           f"of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that stops as early as its "
           "settings allow, 'to' one that uses all its updates.")
     if not runs["fits"].all():

@@ -3,7 +3,7 @@
     all_tasks = all_tasks_table("results/mini/records")
     paper_table(3, all_tasks)              # rMD17: published MACE, ..., own GN-OC-S, ...
     printed_table(3, all_tasks)            # the same as text: the paper's digits, the best bold, notes
-    write_tables("results/mini")           # every table as CSV, the printed ones as Markdown too
+    write_tables("results/mini")           # every table as CSV
 
 Tasks that were not run stay blank. Own values on mini data are not comparable with published ones: other labels,
 fewer structures, a smaller model; the columns ``own data`` and ``own n_train`` say which. Values of the ``smoke`` profile
@@ -38,7 +38,7 @@ from jmp_lib.results.values import (
     records_table,
 )
 
-__all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "markdown", "paper_table", "save_table", "scaling_table",
+__all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "paper_table", "save_table", "scaling_table",
            "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/Å",
          "qmof": "the unit is not printed in the paper; the data set is in eV"}
@@ -161,41 +161,17 @@ def means_table(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_tables(results_dir: str | Path) -> list[Path]:
-    """Writes every table of the records in ``results_dir`` to its folder ``tables``, as CSV and Markdown; returns the
-    files."""
+    """Writes every table of the records in ``results_dir`` to its folder ``tables`` as CSV; returns the files."""
     records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
-    made = {f"table{number}": (title, paper_table(number, all_tasks), "") for number, title in TITLES.items()}
-    made |= {"claims": ("Claims of the paper", claims_table(records_dir), ""),
-             "scoreboard": ("Scoreboard", scoreboard(records_dir), ""),
-             "gains_by_task": ("Relative improvement per task", gains_table(all_tasks), ""),
-             "scaling": ("Mean relative improvement", scaling_table(all_tasks), ""),
-             "speedup": ("Time to the best validation error of the from-scratch arm", speedup, "-"),
-             "speedup_totals": ("Speed-up in total", speedup_totals(speedup), "")}
-    written = [save_table(all_tasks[ALL_TASKS_COLUMNS], folder / "all_tasks.csv")]
-    for name, (title, table, blank) in made.items():
-        written += [save_table(table, folder / f"{name}.csv", blank),
-                    _write(folder / f"{name}.md", f"# {title}\n\n{markdown(table, blank)}\n")]
-    return written
+    made = {"all_tasks": all_tasks[ALL_TASKS_COLUMNS], **{f"table{number}": paper_table(number, all_tasks) for number in TITLES},
+            "claims": claims_table(records_dir), "scoreboard": scoreboard(records_dir), "gains_by_task": gains_table(all_tasks),
+            "scaling": scaling_table(all_tasks), "speedup": speedup, "speedup_totals": speedup_totals(speedup)}
+    return [save_table(table, folder / f"{name}.csv", "-" if name == "speedup" else "") for name, table in made.items()]
 
 
 def save_table(table: pd.DataFrame, path: Path, blank: str = "") -> Path:
     """Atomically writes a CSV (blank cells stay blank, or show ``blank``); returns its path."""
-    return _write(path, table.to_csv(index=False, float_format="%.8g", na_rep=blank, lineterminator="\n"))
-
-
-def markdown(table: pd.DataFrame, blank: str = "") -> str:
-    """The table as Markdown, numbers with four significant digits, missing ones as ``blank``."""
-    def text(value):
-        if isinstance(value, float):
-            return blank if pd.isna(value) else f"{value:.4g}"
-        return blank if value is None or value is pd.NA else str(value)
-
-    cells = [[text(value) for value in row] for row in table.itertuples(index=False)]
-    return pd.DataFrame(cells, columns=table.columns).to_markdown(index=False, disable_numparse=True)
-
-
-def _write(path: Path, text: str) -> Path:
     with write_atomically(path) as stream:
-        stream.write(text)
+        stream.write(table.to_csv(index=False, float_format="%.8g", na_rep=blank, lineterminator="\n"))
     return path
