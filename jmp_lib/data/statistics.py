@@ -1,14 +1,8 @@
-"""What the data at hand are, as notebook 01 shows it: counts by split, a sample of structures, targets, neighbours, and means and
-deviations of train parts beside the published ones.
-
-The train part's own statistics are what this package normalises with; the published ones (facts/tasks.csv, and per
-MatBench fold facts/hyperparameters.yaml) say whether data, units, signs and splits are those of the release. Why some differ:
-docs/recipe.md, 10 and 23 to 25.
-"""
+"""What the data at hand are, as notebook 01 shows it: counts by split, a sample of structures, targets, neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,68 +11,13 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data import families, mini, pretraining, qm9
+from jmp_lib.data import families, mini, pretraining
 from jmp_lib.data.splits import Split
 from jmp_lib.data.structures import Structure, StructureSet
-from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, get_task, load_task_data
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task
 from jmp_lib.graphs.neighbors import find_neighbors
 
 NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
-COMPARED = ["task", "fold", "quantity", "unit", "published", "here", "standard errors apart", "training structures"]
-
-
-def compare(data_root: str | Path, task_ids: Iterable[str]) -> pd.DataFrame:
-    """Published statistics beside those of the train parts at hand: one row for each task, fold and quantity (``mean`` and
-    ``std`` of the referenced target, ``energy mean``, ``energy std``).
-
-    ``standard errors apart``: the difference over that of a mean of so many structures; another random part of the same data
-    lies within about four. Folds that the structures at hand do not serve are left out.
-    """
-    rows = []
-    for task, fold in ((one, fold) for one in map(get_task, task_ids) for fold in range(one.n_folds)):
-        try:
-            train = load_task_data(task.id, "published", data_root, fold=fold).train
-        except (ValueError, FileNotFoundError):
-            continue
-        here, published = train_statistics(train, task), published_statistics(task, fold)
-        for quantity in published:
-            if quantity not in here or quantity == "mean" and task.is_force_task:
-                continue
-            unit, sigma = ("eV", "energy std") if quantity.startswith("energy") else (task.label_unit, "std")
-            apart = (here[quantity] - published[quantity]) / here[sigma] * np.sqrt(len(train))
-            rows.append((task.id, fold, quantity, unit, published[quantity], here[quantity], apart, len(train)))
-    return pd.DataFrame(rows, columns=COMPARED)
-
-
-def train_statistics(train: StructureSet, task: Task) -> dict[str, float]:
-    """Mean and deviation of the target of a train part, in the label's unit; energy mean and std where it has energy.
-
-    Forces: mean 0 by definition, deviation over all components. QM9 targets with official per-element references
-    (:func:`jmp_lib.data.qm9.atom_references`) have them subtracted first, as the published statistics do.
-    """
-    if task.is_force_task:
-        forces = train.forces.astype(np.float64)
-        measured = {"mean": 0.0, "std": float(np.sqrt(np.mean(forces**2)))}
-    else:
-        values = train.scalars[task.label]
-        reference = qm9.atom_references().get(task.label) if task.family == "qm9" else None
-        if reference is not None:
-            values = values - np.add.reduceat(reference[train.atomic_numbers], train.offsets[:-1])
-        measured = {"mean": float(values.mean()), "std": float(values.std())}
-    if "energy" in train.scalars:
-        energy = train.scalars["energy"]
-        measured |= {"energy mean": float(energy.mean()), "energy std": float(energy.std())}
-    return measured
-
-
-def published_statistics(task: Task, fold: int = 0) -> dict[str, float]:
-    """What the official release trains with: mean and std of the target, energy mean and std where listed."""
-    if task.family == "matbench":
-        mean, std = facts.hyperparameters()["matbench_normalisation"][task.suffix][fold]
-        return {"mean": mean, "std": std}
-    row = facts.task(task.id)
-    named = {"mean": "mean", "std": "std", "energy mean": "energy_mean", "energy std": "energy_std"}
-    return {key: float(row[column]) for key, column in named.items() if not pd.isna(row[column])}
 
 
 @dataclass
@@ -197,10 +136,3 @@ def words(found: Survey) -> str:
              f"of the {len(PRETRAINING_SETS)} pre-training sets can run with the data at hand."]  # fmt: skip
     lines += [f"{name} cannot run: {reason}" for name, reason in found.missing.items()]
     return "\n".join(lines)
-
-
-def of_train_parts(found: Survey, data: str, data_root: str | Path | None) -> pd.DataFrame:
-    """Statistics of the train parts beside the published ones, of the tasks that are there (published data only)."""
-    if data == "mini":
-        return pd.DataFrame()
-    return compare(data_root, [task for task in TASKS if task not in found.missing])
