@@ -53,7 +53,7 @@ def with_engine(run, args):
 
     given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
     engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
-    several = launched() is not None or engine.devices * engine.nodes > 1
+    several = launched() is not None or engine.devices > 1
     if not is_first():
         sys.stdout = open(os.devnull, "w")
     profile = run.profile.model_copy(update={"engine": engine, "workers": 1 if several else run.profile.workers})

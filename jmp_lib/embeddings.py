@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from scipy.spatial.distance import cdist
 
 from jmp_lib.data.collect import hill
+from jmp_lib.data.statistics import family_of
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
@@ -20,9 +21,6 @@ from jmp_lib.train.loading import Loaded, load
 from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.weights import seen_elements, set_factors
 
-# mini set -> the graph settings that it was (pre-)trained with
-GRAPH_OF = {"oc20-mini": "oc20", "oc22-mini": "oc22", "anix-mini": "ani1x", "t1x-mini": "transition1x"}
-
 
 @torch.no_grad()
 def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -31,7 +29,7 @@ def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndar
     """
     rows, vectors = [], []
     for name, structures in sets.items():
-        add_graphs = AddGraphs(run.profile.graphs[GRAPH_OF.get(name, name.split("-")[0])], max_mb=0)
+        add_graphs = AddGraphs(run.profile.graphs[family_of(name)], max_mb=0)
         for structure in structures:
             numbers, nodes = np.asarray(structure["atomic_numbers"]), model.embed(collate([add_graphs(structure)])).numpy()
             formula = hill(numbers)

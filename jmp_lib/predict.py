@@ -86,13 +86,12 @@ class Predictor:
             names = tuple(spec.name for spec in self.model.specs)
         self.graph = GraphConfig.from_dict(graph)
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
-        self.note = ""
-        if "energy" in names and "energy" not in self.normalisers and self.gradient_forces:
-            self.note = (f"the energy of {self.loaded.path} has no zero: this network was trained on forces alone, so only "
-                         "energy differences between structures of the same atoms mean something")
-        elif "energy" in names and "energy" not in self.normalisers:
-            self.note = (f"{self.loaded.path} gives no energy: this network was trained on forces alone and predicts them "
-                         "directly, not as the derivative of an energy; fine-tune with an energy_coefficient for energies")
+        self.note, what = "", self.loaded.path
+        if "energy" in names and "energy" not in self.normalisers:
+            self.note = (f"the energy of {what} has no zero: this network was trained on forces alone, so only energy differences "
+                         "between structures of the same atoms mean something" if self.gradient_forces else
+                         f"{what} gives no energy: this network was trained on forces alone and predicts them directly, not as the "
+                         "derivative of an energy; fine-tune with an energy_coefficient for energies")
         self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
         trained = self.info["datasets"][dataset] if self.pretrained else self.info
         own, seen = trained.get("elements"), seen_elements(self.info)

@@ -188,8 +188,9 @@ class Engine(Settings):
     """How a training is carried out. None of it but ``cpu_autocast`` decides the numbers, beyond the order in which sums are
     rounded."""
 
-    devices: int = Field(1, ge=1)  # processes on this machine that share every batch, each with a GPU (or on the CPU)
-    nodes: int = Field(1, ge=1)  # machines; for more than one start the command with torchrun or srun, which then count
+    # processes on this machine that share every batch, each with a GPU (or on the CPU); torchrun or srun, which reach more than
+    # one machine, count their own
+    devices: int = Field(1, ge=1)
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
     max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole share of a batch
     nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite

@@ -192,14 +192,12 @@ def test_who_starts_the_processes(monkeypatch):
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     assert launched() is None and not needed(Engine()) and needed(Engine(devices=2))
-    with pytest.raises(ValueError, match="srun or with torchrun"):
-        needed(Engine(nodes=2))
     with monkeypatch.context() as patch:  # a job of one task, and a batch script, are one process
         patch.setenv("SLURM_NTASKS", "8")
         assert launched() is None
         for name, value in (("SLURM_PROCID", "3"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_STEP_NUM_NODES", "2")):
             patch.setenv(name, value)
-        assert launched() == (4, 2) and not needed(Engine(devices=4, nodes=2))
+        assert launched() == (4, 2) and not needed(Engine(devices=4))
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "16")):
         monkeypatch.setenv(name, value)
-    assert launched() == (8, 2) and not needed(Engine(nodes=2))
+    assert launched() == (8, 2) and not needed(Engine(devices=2))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .config import GraphConfig
+from . import GraphConfig
 from .indices import index_sets
 from .neighbors import find_neighbors, nearest_per_target
 

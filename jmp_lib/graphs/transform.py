@@ -11,8 +11,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from . import GraphConfig
 from .build import a2a_edges, cut_graphs, drop_edges
-from .config import GraphConfig
 
 
 class AddGraphs(BaseTransform):

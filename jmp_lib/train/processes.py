@@ -135,14 +135,8 @@ class Processes:
 
 
 def needed(engine: Engine) -> bool:
-    """Whether a training with ``engine`` has its processes still to be started; ``ValueError`` for several nodes: only
-    torchrun or srun reach other machines."""
-    if launched() is not None:
-        return False
-    if engine.nodes > 1:
-        raise ValueError(f"engine.nodes is {engine.nodes}: start the command on every node, with srun or with torchrun "
-                         "--nnodes, for instance: srun python -m jmp_lib pretrain --profile paper")
-    return engine.devices > 1
+    """Whether a training with ``engine`` has its processes still to be started."""
+    return launched() is None and engine.devices > 1
 
 
 def in_processes(count: int, function: Callable, *arguments) -> None:
