@@ -29,7 +29,7 @@ def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndar
     """
     rows, vectors = [], []
     for name, structures in sets.items():
-        add_graphs = AddGraphs(run.profile.graphs[family_of(name)], max_mb=0)
+        add_graphs = AddGraphs(run.profile.graphs[family_of(name)])
         for structure in structures:
             numbers, nodes = np.asarray(structure["atomic_numbers"]), model.embed(collate([add_graphs(structure)])).numpy()
             formula = hill(numbers)

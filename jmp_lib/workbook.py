@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,11 +23,10 @@ from jmp_lib import parameters, paths
 from jmp_lib.data import families
 from jmp_lib.data.families import FAMILIES
 from jmp_lib.data.tasks import TASKS
-from jmp_lib.files import replacing, write_atomically
+from jmp_lib.files import write_atomically
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.records import (
     finetune_record_path,
-    finished_record,
     load_predictions,
     load_pretraining_records,
     pretrain_record_path,
@@ -218,8 +216,6 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
         print(words)
         tasks = [task for task in tasks if task not in without]
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
-    if profile.data == "published" and not profile.published_at_hand:
-        _reuse_pretraining(run)
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     _show_tables()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
@@ -293,30 +289,6 @@ def results_folder(override: str | Path | None, profile: Profile) -> Path:
     folder = paths.results_dir(override) if override else paths.results_dir() / profile.results_name
     own = Path("variants", profile.variant or "")
     return folder / own if profile.variant and folder.parts[-2:] != own.parts else folder
-
-
-def _reuse_pretraining(run: Run) -> None:
-    """Copies the pre-training of the profile's own results, so that published data need no second one; says where it
-    cannot, because it was made with other settings."""
-    from jmp_lib.train.pretraining import fingerprint
-
-    source = paths.results_dir() / run.profile.base_name
-    for size in run.sizes:
-        record = pretrain_record_path(source, size)
-        if size in run.profile.pretrained or source == run.results_dir or not record.is_file():
-            continue
-        wanted = fingerprint(run.profile, size)
-        if finished_record(pretrain_record_path(run.results_dir, size), run.results_dir, wanted):
-            continue
-        if not finished_record(record, source, wanted):
-            print(f"{_short(record)} was made with other settings or data, or its weights are gone: arms that start from it "
-                  f"pre-train again, for {_short(run.results_dir)}; run notebook 03 first to have one pre-training for both")
-            continue
-        for pattern in (f"work/pretrain/{size}/model.*", f"work/pretrain/{size}/curves.csv", f"work/scale_factors/{size}.json",
-                        f"records/pretrain/{size}.json"):
-            for path in source.glob(pattern):
-                with replacing(run.results_dir / path.relative_to(source)) as temporary:
-                    shutil.copyfile(path, temporary)
 
 
 def _short(path: Path) -> str:

@@ -94,7 +94,7 @@ def test_frozen_embeddings_are_those_of_the_network_and_made_once(tmp_path):
     assert set(records_) == {"frozen", "untrained"} and len(set(records_.values())) == 2
     data = load_task_data("qm9_mu", caps={"train": 8, "val": 2, "test": 4})
     model = load(tmp_path / "work" / "pretrain" / "small").model
-    graphs = AddGraphs(SMOKE.graphs["qm9"], max_mb=0)
+    graphs = AddGraphs(SMOKE.graphs["qm9"])
     with torch.no_grad():
         mine = [model.embed(collate([graphs(s)])).mean(0).numpy() for s in data.test]
     found = [np.load(file)["test"] for file in kept]

@@ -55,22 +55,22 @@ def test_the_cache_drops_what_was_not_used_longest():
     cache = GraphCache(structures(), CONFIG, max_mb=(sizes[0] + max(sizes[1:])) / 1e6)
     for row in (0, 1, 0, 2):
         cache[row]
-    assert list(cache._kept) == [0, 2]
+    assert list(cache.kept) == [0, 2]
 
 
 def test_the_cache_stays_within_its_megabytes():
     everything = GraphCache(structures(), CONFIG)
     for row in range(4):
         everything[row]
-    assert everything.kept == 4
+    assert len(everything.kept) == 4
     half = GraphCache(structures(), CONFIG, max_mb=everything.bytes / 2e6)
     for row in (0, 1, 2, 3, 2, 1):
         half[row]
         assert half.bytes <= everything.bytes / 2
-        assert half.bytes == sum(a.nbytes for g in half._kept.values() for a in g.values())
-    assert 0 < half.kept < 4
+        assert half.bytes == sum(a.nbytes for g in half.kept.values() for a in g.values())
+    assert 0 < len(half.kept) < 4
     none = GraphCache(structures(), CONFIG, max_mb=0)
-    assert none[0]["graphs"]["main_edge_index"].size and none.kept == 0 and none.bytes == 0
+    assert none[0]["graphs"]["main_edge_index"].size and not none.kept and none.bytes == 0
 
 
 def test_wrong_use_is_named():

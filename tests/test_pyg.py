@@ -72,14 +72,9 @@ def test_a_foreign_crystal_is_periodic_along_the_vectors_of_its_cell():
     assert batch.y.shape == (2, 2) and batch.cell.shape == (2, 3, 3) and data.cell.shape == (1, 3, 3)
 
 
-def test_graphs_of_equal_structures_are_built_once_and_kept_within_a_limit():
-    graphs, data = AddGraphs(CONFIG), as_data(slab(), "pos", "cell", "pbc", "tags")
-    first = graphs(data)
-    again = graphs(data.clone())
-    assert graphs.kept == 1 and again["graphs"] is first["graphs"] and "graphs" not in data
-    data.pos = data.pos + torch.tensor([0.0, 0.0, 0.1])
-    assert graphs(data)["graphs"] is not first["graphs"] and graphs.kept == 2
-    assert AddGraphs(CONFIG, max_mb=0)(data)["graphs"]["main_rank"].dtype == np.int32
+def test_the_structure_itself_gets_no_graphs():
+    data = as_data(slab(), "pos", "cell", "pbc", "tags")
+    assert AddGraphs(CONFIG)(data)["graphs"]["main_rank"].dtype == np.int32 and "graphs" not in data
 
 
 def test_dropped_edges_are_those_of_the_cached_sequence():
@@ -95,4 +90,4 @@ def test_a_set_with_the_transform_goes_through_a_loader():
     data = load_mini("qm9-mini")[:8]
     data.transform = AddGraphs(GraphConfig(6.0, 8, False))
     batches = list(DataLoader(data, batch_size=4, collate_fn=collate))
-    assert [batch.num_graphs for batch in batches] == [4, 4] and data.transform.kept == 8
+    assert [batch.num_graphs for batch in batches] == [4, 4]

@@ -173,24 +173,6 @@ def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_pat
     assert [a != b for a, b in zip(before, states())] == [True, False, False]
 
 
-def test_published_data_reuse_the_pretraining_that_is_done_and_say_when_it_is_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jmp_lib.data.families.why_not", lambda *_, **__: None)
-    monkeypatch.setattr(workbook.paths, "results_dir", lambda override=None: Path(override or tmp_path))
-    values = {"profile": "smoke", "sizes": "small", "max_steps": 2}
-    workbook.start(values, tuple(values)).pretrain_all()
-    published = values | {"data": "published", "data_root": str(tmp_path)}
-    run = workbook.start(published, tuple(published), family="rmd17")
-    copied = run.results_dir / "work" / "pretrain" / "small" / "model.safetensors"
-    assert run.results_dir.name == "smoke-published" and copied.is_file() and "made with other settings" not in capsys.readouterr().out
-    workbook.start(published | {"max_steps": 3}, tuple(published), family="rmd17")
-    assert "smoke/records/pretrain/small.json was made with other settings or data" in capsys.readouterr().out
-    values["max_steps"] = 3
-    workbook.start(values, tuple(values)).pretrain_all()
-    before = copied.read_bytes()
-    workbook.start(published | {"max_steps": 3}, tuple(published), family="rmd17")
-    assert copied.read_bytes() != before and "other settings" not in capsys.readouterr().out  # the older copy gave way
-
-
 def test_select_notebooks():
     found = reproduce.notebook_paths()
     assert [p.stem[:2] for p in reproduce.select(found, "3, 04,13_paper_tables")] == ["03", "04", "13"]

@@ -1,10 +1,9 @@
-"""Graphs put on structures when first asked for, and kept in memory within a limit."""
+"""Graphs put on structures when first asked for; of a sequence kept in memory within a limit."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,22 +22,11 @@ class AddGraphs(BaseTransform):
 
     With ``edge_dropout`` the candidate edges are kept instead, every call draws anew which of them are left (``rng``
     may be replaced), and the field is ``candidates``: ``collate`` cuts the graphs of the whole batch at once.
-
-    Args:
-        max_mb: keep at most so many megabytes (10^6 bytes) of graphs, those last asked for; None: no limit; 0: nothing.
-
-    Raises:
-        ValueError: ``max_mb`` is negative, edges are to be dropped without ``rng``, or a structure has no graph.
+    ``ValueError``: edges are to be dropped without ``rng``, or a structure has no graph.
     """
 
-    def __init__(self, config: GraphConfig, edge_dropout: float = 0.0, rng: np.random.Generator | None = None, *,
-                 max_mb: float | None = None):  # fmt: skip
-        if max_mb is not None and max_mb < 0:
-            raise ValueError(f"max_mb is {max_mb}: give a number of at least 0, or None for no limit")
+    def __init__(self, config: GraphConfig, edge_dropout: float = 0.0, rng: np.random.Generator | None = None):
         self.config, self.edge_dropout, self.rng = config, edge_dropout, rng
-        self.max_bytes = np.inf if max_mb is None else max_mb * 1e6
-        self.bytes = 0
-        self._kept: OrderedDict[Hashable, dict | tuple] = OrderedDict()
 
     def forward(self, data: Data) -> Data:
         """``data``, a copy that the caller made, with its graphs and with what ``collate`` asks for."""
@@ -46,49 +34,49 @@ class AddGraphs(BaseTransform):
             if name not in data:
                 data[name] = value
         data["cell"] = data["cell"].reshape(3, 3)
-        return data.update(self.fields(data, _content(data)))
+        return data.update(self.fields(self.build(data)))
 
-    def fields(self, structure: Mapping | Data, key: Hashable) -> dict:
-        """``graphs`` or ``candidates`` of a structure that is kept under ``key``."""
-        kept = self._graphs(structure, key)
+    def build(self, structure: Mapping | Data) -> dict | tuple:
+        """Graphs of a structure, or its candidate edges if edges are dropped later."""
+        edges = a2a_edges(structure, self.config)
+        return _compact(edges if self.edge_dropout else cut_graphs([structure], [edges], [self.config]))
+
+    def fields(self, built: dict | tuple) -> dict:
+        """``graphs`` or ``candidates`` of a structure, of what ``build`` made of it."""
         if not self.edge_dropout:
-            return {"graphs": kept}
+            return {"graphs": built}
         if self.rng is None:
             raise ValueError("edge dropout needs a random generator: give AddGraphs or GraphCache an rng")
-        return {"candidates": (drop_edges(kept, self.edge_dropout, self.rng), self.config)}
-
-    @property
-    def kept(self) -> int:
-        """How many structures are in memory."""
-        return len(self._kept)
-
-    def _graphs(self, structure: Mapping | Data, key: Hashable) -> dict | tuple:
-        """Graphs, or candidate edges if edges are dropped later."""
-        found = self._kept.pop(key, None)
-        if found is None:
-            edges = a2a_edges(structure, self.config)
-            found = _compact(edges if self.edge_dropout else cut_graphs([structure], [edges], [self.config]))
-            self.bytes += _size(found)
-        self._kept[key] = found
-        while self._kept and self.bytes > self.max_bytes:
-            self.bytes -= _size(self._kept.popitem(last=False)[1])
-        return found
+        return {"candidates": (drop_edges(built, self.edge_dropout, self.rng), self.config)}
 
 
 class GraphCache(AddGraphs):
-    """A sequence of structures with their graphs: ``cache[i]`` is a dict of the structure's fields and ``graphs``."""
+    """A sequence of structures with their graphs: ``cache[i]`` is a dict of the structure's fields and ``graphs``.
+
+    max_mb: keep at most so many megabytes (10^6 bytes) of graphs, those last asked for; None: no limit; 0: nothing.
+    """
 
     def __init__(self, structures: Sequence, config: GraphConfig, edge_dropout: float = 0.0,
-                 rng: np.random.Generator | None = None, *, max_mb: float | None = None):  # fmt: skip
-        super().__init__(config, edge_dropout, rng, max_mb=max_mb)
-        self.structures = structures
+                 rng: np.random.Generator | None = None, *, max_mb: float | None = None):
+        super().__init__(config, edge_dropout, rng)
+        if max_mb is not None and max_mb < 0:
+            raise ValueError(f"max_mb is {max_mb}: give a number of at least 0, or None for no limit")
+        self.structures, self.bytes = structures, 0
+        self.max_bytes = np.inf if max_mb is None else max_mb * 1e6
+        self.kept: OrderedDict[int, dict | tuple] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.structures)
 
     def __getitem__(self, index: int) -> dict:
-        structure = self.structures[index]
-        return {**structure, **self.fields(structure, index)}
+        structure, found = self.structures[index], self.kept.pop(index, None)
+        if found is None:
+            found = self.build(structure)
+            self.bytes += _size(found)
+        self.kept[index] = found
+        while self.kept and self.bytes > self.max_bytes:
+            self.bytes -= _size(self.kept.popitem(last=False)[1])
+        return {**structure, **self.fields(found)}
 
 
 def _complete(data: Data) -> dict[str, torch.Tensor]:
@@ -97,14 +85,6 @@ def _complete(data: Data) -> dict[str, torch.Tensor]:
     found = {"atomic_numbers": data["z"]} if "z" in data else {}
     cell = data["cell"].reshape(3, 3) if "cell" in data else torch.zeros(3, 3, dtype=torch.float64)
     return {**found, "cell": cell, "pbc": (cell != 0).any(1), "tags": torch.full((natoms,), 2)}
-
-
-def _content(data: Data) -> bytes:
-    """What the graphs follow from, in 16 bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in ("pos", "cell", "pbc", "tags"):
-        digest.update(np.ascontiguousarray(data[name]).tobytes())
-    return digest.digest()
 
 
 def _compact(arrays: dict | tuple) -> dict | tuple:

@@ -149,7 +149,7 @@ def embeddings(profile: Profile, data, start: dict, out_dir: Path) -> list[np.nd
         if "pretrained" in start:
             load_backbone(model, load_weights(Path(out_dir) / start["pretrained"]["file"]))
         set_factors(model, start["scale_factors"])
-        add_graphs = AddGraphs(graph, max_mb=0)
+        add_graphs = AddGraphs(graph)
         found = [np.stack([model.embed(collate([add_graphs(s)])).mean(0).numpy() for s in part]) for part in (data.train, data.test)]
         file.parent.mkdir(parents=True, exist_ok=True)
         records.save_arrays(file, train=found[0], test=found[1])
