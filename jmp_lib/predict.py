@@ -37,9 +37,8 @@ from jmp_lib.graphs.build import limited
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
-from jmp_lib.train import backbones
 from jmp_lib.train.batches import EvaluationSet, choose_device, predict
-from jmp_lib.train.loading import Loaded, given_start, load
+from jmp_lib.train.loading import Loaded, given_start, load, shipped_names, shipped_record
 from jmp_lib.train.memory import keep_freed_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
@@ -324,8 +323,8 @@ def pretrained_model(run, size: str):
     that the profile names, else of notebook 03, else random ones."""
     if given := given_start(run.profile, size, run.results_dir):
         name, words = run.profile.pretrained[size], ""
-        if name in backbones.names():
-            record = backbones.record_of(name)
+        if name in shipped_names():
+            record = shipped_record(name)
             words = f", which comes with the package ({record['updates']} updates on {', '.join(record['data'])})"
         return load(run.results_dir / given["pretrained"]["file"]).model, f"{size} network {name}{words}"
     try:

@@ -84,7 +84,7 @@ class Run:
     def pretrain_live(self) -> list[dict]:
         """Trains the first updates of the pre-training of every shipped network that the profile starts from, on the embedded
         sets; their records, which lie in ``live/`` of the results. None where nothing ships: those were trained whole."""
-        from jmp_lib.train.backbones import first_updates
+        from jmp_lib.train.loading import first_updates
         from jmp_lib.train.pretraining import pretrain
 
         jobs = [(f"{size}, first updates", pretrain, (first_updates(self.profile, size), size, self.results_dir / "live", False))
@@ -95,9 +95,9 @@ class Run:
 
     def _shipped(self, sizes) -> list[str]:
         """Those of ``sizes`` whose weights are a network that comes with the package."""
-        from jmp_lib.train.backbones import names
+        from jmp_lib.train.loading import shipped_names
 
-        return [size for size in sizes if self.profile.pretrained.get(size) in names()]
+        return [size for size in sizes if self.profile.pretrained.get(size) in shipped_names()]
 
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).

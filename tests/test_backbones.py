@@ -18,7 +18,7 @@ from jmp_lib import paths, records
 from jmp_lib.__main__ import main
 from jmp_lib.files import file_sha256, write_json
 from jmp_lib.settings import load_profile
-from jmp_lib.train import backbones, finetuning
+from jmp_lib.train import finetuning, loading
 from jmp_lib.train.loading import given_start
 from jmp_lib.workbook import start
 from tools import ship
@@ -37,8 +37,8 @@ def copied(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_load_by_name_and_their_heads_predict(name):
-    assert backbones.names() == NAMES
-    loaded, record = jmp_lib.load(name), backbones.record_of(name)
+    assert loading.shipped_names() == NAMES
+    loaded, record = jmp_lib.load(name), loading.shipped_record(name)
     assert f"mini-{loaded.info['size']}" == name and record["shipped"] == name
     assert file_sha256(loaded.path) == record["files"]["weights"]["sha256"]
     found, = jmp_lib.predictions(name, ase.build.molecule("H2O"), dataset="ani1x")
@@ -47,7 +47,7 @@ def test_they_load_by_name_and_their_heads_predict(name):
 
 def test_the_whole_curve_and_the_card_are_there():
     for name in NAMES:
-        record, curve = backbones.record_of(name), backbones.training_curve(name)
+        record, curve = loading.shipped_record(name), loading.training_curve(name)
         assert curve["update"].is_monotonic_increasing and curve["update"].iloc[-1] == record["updates"] and (curve["loss"] > 0).all()
         validation = pd.read_csv(paths.BACKBONES_DIR / name / "validation.csv")
         assert list(validation["step"]) == [row["step"] for row in record["history"]]
@@ -86,7 +86,7 @@ def test_tampered_and_missing_weights(copied):
 def test_mini_starts_from_them_and_notices_another(copied, tmp_path):
     profile = load_profile("mini", **SHORT)
     trained, scratch = (finetuning.finetune(profile, "qm9_mu", arm, tmp_path, progress=False) for arm in ("JMP-S", "GN-OC-S"))
-    sha256 = backbones.record_of("mini-small")["files"]["weights"]["sha256"]
+    sha256 = loading.shipped_record("mini-small")["files"]["weights"]["sha256"]
     assert trained["start"]["pretrained"] == {"file": "work/given/small/model.safetensors", "sha256": sha256}
     assert "pretrained" not in scratch["start"] and trained["start"]["scale_factors"] == scratch["start"]["scale_factors"]
     placed = records.read_record(records.pretrain_record_path(tmp_path, "small"))
@@ -110,7 +110,7 @@ def test_mini_starts_from_them_and_notices_another(copied, tmp_path):
 def test_their_networks_are_those_of_mini_and_others_are_refused(tmp_path):
     profile = load_profile("mini")
     for size in ("small", "large"):
-        assert backbones.record_of(profile.pretrained[size])["parameters"]["model"] == profile.models[size].to_dict()
+        assert loading.shipped_record(profile.pretrained[size])["parameters"]["model"] == profile.models[size].to_dict()
     other = load_profile("mini", **{"models.small.emb_size_atom": 64})
     with pytest.raises(ValueError, match="mini-small.*another network than models.small .emb_size_atom differ.*small: null to pre-train"):
         given_start(other, "small", tmp_path)
@@ -121,7 +121,7 @@ def test_the_live_run_is_the_recorded_one_on_the_embedded_sets(tmp_path, capsys)
     values = {"profile": "mini", "sizes": "small", "max_steps": 1, "workers": 1, "results_dir": str(tmp_path)}
     run = start(values, tuple(values))
     (record,), (live,) = run.pretrain_all(), run.pretrain_live()
-    assert record["updates"] == backbones.record_of("mini-small")["updates"] and live["updates"] == 1
+    assert record["updates"] == loading.shipped_record("mini-small")["updates"] and live["updates"] == 1
     assert not (tmp_path / "work" / "pretrain").exists() and (tmp_path / "live" / "records" / "pretrain" / "small.json").is_file()
     now, then = live["parameters"], record["parameters"]
     assert all(now[key] == then[key] for key in ("seed", "model", "graphs"))

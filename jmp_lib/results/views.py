@@ -22,9 +22,9 @@ from jmp_lib.results.values import (
     published_values,
     reduced,
 )
-from jmp_lib.train.backbones import training_curve
 from jmp_lib.train.finetuning import task_data
 from jmp_lib.train.joint_sets import joint_sets
+from jmp_lib.train.loading import training_curve
 from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.train.sampling import temperature_ratios
 from jmp_lib.train.schedule import in_updates

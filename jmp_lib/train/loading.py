@@ -8,6 +8,10 @@ In a profile they are the start of its fine-tunings:
 
     pretrained: {small: official, large: /weights/my-large}       # sizes left out, or null, are pre-trained here
     pretrained: {small: base, large: base}                        # in a variant: those of the profile that it varies
+
+``jmp_lib/backbones/<name>`` of a network that comes with the package holds model.safetensors and model.json, record.json (settings,
+seeds, hashes, held-out errors), training.csv and validation.csv (the whole curves) and card.md; ``python -m tools.ship
+mini-backbone`` puts a run there.
 """
 
 from __future__ import annotations
@@ -17,21 +21,25 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from ase.data import atomic_masses
 
+from jmp_lib import paths
 from jmp_lib.files import file_sha256, locked, reading, replacing, write_json
+from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.heads import SpatialExtentHead
 from jmp_lib.official.importing import official_folder
 from jmp_lib.records import finished_record, pretrain_record_path, read_record
-from jmp_lib.settings import Profile
-from jmp_lib.strict import nearest
-from jmp_lib.train import backbones
+from jmp_lib.settings import Pretraining, Profile, build
+from jmp_lib.strict import merge, nearest
 from jmp_lib.train.weights import check_factors, load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
 KINDS = ("pretrain", "finetune")
+LIVE_STRUCTURES = 6400  # drawn by the first updates, which a notebook trains again: two to three minutes of one quiet core
+LIVE_AVERAGE = 0.9  # of their weights; the long average of the recorded run would still be at the random ones
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def load(name: str | Path, device: str = "cpu") -> Loaded:
 
 def weights_path(name: str | Path) -> Path:
     """The .safetensors file of a name that ``load`` knows, a folder, or such a file itself."""
-    if str(name) in (shipped := backbones.names()):
-        return backbones.weights_of(str(name))
+    if str(name) in (shipped := shipped_names()):
+        return shipped_weights(str(name))
     path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
     if path.parts == (str(name),) and not path.exists():  # a word, no path
         known = [*shipped, *OFFICIAL]
@@ -135,7 +143,7 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
         raise ValueError(f"pretrained.{size}: {source} is another network than models.{size} ({', '.join(other)} differ); "
                          f"give models.{size} its settings, or pretrained.{size}: null to pre-train here")
     factors, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
-    record = backbones.record_of(name) if name in backbones.names() else None
+    record = shipped_record(name) if name in shipped_names() else None
     return {"scale_factors": {key: value or (1.0 if key in excused else 0.0) for key, value in factors.items()},
             "pretrained": _place(source, info, record, size, Path(out_dir))}
 
@@ -154,3 +162,47 @@ def _place(source: Path, info: dict, record: dict | None, size: str, out_dir: Pa
         if record and finished_record(path, out_dir, record["fingerprint"]) != (own := {**record, "files": {"weights": entry}}):
             write_json(path, own)
     return entry
+
+
+def shipped_names() -> list[str]:
+    """Names of the networks that ship."""
+    return sorted(path.name for path in paths.BACKBONES_DIR.glob("*-*") if path.is_dir())
+
+
+def shipped_record(name: str) -> dict:
+    """The record of the pre-training of ``name``."""
+    return read_record(paths.BACKBONES_DIR / name / "record.json")
+
+
+def shipped_weights(name: str) -> Path:
+    """The weights of ``name``, which must be those of its record; ``FileNotFoundError`` or ``ValueError`` in one sentence."""
+    path, wanted = paths.BACKBONES_DIR / name / "model.safetensors", shipped_record(name)["files"]["weights"]["sha256"]
+    with reading(path, "install the package again"):
+        found = file_sha256(path)
+    if found != wanted:
+        raise ValueError(f"{path} is not the file that record.json beside it describes (the sha256 differs): install the package "
+                         "again, or give another folder its own name")
+    return path
+
+
+def training_curve(name: str) -> pd.DataFrame:
+    """Losses and learning rate over the updates of the recorded run; means over blocks of updates after the first 1,000."""
+    with reading(path := paths.BACKBONES_DIR / name / "training.csv", "install the package again"):
+        return pd.read_csv(path)
+
+
+def first_updates(profile: Profile, size: str) -> Profile:
+    """``profile`` for a live run of the first updates of the pre-training of its shipped network of ``size``.
+
+    Seed, graphs, sampling, batches, optimiser and schedule are those of the record; other are the data (the embedded sets,
+    validated as the profile says) and the average of the weights, which acts on no update.
+    """
+    recorded, own = shipped_record(profile.pretrained[size])["parameters"], profile.pretraining
+    updates = -(-LIVE_STRUCTURES // recorded["pretraining"]["batch_size"])
+    settings = merge(recorded["pretraining"], {
+        "data": "mini", "ema_decay": LIVE_AVERAGE, "eval_batch_size": own.eval_batch_size, "checkpoint_every": 50,
+        "schedule": {"stop_at": f"{updates} updates", "validate_every": f"{-(-updates // 5)} updates"},
+        "datasets": {key: {"max_val": one.max_val, "max_train": None} for key, one in own.datasets.items()}})
+    graphs = profile.graphs | {key: GraphConfig.from_dict(graph) for key, graph in recorded["graphs"].items()}
+    return profile.model_copy(update={"seed": recorded["seed"], "pretrained": {}, "graphs": graphs,
+                                      "pretraining": build(Pretraining, settings, f"settings of {profile.pretrained[size]}")})
