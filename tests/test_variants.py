@@ -160,3 +160,9 @@ def test_results_beside_are_own_ones_or_those_that_ship(tmp_path):
     assert tables.beside(tmp_path / "mini", "published_small") == paths.shipped_dir("published_small")
     (tmp_path / "published_small" / "records").mkdir(parents=True)
     assert tables.beside(tmp_path / "mini", "published_small") == tmp_path / "published_small"
+
+
+def test_a_variant_that_has_only_begun_is_left_out_without_a_warning(tmp_path, recwarn):
+    (tmp_path / "variants" / "long" / "records" / "pretrain").mkdir(parents=True)
+    shutil.copytree(paths.shipped_dir("published_small") / "records", tmp_path / "records")
+    assert tables.variant_values(tmp_path).empty and not [w for w in recwarn if w.category is FutureWarning]

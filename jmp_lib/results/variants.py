@@ -41,12 +41,12 @@ def shown(results_dir: str | Path, role: str) -> Path:
 def variant_values(results_dir: str | Path) -> pd.DataFrame:
     """One row per task, arm and variant (``base``: the profile itself) of the tasks that some variant has; COLUMNS.
 
-    role: base, seed (another seed), size (fewer training structures) or ablation (another pre-training).  Empty when
-    there are no variants.
+    role: base, seed (another seed), size (fewer training structures), ablation (another pre-training) or same (another budget).
+    Empty when there are no variants.
     """
     base = all_tasks_table(Path(results_dir) / "records")
     found = [all_tasks_table(folder).assign(variant=folder.parent.name)
-             for folder in sorted(Path(results_dir).glob("variants/*/records"))]
+             for folder in sorted(Path(results_dir).glob("variants/*/records")) if any(folder.glob("finetune/*/*.json"))]
     if not found:
         return pd.DataFrame(columns=COLUMNS)
     rows = pd.concat(found).merge(base, on=["task", "arm"], suffixes=("", "_base"))
