@@ -94,12 +94,6 @@ def _share(agree: np.ndarray) -> float:
     return round(100 * agree.mean(), 1) if agree.size else float("nan")
 
 
-def change_words(table: pd.DataFrame, before: str = "untrained", after: str = "pre-trained") -> str:
-    """A sentence per row of ``neighbour_shares``: what training changes, in points of %."""
-    return "\n".join(f"- {row.iloc[0]}: {row[before]:g} % {before}, {row[after]:g} % {after} ({row[after] - row[before]:+.1f}); "
-                     f"by chance {row['by chance']:g} %" for _, row in table.dropna().iterrows())
-
-
 def _standard(embeddings: np.ndarray) -> np.ndarray:
     """Each feature with mean 0 and standard deviation 1."""
     return (embeddings - embeddings.mean(0)) / np.maximum(embeddings.std(0), 1e-8)

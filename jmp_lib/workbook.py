@@ -145,7 +145,7 @@ class Run:
     def run_variants(self) -> dict[str, Path]:
         """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size,
         ablation) the folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
-        from jmp_lib.results.variants import ROLES, shown
+        from jmp_lib.results.variants import ROLES, shown, variant_values
 
         runs, workers = self.variants(), self.profile.workers
         first = [job for one in runs for job in one._jobs(sizes=one.sizes)]
@@ -155,7 +155,8 @@ class Run:
         folders = {role: shown(self.results_dir, role) for role in ROLES}
         for role, folder in folders.items():
             if folder != self.results_dir:
-                print(f"variants of {role}: none in these results, so those of {folder.name} are shown")
+                some = variant_values(folder)["role"].eq(role).any()
+                print(f"variants of {role}: none in these results, " + (f"so those of {folder.name} are shown" if some else "and none ship"))
         return folders
 
     def records(self, tasks=None, arms=None) -> list[dict]:

@@ -88,6 +88,8 @@ def test_every_notebook_ends_with_links_that_lead_somewhere(path):
     at = NAMES.index(path.stem)
     beside = {f"{NAMES[i]}.ipynb" for i in (at - 1, at + 1) if 0 <= i < len(NAMES)} | {"../docs/glossary.md"}
     assert beside <= set(named) and "In the paper:" in last
+    first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+    assert beside <= set(re.findall(r"\]\(([^)#]+)\)", first)), "and begins with them"
     for module in re.findall(r"`(jmp_lib/[\w/.]+)`", last):
         assert (path.parents[1] / module).exists(), module
 

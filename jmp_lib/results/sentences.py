@@ -7,14 +7,18 @@ undecided where it holds zero: the words of the scoreboard.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from jmp_lib import facts
 from jmp_lib.facts import ARMS
 from jmp_lib.results import intervals
-from jmp_lib.results.speedup import ARMS_OF, cost_table, speedup_table
+from jmp_lib.results.claims import claims_table
+from jmp_lib.results.speedup import ARMS_OF, cost_table, speedup_table, speedup_totals
 from jmp_lib.results.style import short_task
-from jmp_lib.results.tables import scaling_table, significant
+from jmp_lib.results.summary import speedup_lines
+from jmp_lib.results.tables import own_cells, scaling_table, significant
 from jmp_lib.results.values import (
     PAPER,
     all_tasks_table,
@@ -87,11 +91,11 @@ def parity(run) -> list[str]:
     last = table[table["arm"] == run.arms[-1]].dropna(subset=["value", "trivial"])
     if last.empty:
         return []
-    ratio = (last["value"] / last["trivial"]).set_axis(last["task"])
+    ratio = (100 * last["value"] / last["trivial"]).set_axis(last["task"])
     without = [short_task(task) for task in not_learnt(table)]
     forces = last["metric"].str.contains("force").any()
     return [f"The test error of {run.arms[-1]} is {significant(ratio.min(), 2)}" + (f" to {significant(ratio.max(), 2)}" if len(ratio) > 1 else "")
-            + f" of that of {'zero forces' if forces else SIMPLEST}"
+            + f" % of that of {'zero forces' if forces else SIMPLEST}"
             + (f" (lowest: {short_task(ratio.idxmin())}, highest: {short_task(ratio.idxmax())})." if len(ratio) > 1 else "."),
             f"Not learnt: on {', '.join(without)} no arm is better than "
             f"{'zero forces' if forces else 'a linear model of the composition'}, so a gain there says nothing." if without else ""]
@@ -111,7 +115,7 @@ def gains(run) -> list[str]:
         where = "on average" if len(ours) > 1 else f"on {short_task(ours.index[0])}"
         said = f"{new} over {reference}: {intervals.words(ours.mean(), low, high)} % {where}"
         said += f", better on {(ours > 0).sum()} of {_tasks(ours)}" if len(ours) > 1 else ""
-        said += f" (on {surely} beyond its own interval)" if table["from"].notna().any() else ""
+        said += f" (on {surely} beyond its own interval)" if table["from"].notna().any() and len(ours) > 1 else ""
         said += f"; the paper {paper:+.1f} %" + (f", {(theirs > 0).sum()} of {len(theirs)}" if len(theirs) > 1 else "") if len(theirs) else ""
         words.append("; ".join(filter(None, [said, verdict(low, high, paper)])) + ".")
     return words
@@ -126,6 +130,103 @@ def scaling(run) -> list[str]:
             f"{verdict(*ends, row['published_mean_gain_percent'])}."
             for of, name in (("From scratch", "GN-OC-L over GN-OC-S"), ("Pre-trained", "JMP-L over JMP-S")) if name in rows.index
             for row in [rows.loc[name]] for ends in [(row["own_mean_gain_from"], row["own_mean_gain_to"])]]
+
+
+@_written
+def families(run) -> list[str]:
+    """Gains by family: where pre-training gains most and where least, with the interval, beside the paper."""
+    table, words = scaling_table(all_tasks_table(run.records_dir)).query("own_tasks > 0 and family not in ('all', 'learnt')"), []
+    for new, reference in run.pairs:
+        part = table[table["comparison"] == f"{new} over {reference}"].set_index("family")
+        if len(part) > 1:
+            means = part["own_mean_gain_percent"]
+            ends = [f"{how} on {name} ({own_cells(part.loc[[name]])[0]} %; the paper "
+                    f"{part.loc[name, 'published_mean_gain_percent']:+.1f} %)"
+                    for how, name in (("most", means.idxmax()), ("least", means.idxmin()))]
+            words.append(f"{new} gains {' and '.join(ends)}.")
+    return words
+
+
+@_written
+def speedup(run, size: str) -> list[str]:
+    """How much sooner the pre-trained arm of ``size`` (S, L) is as good, and whether the paper's finding is seen again."""
+    totals = speedup_totals(speedup_table(run.records_dir)).query("size == @size")
+    paper = facts.hyperparameters()["finetuning"]["gpu_hours"]
+    if totals.empty:
+        return []
+    times, row = paper["from_scratch"] / paper["finetuning_until_equal"], totals.iloc[0]
+    said = verdict(row["ratio_steps_all_from"] - 1, row["ratio_steps_all_to"] - 1, times - 1).replace("zero", "1")
+    return [*speedup_lines(totals), f"The paper {times:.0f}x" + (f": {said}." if said else ".")]
+
+
+@_written
+def few_labels(run, table: pd.DataFrame) -> list[str]:
+    """Training sizes (``variants.by_training_size``): the gain with the fewest labels beside that with the most, by task."""
+    name, words, more = "JMP-L over GN-OC-L", [], 0
+    if f"{name} / %" not in table:
+        return []
+    for task, rows in table.sort_values("n_train").groupby("task", sort=False):
+        gained = [intervals.words(*row) for row in rows[[f"{name} / %", f"{name} from", f"{name} to"]].values]
+        labels, known = rows["n_train"].tolist(), rows[f"{name} / %"].tolist()
+        more += known[0] > known[-1]
+        words.append(f"{short_task(task)} {gained[0]} % with {labels[0]} labels, {gained[-1]} % with {labels[-1]}")
+    return [f"{name}: {'; '.join(words)}.  The gain is larger with fewer labels on {more} of {_tasks(words)}; the paper says",
+            "that pre-training matters most where labels are few."]
+
+
+@_written
+def ablations(run) -> list[str]:
+    """Ablations: what a part of the recipe changes, with its interval over tasks, beside what is known of the paper's table."""
+    known = facts.claims().query("rule == 'ablation'")["id"]
+    rows = claims_table(run.records_dir).set_index("id").loc[known].query("own != ''")
+    return [f"{row['claim'].capitalize().replace('oc20', 'OC20')}: {row['own']}"
+            + (f"; in the paper {row['published']}" if row["published"] else "")
+            + ("; the interval holds zero, so this is undecided here." if row["own_from"] <= 0 <= row["own_to"] else ".")
+            for _, row in rows.iterrows()]
+
+
+@_written
+def training(run) -> list[str]:
+    """Curves of the pre-training: on how many sets the held-out errors fall, how far, and the loss."""
+    words = []
+    for record in run.pretraining_records():
+        first, last = record["history"][0], record["history"][-1]
+        each = []
+        for kind in ("energy", "force"):
+            left = [last[f"{name}_{kind}_mae"] / first[f"{name}_{kind}_mae"] for name in record["data"]]
+            each.append(f"{kind} errors fall on {sum(fall < 1 for fall in left)} of {len(left)} sets (median of all: "
+                        f"{100 * np.median(left):.0f} % of the first)")
+        words.append(f"{record['size'].capitalize()} network, from update {first['step']:,} to {last['step']:,}: held-out "
+                     f"{' and '.join(each)}; the training loss goes from {significant(first['train_loss'])} to "
+                     f"{significant(last['train_loss'])}.")
+    return words
+
+
+@_written
+def first_updates(run, losses: pd.DataFrame, errors: pd.DataFrame) -> list[str]:
+    """The live updates beside the recorded ones: the loss at their end, held-out force errors over those of zero forces."""
+    words = []
+    for size, part in losses.groupby("size", sort=False):
+        live, recorded = (part[part["run"] == kind] for kind in ("live", "recorded"))
+        end, near = live.iloc[-1], recorded.iloc[(recorded["update"] - live["update"].iloc[-1]).abs().argmin()]
+        now = errors[(errors["size"] == size) & (errors["run"] == "live")]
+        now = 100 * now[now["update"] == now["update"].max()].set_index("set")["ratio"]
+        words.append(f"{size.capitalize()} network: around update {end['update']:.0f} the live training loss is "
+                     f"{significant(end['loss'])}, the recorded one {significant(near['loss'])}; the live force errors are "
+                     f"{now.min():.0f} % ({now.idxmin()}) to {now.max():.0f} % ({now.idxmax()}) of those of zero forces.")
+    return words
+
+
+@_written
+def neighbours(run, shares: pd.DataFrame) -> list[str]:
+    """Embeddings (``embeddings.neighbour_shares``): how much of the paper's picture is there before any training."""
+    row = shares.set_index(shares.columns[0]).loc["neighbours of the same domain"]
+    trained, untrained, chance = row["pre-trained"], row["untrained"], row["by chance"]
+    said = [f"Of the neighbours of a point {trained:.0f} % are of its domain; by chance it would be {chance:.0f} %: like lies with",
+            f"like, as in the paper's picture.  Before any training it is {untrained:.0f} %:"]
+    if untrained - chance > (trained - chance) / 2:
+        return [*said, "most of the picture is the elements, which the network is told, and no proof of pre-training."]
+    return [*said, "it is the training that made most of the picture."]
 
 
 @_written
