@@ -38,7 +38,7 @@ HEADINGS = {"n_train": "training structures", "n_test": "test structures", "wall
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 GAINS = re.compile(r"\bover\b|gain|improvement")  # columns in % that are gains, with a sign; others are shares
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
-          "agrees": "agrees", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
+          "agrees": "these two agree", "own": "this workbook", "own_data": "data of this workbook"}  # column -> heading
 
 
 def environment(*folders: Path) -> jinja2.Environment:
