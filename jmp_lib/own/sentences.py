@@ -58,7 +58,7 @@ def drift(table: pd.DataFrame) -> Markdown:
 def volumes(table: pd.DataFrame) -> Markdown:
     """Equation of state (``use.equation_of_state_table``): the volume of each network beside that of the labels."""
     found = table.set_index("network")["volume / Å³ per atom"]
-    exact = found.get("labels", float("nan"))
-    said = [f"{name} " + ("no volume" if pd.isna(value) else f"{value:.1f} Å³" + f" ({100 * (value / exact - 1):+.1f} %)" * (exact == exact))
+    exact = float(found.get("labels", float("nan")))
+    said = [f"{name} " + ("no volume" if pd.isna(value) else f"{value:.1f} Å³" + f" ({100 * (value / exact - 1):+.1f} %)" * (exact > 0))
             for name, value in found.drop("labels", errors="ignore").items()]
     return Markdown(f"Volume per atom beside that of the labels: {'; '.join(said)}.")
