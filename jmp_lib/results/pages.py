@@ -160,7 +160,7 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
     halves = halves if any(half == "own" and rest for half, _, rest in split) else {}
     columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
     return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
-            "notes": list(notes)}
+            "notes": list(notes), "inline": False}
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
@@ -186,10 +186,10 @@ def with_evidence(board: pd.DataFrame, folder: str = "") -> pd.DataFrame:
     return board.drop(columns="notebook").assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
 
 
-def table_html(frame: pd.DataFrame, words: bool = False, notes=()) -> str:
-    """The HTML of a table alone, for a page with ``table_style`` of its template."""
+def table_html(frame: pd.DataFrame, words: bool = False, notes=(), inline: bool = False) -> str:
+    """The HTML of a table alone, for a page with ``table_style`` of its template; ``inline``: with what is needed without it."""
     page = environment().from_string('{% from "table.html.j2" import table %}{{ table(t) }}')
-    return page.render(t=table(frame, words, notes=notes))
+    return page.render(t=table(frame, words, notes=notes) | {"inline": inline})
 
 
 def show(frame: pd.DataFrame, words: bool = False, notes=()):
@@ -197,7 +197,7 @@ def show(frame: pd.DataFrame, words: bool = False, notes=()):
     from IPython.display import HTML
 
     style = environment().from_string('{% from "table.html.j2" import table_style %}<style>{{ table_style() }}</style>').render()
-    return HTML(style + table_html(frame, words, notes))
+    return HTML(style + table_html(frame, words, notes, inline=True))
 
 
 def frame_html(frame: pd.DataFrame) -> str:
