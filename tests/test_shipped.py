@@ -57,8 +57,11 @@ def test_ship_takes_the_light_files(tmp_path, monkeypatch):
                  "shipped/mini/tables/old.csv", "benchmarks/step.json", "shipped/benchmarks/feed.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
+    (tmp_path / "mini/notebooks/04.ipynb").write_text(f'"results in {tmp_path}/mini/tables"')
     assert [ship(name) for name in ("mini", "benchmarks")] == [tmp_path / "shipped/mini", tmp_path / "shipped/benchmarks"]
     shipped = sorted(p.relative_to(tmp_path / "shipped").as_posix() for p in (tmp_path / "shipped").rglob("*") if p.is_file())
-    assert shipped == ["benchmarks/feed.json", "benchmarks/step.json", "mini/records/finetune/qm9_mu/JMP-S.json", "mini/tables/a.csv"]
+    assert shipped == ["benchmarks/feed.json", "benchmarks/step.json", "mini/notebooks/04.ipynb",
+                       "mini/records/finetune/qm9_mu/JMP-S.json", "mini/tables/a.csv"]
+    assert (tmp_path / "shipped/mini/notebooks/04.ipynb").read_text() == '"results in results/mini/tables"'
     with pytest.raises(FileNotFoundError, match="run `make reproduce PROFILE=nothing` first"):
         ship("nothing")

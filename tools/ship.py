@@ -43,6 +43,9 @@ def ship(name: str, source: Path | None = None) -> Path:
         shutil.rmtree(target, ignore_errors=True)
     left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
     shutil.copytree(source, target, ignore=left, dirs_exist_ok=True)
+    for notebook in target.glob("notebooks/*.ipynb"):  # executed with another folder, they name it
+        text = notebook.read_text(encoding="utf-8")
+        notebook.write_text(text.replace(str(source.resolve()), f"results/{name}"), encoding="utf-8")
     return target
 
 
