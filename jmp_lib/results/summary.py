@@ -76,9 +76,11 @@ def variant_summary(results_dir: str | Path) -> str:
     seed, by number of training structures, by pre-training recipe. Empty without variants."""
     values, blocks = variants.variant_values(results_dir), []
     if len(seeds := variants.gain_spread(values)):
-        cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" for r in seeds.itertuples()]
+        most = seeds["seeds"].max()
+        cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" + f", {r.seeds} seeds" * int(r.seeds < most)
+                 for r in seeds.itertuples()]
         wide = seeds.assign(cell=cells).pivot(index="task", columns="comparison", values="cell").fillna("")
-        title = f"improvement / %, mean ± deviation over {seeds['seeds'].max()} seeds (lowest to highest)"
+        title = f"improvement / %, mean ± deviation over {most} seeds (lowest to highest)"
         blocks.append(wide.loc[seeds["task"].unique(), seeds["comparison"].unique()].rename_axis(title))
     if len(sizes := variants.by_training_size(values)):
         cells = {f"{name} / % improvement": [words(*row) for row in sizes[[f"{name} / %", f"{name} from", f"{name} to"]].values]
