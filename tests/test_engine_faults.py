@@ -178,7 +178,7 @@ def test_options_of_the_command_line(tmp_path):
     from jmp_lib.__main__ import with_engine as with_options
     from jmp_lib.workbook import Run
 
-    run = Run(load_profile("smoke"), tmp_path, {}, None, (), (), ())
+    run = Run(load_profile("mini"), tmp_path, {}, None, (), (), ())
     words = ["pretrain", "--devices", "2", "--data-workers", "3", "--max-edges", "100"]
     profile = with_options(run, parser().parse_args(words)).profile
     assert profile.engine == Engine(devices=2, workers_data=3, max_edges=100)
