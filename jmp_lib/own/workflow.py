@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from jmp_lib.own import evaluation, use
 from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
+from jmp_lib.pool import report, run_jobs
 from jmp_lib.train.loading import load
 from jmp_lib.train.weights import seen_elements
 
@@ -83,11 +85,16 @@ def networks(run, records: list[dict], data: OwnData) -> dict[str, JMPCalculator
 
 
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
-    """Both arms with every seed, the same budget; records, the pre-trained arm last."""
+    """Both arms with every seed, the same budget, side by side in worker processes; records, the pre-trained arm last.
+    RuntimeError when one fails."""
     values = run.parameters
     seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
-    return [finetune_own(run.profile, data, split, start, arm, seed=seed, out_dir=run.results_dir, updates=values["updates"],
-                         reduction=reduction(run)) for arm in ARMS[::-1] for seed in seeds]
+    train = partial(finetune_own, run.profile, data, split, start, out_dir=run.results_dir, updates=values["updates"],
+                    reduction=reduction(run), progress=False)
+    jobs = [(f"{data.name}, {arm}, seed {seed}", partial(train, arm=arm, seed=seed), ()) for arm in ARMS[::-1] for seed in seeds]
+    outcomes = run_jobs(jobs, run.profile.workers, f"fine-tuning {data.name}")
+    report(run.results_dir, outcomes, "fine-tuning", all_needed=True)
+    return [outcome.result for outcome in outcomes]
 
 
 def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -4,6 +4,9 @@ The target is the lowest validation error of the from-scratch run (GN-OC). Its c
 the cost of the pre-trained arm (JMP) of the same size is its time until the first validation at or below the target.
 Validation happens now and then, so the time of the JMP arm is an upper limit and the ratio a lower one. The paper compares
 GPU-hours over all tasks in this way; which error it watches was not found.
+
+Within one run the curves fall up to its end, because the learning rate does; so a second measure asks how short a fine-tuning may
+be that has its whole schedule (``shortened_table``).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from jmp_lib.results.intervals import of_ratio
 from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
 ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
+SHORTER = ("half", "quarter", "eighth")  # variants of a profile: the pre-trained arms with fewer updates
 NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
            "jmp_seconds_whole_run", "jmp_steps_whole_run"]
 
@@ -69,6 +73,41 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"ratio_{c}_all_from", f"ratio_{c}_all_to",
                                               f"median_ratio_{c}")]
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
+
+
+def shortened_table(results_dir: str | Path) -> pd.DataFrame:
+    """Fine-tunings with all updates and with fewer (SHORTER), beside the from-scratch run with all: one row per task, size and run.
+
+    updates of the run, budget (all, half, ...) and ``share`` of all; relative: its lowest validation error over that of the
+    from-scratch run; scratch_steps: updates of the latter until then. Tasks without a shorter run are left out.
+    """
+    folders = {"all": Path(results_dir)} | {name: Path(results_dir) / "variants" / name for name in SHORTER}
+    runs = {name: [r for r in finetune_records(folder / "records") if r["fold"] == 0] for name, folder in folders.items()}
+    short = {(r["task"], r["arm"]) for name in SHORTER for r in runs[name]}
+    whole, rows = speedup_table(folders["all"] / "records").set_index(["task", "size"]), []
+    for budget, found in runs.items():
+        for run in (r for r in found if (r["task"], r["arm"]) in short and (r["task"], r["arm"][-1]) in whole.index):
+            base = whole.loc[(run["task"], run["arm"][-1])]
+            updates, lowest = run["history"][-1]["step"], in_printed_unit(run, min(entry["val_metric"] for entry in _validated(run)))
+            rows.append({"task": run["task"], "unit": base["unit"], "size": run["arm"][-1], "budget": budget, "updates": updates,
+                         "share": updates / base["jmp_steps_whole_run"], "relative": lowest / base["target_val"],
+                         "scratch_steps": base["scratch_steps"]})
+    return pd.DataFrame(rows, columns=["task", "unit", "size", "budget", "updates", "share", "relative", "scratch_steps"])
+
+
+def shortened_totals(table: pd.DataFrame) -> pd.DataFrame:
+    """Per size, of all tasks and of forces: how many tasks there are, on how many each budget is enough, and how many times fewer
+    updates the shortest fine-tunings that are as good need (``ratio``, with its 95 % interval over tasks; one that never is counts
+    with all)."""
+    rows = []
+    for size, part in table.groupby("size", sort=False):
+        for of, some in (("all tasks", part), ("forces", part[part["unit"] == "meV/A"])):
+            tasks = some.groupby("task").agg(scratch=("scratch_steps", "first"), spent=("updates", "max"))
+            spent = some[some["relative"] <= 1].groupby("task")["updates"].min().reindex(tasks.index).fillna(tasks["spent"])
+            low, high = of_ratio(tasks["scratch"], spent)
+            rows.append({"size": size, "of": of, "tasks": len(tasks), "ratio": tasks["scratch"].sum() / spent.sum(), "from": low, "to": high,
+                         **some["relative"].le(1).groupby(some["budget"], sort=False).sum()})
+    return pd.DataFrame(rows)
 
 
 def cost_table(records_dir: str | Path) -> pd.DataFrame:

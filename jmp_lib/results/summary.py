@@ -71,6 +71,15 @@ def flat_lines(table: pd.DataFrame) -> list[str]:
                else "fine-tuning is never as good.") for r in table.itertuples()]  # fmt: skip
 
 
+def shortened_lines(totals: pd.DataFrame) -> list[str]:
+    """A sentence for each row of ``shortened_totals``."""
+    said = {"all": "all", "half": "half", "quarter": "a quarter", "eighth": "an eighth"}
+    return [f"{row['size']}, {row['of']}: of {row['tasks']} fine-tunings " + ", ".join(
+                f"{row[budget]} with {share} of the updates" for budget, share in said.items() if budget in row)
+            + " are as good as training from scratch with all; the shortest that are need "
+            f"{words(row['ratio'], row['from'], row['to'], 'x')} fewer." for row in totals.to_dict("records")]
+
+
 def variant_summary(results_dir: str | Path) -> str:
     """Markdown tables of the variants: gains in % over training from scratch with the same size of network, seed by
     seed, by number of training structures, by pre-training recipe. Empty without variants."""
