@@ -85,7 +85,8 @@ def test_a_long_run_says_when_fine_tuning_was_as_good():
 
 
 def test_shorter_fine_tunings_are_counted_in_words():
-    totals = pd.DataFrame([("L", "forces", 12, 5.0, 4.0, 6.0, 12, 11, 7)], columns=["size", "of", "tasks", "ratio", "from", "to", "all", "half", "quarter"])
+    columns = ["size", "of", "tasks", "ratio", "from", "to", "all", "half", "quarter"]
+    totals = pd.DataFrame([("L", "forces", 12, 5.0, 4.0, 6.0, 12, 11, 7)], columns=columns)
     assert shortened_lines(totals) == [
         "L, forces: of 12 fine-tunings 12 with all of the updates, 11 with half of the updates, 7 with a quarter of the updates are as "
         "good as training from scratch with all; the shortest that are need 5.00x [4.00, 6.00] fewer."]
