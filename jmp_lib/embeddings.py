@@ -10,7 +10,7 @@ import torch
 from ase.data import chemical_symbols
 from scipy.spatial.distance import cdist
 
-from jmp_lib.data.collect import hill
+from jmp_lib.data.door import hill
 from jmp_lib.data.statistics import family_of
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model.scaling import scale_modules

@@ -29,7 +29,7 @@ from ase.data import chemical_symbols
 from tqdm.auto import tqdm
 
 from jmp_lib import records
-from jmp_lib.data.collect import check_structure
+from jmp_lib.data.door import check_structure
 from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
 from jmp_lib.files import file_sha256, locked, write_json, writing
 from jmp_lib.graphs import GraphConfig, collate

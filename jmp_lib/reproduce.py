@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from jmp_lib import paths
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import file_sha256, locked, reading, write_atomically, write_json
 
 # Records that a notebook reads or writes, as patterns under records/.

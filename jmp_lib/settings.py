@@ -23,9 +23,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES, TASKS
 from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
-from jmp_lib.data.tasks import TASKS
 from jmp_lib.facts import ARMS
 from jmp_lib.files import reading
 from jmp_lib.graphs import GraphConfig

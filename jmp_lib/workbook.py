@@ -20,9 +20,7 @@ import pandas as pd
 import torch
 
 from jmp_lib import parameters, paths
-from jmp_lib.data import families
-from jmp_lib.data.families import FAMILIES
-from jmp_lib.data.tasks import TASKS
+from jmp_lib.data.tasks import FAMILIES, TASKS, why_not
 from jmp_lib.files import write_atomically
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.records import (
@@ -253,7 +251,7 @@ def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[
     """{task: why its published data cannot be read}; empty for mini data, and where no ``data_root`` is given."""
     if profile.data != "published" or not profile.data_root:
         return {}
-    reasons = {task: families.why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
+    reasons = {task: why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}
 
 

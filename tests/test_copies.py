@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.spacegroup import crystal
 from scipy.stats import ortho_group
 
-from jmp_lib.data.collect import to_set
+from jmp_lib.data.structures import to_set
 from jmp_lib.data.copies import TOLERANCE, copies, shared
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.data.structures import StructureSet

@@ -19,8 +19,8 @@ from ase.io import write
 
 import jmp_lib
 from jmp_lib.__main__ import main
-from jmp_lib.data.collect import check_structure
-from jmp_lib.data.exchange import from_ase, read_atoms, to_atoms
+from jmp_lib.data.door import check_structure
+from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.graphs.neighbors import find_neighbors
@@ -142,7 +142,7 @@ NINE = "5.64 0 0 0 5.64 0 0 0 5.64"
 
 def read(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [from_ase(atoms, i) for i, atoms in enumerate(read_atoms(path))]
+    return [from_ase(atoms, i) for i, atoms in enumerate(list(iter_atoms(path)))]
 
 
 READ = {
@@ -369,10 +369,10 @@ def test_names_of_a_protein_are_no_elements(tmp_path, element, words):
     path = tmp_path / "a.pdb"
     path.write_text(f"ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00          {element}\nEND\n")
     if words is None:
-        assert from_ase(read_atoms(path)[0])["atomic_numbers"].tolist() == [6]
+        assert from_ase(list(iter_atoms(path))[0])["atomic_numbers"].tolist() == [6]
         return
     with pytest.raises(ValueError, match=words):
-        read_atoms(path)
+        list(iter_atoms(path))
 
 
 def test_an_occupancy_that_ase_carries_along_is_seen():
@@ -620,7 +620,7 @@ def test_the_cases(tmp_path):
         whole = 0
         for path in sorted(folder.iterdir()):
             try:
-                frames = read_atoms(path)
+                frames = list(iter_atoms(path))
                 for i, atoms in enumerate(frames):
                     check_structure(from_ase(atoms, i, f"{path}: frame {i}"), f"{path}: frame {i}")
             except ValueError as error:
@@ -650,5 +650,5 @@ def test_a_long_array_in_a_sentence_stays_in_its_line(tmp_path):
     file = tmp_path / "a.xyz"
     file.write_text('1\npbc="1.1985e+06 -3.3690e-02 -3.8997e-02 -1.17168379e+00 -1.44165786e+00 -3.27850660e-01"\nH 0 0 0\n')
     with pytest.raises(ValueError, match="a.xyz: frame 0: pbc=.* does not say in which directions") as caught:
-        read_atoms(file)
+        list(iter_atoms(file))
     assert "\n" not in str(caught.value)

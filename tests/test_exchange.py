@@ -4,7 +4,7 @@ import ase.io
 import pytest
 from ase.build import molecule
 
-from jmp_lib.data.exchange import read_atoms
+from jmp_lib.data.exchange import iter_atoms
 
 
 def test_damaged_and_foreign_files(tmp_path):
@@ -16,8 +16,8 @@ def test_damaged_and_foreign_files(tmp_path):
     (tmp_path / "page.db").write_text("<html>\n<body>sign in</body>\n" * 100)
     for name in ("cut.extxyz", "page.extxyz", "empty.extxyz"):
         with pytest.raises(ValueError, match=f"{name}(: frame| is a web page| is empty)"):
-            read_atoms(tmp_path / name)
+            list(iter_atoms(tmp_path / name))
     with pytest.raises(ValueError, match="page.db is a web page"):
-        read_atoms(tmp_path / "page.db")
+        list(iter_atoms(tmp_path / "page.db"))
     with pytest.raises(FileNotFoundError, match="none.db is missing"):
-        read_atoms(tmp_path / "none.db")
+        list(iter_atoms(tmp_path / "none.db"))

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -50,12 +51,18 @@ def test_unpacks(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("bad", ["../evil", "a/../../evil", "/tmp/evil", "C:/evil", "..\\evil"])
+@pytest.mark.parametrize("bad", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil"])
 def test_paths_that_climb_out(tmp_path, name, bad):
+    """A tar of such names is refused, or they are written inside the folder, as zipfile does."""
     MAKERS[name](tmp_path / name, {"good": b"x", bad: b"evil"})
-    with pytest.raises(ValueError, match=f"{name}: the path .*evil' leads out of the folder, so nothing was unpacked"):
-        extract(tmp_path / name, tmp_path / "out")
-    assert left(tmp_path) == [name]
+    if name != "x.zip" and ".." in bad.split("/"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read .*evil' would be extracted to .*outside the destination"):
+            extract(tmp_path / name, tmp_path / "out")
+        assert left(tmp_path) == [name]
+    else:
+        assert all(path.resolve().is_relative_to(tmp_path / "out") for path in extract(tmp_path / name, tmp_path / "out"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", name])
+    assert not Path("/tmp/evil").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -73,8 +80,8 @@ def test_links_in_zip(tmp_path):
         item = zipfile.ZipInfo("link")
         item.external_attr = 0o120777 << 16
         archive.writestr(item, "/etc/passwd")
-    with pytest.raises(ValueError, match="'link' is a link or a device"):
-        extract(tmp_path / "x.zip", tmp_path / "out")
+    (made,) = extract(tmp_path / "x.zip", tmp_path / "out")
+    assert not made.is_symlink() and made.read_text() == "/etc/passwd"  # a file with the name in it
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -99,6 +106,6 @@ def test_no_room_and_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
     with pytest.raises(RuntimeError, match="x.tar needs .* GB more, .* GB free .*make room"):
         extract(tmp_path / "x.tar", tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="y.tar is missing; download it"):
+    with pytest.raises(FileNotFoundError, match="y.tar is missing; remove it and download it again"):
         extract(tmp_path / "y.tar", tmp_path / "out")
     assert left(tmp_path) == ["x.tar"]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jmp_lib import facts
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.data.tasks import get_task
 from jmp_lib.units import print_factor
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from jmp_lib import facts
-from jmp_lib.data import cli, families, tasks
-from jmp_lib.data.families import FAMILIES, Family, get_family, load, register, store_path, why_not
-from jmp_lib.data.tasks import TASKS, add_tasks, get_task, load_task_data
+from jmp_lib.data import cli, tasks
+from jmp_lib.data.tasks import (
+    FAMILIES, TASKS, Family, add_tasks, get_family, get_task, load_published, load_task_data, prepare_task, register, store_path, why_not,
+)  # fmt: skip
 from jmp_lib.settings import load_profile
 from tests.test_rmd17 import write_parts
 
@@ -95,21 +96,21 @@ def test_what_is_there_already_is_refused(toy):
 
 def test_a_prepared_set_serves_in_place_of_the_files(toy, monkeypatch):
     task = get_task("toy_width")
-    whole, split = load(task, toy)
-    store = families.prepare(task, toy, {"licence": "none"})
+    whole, split = load_published(task, toy)
+    store = prepare_task(task, toy, {"licence": "none"})
     assert store.path == store_path(task, toy) == toy / "stores" / "toy-width"
-    families._load.cache_clear()
-    again, same = load(task, toy)
+    tasks._load.cache_clear()
+    again, same = load_published(task, toy)
     assert again.path and again.sha256 == whole.sha256 and same.sha256 == split.sha256
     assert np.array_equal(again.subset(same.test).scalars["width"], whole.subset(split.test).scalars["width"])
     (toy / "toy.npz").rename(toy / "away.npz")
-    families._load.cache_clear()
-    assert load(task, toy)[0].path and why_not(task, toy) is None and why_not(task, toy, thorough=True) is None
+    tasks._load.cache_clear()
+    assert load_published(task, toy)[0].path and why_not(task, toy) is None and why_not(task, toy, thorough=True) is None
     (toy / "toy.npz").write_bytes((toy / "away.npz").read_bytes())  # another file than the one that was prepared
-    families._load.cache_clear()
-    assert load(task, toy)[0].path is None
+    tasks._load.cache_clear()
+    assert load_published(task, toy)[0].path is None
     with pytest.raises(ValueError, match="is a store made from other files or settings; remove it"):
-        families.prepare(task, toy, {})
+        prepare_task(task, toy, {})
 
 
 def test_the_command_prepares_every_set_of_a_family_at_hand(tmp_path):
@@ -117,7 +118,7 @@ def test_the_command_prepares_every_set_of_a_family_at_hand(tmp_path):
     before = load_task_data("rmd17_ethanol", "published", tmp_path)
     (store,) = cli.prepare("rmd17", tmp_path, progress=False)
     assert store.path == tmp_path / "stores" / "rmd17-ethanol" and store.card["dataset"] == "rMD17"
-    families._load.cache_clear()
+    tasks._load.cache_clear()
     after = load_task_data("rmd17_ethanol", "published", tmp_path)
     assert (after.data_sha256, after.split_sha256) == (before.data_sha256, before.split_sha256) and after.train.path
     assert all(np.array_equal(a.forces, b.forces) and a.energy == b.energy for a, b in zip(after.test, before.test, strict=True))

@@ -144,8 +144,8 @@ def test_gives_up_without_progress(tmp_path, server):
     [
         ({"data": DATA[:-1] + b"?"}, "has not the published checksum md5:.*thrown away"),
         ({"data": b"<!DOCTYPE html><p>sign in", "kind": "text/html; charset=utf-8"}, "answers with a web page"),
-        ({"data": b"  <html><p>sign in"}, r"what came is a web page \(html\) instead of file.bin"),
-        ({"data": b""}, "what came is nothing instead of file.bin"),
+        ({"data": b"  <html><p>sign in"}, r"file.bin.partial is a web page \(html\), not file.bin"),
+        ({"data": b""}, "file.bin.partial is empty"),
         ({"status": 404}, "the server answers 404 Not Found"),
     ],
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jmp_lib.data.collect import to_set
+from jmp_lib.data.structures import to_set
 from jmp_lib.data.copies import shared
-from jmp_lib.data.families import why_not
+from jmp_lib.data.tasks import why_not
 from jmp_lib.data.formats import folders_of, matching
 from jmp_lib.data.matbench import official_id
 from jmp_lib.data.pretraining import load_pretraining_data

@@ -9,9 +9,6 @@ import pytest
 from jmp_lib.data import md22, splits
 from jmp_lib.data.tasks import TASKS, load_task_data
 
-DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
-real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
-
 
 def frames(n, atoms=42, **changes):
     rng = np.random.default_rng(3)
@@ -94,31 +91,3 @@ def test_bad_files(tmp_path):
     path.write_text("<html></html>")
     with pytest.raises(ValueError, match="web page"):
         list(md22.read(path, "ac-ala3-nhme"))
-
-
-def test_extended_xyz(tmp_path):
-    lines = []
-    for i in range(3):
-        lines += ["42", f"Energy={-620726 - i} Properties=species:S:1:pos:R:3:forces:R:3"]
-        lines += [f"C {j}.0 0.5 {i}.25 {j}.5 -1.0 2.0" for j in range(42)]
-    path = tmp_path / "md22_Ac-Ala3-NHMe_part.xyz"
-    path.write_text("\n".join(lines) + "\n")
-    read = list(md22.read(path, "ac-ala3-nhme"))
-    assert [s["energy"] for s in read] == pytest.approx([(-620726 - i) / 23.061 for i in range(3)])
-    assert read[1]["forces"][4] == pytest.approx(np.array([4.5, -1.0, 2.0]) / 23.061, rel=1e-6)
-    path.write_text("\n".join(lines[:60]) + "\n")
-    with pytest.raises(ValueError, match="frame 1 ends after 14 of 42 atoms"):
-        list(md22.read(path, "ac-ala3-nhme"))
-
-
-@real
-def test_published_frames():
-    (path,) = Path(DATA, "md22").glob("*5frames.xyz")
-    read = list(md22.read(path, "ac-ala3-nhme"))
-    assert len(read) == 5 and len(read[0]["pos"]) == 42
-    assert read[0]["energy"] == pytest.approx(-620726.002662 / 23.061, rel=1e-12)
-    (unlabelled,) = Path(DATA, "md22").glob("*unlabelled.extxyz")
-    with pytest.raises(ValueError, match="frame 0: it has no energy and forces"):
-        next(md22.read(unlabelled, "ac-ala3-nhme"))
-    with pytest.raises(ValueError, match="5 structures are too few"):
-        load_task_data("md22_ac-ala3-nhme", "published", DATA)

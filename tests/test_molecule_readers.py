@@ -100,8 +100,6 @@ def test_transition1x_parts(tmp_path):
         assert np.array_equal(found[6]["forces"], group[transition1x.FORCES][1].astype(np.float32))
     with pytest.raises(ValueError, match="has no group 'test' "):
         list(transition1x.read(path, part="test"))
-    with pytest.raises(ValueError, match="has the parts data, train, val, test, not 'all'"):
-        list(transition1x.read(path, part="all"))
 
 
 def test_hdf5_files_that_are_damaged_or_of_another_set(tmp_path):

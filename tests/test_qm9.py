@@ -26,23 +26,6 @@ def raw_of(number):
     return RAW + 0.001 * number
 
 
-def uncharacterized(folder, numbers):
-    head = ["=" * 20, "Index  from the consistency check", "=" * 20]
-    rows = [f"  {n}  C1CC1  C1CC1  C1CC1" for n in numbers]
-    (folder / "uncharacterized.txt").write_text("\n".join([*head, *rows, "=" * 20, f"{len(numbers)} compounds"]))
-
-
-def write_sdf(folder, n):
-    names = "mol_id A B C mu alpha homo lumo gap r2 zpve u0 u298 h298 g298 cv".split()
-    table, sdf = [",".join(names)], []
-    for number in range(1, n + 1):
-        table.append(",".join([f"gdb_{number}", "1", "2", "3", *(repr(float(x)) for x in raw_of(number))]))
-        atoms = [f"{x:10.4f}{y:10.4f}{z:10.4f} {s:<3} 0  0  0" for s, x, y, z in WATER]
-        sdf += [f"gdb_{number}", "  -OEChem-", "", "  3  2  0     0  0  0", *atoms, "  1  2  1", "M  END", "$$$$"]
-    (folder / "gdb9.sdf.csv").write_text("\n".join(table) + "\n")
-    (folder / "gdb9.sdf").write_text("\n".join(sdf) + "\n")
-
-
 def write_npz(folder, n, **changes):
     keys = ("mu", "alpha", "HOMO", "LUMO", "gap", "R2", "ZPVE", "U0", "U", "H", "G", "Cv")
     raw = np.stack([raw_of(number) for number in range(1, n + 1)])
@@ -59,15 +42,6 @@ def check(structures, numbers):
         assert np.allclose(structure["pos"], [atom[1:] for atom in WATER], atol=1e-6)
         for key, raw in zip(qm9.TARGETS, raw_of(number)):
             assert structure[key] == pytest.approx(raw * (HARTREE_QM9 if key in ENERGIES else 1.0), rel=1e-12)
-
-
-def test_raw_files(tmp_path):
-    write_sdf(tmp_path, 9)
-    with pytest.raises(FileNotFoundError, match="uncharacterized.txt is missing"):
-        list(qm9.read(tmp_path / "gdb9.sdf"))
-    uncharacterized(tmp_path, [2, 9])
-    assert qm9.find("", tmp_path)[0].name == "gdb9.sdf"
-    check(list(qm9.read(tmp_path / "gdb9.sdf")), [1, 3, 4, 5, 6, 7, 8])
 
 
 def test_npz_form_and_the_split(tmp_path):
@@ -126,22 +100,6 @@ def test_bad_files(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read"):
         list(qm9.read(path))
-    uncharacterized(tmp_path, [2])
-    write_sdf(tmp_path, 4)
-    sdf = tmp_path / "gdb9.sdf"
-    sdf.write_text(sdf.read_text().replace("gdb_3", "gdb_4"))
-    with pytest.raises(ValueError, match="molecule 3 is not gdb_3"):
-        list(qm9.read(sdf))
-    write_sdf(tmp_path, 4)
-    sdf.write_text("".join(sdf.read_text().splitlines(keepends=True)[:-12]))
-    with pytest.raises(ValueError, match="ends before molecule"):
-        list(qm9.read(sdf))
-    sdf.write_text("<html>not here</html>")
-    with pytest.raises(ValueError, match="is a web page"):
-        list(qm9.read(sdf))
-    (tmp_path / "uncharacterized.txt").write_text("2 C C C\n3054 compounds\n")
-    with pytest.raises(ValueError, match="names 1 molecules, the list has 3054"):
-        list(qm9.read(sdf))
 
 
 def test_atom_references_are_per_element_in_the_label_unit():

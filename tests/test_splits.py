@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import splits
-from jmp_lib.data.families import FAMILIES, get_family
+from jmp_lib.data.tasks import FAMILIES, get_family
 from jmp_lib.data.tasks import TASKS
 
 FOLDS_FILE = "matbench/matbench_v0.1_validation.structure_tasks.json.gz"

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from jmp_lib.data.collect import to_set
-from jmp_lib.data.store import Part, extra, mapped, open_store, set_part, verify, write_store
+from jmp_lib.data.structures import to_set
+from jmp_lib.data.store import Part, extra, mapped, open_store, verify, write_store
 from jmp_lib.data.structures import StructureSet
 from tests.structures import random_molecule, skewed_crystal, slab
 
@@ -68,7 +68,7 @@ def test_a_set_on_disk_and_the_same_in_memory_are_one(tmp_path):
     for key in ("pos", "forces", "cell", "pbc", "tags", "fixed", "atomic_numbers", "group", "natoms"):
         assert np.array_equal(getattr(store[rows[:3]], key), getattr(memory[rows[:3]], key)), key
     assert store[rows][1].sid == memory[3].sid == "random3ä"
-    assert store[4:9].compact().sha256 == memory[4:9].sha256 and store[4:9].path and store[4:9].compact().sha256 != store[4:9].sha256
+    assert store[4:9].contents_sha256() == memory[4:9].sha256 != store[4:9].sha256 and store[4:9].path
 
 
 def test_a_row_is_a_copy_of_its_own(tmp_path):
@@ -83,17 +83,18 @@ def test_a_set_and_back(tmp_path):
         "set", [3, 2, 4], rng.normal(size=(9, 3)), rng.integers(1, 20, 9), scalars={"energy": rng.normal(size=3)},
         forces=rng.normal(size=(9, 3)), group=[0, 1, 0], group_names=["a", "b"], ids=[7, 5, 9],
     )  # fmt: skip
-    store = write_store(tmp_path / "s", [set_part(data)], name="set", extras={"split 0 train": np.array([2, 0])})
+    store = write_store(tmp_path / "s", [Part("set", lambda: data)], name="set", extras={"split 0 train": np.array([2, 0])})
     assert store.sha256 == data.sha256 and extra(store, "split 0 train").tolist() == [2, 0] and extra(store, "split 1 train") is None
-    assert store.subset([2, 0]).compact().sha256 == data.subset([2, 0]).sha256
+    assert store.subset([2, 0]).contents_sha256() == data.subset([2, 0]).sha256
 
 
-def test_numpy_opens_a_column_and_columns_of_defaults_are_left_out(tmp_path):
+def test_numpy_opens_a_column(tmp_path):
     structures = [labelled(random_molecule(seed=i), i) for i in range(4)]
     store = write_store(tmp_path / "s", [Part("a", structures[:2].__iter__), Part("b", structures[2:].__iter__)], name="m")
     assert np.array_equal(np.fromfile(store.path / "pos.bin", np.float32).reshape(-1, 3), np.concatenate([s["pos"] for s in structures]))
     assert np.fromfile(store.path / "scalar.energy.bin").tolist() == [s["energy"] for s in structures]
-    assert {p.stem for p in store.path.glob("*.bin")} == {"natoms", "offsets", "pos", "atomic_numbers", "forces", "scalar.energy"}
+    assert {p.stem for p in store.path.glob("*.bin")} == {"natoms", "offsets", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed",
+                                                          "forces", "scalar.energy"}
     assert [s.id for s in store] == [0, 1, 2, 3]
     assert store[3].tags.tolist() == [2] * 9 and not store[3].cell.any()
 
@@ -142,7 +143,7 @@ def test_damage_gets_one_sentence(tmp_path, how):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda m: m.update(version=1), "version 1, this code reads version 3; remove it and make it again"),
+        (lambda m: m.update(version=1), "version 1, this code reads version 4; remove it and make it again"),
         (lambda m: m.pop("sha256"), "counts and files do not add up"),
         (lambda m: m.update(structures=31), "counts and files do not add up"),
         (lambda m: m["columns"].pop("pos"), "counts and files do not add up"),

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jmp_lib.data.store import Part, file_part, verify, write_store
+from jmp_lib.data.store import Part, verify, write_store
 from jmp_lib.files import locked
 from tests.structures import random_molecule, skewed_crystal
 
@@ -158,27 +158,10 @@ def test_full_and_read_only_disks(tmp_path, monkeypatch, number, words, writes):
     assert len(write_store(tmp_path / "s", [Part("f", good().__iter__)], name="s")) == 6
 
 
-def test_a_file_in_the_way_and_a_source_that_cannot_be_read(tmp_path):
+def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RuntimeError, match="cannot write .*: a file is in the way"):
         write_store(tmp_path / "file" / "s", [Part("f", good().__iter__)], name="s")
-
-    def closed():
-        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/source.h5")
-        yield
-
-    with pytest.raises(RuntimeError, match="cannot read /elsewhere/source.h5: Permission denied"):
-        write_store(tmp_path / "s", [Part("f", closed)], name="s")
-
-
-def test_source_files_are_told_apart_by_size_and_time(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing; download it"):
-        file_part(stream, tmp_path / "none.xyz")
-    file = tmp_path / "some.xyz"
-    file.write_text("a")
-    first = file_part(stream, file, count=2)
-    file.write_text("ab")
-    assert first.version != file_part(stream, file, count=2).version != file_part(stream, file, count=3).version
 
 
 def test_memory_does_not_grow_with_the_number_of_structures(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import mini, splits, tasks
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.files import file_sha256
 from jmp_lib.data.tasks import TASKS, get_task, load_task_data

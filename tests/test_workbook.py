@@ -94,7 +94,7 @@ def test_smoke_takes_the_first_tasks_and_ids_are_accepted(tmp_path):
 
 
 def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("jmp_lib.data.families.why_not", lambda *_, **__: None)
+    monkeypatch.setattr("jmp_lib.workbook.why_not", lambda *_, **__: None)
     run = start(tmp_path, "rmd17", data="published", data_root=str(tmp_path))
     assert run.tasks == ("rmd17_aspirin", "rmd17_ethanol") and run.profile.data == "published"
     assert workbook.results_folder(None, run.profile).name == "smoke-published"

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib import paths
-from jmp_lib.data import families
-from jmp_lib.data.collect import to_set
 from jmp_lib.data.pretraining import split
-from jmp_lib.data.tasks import TASKS
+from jmp_lib.data.structures import to_set
+from jmp_lib.data.tasks import TASKS, load_published, why_not
 from jmp_lib.files import file_sha256, write_json
 from jmp_lib.own.data import read_own
 from jmp_lib.own.splitting import formula
@@ -50,13 +49,13 @@ def profile_of(start: Path | None = None) -> Profile:
 
 def tasks_at_hand(root: str, *names: str) -> list[str]:
     """Tasks of these families whose published files are there."""
-    return [name for name, task in TASKS.items() if task.family in names and families.why_not(task, root) is None]
+    return [name for name, task in TASKS.items() if task.family in names and why_not(task, root) is None]
 
 
 @lru_cache(maxsize=1)
 def crystals(files: tuple[str, ...], root: str) -> tuple[JointSet, dict]:
     """The crystals that may be trained on, a tenth of them (whole formulas) for validation; and what there was."""
-    known = {formula(s["atomic_numbers"]) for name in tasks_at_hand(root, "matbench") for s in families.load(TASKS[name], root)[0]}
+    known = {formula(s["atomic_numbers"]) for name in tasks_at_hand(root, "matbench") for s in load_published(TASKS[name], root)[0]}
     read = [s for file in files for s in read_own(file, ["energy", "forces"], ["eV", "eV/Å"], name=Path(file).stem).structures]
     named = [{**s.to_dict(), "group": formula(s["atomic_numbers"])} for s in read]
     kept = [{**s, "id": number} for number, s in enumerate(s for s in named if s["group"] not in known)]

@@ -44,11 +44,10 @@ from ase.io import write
 from torch_geometric.data import Data
 
 from jmp_lib.data import qm9, rmd17, spice, transition1x
-from jmp_lib.data.collect import check_structure, make_structure
-from jmp_lib.data.exchange import from_ase, read_atoms
+from jmp_lib.data.door import check_structure, make_structure
+from jmp_lib.data.exchange import from_ase, iter_atoms
 from jmp_lib.data.formats import whole_set
 from jmp_lib.data.pretraining import read_part
-from jmp_lib.data.store import LeftOut
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.own.data import read_own
 
@@ -110,26 +109,14 @@ def kinds(folder: Path) -> list[Kind]:
 
     n, peptide = 42, ["C", "H", "N", "O", "H", "H"] * 7
     frames = [molecule(rng, peptide) for _ in range(3)]
-    xyz = io.StringIO()
-    write(xyz, frames, format="extxyz")
-    name = "md22_Ac-Ala3-NHMe"
-    made.append(Kind("md22.xyz", "md22", {f"{name}.xyz": xyz.getvalue().replace("energy=", "Energy=").encode()}, 3, 3 * n))
-    npz("md22.npz", "md22", f"{name}.npz", 3, 3 * n, z=frames[0].numbers, R=30 * rng.normal(size=(3, n, 3)), E=rng.normal(size=(3, 1)),
+    npz("md22.npz", "md22", "md22_Ac-Ala3-NHMe.npz", 3, 3 * n, z=frames[0].numbers, R=30 * rng.normal(size=(3, n, 3)), E=rng.normal(size=(3, 1)),
         F=rng.normal(size=(3, n, 3)), e_unit=np.array("kcal/mol"), md5=np.array(b"566c"))  # fmt: skip
     composition = np.repeat(*map(list, zip(*rmd17.COMPOSITION["ethanol"].items())))
     npz("rmd17.npz", "rmd17", "rmd17_ethanol.npz", 3, 27, nuclear_charges=composition, coords=30 * rng.normal(size=(3, 9, 3)),
         energies=rng.normal(size=3), forces=rng.normal(size=(3, 9, 3)), old_indices=np.arange(3), md5=np.array("ab"))  # fmt: skip
     properties = rng.normal(size=(12, 4))
     npz("qm9.npz", "qm9", "qm9_parts.npz", 4, 12, id=np.arange(1, 5), N=np.full(4, 3, np.int8), R=30 * rng.normal(size=(12, 3)),
-        Z=np.tile([8, 1, 1], 4).astype(np.uint8), **dict(zip(qm9._NPZ_KEYS, properties)))  # fmt: skip
-    atom = "".join(f"{x:10.4f}{0.1:10.4f}{-x:10.4f} {s:<3} 0  0  0\n" for x, s in ((0.0, "O"), (0.9, "H"), (1.9, "H")))
-    sdf = "".join(f"gdb_{i}\n  -OEChem-\n\n  3  2  0     0  0  0\n{atom}  1  2  1\n  1  3  1\nM  END\n$$$$\n" for i in range(1, 5))
-    table = f"mol_id,A,B,C,{','.join(qm9._CSV_KEYS)}\n" + "".join(
-        f"gdb_{i + 1},1,2,3,{','.join(map(repr, properties[:, i].tolist()))}\n" for i in range(4))  # fmt: skip
-    rules = "=" * 20 + "\n"
-    left_out = f"{rules}Index  from the consistency check\n{rules}  3  C1CC1  C1CC1  C1CC1\n{rules}1 compounds"
-    texts = {"gdb9.sdf": sdf, "gdb9.sdf.csv": table, "uncharacterized.txt": left_out}
-    made.append(Kind("qm9.sdf", "qm9", {key: text.encode() for key, text in texts.items()}, 3, 9))
+        Z=np.tile([8, 1, 1], 4).astype(np.uint8), **dict(zip((key for key, _ in qm9.TARGETS.values()), properties)))  # fmt: skip
     torch.save([{"pos": torch.rand(3, 3), "z": torch.tensor([8, 1, 1]), "y": torch.rand(1, 19), "name": f"gdb_{i}"} for i in range(3)],
                folder / "qm9_v3.pt")  # fmt: skip
     add("qm9.pt", "qm9", 3, 9, "qm9_v3.pt")
@@ -160,8 +147,6 @@ def kinds(folder: Path) -> list[Kind]:
     h5("spice", "spice", "SPICE-1.1.4.hdf5", 6, 24, {f"ala-{i}": arrays(fields, **said) for i in range(2)})
 
     images = [slab(rng) for _ in range(3)]
-    write(folder / "random77.traj", images)
-    add("oc20.traj", "oc20", 3, 18, "random77.traj")
     xyz = io.StringIO()
     write(xyz, images, format="extxyz")
     lines = "".join(f"random77,frame{i},{-28.5 - i}\n" for i in range(3)).encode()
@@ -440,7 +425,7 @@ def damaged(kind: Kind, rng, folder: Path) -> tuple[dict[str, bytes], bool]:
         data = opener.decompress(data)
     form = Path(name.removesuffix(Path(name).suffix) if inside else name).suffix
     forms: dict[str, Callable] = {".json": of_json, ".npz": of_npz, ".h5": of_h5, ".hdf5": of_h5, ".pkl": of_pickle}
-    is_text = (opener is None or inside) and form in (".xyz", ".extxyz", ".txt", ".csv", ".sdf", ".cif", ".json", "")
+    is_text = (opener is None or inside) and form in (".xyz", ".extxyz", ".txt", ".csv", ".cif", ".json", "")
     raw = rng.random() < 0.35
     if not raw and form == ".lmdb":
         data = of_lmdb(pickle.loads(_GRAPHS["pkl"]), rng, folder)
@@ -466,11 +451,12 @@ _GRAPHS: dict[str, bytes] = {}
 def published(path: Path, dataset: str) -> tuple[list, list[str]]:
     """Structures of an original file, and why others are left out: of a pre-training set; another's are all or none."""
     if dataset in PRETRAINING_SETS:
-        found = list(read_part(path, dataset=dataset))
-        return [s for s in found if not isinstance(s, LeftOut)], [s.reason for s in found if isinstance(s, LeftOut)]
+        rejected = []
+        return list(read_part(path, dataset=dataset, rejected=rejected)), rejected
     if dataset == "rmd17":
         of = rmd17.read_arrays(path, "ethanol", "get it again")
-        frames = (make_structure(pos, of["numbers"], i, forces=of["forces"][i], energy=of["energy"][i]) for i, pos in enumerate(of["pos"]))
+        frames = (make_structure(pos, of["nuclear_charges"], id=i, forces=of["forces"][i], energy=of["energies"][i])
+                  for i, pos in enumerate(of["coords"]))
     else:
         frames = importlib.import_module(f"jmp_lib.data.{dataset}").read(path, *NAMED.get(dataset, ()))
     return [dict(s.items()) for s in whole_set(dataset, frames, 0, "", path)], []
@@ -490,7 +476,7 @@ def read(kind: Kind, folder: Path) -> tuple[int, int, int, bool]:
         finite = all(np.isfinite(value).all() for value in numbers)
         return len(found), sum(len(s["pos"]) for s in found), len(left_out), finite
     if kind.dataset == "one":
-        structures = [from_ase(atoms, i, f"{path}: structure {i}") for i, atoms in enumerate(read_atoms(path))]
+        structures = [from_ase(atoms, i, f"{path}: structure {i}") for i, atoms in enumerate(iter_atoms(path))]
         for structure in structures:
             check_structure(structure, str(path))
         pos = [structure["pos"] for structure in structures]

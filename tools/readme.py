@@ -17,7 +17,7 @@ import jinja2
 import pandas as pd
 
 from jmp_lib import paths
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words

@@ -19,9 +19,10 @@ import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data.apart import Asked
-from jmp_lib.data.collect import make_structure, numbers_of, screened
-from jmp_lib.data.formats import check_shapes, frames_of, open_h5, read_npz, slices, source_url
-from jmp_lib.data.graph_records import read_graphs
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, numbers_of, screened
+from jmp_lib.data.formats import check_shapes, frames_of, open_h5, read_npz, slices
+from jmp_lib.data.oc22 import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
 THEORY = ("wb97x/6-31g*", "wb97x/6-31g(d)")  # one basis, two spellings
@@ -36,18 +37,14 @@ def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dic
     path: an HDF5 file, an .npz, or an .lmdb or .pkl of graph records. Frames without labels are left out in any case.
     """
     path = Path(path)
-    if path.suffix in (".lmdb", ".pkl") or path.is_dir():
-        yield from read_graphs(path, "ANI-1x", False, mend=MEND, rejected=rejected)
-        return
-    frames = _arrays(path) if path.suffix == ".npz" else _frames(path, rejected)
-    for row, structure in enumerate(screened(frames, str(path), rejected)):
-        structure["id"] = row
-        yield structure
+    if path.suffix in (".lmdb", ".pkl"):
+        return read_graphs(path, "ANI-1x", False, mend=MEND, rejected=rejected)
+    return screened(_arrays(path) if path.suffix == ".npz" else _frames(path, rejected), str(path), rejected)
 
 
 def _make(numbers, formula: str, fid: int, pos, energy, forces) -> dict:
     energy, forces = energy * units.HARTREE_ASE, forces * np.float64(units.HARTREE_ASE)
-    return make_structure(pos, numbers, 0, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
+    return make_structure(pos, numbers, forces=forces, sid=f"{formula}/{fid}", group=formula, energy=energy)
 
 
 def _frames(path: Path, rejected: list[str] | None) -> Iterator:
@@ -72,12 +69,9 @@ def _of_comp6(file: Asked, groups: list[str]) -> Iterator:
         check_shapes(held, shapes)
         if (theory := str(held["lot"].ravel()[0])) not in THEORY:
             raise ValueError(f"group {group} is of {theory}, ANI-1x of {THEORY[0]}")
-        for fid, (pos, energy, forces) in enumerate(zip(held["coordinates"], held["energies"], held["forces"], strict=True)):
-            yield f"group {group}, frame {fid}", partial(_of_symbols, held["species"], group, fid, pos, energy, forces)
-
-
-def _of_symbols(symbols, *frame) -> dict:
-    return _make(numbers_of(symbols), *frame)
+        numbers = numbers_of(held["species"])
+        for fid, frame in enumerate(zip(held["coordinates"], held["energies"], held["forces"], strict=True)):
+            yield f"group {group}, frame {fid}", partial(_make, numbers, group, fid, *frame)
 
 
 def _arrays(path: Path) -> Iterator:

@@ -140,11 +140,10 @@ class _ServesLmdb:
     def __init__(self, path: str):
         import lmdb
 
-        folder = os.path.isdir(path)
-        size = os.path.getsize(os.path.join(path, "data.mdb") if folder else path)
+        size = os.path.getsize(path)
         if size < 8192:  # two pages of LMDB's own come first
             raise ValueError(f"it is not an LMDB: it has {size} bytes")
-        self.base = lmdb.open(path, subdir=folder, readonly=True, lock=False, readahead=False, max_readers=1)
+        self.base = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=False, max_readers=1)
         if (self.base.info()["last_pgno"] + 1) * self.base.stat()["psize"] > size:
             raise ValueError("it is cut short")
         self.transaction = self.base.begin()

@@ -5,6 +5,7 @@ What goes together is in ``facts/catalog.yaml``; addresses, sizes, checksums and
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,9 +13,25 @@ from pathlib import Path
 import yaml
 
 from jmp_lib.data.fetch import Source
-from jmp_lib.data.formats import downloads, matching
+from jmp_lib.data.formats import matching
 from jmp_lib.paths import FACTS_DIR, data_dirs, data_place
 from jmp_lib.strict import nearest
+
+
+@cache
+def downloads() -> list[dict[str, str]]:
+    """Rows of facts/downloads.csv, without pandas: readers say where their files come from as soon as they are imported."""
+    with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def source_url(dataset: str, use: str | None = None, **more: str) -> str:
+    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
+    wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
+    for row in downloads():
+        if all(row[key] == value for key, value in wanted.items()):
+            return row["url"]
+    raise KeyError(f"downloads.csv has no row with {wanted}")
 
 
 @dataclass(frozen=True)

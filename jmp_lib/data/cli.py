@@ -4,6 +4,7 @@ notebooks). Light to import: libraries wait until an action is run."""
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,27 +21,24 @@ if TYPE_CHECKING:
 def add_actions(actions) -> None:
     """Add list, download and prepare to the parser of ``data``."""
 
-    def add(name, function, words):
+    def add(function, name, words, named=True):
         action = actions.add_parser(name, help=words, description=words)
         action.add_argument("--data-root", help=f"folder of the published files, or several joined by {os.pathsep!r} (default: JMP_DATA, else data/)")
         action.set_defaults(function=function)
-        return action
+        if named:
+            action.add_argument("name", help="name of the data set, as in the list")
 
-    add("list", _list, "the mini data that ship with the package, and the published data sets")
-    action = add("download", _download, "fetch, check and unpack the files of a data set")
-    action.add_argument("name", help="name of the data set, as in the list")
-    action = add("prepare", _prepare, "make the store of a data set of its original files")
-    action.add_argument("name", help="name of the data set, as in the list")
+    add(_list, "list", "the mini data that ship with the package, and the published data sets", named=False)
+    add(_download, "download", "fetch, check and unpack the files of a data set")
+    add(_prepare, "prepare", "make the store of a data set of its original files")
 
 
 def _list(args) -> int:
     from jmp_lib.data.mini import card, list_mini
 
-    for name in list_mini():
-        about = card(name)
-        counts = about.get("counts", {})
-        print(f"{name:34s} {counts.get('structures', '?'):>6} structures  {about.get('level_of_theory', '')}"
-              f"  (stands for {about.get('stands_for', '?')})")  # fmt: skip
+    for about in map(card, list_mini()):
+        print(f"{about['name']:34s} {about['counts']['structures']:>6} structures  {about['level_of_theory']}"
+              f"  (stands for {about['stands_for']})")  # fmt: skip
     print(f"\nPublished data sets (data root {paths.data_root(args.data_root)}):")
     for row in table(args.data_root).itertuples():
         print(f"{row.name:28s} {row.what}\n{'':28s} {row.size}; licence: {row.licence}; {row.citation}; present: {row.present}")
@@ -67,33 +65,28 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     from jmp_lib.data.catalog import entries
-    from jmp_lib.data.families import store_path
     from jmp_lib.data.store import is_store, open_store
+    from jmp_lib.data.tasks import store_path
 
-    root = paths.data_root(data_root)
-    rows = []
+    root, rows = paths.data_root(data_root), []
     for one in entries().values():
-        originals = one.find(root)
-        present = [f"{len(originals)} file{'s' * (len(originals) != 1)}"] if originals else []
-        places = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
-        stores, counts = [path for path in places if is_store(path)], []
-        for path in stores:
+        originals, counts, bad = one.find(root), [], ""
+        for path in filter(is_store, [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]):
             try:
                 counts.append(len(open_store(path)))
             except (ValueError, FileNotFoundError):
-                present.append("a store that is damaged or of another version")
-        if counts:
-            number = "store" if len(counts) == 1 else f"{len(counts)} stores"
-            present.append(f"{number} of {sum(counts)} structures")
+                bad = "a store that is damaged or of another version"
+        stores = "store" if len(counts) == 1 else f"{len(counts)} stores"
+        present = [f"{len(originals)} file{'s' * (len(originals) != 1)}" if originals else "", bad,
+                   f"{stores} of {sum(counts)} structures" if counts else ""]
         rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence,
-                     "citation": one.citation, "present": ", ".join(present) or "no"})  # fmt: skip
+                     "citation": one.citation, "present": ", ".join(filter(None, present)) or "no"})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _tasks_of(one: Entry) -> list:
     """A task for each set of a fine-tuning family that a data set of the catalogue holds; none for pre-training sets."""
-    from jmp_lib.data.families import FAMILIES, store_path
-    from jmp_lib.data.tasks import TASKS
+    from jmp_lib.data.tasks import FAMILIES, TASKS, store_path
 
     if one.reader not in FAMILIES:
         return []
@@ -121,41 +114,6 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
     return found
 
 
-def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[StructureSet]:
-    """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
-
-    They are made of the original files under the data root. What the reader of a pre-training set or the checks leave out
-    is counted in ``rejected``. Raises ``FileNotFoundError`` when no original file is there, else as the readers and
-    :func:`jmp_lib.data.store.write_store`.
-    """
-    from tqdm import tqdm
-
-    from jmp_lib.data import families
-    from jmp_lib.data.catalog import entry
-    from jmp_lib.data.pretraining import read_part
-    from jmp_lib.data.store import file_part, write_store
-
-    one, root = entry(name), paths.data_root(data_root)
-    card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
-            "options": one.options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
-    with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
-        if tasks := _tasks_of(one):
-            reasons = {task.id: families.why_not(task, root) for task in tasks}
-            able = [task for task in tasks if reasons[task.id] is None]
-            if not able:
-                raise FileNotFoundError(f"{reasons[tasks[0].id]}; or run `python -m jmp_lib data download {name}`")
-            return [families.prepare(task, root, card, bar.update) for task in able]
-        files = one.find(root)
-        if not files:
-            raise FileNotFoundError(
-                f"no file of {name} in {paths.data_dir(root) / one.folder} (looked for {' or '.join(one.originals)}); "
-                f"run `python -m jmp_lib data download {name}`"
-            )
-        parts = [file_part(read_part, file, dataset=one.reader, **one.options) for file in files]
-        return [write_store(one.store(root), parts, name=one.name, description=one.what,
-                            card={**card, "files": [file.name for file in files]}, progress=bar.update)]
-
-
 def _unpack(archive: Path, one: Entry, folder: Path) -> None:
     """Unpack once: a mark beside the archive says that it was done, and of which file."""
     from jmp_lib.data.fetch import extract
@@ -169,3 +127,37 @@ def _unpack(archive: Path, one: Entry, folder: Path) -> None:
             extract(path, path.parent)
     with write_atomically(mark) as stream:
         stream.write(about)
+
+
+def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[StructureSet]:
+    """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
+
+    They are made of the original files under the data root. What the reader of a pre-training set or the checks leave out
+    is counted in ``rejected``. Raises ``FileNotFoundError`` when no original file is there, else as the readers and
+    :func:`jmp_lib.data.store.write_store`.
+    """
+    from tqdm import tqdm
+
+    from jmp_lib.data.catalog import entry
+    from jmp_lib.data.pretraining import read_part
+    from jmp_lib.data.store import Part, write_store
+    from jmp_lib.data.tasks import prepare_task, why_not
+
+    one, root = entry(name), paths.data_root(data_root)
+    card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
+            "options": one.options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
+    with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
+        if tasks := _tasks_of(one):
+            reasons = {task.id: why_not(task, root) for task in tasks}
+            able = [task for task in tasks if reasons[task.id] is None]
+            if not able:
+                raise FileNotFoundError(f"{reasons[tasks[0].id]}; or run `python -m jmp_lib data download {name}`")
+            return [prepare_task(task, root, card, bar.update) for task in able]
+        if not (files := one.find(root)):
+            raise FileNotFoundError(f"no file of {name} in {paths.data_dir(root) / one.folder} (looked for "
+                                    f"{' or '.join(one.originals)}); run `python -m jmp_lib data download {name}`")
+        rejected = []
+        parts = [Part(file.name, partial(read_part, file, dataset=one.reader, rejected=rejected, **one.options),
+                      f"{file.stat().st_size} {file.stat().st_mtime_ns} {one.options}", rejected) for file in files]  # fmt: skip
+        return [write_store(one.store(root), parts, name=one.name, description=one.what,
+                            card={**card, "files": [file.name for file in files]}, progress=bar.update)]

@@ -1,17 +1,14 @@
 """Which structures of a set are copies of each other, and which structures two sets share.
 
 A copy is the same structure turned, mirrored, shifted, wrapped or moved by lattice vectors, with its atoms in another order,
-or written in another primitive cell or supercell. Geometry alone decides: elements, distances, periodic directions.
+or written in another primitive cell or supercell. Geometry alone decides: copies are structures of one reduced formula, the same
+periodic directions and one volume for an atom in which, for every pair of elements, all distances up to 12 Å from atoms of the
+one to their first, second, ... neighbour of the other are the same within 0.003 Å. So every copy is found whose atoms (and
+vectors of the lattice) lie within TOLERANCE = 0.001 Å of their place; in :func:`copies` a copy of a copy is a copy.
 
-Distances do not depend on the way of writing and change no more than the atoms move, so no bin has an edge. Copies are
-structures of one reduced formula and one volume for an atom in which, for every pair of elements, all distances up to 12 Å from
-atoms of the one to their first, second, ... neighbour of the other are the same within 0.003 Å. So every copy is found whose
-atoms (and vectors of the lattice) lie within TOLERANCE = 0.001 Å of their place; in :func:`copies` a copy of a copy is a copy.
-
-These are copies: mirror images (enantiomers, left and right quartz). These are not: conformers and isomers, frames of a
-trajectory, polymorphs, other orders of the same atoms on one lattice, the same slab with another vacuum along a periodic
-direction, the same structure with and without periodicity, the same crystal relaxed twice. Too few digits can hide a copy, and
-what differs beyond 12 Å alone is taken for one.
+No copies are conformers and isomers, frames of a trajectory, polymorphs, other orders of the same atoms on one lattice, the same
+slab with another vacuum along a periodic direction, the same crystal relaxed twice. Too few digits can hide a copy, and what
+differs beyond 12 Å alone is taken for one.
 
 Pairs to be compared are found by the means of the distances to the nearest neighbours of each element (the average minimum
 distances of Widdowson et al., MATCH 87, 529 (2022), by element).

@@ -1,20 +1,28 @@
-"""The door: what columns a set of structures has, and what may be in them. Every structure passes :func:`check` before a graph
-is made of it, whatever it was read from, and nothing checks the same behind it."""
+"""The door: from what a file holds to a sound structure. Every structure passes :func:`check` before a graph is made of it,
+whatever it was read from, and nothing checks the same behind it.
+
+Readers and writers pass structures on as dicts of numpy arrays with the fields of
+:class:`~jmp_lib.data.structures.Structure`; cell, pbc, tags and fixed may be missing where they are the default.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
+from ase.data import atomic_numbers as _NUMBER_OF
 from ase.data import chemical_symbols
+from ase.formula import Formula
 from scipy.spatial import cKDTree
 
 # dtype of every column of a set in memory; scalar columns are float64
 DTYPES = {"natoms": np.int64, "pos": np.float32, "atomic_numbers": np.uint8, "cell": np.float64, "pbc": bool,
           "tags": np.uint8, "fixed": bool, "forces": np.float32, "group": np.int64, "ids": np.int64}
 PER_ATOM = {"pos": (3,), "atomic_numbers": (), "tags": (), "fixed": (), "forces": (3,)}
-PER_STRUCTURE = {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}
-DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of columns that a set may leave out
+SHAPES = PER_ATOM | {"natoms": (), "cell": (3, 3), "pbc": (3,), "group": (), "ids": ()}  # of an atom or a structure
+DEFAULTS = {"cell": 0.0, "pbc": False, "tags": 2, "fixed": False}  # of what a source may leave out
 MAX_ATOMIC_NUMBER = 118
 BLOCK = 1 << 16  # atoms that are searched together
 CHUNK = 1 << 11  # atoms whose neighbours are asked for together
@@ -31,11 +39,9 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
     """Raise ``ValueError`` (one sentence: set or file, row, field, atom, what is wrong) for contents no network may see.
 
     columns: natoms (S,), and arrays as of :class:`StructureSet` with the scalars among them; one: they are those of one
-    structure, and no row is named. Refused: structures without atoms or with more than 100,000, arrays that do not fit the
-    numbers of structures and atoms, what is no element, tags other than 0, 1, 2, NaN or infinite values, coordinates
-    beyond 900 Å, entries of the cell beyond 1,000 Å, forces beyond 10⁵ eV/Å, energies beyond 10⁸ eV, other labels beyond 10¹⁵, duplicate ids;
-    periodic structures without volume, with a cell thinner than 0.5 Å or less than 1 Å³ for an atom; two atoms (or
-    an atom and an image) closer than 0.1 Å.
+    structure, and no row is named. Refused are shapes that do not fit natoms, no atoms or too many, what is no element, other
+    tags, NaN, infinity and what is beyond LARGEST, duplicate ids; periodic structures without volume, thinner than THINNEST or
+    with less than SMALLEST_VOLUME for an atom; two atoms (or an atom and an image) closer than CLOSEST.
     """
     natoms = columns["natoms"]
     if natoms.ndim != 1 or natoms.dtype.kind not in "iu":
@@ -62,7 +68,7 @@ def check(where: str, columns: Mapping[str, np.ndarray], one: bool = False) -> N
     need(natoms > 0, "natoms", ": a structure with {} atoms")
     need(natoms <= LARGEST["natoms"], "natoms", f": {{}} atoms in one structure, more than the {LARGEST['natoms']:,} that are taken")
     for key, array in columns.items():
-        needed = (atoms, *PER_ATOM[key]) if key in PER_ATOM else (count, *PER_STRUCTURE.get(key, ()))
+        needed = (atoms if key in PER_ATOM else count, *SHAPES.get(key, ()))
         if array.dtype.kind not in "iufb":
             raise ValueError(f"{where}: field {key!r} holds {array.dtype}, not numbers")
         if array.shape != needed:
@@ -142,3 +148,106 @@ def _close_pair(natoms, pos, cell, pbc) -> tuple[int, int, float] | None:
             other = next(at for at in other[found[0]] if at != one)
             return *sorted((int(atom[one]), int(atom[other]))), float(np.linalg.norm(points[one] - points[other]))
     return None
+
+
+# --- one structure ---------------------------------------------------------------------------------------------
+
+
+@cache
+def number_of(symbol: str) -> int:
+    """Atomic number of an element symbol (``O``, ``cl``) or of a number as text (``8``); else ``ValueError`` that says why."""
+    text = str(symbol).strip()
+    if text.isascii() and text.isdigit():
+        number = int(text[:9])
+    else:
+        number = _NUMBER_OF.get(text.capitalize() if text.islower() else text, 0)
+    if 1 <= number <= MAX_ATOMIC_NUMBER:
+        return number
+    if text.upper() in ("D", "T"):
+        raise ValueError(f"unknown element {symbol!r}: heavy hydrogen is not told from H, write H (the mass changes no energy "
+                         "and no force)")  # fmt: skip
+    raise ValueError(f"unknown element {symbol!r} (a label, a dummy atom?); write a symbol, as C or Cl, or an atomic number")
+
+
+def numbers_of(symbols: Iterable) -> np.ndarray:
+    """Atomic numbers int64 (N,) of element symbols; raises as :func:`number_of`."""
+    return np.array([number_of(str(symbol)) for symbol in symbols], dtype=np.int64)
+
+
+def hill(atomic_numbers) -> str:
+    """Formula of atoms in Hill's order: C2H6O."""
+    return Formula.from_list([chemical_symbols[number] for number in atomic_numbers]).format("hill")
+
+
+DISORDERED = "site {} is shared by several elements or partly empty, and a network needs one at each; give an ordered structure"
+
+
+def numbers_of_sites(sites: Sequence[Mapping]) -> np.ndarray:
+    """Atomic numbers int64 (N,) of the sites of a pymatgen structure in JSON (charges do not count); ``ValueError`` names one
+    that is shared, partly empty or of no element."""
+    numbers = []
+    for place, site in enumerate(sites):
+        (species, *others), label = site.get("species") or [{"element": site["label"]}], site.get("label", "")
+        if others or abs(species.get("occu", 1) - 1) > 1e-3:
+            raise ValueError(DISORDERED.format(f"{place} ({label or species['element']})"))
+        try:
+            numbers.append(number_of(re.sub(r"[\d+\-.]+$", "", species["element"])))
+        except ValueError as error:
+            raise ValueError(f"site {place}: {error}") from None
+    return np.array(numbers, dtype=np.int64)
+
+
+def make_structure(pos, atomic_numbers, *, cell=None, forces=None, sid=None, group=None, **scalars) -> dict:
+    """A structure dict of one molecule, or of one crystal when ``cell`` (3,3) Å is given; :func:`screened` checks it.
+
+    pos (N,3) Å; atomic_numbers (N,); forces (N,3) eV/Å; scalars: labels in their task's unit, and ``id``; sid, group: names
+    the source has. Every atom gets tag 2 and none is fixed.
+    """
+    numbers = np.asarray(atomic_numbers)
+    made = {
+        "pos": np.asarray(pos, dtype=np.float32),
+        "atomic_numbers": numbers.astype(np.int64),
+        "cell": np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64),
+        "pbc": np.full(3, cell is not None),
+        "tags": np.full(numbers.size, 2, dtype=np.int64),
+        "fixed": np.zeros(numbers.size, dtype=bool),
+    }
+    if forces is not None:
+        made["forces"] = np.asarray(forces, dtype=np.float32)
+    made |= {key: int(value) if key == "id" else np.float64(value) for key, value in scalars.items()}
+    made |= {key: str(value) for key, value in (("sid", sid), ("group", group)) if value is not None}
+    return made
+
+
+def check_structure(structure: Mapping, where: str) -> None:
+    """Raise ``ValueError`` (one sentence: where, field, what is wrong) for a structure no training may see, as :func:`check`."""
+    missing = [key for key in ("pos", "atomic_numbers") if key not in structure]
+    if missing:
+        raise ValueError(f"{where}: field {missing[0]!r} is missing")
+    texts = ("id", "sid", "group")
+    found = {key: np.asarray(structure[key]) for key in structure.keys() if key not in texts and not isinstance(structure[key], str)}
+    columns = {key: array if key in PER_ATOM else array[None] for key, array in found.items()}
+    check(where, {"natoms": np.array([found["atomic_numbers"].size]), **columns}, one=True)
+
+
+def screened(items: Iterable[tuple[str, Callable[[], dict]]], where: str,
+             rejected: list[str] | None = None) -> Iterator[dict]:
+    """The sound structures among those that ``items``, pairs (name, function that makes the structure), give; numbered, where
+    they have no id. The reason why one cannot be made or fails :func:`check_structure`, with ``where`` and the structure's
+    name, goes to ``rejected``; without such a list it is a ``ValueError``."""
+    row = 0
+    for name, make in items:
+        at = f"{where}: {name}"
+        try:
+            structure = make()
+            check_structure(structure, at)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            said = str(error) if isinstance(error, ValueError) else f"it cannot be read ({error!r})"
+            said = said if said.startswith(at) else f"{at}: {said}; leave it out or mend it"
+            if rejected is None:
+                raise ValueError(said) from None
+            rejected.append(said)
+        else:
+            structure.setdefault("id", row)
+            row += 1
+            yield structure

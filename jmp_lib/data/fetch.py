@@ -1,8 +1,7 @@
 """Fetch files (go on where a download stopped, try mirrors, check sums) and unpack them; nothing half done stays.
 
 What has come of a file lies in ``<file>.partial``; beside it, in ``<file>.partial.json``, its address, version (ETag) and size
-when it is whole. Of strangers' archives nothing leaves the target folder: tarfile's ``data`` filter and :func:`_check_member`,
-which refuses where the filter would rename.
+when it is whole.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import tarfile
 import time
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
-from jmp_lib.data.formats import opened
+from jmp_lib.data.formats import check_head, opened
 from jmp_lib.files import locked
 
 CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
@@ -31,7 +30,6 @@ SPARE = 200 << 20  # bytes to be left free on the disk
 TRIES = 5  # in a row without any progress
 _WAIT = 1.0  # seconds before the second try; doubles
 _BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout)
-_AGAIN = "remove it and download it again"
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,18 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
         for source in sources:
             try:
                 return _fetch_from(path, source, progress)
+            except requests.exceptions.ConnectionError:
+                failures.append(f"{source.url} (no connection)")
             except (ValueError, requests.exceptions.RequestException) as error:
-                failures.append(f"{source.url} ({_short(error)})")
+                failures.append(f"{source.url} ({str(error)[:300]})")
         raise RuntimeError(f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put "
                            f"it at {path}")
 
 
 def _check_present(path: Path, sources: list[Source]) -> Path:
     known = [source.checksum for source in sources if source.checksum]
-    if not known:
-        _refuse_page(path, path.name)
-    elif not any(_has_sum(path, checksum) for checksum in known):
+    check_head(path, "the file", mend="remove it and run the same command again")
+    if known and not any(_has_sum(path, checksum) for checksum in known):
         raise ValueError(f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
                          "move it away and run the same command again")
     return path
@@ -106,10 +105,13 @@ def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
             if tries >= TRIES:
                 raise
             time.sleep(_WAIT * 2**tries)
-    _refuse_page(part, path.name)
-    if source.checksum and not _has_sum(part, source.checksum):
+    try:
+        check_head(part, path.name, mend="it was thrown away")
+        if source.checksum and not _has_sum(part, source.checksum):
+            raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away")
+    except ValueError:
         _forget(path)
-        raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away")
+        raise
     os.replace(part, path)
     about.unlink(missing_ok=True)
     return path
@@ -138,7 +140,7 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
             raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
         if answer.status_code not in (200, 206):
             raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
-        if "text/html" in answer.headers.get("Content-Type", "") and not path.suffix.startswith(".htm"):
+        if "text/html" in answer.headers.get("Content-Type", ""):
             raise ValueError("the server answers with a web page (html) instead of the file")
         have, length = have if goes_on else 0, answer.headers.get("Content-Length")
         total = have + int(length) if length else None
@@ -156,71 +158,46 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
             raise RuntimeError(f"cannot write {part} ({error.strerror}); make room and run it again") from None
 
 
-def _refuse_page(path: Path, name: str) -> None:
-    with open(path, "rb") as stream:
-        head = stream.read(512).lstrip()
-    if not head or (head[:1] == b"<" and not name.endswith((".html", ".xml"))):
-        what = "a web page (html)" if head else "nothing"
-        path.unlink()
-        raise ValueError(f"what came is {what} instead of {name}")
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    lost = isinstance(error, requests.exceptions.ConnectionError) and "part" not in text
-    return "no connection" if lost else text.splitlines()[0][:200]
-
-
 def is_archive(path: str | Path) -> bool:
     """Whether the name is that of a tar or zip archive."""
     return Path(path).name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
 
 
 def extract(archive: str | Path, folder: str | Path) -> list[Path]:
-    """Unpack ``archive`` (tar, plain or compressed; zip) into ``folder``; returns the files, in the archive's order.
+    """Unpack ``archive`` (tar, plain or compressed; zip) into ``folder``; returns the files, sorted.
 
-    Files are unpacked beside their place and moved when the whole archive was read, each in one step. Refused with
-    ``ValueError`` (one sentence, nothing left behind): a damaged archive, a web page, a member whose path leaves the
-    folder, a link or a device; ``RuntimeError`` when the disk has too little room.
+    Files are unpacked beside their place and moved when the whole archive was read, each in one step. Nothing is written outside
+    the folder. Refused with ``ValueError`` (one sentence, nothing left behind): a damaged archive, a web page, a tar with a
+    link, a device or a path that leaves the folder; ``RuntimeError`` when the disk has too little room.
     """
     archive, folder = Path(archive), Path(folder)
-    if not archive.is_file():
-        raise FileNotFoundError(f"{archive} is missing; download it")
     unpacking = folder / f".{archive.name}.unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)  # of a run that was killed
     try:
-        unpacking.mkdir(parents=True)
-        with opened(archive, "an archive", mend=_AGAIN):
-            is_zip = archive.name.endswith(".zip") or zipfile.is_zipfile(archive)
-            names = (_unzip if is_zip else _untar)(archive, unpacking)
-            if not names:
+        with opened(archive, "an archive", mend="remove it and download it again"):
+            unpacking.mkdir(parents=True)
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as zipped:
+                    _check_room(archive, sum(item.file_size for item in zipped.infolist()), folder)
+                    zipped.extractall(unpacking)  # checks the sums, and leaves out what of a name leads elsewhere
+            else:
+                _untar(archive, unpacking)
+            files = sorted(path.relative_to(unpacking) for path in unpacking.rglob("*") if path.is_file())
+            if not files:
                 raise ValueError("it holds no files")
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(unpacking / name, folder / name)
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(unpacking / file, folder / file)
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
-    return [folder / name for name in names]
+    return [folder / file for file in files]
 
 
-def _unzip(archive: Path, folder: Path) -> list[str]:
-    with zipfile.ZipFile(archive) as zipped:
-        items = zipped.infolist()
-        for item in items:
-            _check_member(archive, item.filename, link=item.external_attr >> 16 & 0o170000 == 0o120000)
-        _check_room(archive, sum(item.file_size for item in items), folder)
-        zipped.extractall(folder)  # checks the sums
-        return [item.filename for item in items if not item.is_dir()]
-
-
-def _untar(archive: Path, folder: Path) -> list[str]:
-    names = []
-
+def _untar(archive: Path, folder: Path) -> None:
     def files_only(item: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-        _check_member(archive, item.name, link=not item.isreg() and not item.isdir())
+        if not item.isreg() and not item.isdir():
+            raise ValueError(f"{item.name!r} is a link or a device, which is not unpacked")
         _check_room(archive, item.size, folder)
-        if item.isreg():
-            names.append(item.name)
         return tarfile.data_filter(item, path)
 
     # decompressed by the standard modules, which check the sums that tarfile's own streams ignore; read once
@@ -230,16 +207,6 @@ def _untar(archive: Path, folder: Path) -> list[str]:
         tar.extractall(folder, filter=files_only)
         while plain.read(1 << 20):  # to the end, where the sums are
             pass
-    return names
-
-
-def _check_member(archive: Path, name: str, link: bool) -> None:
-    """Raise ``ValueError`` for a member that climbs out of the folder it is unpacked into, or is no file or folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in name.split("/")[0]:
-        raise ValueError(f"{archive}: the path {name!r} leads out of the folder, so nothing was unpacked; do not use it")
-    if link:
-        raise ValueError(f"{name!r} is a link or a device, which is not unpacked")
 
 
 def _check_room(file: Path, needed: int, folder: Path) -> None:

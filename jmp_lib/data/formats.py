@@ -1,6 +1,6 @@
 """What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
 
-Files of a fine-tuning family are as :mod:`jmp_lib.data.families` says. Those of a pre-training set have ``read(path, rejected)``,
+Files of a fine-tuning family are as :mod:`jmp_lib.data.tasks` says. Those of a pre-training set have ``read(path, rejected)``,
 which gives the structures of one file, one at a time. What is wrong is one sentence with the file and the mend
 (:func:`jmp_lib.files.reading`): ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
 something else. A structure that cannot be used is one, too, but with a list ``rejected`` its reason goes into the list, and
@@ -9,39 +9,18 @@ it is left out.
 
 from __future__ import annotations
 
-import csv
 import filecmp
-import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.apart import DENSEST, Asked, reads
-from jmp_lib.data.collect import to_set
-from jmp_lib.data.structures import StructureSet
+from jmp_lib.data.apart import Asked, reads
+from jmp_lib.data.structures import StructureSet, to_set
 from jmp_lib.files import reading
-from jmp_lib.paths import FACTS_DIR, data_dirs
-
-
-@cache
-def downloads() -> list[dict[str, str]]:
-    """Rows of facts/downloads.csv, without pandas: readers say where their files come from as soon as they are imported."""
-    with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def source_url(dataset: str, use: str | None = None, **more: str) -> str:
-    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
-    wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
-    for row in downloads():
-        if all(row[key] == value for key, value in wanted.items()):
-            return row["url"]
-    raise KeyError(f"downloads.csv has no row with {wanted}")
+from jmp_lib.paths import data_dirs
 
 
 def known(words: str, name: str, names: Iterable[str]) -> str:
@@ -166,10 +145,13 @@ def read_npz(path: str | Path, shapes: Mapping[str, tuple | None], *, counts: st
             raise ValueError(f"{path} has no array {', '.join(map(repr, missing))} (it has {found}); {mend}")
         arrays = {}
         for key in archive.files:
-            if _holds_numbers(archive.zip, key):
+            try:
                 arrays[key] = archive[key]
-            elif key in shapes:
-                raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}")
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                if key in shapes:
+                    raise ValueError(f"{path} holds pickled Python objects, which are never loaded; {mend}") from None
         if strange := [key for key in shapes if arrays[key].dtype.kind not in "iufbU"]:
             raise ValueError(f"array {strange[0]!r} holds {arrays[strange[0]].dtype}, not numbers")
         if counts and not (arrays[counts].dtype.kind in "iu" and (arrays[counts] >= 0).all()):
@@ -177,18 +159,6 @@ def read_npz(path: str | Path, shapes: Mapping[str, tuple | None], *, counts: st
         sizes = {"atoms": int(arrays[counts].sum(dtype=np.int64))} if counts else {}
         check_shapes(arrays, {key: shape for key, shape in shapes.items() if shape is not None}, **sizes)
         return arrays
-
-
-def _holds_numbers(archive: zipfile.ZipFile, key: str) -> bool:
-    """Whether array ``key`` is no pickled object; ``ValueError`` where it says that it is larger than what is stored of it."""
-    name = key if key in archive.namelist() else f"{key}.npy"
-    with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(stream)
-    needed, stored = math.prod(shape) * dtype.itemsize, archive.getinfo(name)
-    if needed > min(stored.file_size, stored.compress_size * DENSEST) and not dtype.hasobject:
-        raise ValueError(f"array {key!r} says that it has shape {shape}, which the {stored.compress_size} bytes of it cannot hold")
-    return not dtype.hasobject
 
 
 def slices(counts: np.ndarray) -> Iterator[slice]:
@@ -218,9 +188,8 @@ def frames_of(file: Asked, group: str, keys: Iterable[str]) -> Iterator[tuple]:
 
 @contextmanager
 def open_lmdb(path: str | Path, *, mend: str) -> Iterator[Asked]:
-    """An LMDB (a file, or the folder of a ``data.mdb``) to be asked for values, likewise."""
-    data = Path(path) / "data.mdb" if Path(path).is_dir() else path
-    with opened(data, "an LMDB", mend=mend), reads("lmdb", path) as file:
+    """An LMDB to be asked for values, likewise."""
+    with opened(path, "an LMDB", mend=mend), reads("lmdb", path) as file:
         yield file
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data import splits
-from jmp_lib.data.collect import make_structure, numbers_of_sites, screened
-from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, known, opened, source_url, whole_set
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, numbers_of_sites, screened
+from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, known, opened, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
@@ -97,7 +98,7 @@ def _whole(path: Path, name: str, modified: int) -> StructureSet:
 
 def read(path: Path, name: str) -> Iterator[dict]:
     """Structures of one file, in its order, with label ``y`` (unit of the task), ``id`` and ``sid`` (official id)."""
-    yield from screened(_rows(path, name), str(path))
+    return screened(_rows(path, name), str(path))
 
 
 @cache
@@ -146,4 +147,4 @@ def _crystal(entry: dict, target, number: int, name: str) -> dict:
     if target is None:
         raise ValueError("y is missing")
     pos = places if have_xyz else places @ cell
-    return make_structure(pos, numbers, number, cell=cell, sid=official_id(name, number), y=target)
+    return make_structure(pos, numbers, id=number, cell=cell, sid=official_id(name, number), y=target)

@@ -1,11 +1,11 @@
-"""OC20 S2EF: adsorbates on catalyst surfaces, in every form it comes in.
+"""OC20 S2EF: adsorbates on catalyst surfaces, in three forms.
 
 * the release: ``N.extxyz.xz`` (frames with total energies, eV, and forces, eV/Å) beside ``N.txt.xz`` (a line for
   each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
 * LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
-* relaxation trajectories of ASE, ``random<sid>.traj``, or an npz of many (natoms, sid, fid, energy, cell; of all atoms one after
-  the other atomic_numbers, pos, force, fixed). Their energies are total ones, whose reference is in none of them; they are
-  samples of a set (:mod:`jmp_lib.data.pretraining`) and never mixed with the other forms.
+* an npz of relaxation trajectories (natoms, sid, fid, energy, cell; of all atoms one after the other atomic_numbers, pos, force,
+  fixed). Its energies are total ones, whose reference is not in it; it is a sample of the set
+  (:mod:`jmp_lib.data.pretraining`) and never mixed with the other forms.
 
 Forces are true forces, those of fixed atoms included. Nothing is converted: the files are in eV and Å. The paper
 trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate.
@@ -13,7 +13,6 @@ trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -22,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.exchange import from_ase
-from jmp_lib.data.formats import opened, read_npz, slices, source_url
-from jmp_lib.data.graph_records import read_graphs
-from jmp_lib.data.xyz import read_frames, read_lines
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, screened
+from jmp_lib.data.exchange import from_ase, read_frames, read_lines
+from jmp_lib.data.formats import read_npz, slices
+from jmp_lib.data.oc22 import read_graphs
 
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)
 MEND = f"get it anew from {source_url('OC20', 'pre-training')} (or a smaller part of OC20 S2EF) and unpack it"
@@ -36,15 +35,12 @@ def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dic
     """Structures of OC20 one at a time: energy eV (adsorption; of relaxations total), forces eV/Å, cell, tags, fixed; group
     "random<sid>", sid "random<sid>/<frame>".
 
-    path: an .extxyz(.xz), .lmdb, .traj, .npz or .pkl file, or a folder of them.
+    path: an .extxyz(.xz), .lmdb, .pkl or .npz file.
     """
-    row = 0
-    for file in _files(Path(path)):
-        form = _release if ".extxyz" in file.suffixes else {".traj": _trajectory, ".npz": _arrays}.get(file.suffix)
-        for structure in screened(form(file), str(file), rejected) if form else _records(file, rejected):
-            structure["id"] = row
-            yield structure
-            row += 1
+    path = Path(path)
+    if ".extxyz" in path.suffixes or path.suffix == ".npz":
+        return screened((_arrays if path.suffix == ".npz" else _release)(path), str(path), rejected)
+    return _records(path, rejected)
 
 
 def derive_tags(atomic_numbers: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -58,22 +54,10 @@ def derive_tags(atomic_numbers: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     n_adsorbate = int(np.argmin(light[::-1])) if not light.all() else len(light)
     slab = atomic_numbers[: len(atomic_numbers) - n_adsorbate]
     if n_adsorbate == 0 or len(slab) == 0 or np.isin(slab, atomic_numbers[len(slab) :]).any():
-        raise ValueError("which atoms are the adsorbate cannot be told from elements and order")
+        raise ValueError("it has no tags, and which atoms are the adsorbate cannot be told from elements and order")
     tags = np.where(fixed, 0, 1)
     tags[len(slab) :] = 2
     return tags.astype(np.int64)
-
-
-def _files(path: Path) -> list[Path]:
-    """The files at ``path``; in a folder the release's go before LMDB and trajectories."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; {MEND}")
-    if not path.is_dir() or (path / "data.mdb").is_file():
-        return [path]
-    for pattern in ("*.extxyz.xz", "*.extxyz", "*.lmdb", "*.traj"):
-        if found := sorted(path.glob(pattern)):
-            return found
-    raise FileNotFoundError(f"{path} has no .extxyz.xz, .lmdb or .traj file; {MEND}")
 
 
 def _release(file: Path) -> Iterator:
@@ -104,19 +88,6 @@ def _records(file: Path, rejected: list[str] | None) -> Iterator[dict]:
         yield structure | {key: f"random{structure[key].removeprefix('random')}" for key in ("group", "sid")}
 
 
-def _trajectory(file: Path) -> Iterator:
-    """Frames of an ASE relaxation trajectory named random<sid>.traj; tags are derived where all are 0.
-
-    Read from memory, where no more can be asked for than the file has, whatever sizes it states.
-    """
-    from ase.io.trajectory import Trajectory
-
-    with opened(file, "an ASE trajectory", mend=MEND), Trajectory(io.BytesIO(file.read_bytes())) as trajectory:
-        for count in range(len(trajectory)):
-            atoms = trajectory[count]
-            yield f"frame {count}", partial(_of_atoms, atoms, 0.0, file.stem, atoms.info.get("frame", count))
-
-
 def _arrays(file: Path) -> Iterator:
     """Frames of many relaxations in flat arrays; the tags, which it has not, are derived."""
     shapes = {"natoms": ("frames",), "sid": ("frames",), "fid": ("frames",), "energy": ("frames",), "cell": ("frames", 3, 3),
@@ -125,25 +96,22 @@ def _arrays(file: Path) -> Iterator:
 
     def make(row: int, atoms: slice) -> dict:
         numbers, fixed, group = held["atomic_numbers"][atoms].astype(np.int64), held["fixed"][atoms].astype(bool), f"random{held['sid'][row]}"
-        made = make_structure(held["pos"][atoms], numbers, 0, cell=held["cell"][row], forces=held["force"][atoms], group=group,
+        made = make_structure(held["pos"][atoms], numbers, cell=held["cell"][row], forces=held["force"][atoms], group=group,
                               sid=f"{group}/{held['fid'][row]}", energy=held["energy"][row])  # fmt: skip
         return made | {"fixed": fixed, "tags": derive_tags(numbers, fixed)}
 
     yield from ((f"frame {row}", partial(make, row, atoms)) for row, atoms in enumerate(slices(held["natoms"])))
 
 
-def _of_atoms(atoms, shift: float, group: str, frame) -> dict:
-    """A structure of ASE atoms with a calculator that holds total energy and forces; ``shift`` is subtracted."""
+def _of_atoms(atoms, reference: float, group: str, frame: str) -> dict:
+    """A structure of ASE atoms with a calculator that holds total energy and forces; tags are derived where all are 0."""
     results = atoms.calc.results if atoms.calc is not None else {}
     missing = [key for key in ("energy", "forces") if key not in results] + ([] if atoms.cell.rank == 3 else ["cell"])
     if missing:
         raise ValueError(f"there is no {', '.join(missing)}, which frames of OC20 S2EF have")
     atoms.info = {}  # what else stands there is no label
     tags = atoms.arrays.pop("tags", np.zeros(len(atoms))).astype(np.int64)
-    structure = from_ase(atoms) | {"tags": tags}
-    if not tags.any():
-        try:
-            structure["tags"] = derive_tags(structure["atomic_numbers"], structure["fixed"])
-        except ValueError as error:
-            raise ValueError(f"all tags are 0, and {error} (the S2EF files and LMDB have tags)") from None
-    return structure | {"energy": structure["energy"] - shift, "group": group, "sid": f"{group}/{frame}"}
+    structure = from_ase(atoms)
+    del structure["id"]
+    tags = tags if tags.any() else derive_tags(structure["atomic_numbers"], structure["fixed"])
+    return structure | {"tags": tags, "energy": structure["energy"] - reference, "group": group, "sid": f"{group}/{frame}"}

@@ -33,12 +33,11 @@ import numpy as np
 
 from jmp_lib.data import ani1x, mini, splits
 from jmp_lib.data.catalog import entry
-from jmp_lib.data.collect import hill, to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.door import MAX_ATOMIC_NUMBER
+from jmp_lib.data.door import MAX_ATOMIC_NUMBER, hill
 from jmp_lib.data.formats import in_one_sentence, matching
-from jmp_lib.data.store import LeftOut, is_store, open_store
-from jmp_lib.data.structures import BLOCK, StructureSet
+from jmp_lib.data.store import is_store, open_store
+from jmp_lib.data.structures import BLOCK, StructureSet, to_set
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
 from jmp_lib.paths import data_dir, data_dirs, data_place
 
@@ -52,14 +51,13 @@ PARTS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ani1x": (("ani1x", None),),
     "transition1x": (("transition1x", "transition1x-val"),),
 }
-# set -> samples under a data root: ways to serve it, best first, each the patterns of files that go together, and those of
-# official validation files
-SAMPLES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
-    "oc20": tuple(((f"oc20/{pattern}",), "") for pattern in ("*relaxations*.npz", "*.traj")),
-    "oc22": ((("oc22/*train*.pkl",), "oc22/*val*.pkl"),),
-    "ani1x": ((("ani1x/*train*.pkl", "ani1x/**/ani1x*.h*5", "ani1x/ani1x_truncated*.npz", "comp6_s66x8/*.h5"),
-               "ani1x/*val*.pkl"),),
-    "transition1x": ((("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl"),),
+# set -> samples under a data root: patterns of the files that go together, and of those of the official validation part
+SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "oc20": (("oc20/*relaxations*.npz",), ""),
+    "oc22": (("oc22/*train*.pkl",), "oc22/*val*.pkl"),
+    "ani1x": (("ani1x/*train*.pkl", "ani1x/**/ani1x*.h*5", "ani1x/ani1x_truncated*.npz", "comp6_s66x8/*.h5"),
+              "ani1x/*val*.pkl"),
+    "transition1x": (("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl"),
 }  # fmt: skip
 BY_FORMULA = ("ani1x", "transition1x")  # sets whose samples are grouped so
 
@@ -91,39 +89,31 @@ def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, in
         raise ValueError(f"data is {data!r}; pre-training data can be {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
     generated, _, beside = data.partition("+")
     found = []
-    if generated == "mini":
-        found = [PretrainingData(name, *_mini(mini_name, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
-    elif generated == "large":
-        folder = data_place(data_root, "large")
-        found = [PretrainingData(name, *_large(mini_name.replace("mini", "large"), folder, limits[name]))
-                 for name, mini_name in PRETRAINING_SETS.items()]  # fmt: skip
-    else:
+    if generated == "published":
         for name in PRETRAINING_SETS:  # a missing set is told before the others are read
             find(name, data_root)
+    else:
+        folder = data_place(data_root, "large") if generated == "large" else None
+        found = [PretrainingData(name, *_generated(mini_name, folder, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
     published = [name for name in PRETRAINING_SETS if not found or (beside and why_not(name, data_root) is None)]
     return found + [PretrainingData(name, *load(name, data_root, limits[name])) for name in published]
 
 
-def _mini(name: str, limit: Mapping[str, int | None]) -> list[StructureSet]:
-    """Training and validation part of a mini pre-training set."""
-    whole = mini.load_mini(name)
-    _check_labels(whole)
-    val, train = splits.group_parts(whole.group, (VAL_FRACTION,))
-    return _parted(whole, train, val, limit)
+def _generated(name: str, folder: Path | None, limit: Mapping[str, int | None]) -> list[StructureSet]:
+    """Training and validation part of a mini set, or of its large companion, parts of which lie in ``folder``.
 
-
-def _large(name: str, folder: Path, limit: Mapping[str, int | None]) -> list[StructureSet]:
-    """Training and validation part of a set of the large companion."""
-    whole = mini.load_parts(name, folder)
-    held = np.array([hashlib.sha256(text.encode()).digest()[0] < 256 * VAL_FRACTION for text in whole.group_names])
-    rows = splits.shuffled(len(whole))
-    in_val = held[whole.group[rows]]
-    return _parted(whole, rows[~in_val], rows[in_val], limit)
-
-
-def _parted(whole: StructureSet, train: np.ndarray, val: np.ndarray, limit: Mapping[str, int | None]) -> list[StructureSet]:
-    """At most so many of the rows ``train`` and ``val``; validation groups with an element that no training structure has move to
-    train: reference energies of such an element cannot be fitted, and its embedding would be random."""
+    Validation groups with an element that no training structure has move to train: reference energies of such an element
+    cannot be fitted, and its embedding would be random.
+    """
+    if folder is None:
+        whole = mini.load_mini(name)
+        val, train = splits.group_parts(whole.group, (VAL_FRACTION,))
+    else:
+        whole = mini.load_parts(name.replace("mini", "large"), folder)
+        held = np.array([hashlib.sha256(text.encode()).digest()[0] < 256 * VAL_FRACTION for text in whole.group_names])
+        rows = splits.shuffled(len(whole))
+        in_val = held[whole.group[rows]]
+        train, val = rows[~in_val], rows[in_val]
     has = group_elements(whole, whole.group)
     moved = (has & ~has[whole.group[train]].any(axis=0)).any(axis=1)[whole.group[val]]
     train, val = np.concatenate([train, val[moved]]), val[~moved]
@@ -152,10 +142,10 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
             raise FileNotFoundError(f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
                                     + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found))
         return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
-    for patterns, val_pattern in SAMPLES[key]:
-        files = [path for pattern in patterns for path in matching(pattern, roots)]
-        if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
-            return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
+    patterns, val_pattern = SAMPLES[key]
+    files = [path for pattern in patterns for path in matching(pattern, roots)]
+    if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
+        return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
     last = [name for name in PARTS[key][-1] if name]
     commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
     raise FileNotFoundError(
@@ -173,22 +163,19 @@ def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], Struct
 
 def _sample(key: str, files: list[Path], official: list[Path]) -> list:
     """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and split (see the module)."""
-    found, left_out = [], 0
+    found, left_out, held = [], [], set()
     for file in (*official, *files):
-        reader = "ani1x" if file.parent.name.startswith("comp6") else key
-        for structure in read_part(file, dataset=reader):
-            if isinstance(structure, LeftOut):
-                left_out += 1
-            else:
-                group = hill(structure["atomic_numbers"]) if key in BY_FORMULA else structure["group"]
-                found.append({"sid": f"{file.name}/{len(found)}", **structure, "group": group, "id": len(found)})
+        for structure in read_part(file, dataset="ani1x" if file.parent.name.startswith("comp6") else key, rejected=left_out):
+            group = hill(structure["atomic_numbers"]) if key in BY_FORMULA else structure["group"]
+            found.append({"sid": f"{file.name}/{len(found)}", **structure, "group": group, "id": len(found)})
         if file in official:
             held = {structure["group"] for structure in found}
-    whole = to_set(f"{key}-sample", found, f"{len(files) + len(official)} sample file(s), {left_out} structures left out", where=f"{files[0].parent}")
+    description = f"{len(files) + len(official)} sample file(s), {len(left_out)} structures left out"
+    whole = to_set(f"{key}-sample", found, description, where=f"{files[0].parent}")
     _check_labels(whole)
     rows = np.flatnonzero(copies(whole) == np.arange(len(whole))) if len(files) > 1 else np.arange(len(whole))
-    whole = whole.subset(rows).compact()
-    first = [number for number, name in enumerate(whole.group_names) if official and name in held]
+    whole = whole.subset(rows)
+    first = [number for number, name in enumerate(whole.group_names) if name in held]
     return [(whole, rows) for rows in split(key, whole, first)]
 
 
@@ -198,7 +185,6 @@ def why_not(key: str, data_root: str | Path | None = None) -> str | None:
         find(key, data_root)
     except FileNotFoundError as error:
         return str(error)
-    return None
 
 
 def load(key: str, data_root: str | Path | None = None, caps: Mapping[str, int | None] | None = None):
@@ -214,7 +200,7 @@ def load(key: str, data_root: str | Path | None = None, caps: Mapping[str, int |
 def split(key: str, whole: StructureSet, first: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Rows of training and validation where there is no official validation part (see the module); ``first``: groups that go to
     validation before others."""
-    group, names = groups(whole)
+    group, names = np.asarray(whole.group), list(whole.group_names)
     if key == "ani1x":
         frames = np.bincount(group, minlength=len(names))
         atoms = np.zeros(len(names), np.int64)
@@ -250,16 +236,6 @@ def _held_out(group: np.ndarray, has: np.ndarray, where: str, first: Sequence[in
     return held
 
 
-def groups(whole: StructureSet) -> tuple[np.ndarray, list[str]]:
-    """Group of each structure int64 (S,), numbered in the order of the sorted names, and the names.
-
-    Structures without named groups are each a group of their own.
-    """
-    if not len(whole.group_names):
-        return np.arange(len(whole)), [str(row) for row in range(len(whole))]
-    return np.asarray(whole.group), list(whole.group_names)
-
-
 def group_elements(whole: StructureSet, group: np.ndarray) -> np.ndarray:
     """Which elements each group has, bool (G, 121) by atomic number; read block by block."""
     has = np.zeros((group.max() + 1, MAX_ATOMIC_NUMBER + 1), bool)
@@ -269,30 +245,19 @@ def group_elements(whole: StructureSet, group: np.ndarray) -> np.ndarray:
     return has
 
 
-def read_part(path: Path, *, dataset: str, **options) -> Iterator[Mapping | LeftOut]:
-    """Structures of one file through the reader of ``dataset``, with a :class:`LeftOut` for each it leaves out.
+def read_part(path: Path, *, dataset: str, rejected: list[str], **options) -> Iterator[dict]:
+    """Structures of one file through the reader of ``dataset``; why others were left out is in ``rejected`` by then.
 
-    Its reason comes without the place (file and frame) before it, so that equal reasons are counted together. Whatever the
-    reader did not expect is one sentence with the file, too.
+    Whatever the reader did not expect is one sentence with the file, too.
     """
-    read, rejected = importlib.import_module(f"jmp_lib.data.{dataset}").read, []
-
-    def left_out() -> list[LeftOut]:
-        found = [LeftOut(str(item).rpartition(": ")[2]) for item in rejected]
-        rejected.clear()
-        return found
-
     with in_one_sentence(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
-        for structure in read(path, rejected=rejected, **options):
-            yield from left_out()
-            yield structure
-    yield from left_out()
+        yield from importlib.import_module(f"jmp_lib.data.{dataset}").read(path, rejected=rejected, **options)
 
 
 def _whole(name: str, reader: str, files: list[Path], options: dict) -> StructureSet:
     """``files`` as one set whose ids are its rows; unsound structures are left out."""
-    found = chain.from_iterable(read_part(file, dataset=reader, **options) for file in files)
-    sound = ({**s, "id": row} for row, s in enumerate(s for s in found if not isinstance(s, LeftOut)))
+    found = chain.from_iterable(read_part(file, dataset=reader, rejected=[], **options) for file in files)
+    sound = ({**structure, "id": row} for row, structure in enumerate(found))
     return to_set(name, sound, f"{len(files)} original file(s)", where=f"{files[0].parent}")
 
 

@@ -21,23 +21,22 @@ import numpy as np
 from ase.geometry import cellpar_to_cell
 
 from jmp_lib.data import formats, splits
-from jmp_lib.data.collect import make_structure, numbers_of_sites, screened
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, numbers_of_sites, screened
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
-
-_FORMS = ("qmof.json", "qmof*.npz")
 
 
 def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:
     """Where QMOF comes from and where to put it."""
     folder = formats.folder_of("qmof", root)
-    return f"unpack qmof.json and qmof_structure_data.json from {formats.source_url('QMOF')} into {folder}"
+    return f"unpack qmof.json and qmof_structure_data.json from {source_url('QMOF')} into {folder}"
 
 
 def find(name: str, root: str | Path) -> list[Path]:
     """The best form of QMOF at hand."""
     folders = formats.folders_of("qmof", root, ("", "qmof_database", "qmof_database/qmof_database"))
-    return [formats.first_file(_FORMS, folders, f"no QMOF file in {root}; {mend(root=root)}")]
+    return [formats.first_file(("qmof.json", "qmof*.npz"), folders, f"no QMOF file in {root}; {mend(root=root)}")]
 
 
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -50,8 +49,7 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
 
 def read(path: Path) -> Iterator[dict]:
     """Frameworks of one file with label ``y`` (eV), ``id`` and ``sid``."""
-    form = {".json": _json, ".npz": _npz}[path.suffix]
-    yield from screened(form(path, mend(root=path.parent)), str(path))
+    return screened((_npz if path.suffix == ".npz" else _json)(path, mend(root=path.parent)), str(path))
 
 
 def _json(path: Path, advice: str) -> Iterator:
@@ -66,7 +64,7 @@ def _json(path: Path, advice: str) -> Iterator:
             raise ValueError("its PBE band gap is missing")
         cell = np.array(entry["structure"]["lattice"]["matrix"], dtype=np.float64)
         pos = np.array([site["xyz"] for site in sites], dtype=np.float64).reshape(-1, 3)
-        return make_structure(pos, numbers_of_sites(sites), row, cell=cell, sid=about["qmof_id"], y=gap)
+        return make_structure(pos, numbers_of_sites(sites), id=row, cell=cell, sid=about["qmof_id"], y=gap)
 
     formats.check_head(structures, "a JSON list", b"[", mend=advice)
     with formats.opened(gaps, "a JSON list", b"[", mend=advice), open(gaps, "rb") as a, open(structures, "rb") as b:
@@ -89,7 +87,7 @@ def _npz(path: Path, advice: str) -> Iterator:
             raise ValueError("field 'cell': its lengths and angles must be positive")
         cell = np.array(cellpar_to_cell(cellpar))  # rows, the first along x, the second in the xy plane
         pos = raw["frac"][atoms].astype(np.float64) @ cell
-        return make_structure(pos, raw["Z"][atoms], row, cell=cell, sid=raw["qmof_id"][row], y=raw["bandgap_pbe"][row])
+        return make_structure(pos, raw["Z"][atoms], id=row, cell=cell, sid=raw["qmof_id"][row], y=raw["bandgap_pbe"][row])
 
     for row, atoms in enumerate(formats.slices(raw["natoms"])):
         yield str(raw["qmof_id"][row]), partial(make, row, atoms)

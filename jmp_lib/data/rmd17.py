@@ -22,7 +22,8 @@ import numpy as np
 
 from jmp_lib import units
 from jmp_lib.data import splits
-from jmp_lib.data.formats import folder_of, folders_of, in_one_sentence, known, matching, read_npz, source_url
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.formats import folder_of, folders_of, known, matching, read_npz
 from jmp_lib.data.structures import StructureSet
 
 # atomic numbers that occur in each molecule, with how often: the check that a file is the molecule it is named for
@@ -74,54 +75,35 @@ def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, 
     share frames.
     """
     paths, advice = find(molecule, root), mend(molecule, root)
-    parts = [read_arrays(path, molecule, advice) for path in paths]
-    if any(not np.array_equal(part["numbers"], parts[0]["numbers"]) for part in parts):
-        raise ValueError(f"{paths[0]} and {paths[1]} list their atoms in different orders; {advice}")
-    if len(parts) > 1 and all("frame" in part for part in parts):
-        if np.intersect1d(*(part["frame"] for part in parts)).size:
-            raise ValueError(f"{paths[0]} and {paths[1]} share frames, so one is not what its name says; {advice}")
-    pos, energy, forces = (np.concatenate([part[key] for part in parts]) for key in ("pos", "energy", "forces"))
+    parts, files = [read_arrays(path, molecule, advice) for path in paths], " and ".join(path.name for path in paths)
+    if any(not np.array_equal(part["nuclear_charges"], parts[0]["nuclear_charges"]) for part in parts):
+        raise ValueError(f"{files} list their atoms in different orders; {advice}")
+    if len(parts) > 1 and all("old_indices" in part for part in parts):
+        if np.intersect1d(*(part["old_indices"] for part in parts)).size:
+            raise ValueError(f"{files} share frames, so one is not what its name says; {advice}")
+    pos, energy, forces = (np.concatenate([part[key] for part in parts]) for key in ("coords", "energies", "forces"))
     n_frames, n_atoms = pos.shape[:2]
-    source = " and ".join(path.name for path in paths)
-    data = StructureSet.from_arrays(
-        f"rMD17 {molecule}",
-        np.full(n_frames, n_atoms),
-        pos.reshape(-1, 3),
-        np.tile(parts[0]["numbers"], n_frames),
-        description=f"published rMD17 {molecule} (PBE/def2-SVP), {n_frames} frames of {source}",
-        forces=forces.reshape(-1, 3),
-        scalars={"energy": energy},
-        group=np.zeros(n_frames, dtype=np.int64),
-        group_names=[molecule],
-        where=source,
-    )
+    try:
+        data = StructureSet.from_arrays(
+            f"rMD17 {molecule}", np.full(n_frames, n_atoms), pos.reshape(-1, 3), np.tile(parts[0]["nuclear_charges"], n_frames),
+            description=f"published rMD17 {molecule} (PBE/def2-SVP), {n_frames} frames of {files}",
+            forces=forces.reshape(-1, 3) * units.KCAL_PER_MOL_PER_ANGSTROM, scalars={"energy": energy * units.KCAL_PER_MOL},
+            group=np.zeros(n_frames, dtype=np.int64), group_names=[molecule], where=files)  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from None
     if len(parts) == 1:
         return data, splits.rmd17(n_frames, N_TRAIN, N_VAL)
-    n_file = len(parts[0]["pos"])
-    in_proportion = int(n_file * N_TRAIN / (N_TRAIN + N_VAL))
-    n_train = N_TRAIN if n_file >= N_TRAIN + N_VAL else in_proportion
+    n_file = len(parts[0]["coords"])
+    n_train = N_TRAIN if n_file >= N_TRAIN + N_VAL else int(n_file * N_TRAIN / (N_TRAIN + N_VAL))
     order = splits.shuffled(n_file)
     return data, splits.Split(order[:n_train], order[n_train : N_TRAIN + N_VAL], np.arange(n_file, n_frames))
 
 
 def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.ndarray]:
-    """Frames of one original file, converted: numbers (N,), pos (F,N,3) Å, energy (F,) eV, forces (F,N,3) eV/Å.
-
-    ``frame`` (F,) is there when the file has ``old_indices`` (frame numbers of the original MD17).
-    """
+    """Arrays of one original file as they are (see the module), which is that of ``molecule``; with ``old_indices`` (F,), frame
+    numbers of the original MD17, where the file has them."""
     raw = read_npz(path, _SHAPES, mend=advice)
-    with in_one_sentence(path, advice):
-        found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
-        if found != COMPOSITION[molecule]:
-            raise ValueError(f"its atoms are {found} (element: count) where {molecule} has {COMPOSITION[molecule]}")
-        for key in ("coords", "energies", "forces"):
-            bad = ~np.isfinite(raw[key].reshape(len(raw[key]), -1)).all(axis=1)
-            if bad.any():
-                raise ValueError(f"frame {np.flatnonzero(bad)[0]}, array {key!r} holds NaN or infinity")
-        converted = {
-            "numbers": raw["nuclear_charges"],
-            "pos": raw["coords"],
-            "energy": raw["energies"] * units.KCAL_PER_MOL,
-            "forces": raw["forces"] * units.KCAL_PER_MOL_PER_ANGSTROM,
-        }
-    return converted | ({"frame": raw["old_indices"]} if "old_indices" in raw else {})
+    found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
+    if found != COMPOSITION[molecule]:
+        raise ValueError(f"{path}: its atoms are {found} (element: count) where {molecule} has {COMPOSITION[molecule]}; {advice}")
+    return raw

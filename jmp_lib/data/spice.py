@@ -23,8 +23,9 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.apart import Asked
-from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, source_url, whole_set
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, screened
+from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, whole_set
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
@@ -67,7 +68,7 @@ def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, sp
 
 def read(path: Path, subset: str) -> Iterator[dict]:
     """Conformations of ``subset``, molecule by molecule, with energy, formation_energy (eV) and forces (eV/Å)."""
-    yield from screened(_conformations(path, subset), str(path))
+    return screened(_conformations(path, subset), str(path))
 
 
 def _molecules(file: Asked, subset: str, by_name: bool) -> Iterator[str]:
@@ -102,7 +103,7 @@ def _conformations(path: Path, subset: str) -> Iterator:
 
 
 def _conformation(name: str, raw: dict[str, np.ndarray], i: int, row: int) -> dict:
-    return make_structure(raw["conformations"][i].astype(np.float64) * units.BOHR, raw["atomic_numbers"], row,
+    return make_structure(raw["conformations"][i].astype(np.float64) * units.BOHR, raw["atomic_numbers"], id=row,
                           forces=-raw["dft_total_gradient"][i].astype(np.float64) * units.HARTREE_PER_BOHR,
                           energy=raw["dft_total_energy"][i] * units.HARTREE,
                           formation_energy=raw["formation_energy"][i] * units.HARTREE, sid=f"{name}/{i}", group=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data import families, mini, pretraining
-from jmp_lib.data.splits import Split
+from jmp_lib.data import mini, pretraining
 from jmp_lib.data.structures import Structure, StructureSet
-from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, Task, get_family, load_published
 from jmp_lib.graphs.neighbors import find_neighbors
 
 NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
@@ -40,28 +39,16 @@ class Survey:
         """{set or task: why it cannot run with the data at hand, in words}."""
         return {row["set or task"]: row["why not"] for row in self.rows if row["why not"]}
 
-    def add(self, name: str, official: tuple, read: Callable[[], tuple]) -> None:
-        """A row of a set or task whose numbers of structures here ``read`` gives; what that raises says why it cannot run."""
-        row = {"set or task": name, "official train / val / test": " / ".join(map(str, official)),
-               "here train / val / test": "", "why not": ""}  # fmt: skip
-        try:
-            row["here train / val / test"] = " / ".join(map(str, read()))
-        except (FileNotFoundError, ValueError) as error:
-            row["why not"] = str(error)
-        self.rows.append(row)
-
 
 def survey(data: str = "mini", data_root: str | Path | None = None, limit: int = 400, seed: int = 0) -> Survey:
     """Everything that is there of ``data`` (mini or published, under ``data_root``). Missing sets are rows with a reason.
 
-    Each file is read once; at most ``limit`` structures of each set are kept, drawn at random. Prepared sets are never
-    read whole.
+    At most ``limit`` structures of each set are kept, drawn at random. Prepared sets are never read whole.
     """
     found, rng, is_mini = Survey(), np.random.default_rng(seed), data == "mini"
     official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
     mini_sets = {s.name: s[1:] for s in pretraining.load_pretraining_data("mini")} if is_mini else {}
-    samples: dict[str, list[list[Structure]]] = {}
-    opened: dict[str, tuple[StructureSet, Split]] = {}  # of the last file: the tasks of QM9 share one
+    samples: dict[str, dict[str, list[Structure]]] = {}  # of each file of a family; the tasks of QM9 share one
 
     def drawn(structures: StructureSet) -> list[Structure]:
         rows = rng.choice(len(structures), min(limit, len(structures)), replace=False)
@@ -73,16 +60,14 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
         return len(train), len(val), "-"
 
     def fine_tuning_task(task: Task) -> tuple:
-        name = task.mini_name if is_mini else families.store_path(task, "").name
-        if name not in opened:
-            opened.clear()
-            if is_mini:
-                whole = mini.load_mini(name)
-                opened[name] = whole, families.get_family(task.family).mini_split(len(whole), 0)
-            else:
-                opened[name] = families.load(task, data_root)
-            samples.setdefault(f"{task.family}-mini" if is_mini else task.family, []).append(drawn(opened[name][0]))
-        whole, split = opened[name]
+        if is_mini:
+            whole = mini.load_mini(task.mini_name)
+            split = get_family(task.family).mini_split(len(whole), 0)
+        else:
+            whole, split = load_published(task, data_root)
+        of_family = samples.setdefault(f"{task.family}-mini" if is_mini else task.family, {})
+        if task.mini_name not in of_family:
+            of_family[task.mini_name] = drawn(whole)
         if task.label not in whole.labels:
             raise ValueError(f"{whole.name} has no label {task.label!r} (it has {', '.join(whole.labels) or 'none'})")
         if not task.is_force_task:
@@ -90,13 +75,18 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
             found.units[task.id] = task.printed_unit
         return split.counts
 
-    for key in PRETRAINING_SETS:
-        found.add(key, (int(official[key]), "-", "-"), partial(pretraining_set, key))
-    for task in TASKS.values():
-        found.add(task.id, (task.n_train, task.n_val, task.n_test), partial(fine_tuning_task, task))
+    everything = [(key, (int(official[key]), "-", "-"), partial(pretraining_set, key)) for key in PRETRAINING_SETS]
+    everything += [(task.id, (task.n_train, task.n_val, task.n_test), partial(fine_tuning_task, task)) for task in TASKS.values()]
+    for name, counts, read in everything:
+        row = {"set or task": name, "official train / val / test": " / ".join(map(str, counts)), "here train / val / test": "", "why not": ""}
+        try:
+            row["here train / val / test"] = " / ".join(map(str, read()))
+        except (FileNotFoundError, ValueError) as error:
+            row["why not"] = str(error)
+        found.rows.append(row)
     for collection, files in samples.items():  # the files of a family in equal parts
         share = -(-limit // len(files))
-        found.sets[collection] = [structure for file in files for structure in file[:share]][:limit]
+        found.sets[collection] = [structure for file in files.values() for structure in file[:share]][:limit]
     return found
 
 

@@ -18,20 +18,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import check_structure, labels_of, pack
-from jmp_lib.data.door import DEFAULTS, DTYPES, PER_ATOM
-from jmp_lib.data.structures import BLOCK, Columns, StructureSet, Texts
+from jmp_lib.data.door import DTYPES, PER_ATOM, check_structure
+from jmp_lib.data.structures import BLOCK, Columns, StructureSet, Texts, labels_of, pack
 from jmp_lib.files import locked, write_json, writing
 
-VERSION = 3
+VERSION = 4
 MANIFEST = "store.json"
 CHUNK_BYTES = 64 << 20  # a process that writes needs a few times this much memory
 REASONS = 50  # different reasons that are listed; further ones are counted together
@@ -70,8 +68,6 @@ def is_store(path: str | Path) -> bool:
 
 class Mapped(Columns):
     """Columns mapped from the files of a prepared set; another process maps them anew."""
-
-    travels = True
 
     def __reduce_ex__(self, protocol):
         return mapped, (self.path,)
@@ -133,34 +129,13 @@ def _column(path: Path, key: str, dtype: str, shape: list[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the source: its name, a function that yields its structures from the first on, and its version, any text that
-    changes when the part changes."""
+    """A part of the source: its name, a function that yields its structures from the first on, its version, any text that changes
+    when the part changes, and a list in which the function says why it leaves out others ("place: reason")."""
 
     name: str
-    read: Callable[[], Iterable[Mapping | LeftOut]]
+    read: Callable[[], Iterable[Mapping]]
     version: str = ""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Yielded by a part's reader in place of a structure that it leaves out itself, to be counted."""
-
-    reason: str
-
-
-def file_part(read: Callable[..., Iterator[Mapping]], path: str | Path, **options) -> Part:
-    """The part that ``read(path, **options)`` yields; its version is the file's size and time of change."""
-    path = Path(path)
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; download it or name the right file") from None
-    return Part(path.name, partial(read, path, **options), f"{found.st_size} {found.st_mtime_ns} {options}")
-
-
-def set_part(data: StructureSet, version: str = "") -> Part:
-    """The part that holds the structures of a set."""
-    return Part(data.name, data.__iter__, version or data.sha256)
+    rejected: list[str] = field(default_factory=list)
 
 
 def write_store(path: str | Path, parts: list[Part], *, name: str, description: str = "", card: dict | None = None,
@@ -184,9 +159,7 @@ def write_store(path: str | Path, parts: list[Part], *, name: str, description: 
             if store.about["sha256"] is None:
                 first, consumed = store.about["position"]
                 for number, part in enumerate(parts[first:], first):
-                    for chunk in _pack_part(number, part, consumed if number == first else 0, store.about["labels"], chunk_bytes):
-                        store.append(chunk)
-                        progress(chunk["structures"])
+                    store.add(part, number, consumed if number == first else 0, chunk_bytes, progress)
                 store.finish(description, card or {}, extras or {})
             store.tidy()
             os.replace(store.folder, path)
@@ -194,52 +167,6 @@ def write_store(path: str | Path, parts: list[Part], *, name: str, description: 
         if made.columns.about["plan"] != plan:
             raise ValueError(f"{path} is a store made from other files or settings; remove it or choose another place")
         return made
-
-
-def _pack_part(number: int, part: Part, consumed: int, labels: list[str] | None, chunk_bytes: int) -> Iterator[dict]:
-    """Chunks of part ``number`` behind its first ``consumed`` structures.
-
-    A chunk: columns as of :func:`pack`, number of structures, why others were left out, labels, and the position behind
-    it: [part, structures consumed of it]. The last chunk, which may be empty, leads to the next part.
-    """
-    waiting, rejected, size = [], {}, 0
-
-    def chunk(*position: int) -> dict:
-        columns = pack(waiting, labels) if waiting else {}
-        ids = {"ids": np.array([int(s["id"]) for s in waiting])} if waiting else {}
-        return {"columns": columns | ids, "structures": len(waiting), "rejected": rejected,
-                "labels": labels, "position": position}  # fmt: skip
-
-    try:
-        for structure in islice(part.read(), consumed, None):
-            where, consumed = f"{part.name}, structure {consumed}", consumed + 1
-            try:
-                if isinstance(structure, LeftOut):
-                    count(rejected, structure.reason)
-                    continue
-                found = labels_of(structure)
-                check_structure(structure, where)
-                labels = found if labels is None else labels
-                if found != labels:
-                    words = [", ".join(names) or "none" for names in (found, labels)]
-                    raise ValueError(f"{where}: its labels are {words[0]} where the first structure of the store has {words[1]}")
-            except ValueError as error:
-                count(rejected, str(error).removeprefix(f"{where}: "))
-                continue
-            waiting.append(structure if "id" in structure else {**structure, "id": consumed - 1})
-            size += 29 * len(structure["atomic_numbers"]) + 120
-            if size >= chunk_bytes:
-                yield chunk(number, consumed)
-                waiting, rejected, size = [], {}, 0
-    except PermissionError as error:
-        raise RuntimeError(f"cannot read {error.filename}: {error.strerror}; mend its permissions and try again") from None
-    yield chunk(number + 1, 0)
-
-
-def count(rejected: dict[str, int], reason: str, number: int = 1) -> None:
-    """Add to the number of structures that were left out for a reason."""
-    reason = reason if reason in rejected or len(rejected) < REASONS else "other reasons"
-    rejected[reason] = rejected.get(reason, 0) + number
 
 
 class _Unfinished:
@@ -272,12 +199,52 @@ class _Unfinished:
             elif file.name != MANIFEST:
                 file.unlink()
 
-    def append(self, chunk: dict) -> None:
-        """Append the columns of a chunk; it counts once ``store.json`` says so."""
-        about, columns = self.about, dict(chunk["columns"])
-        if len(about["plan"]["parts"]) > 1:
-            columns.pop("ids", None)
-        if columns:
+    def add(self, part: Part, number: int, consumed: int, chunk_bytes: int, progress: Callable[[int], None]) -> None:
+        """Append what is sound of part ``number`` behind its first ``consumed`` structures, chunk by chunk."""
+        waiting, size, structures = [], 0, iter(part.read())
+        for _ in islice(structures, consumed):
+            part.rejected.clear()
+        for structure in structures:
+            self._left_out(part)
+            where, consumed = f"{part.name}, structure {consumed}", consumed + 1
+            try:
+                found, known = labels_of(structure), self.about["labels"]
+                check_structure(structure, where)
+                if known is not None and found != known:
+                    words = [", ".join(names) or "none" for names in (found, known)]
+                    raise ValueError(f"its labels are {words[0]} where the first structure of the store has {words[1]}")
+            except ValueError as error:
+                self._count(str(error).removeprefix(f"{where}: "))
+                continue
+            self.about["labels"] = found
+            waiting.append(structure if "id" in structure else {**structure, "id": consumed - 1})
+            size += 29 * len(structure["atomic_numbers"]) + 120
+            if size >= chunk_bytes:
+                self._append(waiting, [number, consumed])
+                progress(len(waiting))
+                waiting, size = [], 0
+        self._left_out(part)
+        self._append(waiting, [number + 1, 0])
+        progress(len(waiting))
+
+    def _left_out(self, part: Part) -> None:
+        for text in part.rejected:
+            self._count(text.rpartition(": ")[2])  # without the place
+        part.rejected.clear()
+
+    def _count(self, reason: str) -> None:
+        rejected = self.about["rejected"]
+        reason = reason if reason in rejected or len(rejected) < REASONS else "other reasons"
+        rejected[reason] = rejected.get(reason, 0) + 1
+
+    def _append(self, structures: list[Mapping], position: list[int]) -> None:
+        """Append the columns of sound structures, behind which the source is at ``position`` (part, structures consumed of it);
+        they count once ``store.json`` says so."""
+        about = self.about
+        if structures:
+            columns = pack(structures, about["labels"])
+            if len(about["plan"]["parts"]) == 1:
+                columns["ids"] = np.array([int(s["id"]) for s in structures])
             self._extend_ends("offsets", about["atoms"], columns["natoms"])
             if groups := columns.pop("text group", None):  # numbered as they come
                 known = len(self.groups)
@@ -288,16 +255,14 @@ class _Unfinished:
                     self._extend_texts(key.removeprefix("text "), column)
                 else:
                     self._extend(key, column)
-            about["structures"] += len(columns["natoms"])
+            about["structures"] += len(structures)
             about["atoms"] += int(columns["natoms"].sum())
             about["elements"] = sorted({*about["elements"], *np.unique(columns["atomic_numbers"]).tolist()})
-        for reason, number in chunk["rejected"].items():
-            count(about["rejected"], reason, number)
-        about |= {"position": chunk["position"], "labels": about["labels"] or chunk["labels"]}
+        about["position"] = position
         write_json(self.folder / MANIFEST, about)
 
     def finish(self, description: str, card: dict, extras: Mapping[str, np.ndarray]) -> None:
-        """Groups in the order of their names, no columns of defaults, extras; then the folder is a store but for its name."""
+        """Groups in the order of their names, extras, hash; then the folder is a store but for its name."""
         about, columns, name = self.about, self.about["columns"], self.about["plan"]["name"]
         if not about["structures"]:
             reasons = "; ".join(f"{number} times: {reason}" for reason, number in about["rejected"].items())
@@ -310,10 +275,6 @@ class _Unfinished:
                 self._extend("group", rank[numbers[start : start + BLOCK]])
             self._extend_texts("group_names", names)
             for key in ("numbers", "ends names", "text names"):
-                del columns[key]
-        for key, default in DEFAULTS.items():
-            column = self._column(key)
-            if all((column[start : start + BLOCK] == default).all() for start in range(0, len(column), BLOCK)):
                 del columns[key]
         for key, array in extras.items():
             self._extend(key, array)
@@ -337,11 +298,11 @@ class _Unfinished:
             os.fsync(stream.fileno())
         form[1][0] += len(array)
 
-    def _extend_ends(self, key: str, before: int, lengths: Iterable[int]) -> None:
-        ends = before + np.cumsum(np.asarray(lengths, np.int64))
+    def _extend_ends(self, key: str, before: int, lengths: np.ndarray) -> None:
+        ends = before + np.cumsum(lengths, dtype=np.int64)
         self._extend(key, ends if key in self.about["columns"] else np.concatenate([[0], ends]).astype(np.int64))
 
     def _extend_texts(self, name: str, texts: list[str]) -> None:
-        encoded, (_, (before,)) = [text.encode() for text in texts], self.about["columns"].get(f"text {name}", [None, [0]])
-        self._extend_ends(f"ends {name}", before, [len(text) for text in encoded])
-        self._extend(f"text {name}", np.frombuffer(b"".join(encoded), np.uint8))
+        added, (_, (before,)) = Texts.of(texts), self.about["columns"].get(f"text {name}", [None, [0]])
+        self._extend_ends(f"ends {name}", before, np.diff(added.offsets))
+        self._extend(f"text {name}", added.bytes)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
-from jmp_lib.data.door import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, PER_STRUCTURE, check
+from jmp_lib.data.door import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, SHAPES, check
 
-_CACHED = ("natoms", "sha256")
+_NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 
 
@@ -61,9 +61,6 @@ class Structure(Data):
         """Names of the fields, always in the same order."""
         return list(self._store._mapping)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._store._mapping
-
     def __cat_dim__(self, key: str, value, *args, **kwargs):
         return None if key in ("cell", "pbc") else super().__cat_dim__(key, value, *args, **kwargs)
 
@@ -92,17 +89,17 @@ class Texts(Sequence):
 class Columns:
     """The arrays of S structures with ΣN atoms that a set and its subsets share, in memory or mapped from files.
 
-    Dtypes and shapes as of :class:`StructureSet`; cell, pbc, tags and fixed may be left out where every structure has
-    the default. texts: name -> a text for each structure.
+    Dtypes and shapes as of :class:`StructureSet`; ids may be left out where they are the rows, group where every structure is
+    one of its own. texts: name -> a text for each structure.
     """
 
     natoms: np.ndarray
     pos: np.ndarray
     atomic_numbers: np.ndarray
-    cell: np.ndarray | None = None
-    pbc: np.ndarray | None = None
-    tags: np.ndarray | None = None
-    fixed: np.ndarray | None = None
+    cell: np.ndarray
+    pbc: np.ndarray
+    tags: np.ndarray
+    fixed: np.ndarray
     forces: np.ndarray | None = None
     group: np.ndarray | None = None
     ids: np.ndarray | None = None
@@ -114,8 +111,6 @@ class Columns:
     about: dict = field(default_factory=dict)  # of a prepared set on disk: its list, with card, rejected, ...
     path: Path | None = None  # of the folder that the arrays are mapped from
 
-    travels = False  # whether another process gets a part of these columns as rows alone, and opens the rest for itself
-
     def __post_init__(self) -> None:
         if self.offsets is None:
             self.offsets = np.concatenate([[0], np.cumsum(self.natoms)]).astype(np.int64)
@@ -123,14 +118,13 @@ class Columns:
     def fields(self, row: int) -> dict:
         """Fields of structure ``row``: numpy arrays of its own, numbers and texts."""
         atoms = slice(self.offsets[row], self.offsets[row + 1])
-        natoms = atoms.stop - atoms.start
         fields = {
             "pos": self.pos[atoms].copy(),
             "atomic_numbers": self.atomic_numbers[atoms].astype(np.int64),
-            "cell": np.zeros((3, 3)) if self.cell is None else self.cell[row].copy(),
-            "pbc": np.zeros(3, dtype=bool) if self.pbc is None else self.pbc[row].copy(),
-            "tags": np.full(natoms, 2) if self.tags is None else self.tags[atoms].astype(np.int64),
-            "fixed": np.zeros(natoms, dtype=bool) if self.fixed is None else self.fixed[atoms].copy(),
+            "cell": self.cell[row].copy(),
+            "pbc": self.pbc[row].copy(),
+            "tags": self.tags[atoms].astype(np.int64),
+            "fixed": self.fixed[atoms].copy(),
             "id": row if self.ids is None else int(self.ids[row]),
         }
         if self.forces is not None:
@@ -144,21 +138,15 @@ class Columns:
         return fields
 
     def take(self, key: str, rows: range | np.ndarray) -> np.ndarray | None:
-        """Column ``key`` (``scalar NAME`` for a scalar) of the structures ``rows``, with its default where left out."""
+        """Column ``key`` (``scalar NAME`` for a scalar) of the structures ``rows``; None where there are no forces."""
         array = self.scalars[key.removeprefix("scalar ")] if key.startswith("scalar ") else getattr(self, key)
-        if array is None and key in ("group", "ids"):
-            return np.asarray(rows, dtype=np.int64)
-        if array is None and key not in DEFAULTS:
-            return None
-        per_atom = key in PER_ATOM
         if array is None:
-            count = int(self.take("natoms", rows).sum()) if per_atom else len(rows)
-            return np.full((count, *(PER_ATOM | PER_STRUCTURE)[key]), DEFAULTS[key], DTYPES[key])
+            return None if key == "forces" else np.asarray(rows, dtype=np.int64)
         if isinstance(rows, range) and rows.step == 1:
-            start, stop = (self.offsets[rows.start], self.offsets[rows.stop]) if per_atom else (rows.start, rows.stop)
+            start, stop = (self.offsets[rows.start], self.offsets[rows.stop]) if key in PER_ATOM else (rows.start, rows.stop)
             return array[start:stop]
         rows = np.asarray(rows, dtype=np.int64)
-        if not per_atom:
+        if key not in PER_ATOM:
             return array[rows]
         natoms = self.natoms[rows]
         starts = np.concatenate([[0], np.cumsum(natoms)])[:-1]
@@ -191,12 +179,11 @@ class StructureSet(Dataset):
     def from_arrays(cls, name, natoms, pos, atomic_numbers, *, description="", cell=None, pbc=None, tags=None,
                     fixed=None, forces=None, scalars=None, group=None, group_names=None, ids=None, texts=None,
                     where="") -> StructureSet:
-        """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it.
+        """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it as :func:`check`.
 
-        Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every
-        structure a group of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a
-        file's path) goes into error messages.
-        Raises ``ValueError`` as :func:`check`.
+        Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every structure a group
+        of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a file's path) goes into
+        error messages.
         """
         natoms = np.asarray(natoms)
         pbc = np.full((len(natoms), 3), True) if pbc is None and cell is not None else pbc
@@ -205,6 +192,9 @@ class StructureSet(Dataset):
         arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
         scalars = {key: np.asarray(value) for key, value in (scalars or {}).items()}
         check(where or name, arrays | scalars)
+        atoms = int(natoms.sum())
+        for key in DEFAULTS.keys() - arrays.keys():
+            arrays[key] = np.full((atoms if key in PER_ATOM else len(natoms), *SHAPES[key]), DEFAULTS[key])
         names = tuple(map(str, group_names if group_names is not None else ()))
         if names and (stray := np.flatnonzero((arrays["group"] < 0) | (arrays["group"] >= len(names)))).size:
             number = arrays["group"][stray[0]]
@@ -232,41 +222,27 @@ class StructureSet(Dataset):
     def __getitem__(self, index) -> Structure | StructureSet:
         """A structure with tensors of its own for a number, a set for a slice, rows or a mask of bool (S,)."""
         if not isinstance(index, int | np.integer):
-            return self.index_select(index)
+            return self.subset(index)
         found = Structure.of(self.arrays(index))
         return found if self.transform is None else self.transform(found)
 
-    def __iter__(self) -> Iterator[Structure]:
-        return (self[row] for row in range(len(self)))
-
     def __copy__(self) -> StructureSet:
         made = type(self).__new__(type(self))
-        made.__dict__ = {key: value for key, value in self.__dict__.items() if key not in _CACHED}
+        made.__dict__ = {key: value for key, value in self.__dict__.items() if key not in ("natoms", "sha256")}  # which it keeps
         return made
-
-    def __getstate__(self) -> dict:
-        """Of a part of a set in memory its own structures travel to another process, of one on disk only the rows."""
-        own = self if self._indices is None or self.columns.travels else self.compact()
-        return {key: value for key, value in own.__dict__.items() if key not in _CACHED}
 
     def __repr__(self) -> str:
         return f"StructureSet({self.name!r}, {len(self)} structures, {int(self.natoms.sum())} atoms, {' '.join(self.labels)})"
 
-    def index_select(self, idx) -> StructureSet:
-        """The structures of a slice, rows or a mask of bool (S,)."""
-        if isinstance(idx, slice):
-            return self.subset(range(len(self))[idx])
-        rows = np.asarray(idx)
-        if rows.dtype == bool:
-            return self.subset(np.flatnonzero(rows))
-        rows = rows.astype(np.int64).ravel()
-        return self.subset(np.where(rows < 0, rows + len(self), rows))
-
-    def subset(self, indices: range | Sequence[int] | np.ndarray) -> StructureSet:
-        """The structures ``indices`` (rows of this set) in that order, ids kept; ``IndexError`` beyond the end."""
-        rows = indices if isinstance(indices, range) else np.asarray(indices, dtype=np.int64)
+    def subset(self, indices: slice | range | Sequence[int] | np.ndarray) -> StructureSet:
+        """The structures of a slice, rows or a mask of bool (S,), in that order, ids kept; ``IndexError`` beyond the end."""
+        rows = range(len(self))[indices] if isinstance(indices, slice) else indices
+        if not isinstance(rows, range):
+            rows = np.asarray(rows)
+            rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64).ravel()
+            rows = np.where(rows < 0, rows + len(self), rows)
         if len(rows):
-            low, high = (min(rows), max(rows)) if isinstance(rows, range) else (rows.min(), rows.max())
+            low, high = sorted((rows[0], rows[-1])) if isinstance(rows, range) else (rows.min(), rows.max())
             if low < 0 or high >= len(self):
                 raise IndexError(f"{self.name} has {len(self)} structures, the subset asks for rows {low} to {high}")
         made = self.__copy__()
@@ -274,19 +250,10 @@ class StructureSet(Dataset):
         if isinstance(own, range) and isinstance(rows, range):
             made._indices = range(*(own.start + own.step * end for end in (rows.start, rows.stop)), own.step * rows.step)
         else:
-            made._indices = own.start + own.step * rows if isinstance(own, range) else own[np.asarray(rows)]
+            made._indices = own.start + own.step * rows if isinstance(own, range) else own[np.asarray(rows, dtype=np.int64)]
         return made
 
-    def compact(self) -> StructureSet:
-        """The same set with arrays in memory of its own structures alone."""
-        rows, c = self.indices(), self.columns
-        keys = [key for key in DTYPES if getattr(c, key) is not None or key in ("group", "ids")]
-        texts = {key: Texts.of([column[row] for row in rows]) for key, column in c.texts.items()}
-        made = self.__copy__()
-        arrays = {key: np.array(c.take(key, rows)) for key in keys}
-        made.columns = Columns(**arrays, scalars=self.scalars, texts=texts, group_names=c.group_names)
-        made._indices = None
-        return made
+    index_select = subset  # its name in torch_geometric
 
     @cached_property
     def natoms(self) -> np.ndarray:
@@ -314,11 +281,6 @@ class StructureSet(Dataset):
         return self.columns.about.get("rejected", {})
 
     @property
-    def offsets(self) -> np.ndarray:
-        """Where the atoms of every structure begin in the flat arrays, and where they end, int64 (S+1,)."""
-        return np.concatenate([[0], np.cumsum(self.natoms)]).astype(np.int64)
-
-    @property
     def scalars(self) -> dict[str, np.ndarray]:
         """Scalar labels: name -> float64 (S,)."""
         return {key: self.columns.take(f"scalar {key}", self.indices()) for key in self.columns.scalars}
@@ -342,7 +304,7 @@ class StructureSet(Dataset):
     @property
     def periodic(self) -> bool:
         """Whether any structure repeats in any direction."""
-        return self.columns.pbc is not None and bool(self.pbc.any())
+        return bool(self.pbc.any())
 
     @cached_property
     def sha256(self) -> str:
@@ -367,8 +329,71 @@ class StructureSet(Dataset):
                 continue
             dtype = np.dtype(DTYPES.get(key, np.float64))
             count = int(self.natoms.sum()) if key in PER_ATOM else len(self)
-            digest.update(f"{key} {dtype.str} {(count, *(PER_ATOM | PER_STRUCTURE).get(key, ()))};".encode())
+            digest.update(f"{key} {dtype.str} {(count, *SHAPES.get(key, ()))};".encode())
             for start in range(0, len(self), BLOCK):
                 block = self.columns.take(key, self.indices()[start : start + BLOCK])
                 digest.update(np.ascontiguousarray(block, dtype).data)
         return digest.hexdigest()
+
+
+# --- of structures ---------------------------------------------------------------------------------------------
+
+
+def labels_of(structure: Mapping) -> list[str]:
+    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``, ``text NAME``.
+
+    Raises ``ValueError`` for a field that no column can hold.
+    """
+    found = ["forces"] if "forces" in structure else []
+    for key in structure.keys():
+        value = structure[key]
+        if isinstance(value, str):
+            found.append(f"text {key}")
+        elif key not in _NO_SCALARS:
+            if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
+                raise ValueError(f"field {key!r} is neither a number nor a text")
+            found.append(f"scalar {key}")
+    return sorted(found)
+
+
+def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarray | list[str]]:
+    """Columns of structures that passed :func:`check_structure` and all have ``labels``, which name columns too.
+
+    Other keys as of :class:`Columns` (group and ids excepted).
+    """
+    natoms = np.array([len(s["atomic_numbers"]) for s in structures])
+
+    def column(key: str) -> np.ndarray | list[str]:
+        kind, _, name = key.rpartition(" ")
+        if kind:
+            return [s[name] for s in structures] if kind == "text" else np.array([float(s[name]) for s in structures])
+        values = [np.asarray(s[key]) if key in s else default(key, s) for s in structures]
+        return (np.concatenate if key in PER_ATOM else np.stack)(values).astype(DTYPES[key], copy=False)
+
+    def default(key: str, s: Mapping) -> np.ndarray:
+        value = bool(np.any(s["cell"])) if key == "pbc" and "cell" in s else DEFAULTS[key]
+        return np.full((len(s["atomic_numbers"]),) if key in PER_ATOM else SHAPES[key], value)
+
+    return {"natoms": natoms} | {key: column(key) for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *labels)}
+
+
+def to_set(name: str, structures: Iterable[Mapping], description: str = "", where: str = "") -> StructureSet:
+    """A set in memory of the structures, all with the same labels; text ``group`` becomes the group.
+
+    Raises ``ValueError`` when there are none, when labels differ, and as :func:`check`.
+    """
+    found = list(structures)
+    if not found:
+        raise ValueError(f"{where or name}: there is no structure in it")
+    for structure in found:
+        if differing := sorted(set(structure.keys()) ^ set(found[0].keys())):
+            raise ValueError(f"{where or name}: structure {structure['id']} differs in {', '.join(differing)}")
+    columns = pack(found, labels_of(found[0]))
+    texts = {key.removeprefix("text "): columns.pop(key) for key in list(columns) if key.startswith("text ")}
+    scalars = {key.removeprefix("scalar "): columns.pop(key) for key in list(columns) if key.startswith("scalar ")}
+    if not columns["pbc"].any():
+        del columns["cell"]
+    group_names, group = np.unique(texts.pop("group"), return_inverse=True) if "group" in texts else (None, None)
+    ids = np.array([int(s["id"]) for s in found])
+    return StructureSet.from_arrays(name, **columns, description=description, scalars=scalars, group=group,
+                                    group_names=group_names, ids=ids, texts=texts, where=where)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib.data.collect import make_structure, screened
-from jmp_lib.data.formats import frames_of, open_h5, source_url
-from jmp_lib.data.graph_records import read_graphs
+from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import make_structure, screened
+from jmp_lib.data.formats import frames_of, open_h5
+from jmp_lib.data.oc22 import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
-PARTS = ("data", "train", "val", "test")
 ENERGY, FORCES = "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces"
 
 
@@ -27,25 +27,18 @@ def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = N
     """Structures of Transition-1x one at a time: energy eV (total), forces eV/Å; group "formula/rxnNNNN",
     sid "group/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group.
+    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group, data, train, val, test.
     """
     path = Path(path)
-    if part not in PARTS:
-        raise ValueError(f"Transition-1x has the parts {', '.join(PARTS)}, not {part!r}")
-    if path.suffix in (".lmdb", ".pkl") or path.is_dir():
-        if part != "data":
-            raise ValueError(f"{path} holds graph records, which have no part {part!r}; read the file of that part")
-        yield from read_graphs(path, "Transition-1x", False, mend=MEND, rejected=rejected)
-        return
-    for row, structure in enumerate(screened(_frames(path, part), str(path), rejected)):
-        structure["id"] = row
-        yield structure
+    if path.suffix in (".lmdb", ".pkl"):
+        return read_graphs(path, "Transition-1x", False, mend=MEND, rejected=rejected)
+    return screened(_frames(path, part), str(path), rejected)
 
 
 def _frames(path: Path, part: str) -> Iterator:
     def make(group: str, fid: int, numbers, pos, energy, forces) -> dict:
         energy = np.asarray(energy).item()
-        return make_structure(pos, numbers, 0, forces=forces, sid=f"{group}/{fid}", group=group, energy=energy)
+        return make_structure(pos, numbers, forces=forces, sid=f"{group}/{fid}", group=group, energy=energy)
 
     with open_h5(path, mend=MEND) as file:
         if part not in (there := file.names("")):

@@ -21,11 +21,10 @@ import pandas as pd
 from ase import Atoms
 from ase import units as ase_units
 
-from jmp_lib.data.collect import check_structure, to_set
 from jmp_lib.data.copies import copies
-from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, read_atoms, to_atoms
-from jmp_lib.data.structures import StructureSet
-from jmp_lib.data.xyz import read_lines
+from jmp_lib.data.door import check_structure
+from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, iter_atoms, read_lines, to_atoms
+from jmp_lib.data.structures import StructureSet, to_set
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")
@@ -111,7 +110,7 @@ def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms
         return read_folder(path, Path(labels_csv).expanduser())
     if labels_csv:
         raise ValueError(f"labels_csv belongs to a folder of structure files; {path.name} is one file with its own labels")
-    return {f"{path}, structure {number}": atoms for number, atoms in enumerate(read_atoms(path))}
+    return {f"{path}, structure {number}": atoms for number, atoms in enumerate(iter_atoms(path))}
 
 
 def from_table(table: pd.DataFrame) -> dict[str, Atoms]:
@@ -152,7 +151,7 @@ def read_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
                          "their labels or move them away")
     frames = {}
     for path, (line, row) in found.items():
-        first, *more = read_atoms(path)
+        first, *more = iter_atoms(path)
         if more:
             raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
         frames[f"{path} (line {line} of {labels_csv.name})"] = _with_labels(first, row)

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jmp_lib import records
-from jmp_lib.data.families import why_not
-from jmp_lib.data.tasks import get_task, load_task_data
+from jmp_lib.data.tasks import get_task, load_task_data, why_not
 from jmp_lib.files import write_json
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone

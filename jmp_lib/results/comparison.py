@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import write_json
 from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.claims import GAINS, Own, own_claim

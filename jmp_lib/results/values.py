@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data.families import FAMILIES
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.records import read_record, unpacked_errors
 from jmp_lib.results.intervals import draws_by_task, middle, of_mean_gain
 from jmp_lib.units import print_factor
