@@ -133,7 +133,7 @@ def test_what_records_say_is_escaped(folder, tmp_path):
 
 
 def test_the_worst_predicted_structures_are_in_the_viewer(page):
-    shown = json.loads(re.search(r"const worst = (.*?), which = ", page)[1])
+    shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
     assert [words.split(":")[0] for words in shown["structures"]] == ["rmd17_ethanol", "qmof_bandgap"]
     assert len(shown["structures"][next(iter(shown["structures"]))]["pos"]) == 9 and "is off by" in next(iter(shown["structures"]))
 

@@ -25,9 +25,24 @@ def learning(data, records: list[dict]) -> Markdown:
 def gains(data, table: pd.DataFrame) -> Markdown:
     """What pre-training gained (``evaluation.gain``), by property, with the interval."""
     column = next(name for name in table if str(name).endswith("/ %"))
-    return Markdown("  ".join(
-        f"{row['property'].capitalize()}: pre-training changes the test error by {words(-row[column], -row['95 % to'], -row['95 % from'], '%')}; "
-        f"chance alone {'does not explain' if row['beyond chance'] == 'yes' else 'may explain'} that." for _, row in table.iterrows()))
+    said = []
+    for _, row in table.iterrows():
+        gain, ends = row[column], [row["95 % from"], row["95 % to"]]
+        change = words(gain, *ends, "%") if gain > 0 else words(-gain, -ends[1], -ends[0], "%")
+        said.append(f"{row['property'].capitalize()}: pre-training {'lowers' if gain > 0 else 'raises'} the test error by "
+                    f"{change.replace('+', '')}; chance alone {'does not explain' if row['beyond chance'] == 'yes' else 'may explain'} that.")
+    return Markdown("  ".join(said))
+
+
+def relaxed(table: pd.DataFrame) -> Markdown:
+    """Relaxations (``use.relaxation``): which networks end at rest, and the largest force that the others leave."""
+    said = []
+    for _, row in table.iterrows():
+        left = row["largest force / eV/Å"]
+        end = f"at rest after {row['steps']} steps" if row["converged"] == "yes" else "atoms are driven into each other" if pd.isna(left) else \
+            f"not at rest after {row['steps']} steps, the largest force is {significant(left, 2)} eV/Å"
+        said.append(f"{row['network'].capitalize()}: {end}.")
+    return Markdown("  ".join(said))
 
 
 def parity(data, split, found: dict, ways=("from scratch", "pre-trained")) -> Markdown:

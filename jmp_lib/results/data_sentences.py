@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from jmp_lib.data.statistics import PRETRAINING_SETS, family_of
-from jmp_lib.results.style import significant
+from jmp_lib.results import pages
 
 
 def elements(sets: dict) -> Markdown:
@@ -15,39 +15,42 @@ def elements(sets: dict) -> Markdown:
     seen, tasks = set(), set()
     for name, structures in sets.items():
         (seen if family_of(name) in PRETRAINING_SETS else tasks).update(int(z) for s in structures for z in s["atomic_numbers"])
-    return Markdown(f"The sampled pre-training structures hold {len(seen)} elements, those of the tasks {len(tasks)}, of which "
+    return Markdown(f"The sampled pre-training structures hold {len(seen)} elements, those of the tasks {len(tasks)}.  Of these "
                     f"{len(tasks - seen)} occur in no pre-training set: the network meets them for the first time in a task.")
 
 
 def sizes(sets: dict) -> Markdown:
     """The sets with the smallest and the largest structures."""
     middle = pd.Series({name: np.median([len(s["pos"]) for s in structures]) for name, structures in sets.items()})
-    return _between(middle, "atoms per structure in the median", "Averaged over the atoms of a batch, one of the largest would count {:.0f} "
-                    "times as much as one of the smallest.")
+    return _between(middle, "The median structure has {} atoms in {} and {} in {}.", "In a force loss averaged over the atoms of a batch one of "
+                    "the large ones would count {:.0f} times as much as one of the small ones.")
 
 
 def forces(sets: dict) -> Markdown:
     """The sets with the smallest and the largest forces."""
     every = {name: np.concatenate([np.asarray(s["forces"], float).ravel() for s in structures]) for name, structures in sets.items()}
     rms = pd.Series({name: np.sqrt(np.mean(values**2)) for name, values in every.items()})
-    return _between(rms, "eV Å⁻¹ of force components (root mean square)", "Set by set they differ by a factor of {:.1f}.")
+    return _between(rms, "The root mean square of a force component is {} eV Å⁻¹ in {} and {} eV Å⁻¹ in {}:", "{:.1f} times as large, which "
+                    "is why every set is divided by its own.")
 
 
 def limits(table: pd.DataFrame) -> Markdown:
     """On which sets the limit of the main graph cuts (``statistics.neighbour_counts``)."""
     over = [row["set"] for _, row in table.iterrows() if np.median(row["counts"]) > row["limit"]]
-    return Markdown(f"The limit cuts at half of the atoms or more on {len(over)} of {len(table)} sets" + (f": {', '.join(over)}." if over else "."))
+    return Markdown(f"On {len(over)} of {len(table)} sets half of the atoms or more have more neighbours than the limit keeps"
+                    + (f": {', '.join(over)}." if over else "."))
 
 
 def targets(values: dict, units: dict) -> Markdown:
     """Of labels in meV, the narrowest and the widest, by what the best constant is off."""
     off = pd.Series({name: np.abs(np.asarray(v, float) - np.median(v)).mean() for name, v in values.items() if units.get(name) == "meV"})
-    return _between(off, "meV that the best constant is off on average", "An error of a network says something only beside that of its task.")
+    return _between(off, "Of the targets in meV, the best constant is off by {} meV on average on {} and by {} meV on {}.", "So the same error "
+                    "is much on one task and little on another: read it beside that of the constant.")
 
 
 def _between(values: pd.Series, what: str, then: str) -> Markdown:
-    """The lowest and the highest of ``values`` by set; ``then`` may name their ratio. Nothing where there are fewer than two."""
+    """The lowest and the highest of ``values`` by set in ``what``; ``then`` may name their ratio. Nothing where there are fewer than two."""
     if len(values) < 2:
         return Markdown("Fewer than two sets are here to compare.")
-    low, high = (f"{significant(end, 2)} ({name})" for end, name in ((values.min(), values.idxmin()), (values.max(), values.idxmax())))
-    return Markdown(f"From {low} to {high} {what}.  {then.format(values.max() / values.min())}")
+    ends = [words for name in (values.idxmin(), values.idxmax()) for words in (pages.number(float(f"{values[name]:.2g}")), name)]
+    return Markdown(f"{what.format(*ends)}  {then.format(values.max() / values.min())}")

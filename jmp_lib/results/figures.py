@@ -191,15 +191,15 @@ def shortened(table: pd.DataFrame):
 
 
 def pretraining_curves(records: list[dict]):
-    """Validation errors per pre-training set over steps; one column per model size, energies above forces."""
+    """Validation errors per pre-training set over steps, where they are trained; one column per model size, energies above forces."""
     figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)
     for column, record in enumerate(records):
         sets = list(record["data"])
         for row, (kind, unit) in enumerate((("energy", "eV"), ("force", "eV/A"))):
-            names = {f"{name}_{kind}_mae": name for name in sets}
+            names = {f"{name}_{kind}_mae": name for name in sets if record["loss_scales"][name][kind]}
             rows = _history([record])[["step", *names]].rename(columns=names).melt("step", None, "set", "MAE")
             axis = axes[row * len(records) + column]
-            _lines(axis, rows, "step", "MAE", hue="set", style="set", palette=PALETTE[:len(sets)],
+            _lines(axis, rows, "step", "MAE", hue="set", style="set", palette=dict(zip(sets, PALETTE)),
                    markers=dict(zip(sets, SET_MARKERS)))
             axis.set(xlabel="optimiser step", ylabel=axis_label(f"{kind} MAE", unit))
             log_axis(axis, "y")

@@ -10,6 +10,7 @@ import seaborn as sns
 import torch
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
+from matplotlib.patches import Arc
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,6 +127,24 @@ def edges_into(structures: dict, graphs: dict, targets: dict):
     return figure
 
 
+def chains():
+    """A triplet and a quadruplet drawn flat: atoms, edges, and the angle or the two planes between which the torsion is."""
+    figure, axes = new_figure(1, 2, 7.5, 2.3)
+    places = {"a": (0.0, 0.0), "b": (1.6, 0.0), "c": (-0.8, 1.1), "d": (2.4, -1.1)}
+    drawn = {"triplet: the angle b-a-c": ("ba", "ca"), "quadruplet: the torsion c-a-b-d, between the two planes": ("ba", "ca", "db")}
+    for axis, (title, edges) in zip(axes, drawn.items()):
+        for plane, colour in zip(("cab", "abd") if len(edges) > 2 else (), PALETTE[1:]):
+            axis.fill(*zip(*(places[atom] for atom in plane)), color=colour, alpha=0.25, linewidth=0)
+        for source, target in edges:
+            axis.annotate("", places[target], places[source], arrowprops={"arrowstyle": "-|>", "shrinkA": 11, "shrinkB": 11, "color": PALETTE[0]})
+        for atom in sorted(set("".join(edges))):
+            axis.text(*places[atom], atom, ha="center", va="center", bbox={"boxstyle": "circle,pad=0.35", "facecolor": "white"})
+        axis.set(title=title, xlim=(-1.3, 2.9), ylim=(-1.6, 1.6), aspect="equal")
+        axis.set_axis_off()
+    axes[0].add_patch(Arc(places["a"], 1.3, 1.3, theta1=0, theta2=np.degrees(np.arctan2(1.1, -0.8))))
+    return figure
+
+
 def bases(num_radial: int, num_spherical: int, cutoff: float = 12.0, shown: int = 9):
     """Envelope and ``shown`` of the radial functions over the distance, and the Legendre functions over the angle."""
     figure, (radial, angular) = new_figure(1, 2, 9.0, 2.8)
@@ -141,7 +160,7 @@ def bases(num_radial: int, num_spherical: int, cutoff: float = 12.0, shown: int 
     curves = legendre(angle.cos(), num_spherical).numpy()
     frame = pd.DataFrame(curves, index=np.degrees(angle.numpy()), columns=[f"l = {n}" for n in range(num_spherical)])
     sns.lineplot(frame, dashes=False, ax=angular)
-    angular.set(xlabel="angle / degrees", ylabel="angular basis", title=f"{num_spherical} Legendre functions")
+    angular.set(xlabel="angle / degrees", ylabel="angular basis", title=f"{num_spherical} Legendre functions", xticks=range(0, 181, 30))
     sns.move_legend(angular, "center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -150,7 +169,7 @@ def growth(tables: dict[str, pd.DataFrame], ylabel: str = "number", log: bool = 
     """One panel per table ({label of the x axis: index x, a column per line}); one legend for all."""
     figure, axes = new_figure(1, len(tables), 9.0, 3.1)
     for axis, (label, table) in zip(axes, tables.items()):
-        sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], ax=axis)
+        sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], legend=table.shape[1] > 1, ax=axis)
         axis.set(xlabel=label, ylabel=ylabel)
         if log:
             log_axis(axis, "y")

@@ -122,7 +122,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         scoreboard=table(board, words=True, title="Scoreboard"),
         claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
-        worst=drawings(_worst(records)),
+        worst=drawings(worst(records)),
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=made_with(every),
         pretrained=table(pd.DataFrame([{
@@ -226,6 +226,19 @@ def show_paper_table(number: int, all_tasks: pd.DataFrame):
     return show(frame, notes=notes)
 
 
+def show_structures(structures: dict, label: str):
+    """A menu of ``structures`` {words: structure} and a view of the chosen one that turns, in a frame of a notebook.
+
+    JupyterLab shows frames of a notebook that it trusts, one that its reader has run; the site shows them to all.
+    """
+    from IPython.display import HTML
+
+    look = ":root { color-scheme: light dark; } body { margin: 0; font: 14px system-ui, sans-serif; } select { max-width: 75%; }"
+    page = environment().from_string('{% from "structures.html.j2" import structures %}<!doctype html><meta charset="utf-8"><style>{{ look }}'
+                                     '</style>{{ structures(data, label) }}').render(data=drawings(structures), label=label, look=look)
+    return HTML(Markup('<div><iframe title="{}" width="100%" height="400" style="border: 0" srcdoc="{}"></iframe></div>').format(label, str(page)))
+
+
 def number(value, digits: int = 4) -> str:
     """A cell: ``digits`` significant digits without an exponent where that is readable; blank for a missing value."""
     if value is None or value is pd.NA or isinstance(value, float | np.floating) and pd.isna(value):
@@ -259,12 +272,12 @@ def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
     return table(means), table(tables.means_table(scaling))
 
 
-def _worst(records: list[dict]) -> dict:
+def worst(records: list[dict]) -> dict:
     """{words: structure}: of each task on the shipped data the test structure that its best arm predicts worst, by the errors of
     the record; none where the record is of other data."""
     found = {}
     for task, runs in groupby(sorted(records, key=lambda r: list(TASKS).index(r["task"])), key=lambda r: r["task"]):
-        best = min((r for r in runs if r["fold"] == 0), key=lambda r: r["value"], default={})
+        best = min((r for r in runs if not r.get("fold")), key=lambda r: r["value"], default={})
         if best.get("data_kind") != "generated" or (errors := unpacked_errors(best)) is None:
             continue
         data = load_task_data(task, caps={"test": best["n_test"]})

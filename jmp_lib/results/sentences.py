@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from jmp_lib import facts
+from jmp_lib.data.tasks import TASKS
 from jmp_lib.facts import ARMS
 from jmp_lib.results import intervals
 from jmp_lib.results.claims import claims_table
@@ -30,7 +31,9 @@ from jmp_lib.results.values import (
 from jmp_lib.results.views import gains as gains_table
 from jmp_lib.results.views import pretraining_table
 
-SIMPLEST = "the mean of the training labels or, where it is subtracted before training, of a linear model of the composition"
+MEAN, LINEAR = "the mean of the training labels", "a linear model of the composition"
+SIMPLEST = {(False,): MEAN, (True,): f"{LINEAR}, which is where training starts",
+            (False, True): f"{MEAN} or, where training starts from one, of {LINEAR}"}
 
 
 def _written(function):
@@ -52,8 +55,9 @@ def verdict(low: float, high: float, paper: float) -> str:
         return "the interval holds zero, so this is undecided here"
     if (low > 0) != (paper > 0):
         return "this disagrees with the paper"
-    size = "" if low <= paper <= high else f" in sign, the effect is {'smaller' if max(abs(low), abs(high)) < abs(paper) else 'larger'}"
-    return f"this agrees with the paper{size}"
+    if low <= paper <= high:
+        return "this agrees with the paper"
+    return f"the sign is the paper's, the effect is {'smaller' if max(abs(low), abs(high)) < abs(paper) else 'larger'}"
 
 
 @_written
@@ -66,21 +70,21 @@ def learning(run) -> list[str]:
         if len(part):
             share = (reached["jmp_steps"] / reached["scratch_steps"]).median()
             words.append(f"{new} reaches the best validation error of {reference} on {len(reached)} of {_tasks(part)}"
-                         + (f", in the median after {100 * share:.0f} % of its updates." if len(reached) else "."))
-    return [*words, "The paper, summed over all tasks: twelve times less compute." * bool(words)]
+                         + (f", in the median with {100 * share:.0f} % of the updates that {reference} took." if len(reached) else "."))
+    hours = facts.hyperparameters()["finetuning"]["gpu_hours"]
+    share = 100 * hours["finetuning_until_equal"] / hours["from_scratch"]
+    return [*words, f"In the paper {share:.0f} % of the compute, summed over its 40 tasks, is enough." * bool(words)]
 
 
 @_written
 def arms(run) -> list[str]:
     """Arms by task: which arm is best how often, here and in the paper."""
-    ours, theirs = (values.loc[list(run.tasks)].reindex(columns=list(ARMS)).dropna()
-                    for values in (own_values(comparable(all_tasks_table(run.records_dir))), published_values()))
+    ours = own_values(comparable(all_tasks_table(run.records_dir))).loc[list(run.tasks)].reindex(columns=list(ARMS)).dropna()
     if ours.empty:
         return []
-    best, paper = ours.idxmin(axis=1).value_counts(), theirs.idxmin(axis=1).value_counts()
-    counts = ", ".join(f"{arm} {best.get(arm, 0)}" for arm in ARMS)
-    return [f"Lowest test error of the four arms, by number of tasks: {counts} (of {len(ours)}).",
-            f"The paper: JMP-L on {paper.get('JMP-L', 0)} of {_tasks(theirs)}."]
+    here, paper = ([f"{arm} on {count}" for arm, count in values.idxmin(axis=1).value_counts().items()]
+                   for values in (ours, published_values().loc[ours.index, list(ARMS)]))
+    return [f"Lowest of the four test errors: {', '.join(here)} of {_tasks(ours)}; in the paper {', '.join(paper)}."]
 
 
 @_written
@@ -93,9 +97,9 @@ def parity(run) -> list[str]:
         return []
     ratio = (100 * last["value"] / last["trivial"]).set_axis(last["task"])
     without = [short_task(task) for task in not_learnt(table)]
-    forces = last["metric"].str.contains("force").any()
+    forces, trivial = last["metric"].str.contains("force").any(), SIMPLEST[_starts(run, last["task"])]
     return [f"The test error of {run.arms[-1]} is {significant(ratio.min(), 2)}" + (f" to {significant(ratio.max(), 2)}" if len(ratio) > 1 else "")
-            + f" % of that of {'zero forces' if forces else SIMPLEST}"
+            + f" % of that of {'zero forces' if forces else trivial}"
             + (f" (lowest: {short_task(ratio.idxmin())}, highest: {short_task(ratio.idxmax())})." if len(ratio) > 1 else "."),
             f"Not learnt: on {', '.join(without)} no arm is better than "
             f"{'zero forces' if forces else 'a linear model of the composition'}, so a gain there says nothing." if without else ""]
@@ -115,7 +119,7 @@ def gains(run) -> list[str]:
         where = "on average" if len(ours) > 1 else f"on {short_task(ours.index[0])}"
         said = f"{new} over {reference}: {intervals.words(ours.mean(), low, high)} % {where}"
         said += f", better on {(ours > 0).sum()} of {_tasks(ours)}" if len(ours) > 1 else ""
-        said += f" (on {surely} beyond its own interval)" if table["from"].notna().any() and len(ours) > 1 else ""
+        said += f" ({surely} of them with an interval above zero)" if table["from"].notna().any() and len(ours) > 1 else ""
         said += f"; the paper {paper:+.1f} %" + (f", {(theirs > 0).sum()} of {len(theirs)}" if len(theirs) > 1 else "") if len(theirs) else ""
         words.append("; ".join(filter(None, [said, verdict(low, high, paper)])) + ".")
     return words
@@ -126,7 +130,8 @@ def scaling(run) -> list[str]:
     """Large over small: the mean from scratch and pre-trained with its interval, and whether the paper's finding is seen again."""
     rows = scaling_table(all_tasks_table(run.records_dir)).query("family == 'all' and own_tasks > 0").set_index("comparison")
     return [f"{of}: the large network is better on {row['own_tasks_improved']} of {row['own_tasks']} tasks, on average "
-            f"{intervals.words(row['own_mean_gain_percent'], *ends, '%')} (the paper {row['published_mean_gain_percent']:+.1f} %); "
+            f"{intervals.words(row['own_mean_gain_percent'], *ends, '%')} (the paper, over its {row['published_tasks']}: "
+            f"{row['published_mean_gain_percent']:+.1f} %); "
             f"{verdict(*ends, row['published_mean_gain_percent'])}."
             for of, name in (("From scratch", "GN-OC-L over GN-OC-S"), ("Pre-trained", "JMP-L over JMP-S")) if name in rows.index
             for row in [rows.loc[name]] for ends in [(row["own_mean_gain_from"], row["own_mean_gain_to"])]]
@@ -162,16 +167,18 @@ def speedup(run, size: str) -> list[str]:
 @_written
 def few_labels(run, table: pd.DataFrame) -> list[str]:
     """Training sizes (``variants.by_training_size``): the gain with the fewest labels beside that with the most, by task."""
-    name, words, more = "JMP-L over GN-OC-L", [], 0
+    name, words, more, apart = "JMP-L over GN-OC-L", [], 0, [0, 0]
     if f"{name} / %" not in table:
         return []
     for task, rows in table.sort_values("n_train").groupby("task", sort=False):
-        gained = [intervals.words(*row) for row in rows[[f"{name} / %", f"{name} from", f"{name} to"]].values]
-        labels, known = rows["n_train"].tolist(), rows[f"{name} / %"].tolist()
-        more += known[0] > known[-1]
-        words.append(f"{short_task(task)} {gained[0]} % with {labels[0]} labels, {gained[-1]} % with {labels[-1]}")
-    return [f"{name}: {'; '.join(words)}.  The gain is larger with fewer labels on {more} of {_tasks(words)}; the paper says",
-            "that pre-training matters most where labels are few."]
+        few, many = rows[[f"{name} / %", f"{name} from", f"{name} to"]].values[[0, -1]]
+        more, apart = more + (few[0] > many[0]), [apart[0] + (few[1] > many[2]), apart[1] + (few[2] < many[1])]
+        words.append(f"{short_task(task)} {intervals.words(*few)} % with {rows['n_train'].iloc[0]} labels, "
+                     f"{intervals.words(*many)} % with {rows['n_train'].iloc[-1]}")
+    seen = "is undecided" if apart[0] == apart[1] else "is seen" if apart[0] > apart[1] else "is not seen"
+    return [f"{name}: {'; '.join(words)}.  With the fewest labels the gain is larger on {more} of {_tasks(words)} (on {apart[0]} the two",
+            f"intervals lie apart) and smaller on {len(words) - more} (on {apart[1]} they do).  That pre-training matters most where labels "
+            f"are few, as the paper says, {seen} here."]
 
 
 @_written
@@ -193,9 +200,10 @@ def training(run) -> list[str]:
         first, last = record["history"][0], record["history"][-1]
         each = []
         for kind in ("energy", "force"):
-            left = [last[f"{name}_{kind}_mae"] / first[f"{name}_{kind}_mae"] for name in record["data"]]
-            each.append(f"{kind} errors fall on {sum(fall < 1 for fall in left)} of {len(left)} sets (median of all: "
-                        f"{100 * np.median(left):.0f} % of the first)")
+            trained = [f"{name}_{kind}_mae" for name in record["data"] if record["loss_scales"][name][kind]]
+            left = [last[name] / first[name] for name in trained]
+            each.append(f"{kind} errors fall on {sum(fall < 1 for fall in left)} of {len(left)} sets, in the median to "
+                        f"{100 * np.median(left):.0f} % of the first")
         words.append(f"{record['size'].capitalize()} network, from update {first['step']:,} to {last['step']:,}: held-out "
                      f"{' and '.join(each)}; the training loss goes from {significant(first['train_loss'])} to "
                      f"{significant(last['train_loss'])}.")
@@ -230,16 +238,42 @@ def neighbours(run, shares: pd.DataFrame) -> list[str]:
 
 
 @_written
+def seeds(run, table: pd.DataFrame) -> list[str]:
+    """Spread over seeds (``variants.gain_spread``): where all seeds agree in sign, and how far they lie apart."""
+    if table.empty:
+        return []
+    agree = (table["lowest"] > 0) | (table["highest"] < 0)
+    wide, apart = table.loc[table["std"].idxmax()], table["std"].median()
+    return [f"All seeds give a gain of the same sign in {agree.sum()} of {len(table)} comparisons.  Their standard deviation is "
+            f"{apart:.1f} percentage points in the median and {wide['std']:.1f} at most ({wide['comparison']} on {short_task(wide['task'])}):",
+            "a difference below that between two runs says nothing."]
+
+
+@_written
+def bulk(run, table: pd.DataFrame) -> list[str]:
+    """Bulk crystals in the pre-training (``variants.ablations``): what they change, task by task in pairs, with the interval."""
+    wide = table[table["variant"].isin(["base", "with-bulk"])].pivot(index="task", columns="variant", values="gain").dropna()
+    if wide.empty or wide.shape[1] < 2:
+        return []
+    more = wide["with-bulk"] - wide["base"]
+    low, high = intervals.of_mean(more)
+    change = intervals.words(more.mean(), low, high)
+    return [f"With bulk crystals the gain changes by {change} percentage points on average over {_tasks(more)}, upwards on "
+            f"{(more > 0).sum()}" + ("; the interval holds zero, so this is undecided here." if low <= 0 <= high else ".")]
+
+
+@_written
 def pretraining(run) -> list[str]:
-    """Pre-training: the sets on which energies or forces are predicted no better than without a network."""
+    """Pre-training: the sets on which energies or forces are not trained, or predicted no better than without a network."""
     table, words = pretraining_table(run), []
-    for what in ("energy", "force"):
-        worse = table[table[f"{what} MAE / eV" + "/Å" * (what == "force")] >= table[f"trivial {what} MAE / eV" + "/Å" * (what == "force")]]
-        said = "; ".join(f"{size} network: {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
-        things = "energies" if what == "energy" else "forces"
-        words.append(f"Sets whose {things} are predicted no better than trivially, so that they are not learnt: {said}." if said else
-                     f"On every set the {things} are predicted better than trivially.")
-    return words
+    for things, column in (("energies", "energy MAE / eV"), ("forces", "force MAE / eV/Å")):
+        worse = table[table[column] >= table[f"trivial {column}"]]
+        said = "; ".join(f"the {size} network on {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
+        words.append(f"The {things} are predicted better than trivially by either network on every set where they are trained"
+                     + (f", but not by {said}." if said else "."))
+    without = table.loc[table["energy MAE / eV"].isna(), "set"].unique()
+    few = "only forces are trained: their compositions are too few to fix the energies of their elements."
+    return [*words, f"On {', '.join(without)} {few}" * bool(len(without)), *{record.get("note", "") for record in run.pretraining_records()}]
 
 
 @_written
@@ -253,6 +287,12 @@ def costs(run) -> list[str]:
         said += [f"{whose} the pre-training costs {once / scratch:.1f} times what training all tasks from scratch does, fine-tuning "
                  f"{tuned / scratch:.2f} times that; {paid}."] * bool(scratch)
     return said
+
+
+def _starts(run, tasks) -> tuple[bool, ...]:
+    """Whether the trainings of ``tasks`` start from a linear model of the composition: (False,), (True,) or, of some, both."""
+    settings = (run.profile.finetune_settings(TASKS[task].family, task) for task in tasks)
+    return tuple(sorted({one.linear_reference or one.reference_values is not None for one in settings}))
 
 
 def _tasks(rows) -> str:

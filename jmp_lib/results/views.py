@@ -133,6 +133,7 @@ def recipe_table(profile) -> pd.DataFrame:
         "EMA of the weights": (paper["ema"]["decay"], here.ema_decay),
         "edges dropped": (paper["edge_dropout"]["p"], here.edge_dropout),
         "force loss": ("structure-wise", "structure-wise" if here.structurewise_loss else "atom-wise"),
+        "forces of fixed atoms in the loss": ("yes", "yes" if here.fixed_atoms_loss else "no"),
         "factor of the energy loss": (_together(paper["loss"]["energy_coefficient"].values()),
                                       _together(s.energy_loss_scale for s in sets.values())),
         "factor of the force loss": (_together(paper["loss"]["force_coefficient"].values()),
@@ -171,14 +172,16 @@ def sampling_table(run) -> pd.DataFrame:
 
 
 def pretraining_table(run) -> pd.DataFrame:
-    """Final validation errors of every size and set beside the trivial prediction (element energies, zero forces)."""
+    """Final validation errors of every size and set beside the trivial prediction (element energies, zero forces); without those of
+    energies that were not trained."""
     rows = []
     for record in run.pretraining_records():
         for name in record["data"]:
+            trained = record["loss_scales"][name]["energy"] > 0
             rows.append({"size": record["size"], "parameters": record["model"]["n_parameters"], "set": name,
                          "structures": record["n_train"][name],
-                         "energy MAE / eV": record["final"][f"{name}_energy_mae"],
-                         "trivial energy MAE / eV": record["baseline"][name]["energy_mae"],
+                         "energy MAE / eV": record["final"][f"{name}_energy_mae"] if trained else float("nan"),
+                         "trivial energy MAE / eV": record["baseline"][name]["energy_mae"] if trained else float("nan"),
                          "force MAE / eV/Å": record["final"][f"{name}_force_mae"],
                          "trivial force MAE / eV/Å": record["baseline"][name]["force_mae"],
                          "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
