@@ -138,10 +138,10 @@ def chains():
         for source, target in edges:
             axis.annotate("", places[target], places[source], arrowprops={"arrowstyle": "-|>", "shrinkA": 11, "shrinkB": 11, "color": PALETTE[0]})
         for atom in sorted(set("".join(edges))):
-            axis.text(*places[atom], atom, ha="center", va="center", bbox={"boxstyle": "circle,pad=0.35", "facecolor": "white"})
+            axis.text(*places[atom], atom, ha="center", va="center", bbox={"boxstyle": "circle,pad=0.35", "facecolor": "white", "edgecolor": "black"})
         axis.set(title=title, xlim=(-1.3, 2.9), ylim=(-1.6, 1.6), aspect="equal")
         axis.set_axis_off()
-    axes[0].add_patch(Arc(places["a"], 1.3, 1.3, theta1=0, theta2=np.degrees(np.arctan2(1.1, -0.8))))
+    axes[0].add_patch(Arc(places["a"], 1.3, 1.3, theta1=0, theta2=np.degrees(np.arctan2(1.1, -0.8)), edgecolor=PALETTE[1]))
     return figure
 
 
