@@ -26,10 +26,9 @@ OPTIONS = {  # of several commands
     "devices": {"type": int, "help": "processes that share every batch, a GPU each"},
     "data-workers": {"type": int, "dest": "workers_data", "help": "processes that prepare batches ahead"},
     "max-edges": {"type": int, "help": "edges that are computed at once; larger batches go in parts"},
-    "nonfinite-budget": {"type": int, "help": "updates that may be left out: loss not finite"},
 }
 RUN = ("profile", "seed", "data", "data-root", "workers", "results-dir", "max-steps", "max-eval")
-ENGINE = ("devices", "data-workers", "max-edges", "nonfinite-budget")
+ENGINE = ("devices", "data-workers", "max-edges")
 
 
 def run_of(args, *chosen: str):

@@ -13,13 +13,12 @@ from scipy.spatial.distance import cdist
 from jmp_lib.data.door import hill
 from jmp_lib.data.statistics import family_of
 from jmp_lib.graphs import AddGraphs, collate
-from jmp_lib.model.scaling import scale_modules
+from jmp_lib.model.scaling import scale_modules, set_factors
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
 from jmp_lib.results.views import domain_of
-from jmp_lib.train.batches import choose_device
-from jmp_lib.train.loading import Loaded, load
+from jmp_lib.train.loading import Loaded, load, seen_elements
 from jmp_lib.train.pretraining import new_model
-from jmp_lib.train.weights import seen_elements, set_factors
+from jmp_lib.train.processes import choose_device
 
 
 @torch.no_grad()

@@ -37,12 +37,11 @@ from jmp_lib.graphs.build import limited
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.strict import nearest
-from jmp_lib.train.batches import EvaluationSet, choose_device, predict
-from jmp_lib.train.loading import Loaded, given_start, load, shipped_names, shipped_record
-from jmp_lib.train.memory import keep_freed_memory, parts_that_fit
+from jmp_lib.train.batches import EvaluationSet, parts_that_fit, predict
+from jmp_lib.train.loading import Loaded, given_start, load, seen_elements, shipped_names, shipped_record
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.pretraining import new_model
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.processes import choose_device, keep_freed_memory
 
 PREFIX = "jmp_"
 WINDOW = 8  # batches that are in memory together; those of like size are computed together

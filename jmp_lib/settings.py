@@ -192,7 +192,6 @@ class Engine(Settings):
     devices: int = Field(1, ge=1)
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
     max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole share of a batch
-    nonfinite_budget: int = Field(0, ge=0)  # updates that may be left out because their loss or gradient is not finite
     # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in float16;
     # on: a CPU pads too (and records nothing), to try it
     graphs: Literal["auto", "on", "off"] = "auto"

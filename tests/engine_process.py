@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from jmp_lib.settings import load_profile
-from jmp_lib.train import checkpoint, finetuning, joint_sets, pretraining, trainer
+from jmp_lib.train import finetuning, joint_sets, pretraining, trainer
 from toy_sets import toy_pretraining, toy_task
 
 
@@ -42,8 +42,8 @@ def keep_gradients(out: Path) -> None:
 
 
 def kill_at(place: str) -> None:
-    """SIGKILL to this process at ``place``: checkpoint (half of it written), between (the old one moved away, the new
-    one not yet in place), validation (the second one), weights or record (written, not yet in place)."""
+    """SIGKILL to this process at ``place``: checkpoint (half of it written), validation (the second one),
+    weights or record (written, not yet in place)."""
     end = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
     replace, save, validate, count = os.replace, torch.save, trainer._validate, []
 
@@ -52,8 +52,6 @@ def kill_at(place: str) -> None:
         if place == "record" and "records" in target.parts or place == "weights" and target.suffix == ".safetensors":
             end()
         replace(source, target)
-        if place == "between" and target.suffix == ".previous":
-            end()
 
     def saved(value, stream):
         save(value, stream)
@@ -67,7 +65,7 @@ def kill_at(place: str) -> None:
         if place == "validation" and len(count) == 2:
             end()
 
-    checkpoint.os.replace, checkpoint.torch.save, trainer._validate = replaced, saved, validated
+    os.replace, torch.save, trainer._validate = replaced, saved, validated
 
 
 def work(out: Path, changes: dict, stage: str = "", place: str = "", workers: str = "0") -> None:

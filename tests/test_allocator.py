@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import ctypes, resource, sys
-from jmp_lib.train.memory import keep_freed_memory
+from jmp_lib.train.processes import keep_freed_memory
 assert not sys.argv[1:] or keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

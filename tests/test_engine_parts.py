@@ -14,9 +14,9 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import joint_sets, pretraining
-from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict, prepared, quadruplet_shape
+from jmp_lib.train.batches import (EvaluationSet, LabelledGraphs, UpdateBatches, is_out_of_memory, parts_that_fit, predict, prepared,
+                                   quadruplet_shape)
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import is_out_of_memory, parts_that_fit
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 
@@ -33,9 +33,9 @@ def update_batches(draws="batch", max_edges=None, rank=0, processes=1) -> Update
     """Batches of 6 from the toy sets of the pre-training, with edge dropout."""
     profile = load_profile("smoke")
     sets = joint_sets.joint_sets(profile)
-    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1)
+    caches = [LabelledGraphs(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1)
               for i, s in enumerate(sets)]
-    return UpdateBatches(caches, [s.name for s in sets], Sampler.joint([len(s.train) for s in sets], 2.0, 6, 1), 1,
+    return UpdateBatches(caches, Sampler.joint([len(s.train) for s in sets], 2.0, 6, 1),
                          draws=draws, max_edges=max_edges, rank=rank, processes=processes)
 
 
@@ -56,6 +56,7 @@ def test_parts_that_fit():
 class Structures(list):
     """A set in memory."""
 
+    name = "made"
     natoms = property(lambda self: np.array([len(s["pos"]) for s in self]))
 
     def arrays(self, index: int) -> dict:
@@ -67,8 +68,8 @@ def test_parts_are_cut_where_quadruplets_are_many(dropout):
     """A long molecule beside a dense one: each fits alone and the edges of both together, not the tables of quadruplets."""
     long, dense = random_molecule(60), random_molecule(24)
     long["pos"] = (1.4 * np.arange(60)[:, None] * [1, 0, 0] + 0.1 * long["pos"]).astype(np.float32)
-    cache = graph_cache(Structures([long, dense]), {}, GraphConfig(5.0, 30, False), edge_dropout=dropout)
-    data = UpdateBatches([cache], ["made"], Sampler.single(2, 2, 0), 0)
+    cache = LabelledGraphs(Structures([long, dense]), {}, GraphConfig(5.0, 30, False), edge_dropout=dropout)
+    data = UpdateBatches([cache], Sampler.single(2, 2, 0))
     (whole,), (size,) = data[0].parts, data[0].sizes
     assert size == in_edges(shape(whole)) > 1.2 * whole["main_edge_index"].shape[1]
     data.max_edges = size - 1
@@ -193,7 +194,7 @@ def test_large_sets_keep_no_graphs(toy, monkeypatch):
 def evaluation_set(batch_size=4):
     profile = load_profile("smoke")
     s = joint_sets.joint_sets(profile)[2]
-    return EvaluationSet(graph_cache(s.train, s.normalisers, profile.graphs[s.key]), batch_size, torch.device("cpu"))
+    return EvaluationSet(LabelledGraphs(s.train, s.normalisers, profile.graphs[s.key]), batch_size, torch.device("cpu"))
 
 
 class FewAtoms(torch.nn.Module):

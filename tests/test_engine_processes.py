@@ -76,10 +76,10 @@ def test_two_processes_have_the_weights_of_one(alone, pair):
 
 
 def test_killed_at_every_moment_the_run_ends_with_the_same_bits(alone, tmp_path):
-    """While checkpoints, weights and records are written, between two renames, in a validation; also with processes
+    """While checkpoints, weights and records are written, in a validation; also with processes
     that prepare data."""
-    kills = ("pretrain:checkpoint", "pretrain:validation", "pretrain:between", "pretrain:weights", "pretrain:record",
-             "finetune:validation", "finetune:between:1", "finetune:checkpoint", "finetune:record")
+    kills = ("pretrain:checkpoint", "pretrain:validation", "pretrain:weights", "pretrain:record",
+             "finetune:validation", "finetune:checkpoint:1", "finetune:record")
     killed = run(tmp_path / "killed", "--kills", ",".join(kills))
     for file in (*WEIGHTS, "work/finetune/rmd17_ethanol/JMP-S/predictions.npz"):
         assert file_sha256(killed / file) == file_sha256(alone / file), file

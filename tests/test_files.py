@@ -18,8 +18,7 @@ from jmp_lib.__main__ import main
 from jmp_lib.files import file_sha256, locked, reading, replacing, write_atomically, write_json
 from jmp_lib.records import save_arrays
 from jmp_lib.results import style
-from jmp_lib.train.checkpoint import save_checkpoint
-from jmp_lib.train.weights import write_tensors
+from jmp_lib.train.saving import save_checkpoint, write_tensors
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -97,7 +96,7 @@ def writers(path):
     yield "text", lambda: write_json(path, ["a" * 9000])
     yield "numpy", lambda: save_arrays(path, a=np.random.default_rng(0).random(5000))
     yield "safetensors", lambda: write_tensors(path.with_suffix(""), {"a": torch.ones(5000)}, {})
-    yield "torch", lambda: save_checkpoint(path, "f", a=torch.ones(5000))
+    yield "torch", lambda: save_checkpoint(path, a=torch.ones(5000))
     yield "figure", lambda: style.save(style.new_figure()[0], path.parent, path.stem)
 
 
@@ -109,7 +108,7 @@ def test_a_full_disk_is_one_sentence_whatever_a_library_says(tmp_path, kind):
     with pytest.raises(RuntimeError, match=r"^cannot write \S+/x\.\w+: the file becomes larger than is allowed here; make room or "):
         with no_file_above(2000):
             write()
-    assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.previous"}
+    assert {p.name for p in tmp_path.iterdir()} <= {path.name}
     assert max(tmp_path.iterdir()).read_text() == "the old one"
 
 

@@ -11,10 +11,10 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.records import read_record
 from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data
-from jmp_lib.train.job import Job
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import fit_forces, fit_property
 from jmp_lib.train.schedule import layerwise_groups
+from jmp_lib.train.trainer import Job
 from toy_sets import toy_set
 
 WIDTH = {"width": lambda natoms, pos, z: np.array([x[:, 0].max() - x[:, 0].min() for x in pos])}
@@ -24,7 +24,7 @@ def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None
     profile = load_profile("smoke", device="cpu", **changes)
     train, val, test = (toy_set("own", n, seed, **WIDTH) for n, seed in ((10, 7), (4, 8), (5, 9)))
     numbers = [np.asarray(s["atomic_numbers"]) for s in train]
-    normalisers = {label: fit_forces([np.asarray(s["forces"]) for s in train]) if label == "forces" else
+    normalisers = {label: fit_forces(train.forces) if label == "forces" else
                    fit_property(numbers, np.array([float(s[label]) for s in train])) for label in labels}
     network = PretrainModel(profile.models["small"], num_tasks=1)
     settings = profile.finetune_settings("qm9", "qm9_mu")

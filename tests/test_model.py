@@ -237,7 +237,7 @@ def test_initialisation_is_standardised():
 
 
 def test_configuration_is_strict():
-    with pytest.raises(ValueError, match="did you mean 'emb_size_atom'"):
+    with pytest.raises(ValueError, match="unknown key 'emb_size_atm'; the nearest valid key is 'emb_size_atom'"):
         BackboneConfig.from_dict({"emb_size_atm": 3})
     with pytest.raises(ValueError, match="rbf"):
         BackboneConfig.from_dict({"rbf": {"name": "bessel"}})

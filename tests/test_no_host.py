@@ -70,7 +70,7 @@ def a_run(kind, precision, folder) -> tuple[Run, Share]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     names = ("total", "energy", "force") if kind == "pre-training" else ("total",)
     run = Run(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 1, 0.1, 9, 9), updates_per_epoch=1, data=None,
-              loss=loss, validate=dict, clip=clip, fingerprint="", checkpoint=folder / "c", checkpoint_every=9,
+              loss=loss, validate=dict, clip=clip, checkpoint=folder / "c", checkpoint_every=9,
               processes=Processes("cpu", precision, cpu_autocast=True), loss_names=names, ema=EMA(model, 0.9),
               gradient_divisors=model.gradient_divisors())
     return run, Share([collate(items)] * 2, [0, 0], [[]], Counts(6, 6), None)

@@ -29,8 +29,6 @@ def test_undetermined_composition_is_shared():
 
 
 def test_bad_labels_are_refused():
-    with pytest.raises(ValueError, match="1 of 2 values are not finite"):
-        fit_linear_reference([WATER, METHANE], np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="two different"):
         fit_property([WATER, WATER], np.array([2.0, 2.0]))
 
@@ -70,7 +68,7 @@ def test_kinds_and_given_values():
 
 
 def test_forces_are_scaled_by_their_root_mean_square():
-    normaliser = fit_forces([np.array([[3.0, 0.0, 0.0]]), np.array([[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])])
+    normaliser = fit_forces(np.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]]))
     assert normaliser.mean == 0.0 and normaliser.std == pytest.approx(np.sqrt(25 / 9))
 
 

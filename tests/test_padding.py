@@ -18,14 +18,14 @@ from jmp_lib.graphs.padding import GRAPHS, TABLES, buckets, cost, fits, pad, pad
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, geometry
 from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning, pretraining
-from jmp_lib.train.batches import BUCKETS, DRAWN, Share, UpdateBatches, graph_cache
+from jmp_lib.train.batches import LabelledGraphs, Share, UpdateBatches
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.losses import Counts, finetuning_loss, pretraining_loss, with_padding
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.recorded import Recorded
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, Updates
-from jmp_lib.train.trainer import Progress, Run, _losses, _update
+from jmp_lib.train.trainer import BUCKETS, DRAWN, Progress, Run, _losses, _update
 
 HEADS = {
     **{reduction: [HeadSpec("energy", "scalar", reduction)] for reduction in ("sum", "mean", "max")},
@@ -127,7 +127,7 @@ def a_run(kind: str, folder) -> Run:
     pre = kind in PRETRAINING
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 1e-4}], lr=1e-4, fused=True)
     return Run(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 20, 0.1, 20, 20), updates_per_epoch=20, data=None, loss=loss,
-               validate=dict, clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm), fingerprint="",
+               validate=dict, clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm),
                checkpoint=folder / "c", checkpoint_every=99, loss_names=("total", "energy", "force") if pre else ("total",),
                ema=EMA(model, 0.9), gradient_divisors=model.gradient_divisors())  # fmt: skip
 
@@ -262,11 +262,11 @@ def mini(task: str, size: int) -> UpdateBatches:
     profile = load_profile("mini")
     if task == "pre-training":
         sets = joint_sets(profile)
-        caches = [graph_cache(s.train, {}, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1) for i, s in enumerate(sets)]
-        return UpdateBatches(caches, [s.name for s in sets], Sampler.joint([len(s.train) for s in sets], 2.0, size, 42), 42)
+        caches = [LabelledGraphs(s.train, {}, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1) for i, s in enumerate(sets)]
+        return UpdateBatches(caches, Sampler.joint([len(s.train) for s in sets], 2.0, size, 42))
     data = finetuning.task_data(profile, task)
-    return UpdateBatches([graph_cache(data.train, {}, profile.graphs[data.task.family])], [task],
-                         Sampler.single(len(data.train), size, 42), 42)  # fmt: skip
+    return UpdateBatches([LabelledGraphs(data.train, {}, profile.graphs[data.task.family])],
+                         Sampler.single(len(data.train), size, 42))  # fmt: skip
 
 
 @pytest.mark.parametrize("task, size, most", [("pre-training", 32, 0.15), ("pre-training", 8, 0.25), ("qm9_mu", 8, 0.10),

@@ -12,11 +12,10 @@ from jmp_lib import records
 from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning as finetune_module
 from jmp_lib.train import joint_sets as joint_sets_module
-from jmp_lib.train import checkpoint
-from jmp_lib.train import job, trainer
+from jmp_lib.train import trainer
 from jmp_lib.train import pretraining as pretrain_module
 from jmp_lib.train.batches import Share
-from jmp_lib.train.checkpoint import load_checkpoint, save_checkpoint
+from jmp_lib.train.saving import load_checkpoint, save_checkpoint
 from jmp_lib.train.schedule import EMA
 from jmp_lib.train.trainer import Run, train
 from jmp_lib.train.losses import Counts
@@ -58,7 +57,7 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
     return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
                data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
                validate=validate,
-               clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0), fingerprint="f",
+               clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0),
                checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
                gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)
 
@@ -121,23 +120,15 @@ def test_non_finite_loss_names_the_structures(tmp_path):
         train(tiny_run(tmp_path, poison_at=6))
 
 
-def test_checkpoint_of_other_settings_is_not_used(tmp_path):
+def test_a_checkpoint_is_whole_or_an_error(tmp_path):
     path = tmp_path / "c.pt"
-    assert load_checkpoint(path, "a") is None
-    save_checkpoint(path, "a", value=1.5)
-    assert load_checkpoint(path, "a")["value"] == 1.5
-    assert load_checkpoint(path, "b") is None
+    assert load_checkpoint(path) is None
+    save_checkpoint(path, value=1.5)
+    assert load_checkpoint(path)["value"] == 1.5
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]  # no temporary file is left
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="delete it to start"):
-        load_checkpoint(path, "a")
-
-
-def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / "c.pt", "a", value=1.5)
-    monkeypatch.setattr(checkpoint, "LAYOUT", checkpoint.LAYOUT + 1)
-    with pytest.raises(ValueError, match="c.pt is of another version of this code: end the run with that one, or delete it"):
-        load_checkpoint(tmp_path / "c.pt", "a")
+        load_checkpoint(path)
 
 
 class float16(Processes):
@@ -183,9 +174,9 @@ def test_checkpoint_executes_nothing(tmp_path):
         def __reduce__(self):
             return (exec, ("raise SystemExit('executed')",))
 
-    torch.save({"layout": 1, "fingerprint": "a", "x": Harmful()}, tmp_path / "c.pt")
+    torch.save({"torch_rng": torch.get_rng_state(), "x": Harmful()}, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="cannot be read"):
-        load_checkpoint(tmp_path / "c.pt", "a")
+        load_checkpoint(tmp_path / "c.pt")
 
 
 def kill_after(monkeypatch, saves: int) -> None:
@@ -223,7 +214,7 @@ def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy, monkeypatch, 
 def test_a_finished_run_is_not_repeated(tmp_path, toy, monkeypatch):
     first = finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "train", lambda run: pytest.fail("trained again"))
+        patch.setattr(trainer, "train", lambda run: pytest.fail("trained again"))
         assert finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False) == first
     changed = finetune_module.finetune(smoke(seed=1), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     assert changed["fingerprint"] != first["fingerprint"] and changed["value"] != first["value"]
@@ -232,13 +223,13 @@ def test_a_finished_run_is_not_repeated(tmp_path, toy, monkeypatch):
 
 def test_fingerprints_are_known_without_a_training(tmp_path, toy, monkeypatch):
     """Done has one meaning: the record is there and has this fingerprint, in which the pre-training is."""
-    monkeypatch.setattr(job, "train", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr(trainer, "train", lambda run: pytest.fail("trained"))
     nothing = {arm: finetune_module.fingerprint(smoke(), "qm9_mu", arm, 0, tmp_path) for arm in ("JMP-S", "GN-OC-S")}
     monkeypatch.undo()
     monkeypatch.setattr(joint_sets_module, "load_pretraining_data", toy_pretraining)
     monkeypatch.setattr(finetune_module, "load_task_data", toy_task)
     made = {arm: finetune_module.finetune(smoke(), "qm9_mu", arm, tmp_path, progress=False) for arm in nothing}
-    monkeypatch.setattr(job, "train", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr(trainer, "train", lambda run: pytest.fail("trained"))
     size = records.read_record(records.pretrain_record_path(tmp_path, "small"))
     assert pretrain_module.fingerprint(smoke(), "small") == size["fingerprint"]
     for arm, record in made.items():

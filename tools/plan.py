@@ -33,9 +33,9 @@ from jmp_lib.model import FinetuneModel, HeadSpec
 from jmp_lib.results.tables import save_table
 from jmp_lib.settings import Profile
 from jmp_lib.sweep import KEYS, OPTIONS, Sweep, read
-from jmp_lib.train.batches import choose_device
 from jmp_lib.train.finetuning import size_of, task_data
 from jmp_lib.train.joint_sets import joint_sets
+from jmp_lib.train.processes import choose_device
 from jmp_lib.train.sampling import expanded_sizes, temperature_ratios
 from jmp_lib.train.schedule import in_updates
 

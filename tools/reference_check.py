@@ -27,7 +27,7 @@ from jmp_lib.graphs import GraphConfig, build_graphs, collate, graphs_to_arrays
 from jmp_lib.graphs.indices import pairs
 from jmp_lib.graphs.neighbors import order_by_group
 from jmp_lib.model import BackboneConfig, PretrainModel
-from jmp_lib.train.weights import set_factors
+from jmp_lib.model.scaling import set_factors
 
 WIDTHS = {"tiny": None, "jmp_s": "small", "jmp_l": "large"}  # -> size of the published network
 COLLINEAR = 1e-6  # sine of the angle between two unit vectors

@@ -69,7 +69,7 @@ def ship_backbones(name: str, source: Path | None = None, note: str = "") -> lis
 
 def _files(profile, source: Path, size: str) -> dict:
     """What ships of one size: weights (tensors by name), model and record (plain), training and validation (tables)."""
-    from jmp_lib.train.weights import load_weights
+    from jmp_lib.train.saving import load_weights
 
     path = source / "records" / "pretrain" / f"{size}.json"
     record, work = read_record(path), source / "work" / "pretrain" / size
@@ -111,7 +111,7 @@ def _spare(record: dict, model: dict) -> list[str]:
 
 def _without(weights: dict, model: dict, left_out: str) -> dict:
     """The tensors without those of one head, which is taken out of ``model``, too; what its data taught stays."""
-    from jmp_lib.train.weights import seen_elements
+    from jmp_lib.train.loading import seen_elements
 
     place = list(model["datasets"]).index(left_out)
     model.setdefault("pretraining_elements", seen_elements(model))
@@ -129,7 +129,7 @@ def _without(weights: dict, model: dict, left_out: str) -> dict:
 
 def _write(folder: Path, files: dict, note: str) -> Path:
     """One network in the place of what ``folder`` held."""
-    from jmp_lib.train.weights import write_tensors
+    from jmp_lib.train.saving import write_tensors
 
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:

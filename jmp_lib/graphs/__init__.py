@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 
 __all__ = ["AddGraphs", "GraphCache", "GraphConfig", "build_graphs", "collate", "graphs_to_arrays"]
-_MODULE_OF = {"AddGraphs": "transform", "GraphCache": "transform", "build_graphs": "build", "collate": "batch",
+_MODULE_OF = {"AddGraphs": "build", "GraphCache": "build", "build_graphs": "build", "collate": "batch",
               "graphs_to_arrays": "build"}
 
 

@@ -24,12 +24,11 @@ _EMPTY = Batch()  # copied: to make one takes as long as all of collate, and Bat
 
 
 def collate(items: Sequence[Mapping | Data]) -> Batch:
-    """One batch from structures that all carry ``graphs``, or all ``candidates`` from which to cut them now.
+    """One batch from structures that all carry ``graphs``, or all ``candidates`` (edges as of ``a2a_edges``, GraphConfig) from
+    which to cut them now, in one pass and with the same result.
 
-    Structures are dicts or ``Data``, of numpy arrays or tensors. ``candidates`` is (edges as of ``a2a_edges``,
-    GraphConfig); graphs are cut from them in one pass, with the result that ``graphs`` of each would give.
-
-    Returns a ``Batch`` of B structures with N atoms together:
+    Structures are dicts or ``Data``, of numpy arrays or tensors. ``ValueError``: there are no structures, an element is unknown,
+    or a structure has no graphs. Returns a ``Batch`` of B structures with N atoms together:
         pos (N, 3) float32 Å, atomic_numbers (N,), tags (N,), fixed (N,) and forces (N, 3) where the first structure has
             them; batch (N,) index of the structure of each atom, ascending; natoms (B,); ptr (B + 1,) first atoms.
         cell (B, 3, 3) float64 Å, rows are lattice vectors; numbers of a structure (energy, id, dataset_index …) (B,),
@@ -40,9 +39,6 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
         <graph>_slot (E,), <graph>_width: place of each edge in the table (atom, rank) and its width; main_reverse (E,);
             a2a_pair, pair_source, pair_slot, pair_width; ae_same, qin_back, qout_same, quad_same_out, quad_same_in:
             exceptions (``indices``), all int64, widths plain integers.
-
-    Raises:
-        ValueError: there are no structures, an element is unknown, or a structure has no graphs.
     """
     if not items:
         raise ValueError("cannot make a batch of no structures")

@@ -7,6 +7,9 @@
 
 Only connectivity is computed here, once per structure. Distances and unit vectors are formed inside
 the model from the positions, so the same graphs serve direct and gradient forces.
+
+``build_graphs`` is the function; ``AddGraphs`` the same as a transform of torch_geometric, ``GraphCache`` a set whose graphs
+are kept.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
 
 from . import GraphConfig
 from .indices import index_sets
@@ -22,24 +28,14 @@ from .neighbors import find_neighbors, nearest_per_target
 GRAPHS = ("main", "a2ee2a", "qint", "a2a")
 
 
-def build_graphs(structure: Mapping, config: GraphConfig, *, edge_dropout: float = 0.0,
-                 rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-    """Connectivity of one structure.
+def build_graphs(structure: Mapping, config: GraphConfig) -> dict[str, np.ndarray]:
+    """Connectivity of one structure: ``<graph>_edge_index`` (2, E), ``<graph>_offset`` (E, 3) for the four graphs,
+    ``main_reverse`` (E,), and the index sets of ``indices.index_sets``.
 
-    Args:
-        structure: pos (N, 3) Å, cell (3, 3) Å, pbc (3,), tags (N,), arrays or tensors; a dict or a ``Data``.
-        edge_dropout: probability with which every directed a2a edge is removed before the other
-            graphs are cut from it (pre-training only); ``rng`` draws.
-
-    Returns:
-        ``<graph>_edge_index`` (2, E), ``<graph>_offset`` (E, 3) for the four graphs, ``main_reverse``
-        (E,), and the index sets of ``indices.index_sets``.
-
-    Raises:
-        ValueError: the structure has no edge at all.
+    structure: pos (N, 3) Å, cell (3, 3) Å, pbc (3,), tags (N,), arrays or tensors; a dict or a ``Data``. ``ValueError``: it
+    has no edge at all.
     """
-    edges = a2a_edges(structure, config)
-    return cut_graphs([structure], [drop_edges(edges, edge_dropout, rng) if edge_dropout else edges], [config])
+    return cut_graphs([structure], [a2a_edges(structure, config)], [config])
 
 
 def a2a_edges(structure: Mapping, config: GraphConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,7 +59,8 @@ def limited(edges: tuple, config: GraphConfig, natoms: int) -> tuple[np.ndarray,
 
 
 def drop_edges(candidates, share: float, rng: np.random.Generator):
-    """``candidates`` without the directed edges that chance removes (step 2 of section 2.3); never without all."""
+    """``candidates`` without the directed edges that chance removes before the other graphs are cut (pre-training; step 2 of
+    section 2.3): each with the probability ``share``, but never all."""
     edge_index, offset, squared = candidates
     kept = np.flatnonzero(rng.random(edge_index.shape[1]) >= share)
     return (edge_index.take(kept, axis=1), offset.take(kept, axis=0), squared.take(kept)) if kept.size else candidates
@@ -76,7 +73,9 @@ def cut_graphs(structures: Sequence[Mapping], candidates: Sequence[tuple], confi
     ``candidates``: for each structure the edges that ``a2a_edges`` found, or those that dropout left.
     """
     natoms = np.array([len(structure["pos"]) for structure in structures])
-    edge_index, offset, squared = join_edges(candidates, natoms)
+    index, offsets, distances = zip(*candidates)
+    edge_index, offset, squared = np.concatenate(index, axis=1, dtype=np.int64), np.concatenate(offsets), np.concatenate(distances)
+    edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges) for edges in distances])
     limits = [config.limits(n) for config, n in zip(configs, natoms.tolist())]
     limit = {name: np.repeat([of_one[name] for of_one in limits], natoms) for name in ("main", "a2ee2a", "qint")}
     # The limits of the three graphs fall in this order, so each graph is a part of the one before.
@@ -97,33 +96,20 @@ def cut_graphs(structures: Sequence[Mapping], candidates: Sequence[tuple], confi
     return graphs_to_arrays(graphs, natoms)
 
 
-def join_edges(candidates: Sequence[tuple], natoms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of all structures with the atoms numbered on; int64 edge_index, offset as it is."""
-    if len(candidates) == 1:
-        edge_index, offset, squared = candidates[0]
-        return edge_index.astype(np.int64, copy=False), offset, squared
-    index, offsets, distances = zip(*candidates)
-    edge_index = np.concatenate(index, axis=1, dtype=np.int64)
-    edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges[2]) for edges in candidates])
-    return edge_index, np.concatenate(offsets), np.concatenate(distances)
-
-
 def graphs_to_arrays(graphs: dict, natoms: int | np.ndarray) -> dict[str, np.ndarray]:
     """Symmetrise main, add index sets, flatten to arrays.
 
     ``graphs``: name -> (edge_index, offset). ``natoms``: of the structure, or (B,) of several.
     """
-    graphs = dict(graphs)
     main_index, main_offset, reverse = symmetrize(*graphs["main"], natoms)
-    graphs["main"] = (main_index, main_offset)
+    graphs = {**graphs, "main": (main_index, main_offset)}
     arrays: dict[str, np.ndarray] = {"main_reverse": reverse}
     for name in GRAPHS:
         arrays[f"{name}_edge_index"], arrays[f"{name}_offset"] = graphs[name]
-    arrays.update(index_sets(graphs, int(np.sum(natoms))))
-    return arrays
+    return {**arrays, **index_sets(graphs, int(np.sum(natoms)))}
 
 
-def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndarray = 0):
+def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndarray):
     """Keep s < t (or s = t with a negative first non-zero offset) and add every reverse.
 
     Returns edge_index (2, E), offset (E, 3) and reverse (E,): structure by structure (``natoms`` (B,), edges in
@@ -140,9 +126,7 @@ def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndar
     keep = np.flatnonzero(keep)
     half, offset = edge_index.take(keep, axis=1), offset.take(keep, axis=0)
     count = half.shape[1]
-    each = np.array([count])
-    if np.size(natoms) > 1:
-        each = np.diff(np.searchsorted(half[1], np.cumsum(natoms)), prepend=0)
+    each = np.diff(np.searchsorted(half[1], np.cumsum(natoms)), prepend=0)
     forward = np.arange(count) + np.repeat(np.cumsum(each) - each, each)
     backward = forward + np.repeat(each, each)
     both, offsets = np.empty((2, 2 * count), np.int64), np.empty((2 * count, 3), offset.dtype)
@@ -152,3 +136,73 @@ def symmetrize(edge_index: np.ndarray, offset: np.ndarray, natoms: int | np.ndar
     offsets[forward], offsets[backward] = offset, -offset
     reverse[forward], reverse[backward] = backward, forward
     return both, offsets, reverse
+
+
+class AddGraphs(BaseTransform):
+    """Puts the four graphs on a structure, as ``graphs`` (int32, for ``collate``). For one thread at a time.
+
+    A ``Data`` of any source will do that has pos (N, 3) Å and z or atomic_numbers (N,); ``cell`` (3, 3) or (1, 3, 3),
+    ``pbc`` and ``tags`` are used where it has them (else: no cell, periodic along the vectors of the cell, all tags 2).
+
+    With ``edge_dropout`` the candidate edges are kept instead, every call draws anew which of them are left (``rng``
+    may be replaced), and the field is ``candidates``: ``collate`` cuts the graphs of the whole batch at once.
+    ``ValueError``: edges are to be dropped without ``rng``, or a structure has no graph.
+    """
+
+    def __init__(self, config: GraphConfig, edge_dropout: float = 0.0, rng: np.random.Generator | None = None):
+        self.config, self.edge_dropout, self.rng = config, edge_dropout, rng
+
+    def forward(self, data: Data) -> Data:
+        """``data``, a copy that the caller made, with its graphs and with what ``collate`` asks for."""
+        data["cell"] = cell = data["cell"].reshape(3, 3) if "cell" in data else torch.zeros(3, 3, dtype=torch.float64)
+        usual = {"atomic_numbers": data["z"]} if "z" in data else {}
+        for name, value in {**usual, "pbc": (cell != 0).any(1), "tags": torch.full((len(data["pos"]),), 2)}.items():
+            if name not in data:
+                data[name] = value
+        return data.update(self.fields(self.build(data)))
+
+    def build(self, structure: Mapping | Data) -> dict | tuple:
+        """Graphs of a structure, or its candidate edges if edges are dropped later, int32 in place of int64."""
+        edges = a2a_edges(structure, self.config)
+        halved = lambda array: array.astype(np.int32) if array.dtype == np.int64 else array  # noqa: E731 (collate widens them)
+        if self.edge_dropout:
+            return tuple(map(halved, edges))
+        return {name: halved(array) for name, array in cut_graphs([structure], [edges], [self.config]).items()}
+
+    def fields(self, built: dict | tuple) -> dict:
+        """``graphs`` or ``candidates`` of a structure, of what ``build`` made of it."""
+        if not self.edge_dropout:
+            return {"graphs": built}
+        if self.rng is None:
+            raise ValueError("edge dropout needs a random generator: give AddGraphs or GraphCache an rng")
+        return {"candidates": (drop_edges(built, self.edge_dropout, self.rng), self.config)}
+
+
+class GraphCache(AddGraphs):
+    """A sequence of structures with their graphs: ``cache[i]`` is a dict of the structure's fields and ``graphs``.
+
+    max_mb: graphs are kept until there are so many megabytes (10^6 bytes) of them, None: without limit; the others are
+    built at every access.
+    """
+
+    def __init__(self, structures: Sequence, config: GraphConfig, edge_dropout: float = 0.0,
+                 rng: np.random.Generator | None = None, *, max_mb: float | None = None):
+        super().__init__(config, edge_dropout, rng)
+        self.structures, self.max_bytes = structures, np.inf if max_mb is None else max_mb * 1e6
+        self.kept, self.bytes = {}, 0
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def structure(self, index: int) -> Mapping:
+        """The fields of a structure, without graphs."""
+        return self.structures[index]
+
+    def __getitem__(self, index: int) -> dict:
+        structure, built = self.structure(index), self.kept.get(index)
+        if built is None:
+            built = self.build(structure)
+            size = sum(array.nbytes for array in (built.values() if isinstance(built, dict) else built))
+            if self.bytes + size <= self.max_bytes:
+                self.kept[index], self.bytes = built, self.bytes + size
+        return {**structure, **self.fields(built)}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .neighbors import LARGEST_CODE, order_by_group, rank_in_group, rank_in_sorted
+from .neighbors import order_by_group, rank_in_group, rank_in_sorted
 
 AT_ONCE = 2000  # qint edges whose q-out are looked up together: arrays that stay in the processor's cache
 
@@ -60,17 +60,28 @@ def index_sets(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
 
 
 def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.ndarray) -> dict[str, np.ndarray]:
-    """The four lists of exceptions, looked up in the main graph."""
+    """The four lists of exceptions, looked up in the main graph by numbers of edges: (target·N + source)·images + image.
+
+    Numbers of images add like their offsets: image(a ± b) = image(a) ± image(b), with a number of its own for each sum.
+    """
     (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
-    codes = EdgeCodes(natoms, [main_o, ae_o, q_o])
-    main_image, q_image = codes.image(main_o), codes.image(q_o)
+    span = 4 * max(max(int(o.max(initial=0)), -int(o.min(initial=0))) for o in (main_o, ae_o, q_o)) + 1
+
+    def image(offset: np.ndarray) -> np.ndarray:
+        if span == 1:
+            return np.zeros(len(offset), dtype=np.int64)
+        x, y, z = offset.astype(np.int64, copy=False).T
+        return x * span**2 + y * span + z
+
+    def edge(source: np.ndarray, target: np.ndarray, image: np.ndarray) -> np.ndarray:
+        return (target * natoms + source) * span**3 + image
+
+    main_image, q_image = image(main_o), image(q_o)
     # c -> b with the image of c as seen from b: the offset of c -> a minus that of b -> a. The two halves of the
     # sum belong to p and to j. Where c is b itself (no quadruplet) this is an atom on itself: never an edge.
-    of_p = codes.edge(np.int64(0), q[0], -q_image)
-    of_j = codes.edge(main[0], np.int64(0), main_image)
-    edge_of = pd.Index(codes.edge(main[0], main[1], main_image)).get_indexer  # codes -> edges, -1: there is none
-    queries = [codes.edge(ae[0], ae[1], codes.image(ae_o)), codes.edge(q[1], q[0], -q_image),
-               codes.edge(q[0], q[1], q_image)]  # fmt: skip
+    of_p, of_j = edge(np.int64(0), q[0], -q_image), edge(main[0], np.int64(0), main_image)
+    edge_of = pd.Index(edge(main[0], main[1], main_image)).get_indexer  # numbers -> edges, -1: there is none
+    queries = [edge(ae[0], ae[1], image(ae_o)), edge(q[1], q[0], -q_image), edge(q[0], q[1], q_image)]
     found = edge_of(np.concatenate(queries))
     ae_main, back, same = found[: len(queries[0])], *found[len(queries[0]) :].reshape(2, -1)
 
@@ -92,33 +103,6 @@ def _present(edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which queries were found, and the edges of those."""
     at = np.flatnonzero(edge >= 0)
     return at, edge.take(at)
-
-
-class EdgeCodes:
-    """Numbers of edges: ``(target·N + source)·images + image``, with image numbers that add like offsets.
-
-    ``offsets``: all arrays (E, 3) whose edges get numbers. Sums and differences of two of their offsets have
-    numbers of their own too.
-    """
-
-    def __init__(self, natoms: int, offsets: list[np.ndarray]):
-        span = 4 * max(max(int(o.max(initial=0)), -int(o.min(initial=0))) for o in offsets) + 1
-        self.natoms, self.images, self.strides = natoms, span**3, (span**2, span)
-        if natoms**2 * self.images >= LARGEST_CODE:
-            raise ValueError(
-                f"{natoms} atoms lie in too many cells: wrap the positions into the cell before building graphs"
-            )
-
-    def image(self, offset: np.ndarray) -> np.ndarray:
-        """(E,) number of each offset; image(a ± b) = image(a) ± image(b)."""
-        if self.images == 1:
-            return np.zeros(len(offset), dtype=np.int64)
-        offset = offset.astype(np.int64, copy=False)
-        return offset[:, 0] * self.strides[0] + offset[:, 1] * self.strides[1] + offset[:, 2]
-
-    def edge(self, source: np.ndarray, target: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """(E,) number of each edge."""
-        return (target * self.natoms + source) * self.images + image
 
 
 def image_pairs(edge_index: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray]:

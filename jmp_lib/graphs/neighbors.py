@@ -14,26 +14,19 @@ from vesin import NeighborList
 
 # Periodic pairs closer than 0.01 Å are the same atom listed twice (ARCHITECTURE 2.2).
 MIN_SQUARED_DISTANCE = 1e-4
-LARGEST_CODE = 2**62  # numbers that stand for an edge must fit in int64
 LONGEST = 2**31 - 1  # above the bits of every distance
 
 
 def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float,
                    periodic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directed candidate edges, ordered by target, then source, then offset.
+    """Directed candidate edges, ordered by target, then source, then offset: edge_index (2, E) int64 with row 0 = source and
+    row 1 = target, offset (E, 3) int64 and squared distance (E,) float32 in Å².
 
-    Args:
-        pos: (N, 3) Å. cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool.
-        cutoff: Å. periodic: False ignores the cell (molecules).
-
-    Returns:
-        edge_index (2, E) int64 with row 0 = source and row 1 = target, offset (E, 3) int64 and
-        squared distance (E,) float32 in Å².
-
+    pos: (N, 3) Å. cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool. periodic: False ignores the cell (molecules).
     Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff. Unlike the published
     code the search is complete for atoms outside the cell, so that moving an atom by a lattice vector changes nothing.
     """
-    periodic = bool(periodic) and bool(np.any(pbc))
+    periodic = periodic and bool(np.any(pbc))
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5) + 1e-5, full_list=True)
     # vesin's first atom is the origin of the vector, the second sits at pos[second] + S @ cell. Both arrays are
     # views of memory that belongs to ``search``: nothing of them is returned.
@@ -53,9 +46,6 @@ def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: f
 def _in_order(pairs: np.ndarray, shift: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted edges from one sort of one number each: edge_index (2, E), images (I, 3), image of each edge (E,)."""
     images, image = distinct_images(shift)
-    if natoms**2 * len(images) >= LARGEST_CODE:
-        raise ValueError(f"{natoms} atoms lie in {len(images)} different cells: "
-                         "wrap the positions into the cell before building graphs")
     pairs = pairs.astype(np.int64)
     code = pairs[:, 0] * natoms
     code += pairs[:, 1]
@@ -75,10 +65,7 @@ def _divide(number: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distinct_images(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (I, 3) int64 in the order of their components, and the row of each offset in them (E,).
-
-    ``images[row]`` are the offsets. Not every listed image need occur.
-    """
+    """Images (I, 3) int64 in the order of their components (not every one need occur), and the row of each offset in them (E,)."""
     if not offset.any():  # also without any edge
         return np.zeros((1, 3), np.int64), np.zeros(len(offset), np.int64)
     low = [int(column.min()) for column in offset.T]
@@ -111,15 +98,11 @@ def squared_distance(pos, cell, source, target, images, image) -> np.ndarray:
 
 def nearest_per_target(target: np.ndarray, distance: np.ndarray, limit: np.ndarray,
                        ranked: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """The shortest edges of every target, and how many of its edges are shorter.
+    """The shortest edges of every target: kept (K,) numbers of edges, ascending, and rank (K,), 0 for the shortest edge of a
+    target, 1 for the next; with ``ranked=False`` None where all edges are kept.
 
-    Args:
-        target: (E,) ascending. distance: (E,) float32, not negative. limit: (N,) how many edges each target keeps.
-
-    Returns:
-        kept (K,) numbers of edges, ascending, and rank (K,): 0 for the shortest edge of a target, 1 for
-        the next; with ``ranked=False`` None where all edges are kept. Ties are broken by the order of the
-        edges, so the choice is reproducible.
+    target: (E,) ascending. distance: (E,) float32, not negative. limit: (N,) how many edges each target keeps. Ties are
+    broken by the order of the edges, so the choice is reproducible.
     """
     count = np.bincount(target, minlength=len(limit))
     kept = np.arange(target.size)

@@ -21,14 +21,7 @@ from torch.nn import functional as F
 
 from .config import BackboneConfig
 from .fast_grad import lowered, scaled_silu
-from .geometry import (
-    azimuth_harmonics,
-    cosine_expansion,
-    edge_vectors,
-    frames,
-    legendre,
-    pad,
-)
+from .geometry import azimuth_harmonics, cosine_expansion, edge_vectors, frames, legendre, pad
 from .layers import Dense, standardized_orthogonal_, sum_at, take
 
 
@@ -230,13 +223,3 @@ class Bases(nn.Module):
             "q_same": torch.where(collinear | straight, at_zero, at_one),
             "q_same_in": same_in.view(n * dm, dq),
         }
-
-
-def shared_gradient_divisors(num_blocks: int, prefix: str = "backbone.bases.") -> dict[str, int]:
-    """How often each shared projection is used; its gradient is divided by that (section 9)."""
-    names = ("mlp_rbf_tint.linear", "mlp_cbf_tint", "mlp_rbf_h.linear", "mlp_rbf_qint.linear", "mlp_cbf_qint",
-             "mlp_sbf_qint", "mlp_rbf_aeint.linear", "mlp_cbf_aeint", "mlp_rbf_eaint.linear", "mlp_cbf_eaint",
-             "mlp_rbf_aint")  # fmt: skip
-    divisors = {f"{prefix}{name}.weight": num_blocks for name in names}
-    divisors[f"{prefix}mlp_rbf_out.linear.weight"] = num_blocks + 1
-    return divisors

@@ -16,17 +16,12 @@ from .interactions import (
     QuadrupletInteraction,
     TripletInteraction,
 )
-from .layers import INV_SQRT_3, Dense, Residual, Scale, apply_all, residuals, sum_at
+from .layers import INV_SQRT_3, Dense, Scale, apply_all, residuals, sum_at
 
 
-def atom_layers(c: BackboneConfig) -> nn.ModuleList:
-    """Edge width to atom width (absent if they are equal), then ``num_atom`` residuals."""
-    first = [] if c.emb_size_edge == c.emb_size_atom else [Dense(c.emb_size_edge, c.emb_size_atom, True)]
-    return nn.ModuleList([*first, *(Residual(c.emb_size_atom) for _ in range(c.num_atom))])
-
-
-def _weigh(m: Tensor, rad: Tensor, weight: Tensor) -> Tensor:
-    return m * F.linear(rad, weight)
+def weigh(m: Tensor, rad: Tensor, dense: Dense) -> Tensor:
+    """(E, M) edge rows ⊙ radial weights; the weights are formed again when needed."""
+    return formed_again(lambda m, rad, weight: m * F.linear(rad, weight), m.numel(), m, rad, dense.linear.weight)
 
 
 class AtomUpdate(nn.Module):
@@ -36,16 +31,13 @@ class AtomUpdate(nn.Module):
         super().__init__()
         self.dense_rbf = Dense(c.emb_size_rbf, c.emb_size_edge)
         self.scale_sum = Scale()
-        self.layers = atom_layers(c)
+        to_atoms = [] if c.emb_size_edge == c.emb_size_atom else [Dense(c.emb_size_edge, c.emb_size_atom, True)]
+        self.layers = nn.ModuleList([*to_atoms, *residuals(c.num_atom, c.emb_size_atom)])
 
     def forward(self, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0) -> Tensor:
         """``compensation``: 1/(1 − edge dropout) in training mode, else 1."""
-        y = sum_at(batch["main_edge_index"][1], self.weigh(m, rad, self.dense_rbf), len(batch["batch"])) * compensation
+        y = sum_at(batch["main_edge_index"][1], weigh(m, rad, self.dense_rbf), len(batch["batch"])) * compensation
         return apply_all(self.layers, self.scale_sum(y, reference=lambda: (m, None)))
-
-    def weigh(self, m: Tensor, rad: Tensor, dense: Dense) -> Tensor:
-        """(E, M) edge rows ⊙ radial weights; the weights are formed again when needed."""
-        return formed_again(_weigh, m.numel(), m, rad, dense.linear.weight)
 
 
 class InteractionBlock(nn.Module):
@@ -97,16 +89,14 @@ class OutputBlock(AtomUpdate):
             self.seq_forces = residuals(c.num_atom, c.emb_size_edge)
             self.dense_rbf_F = Dense(c.emb_size_rbf, c.emb_size_edge)
 
-    def forward(
-        self, h: Tensor, m: Tensor, rad: Tensor, batch: dict, compensation: float = 1.0
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, h: Tensor, m: Tensor, rad: Tensor, batch: dict, compensation: float) -> tuple[Tensor, Tensor | None]:
         y = super().forward(m, rad, batch, compensation)
         if len(self.seq_energy2):
             y = apply_all(self.seq_energy2, (y + h) * INV_SQRT_2)
         if not self.direct_forces:
             return y, None
         x = apply_all(self.seq_forces, m)
-        return y, self.scale_rbf_F(self.weigh(x, rad, self.dense_rbf_F), reference=lambda: (x, None))
+        return y, self.scale_rbf_F(weigh(x, rad, self.dense_rbf_F), reference=lambda: (x, None))
 
 
 class OutputMLP(nn.Module):
@@ -136,14 +126,10 @@ class Backbone(nn.Module):
             self.out_mlp_F = OutputMLP(config.emb_size_edge, num_inputs, num_layers)
 
     def forward(self, h: Tensor, batch: dict, pos: Tensor | None = None) -> dict:
-        """
-        Args:
-            h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``.
-            pos: (N, 3) positions in Å to differentiate through; default ``batch["pos"]``.
+        """-> h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, u_main (E, 3) float64 unit vectors of main.
 
-        Returns:
-            h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, and u_main (E, 3)
-            float64 unit vectors of the main graph.
+        h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``. pos: (N, 3) positions in Å to differentiate
+        through; default ``batch["pos"]``.
         """
         pos = (batch["pos"] if pos is None else pos).double()
         g_main, u_main, kernels = self.bases(batch, pos)

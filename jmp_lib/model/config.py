@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass, fields
+
+from jmp_lib.strict import check_keys
 
 # Official fields with the only value that this network implements; they may stand in a configuration.
 FIXED = {
@@ -16,7 +17,7 @@ FIXED = {
     "learnable_rbf_stds": False, "unique_basis_per_layer": False, "dropout": None,
 }  # fmt: skip
 # Official fields that say how the network is used; read elsewhere (heads, training).
-USAGE = {"regress_forces", "edge_dropout"}
+USAGE = ("regress_forces", "edge_dropout")
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,13 @@ class BackboneConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> BackboneConfig:
-        """Read a configuration strictly; official fields of other variants raise a ValueError."""
-        known = {f.name for f in fields(cls)}
-        kept = {}
-        for key, value in values.items():
-            if key in known:
-                kept[key] = value
-            elif key in FIXED:
-                if value != FIXED[key] and list(value if isinstance(value, (list, tuple)) else [value]) != FIXED[key]:
-                    raise ValueError(f"backbone: {key} = {value!r} is not implemented; only {FIXED[key]!r} is")
-            elif key not in USAGE:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"backbone: unknown field {key!r}{hint}")
-        return cls(**kept)
+        """Of a ``model.json`` or an official configuration; ``ValueError``: an unknown field, or a variant of another network."""
+        known = [f.name for f in fields(cls)]
+        check_keys(values, [*known, *FIXED, *USAGE], "backbone")
+        for key in values.keys() & FIXED:
+            if values[key] != FIXED[key]:
+                raise ValueError(f"backbone: {key} = {values[key]!r} is not implemented; only {FIXED[key]!r} is")
+        return cls(**{key: values[key] for key in known if key in values})
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,7 @@ from torch_geometric.utils import scatter
 from .fast_grad import scaled_silu
 from .layers import full, sum_at
 
-SCALAR, SPATIAL_EXTENT, ENERGY = "scalar", "spatial_extent", "energy"
-GRADIENT_FORCES, DIRECT_FORCES = "gradient_forces", "direct_forces"
-KINDS = (SCALAR, SPATIAL_EXTENT, ENERGY, GRADIENT_FORCES, DIRECT_FORCES)
+KINDS = ("scalar", "spatial_extent", "energy", "gradient_forces", "direct_forces")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class HeadSpec:
     """
 
     name: str
-    kind: str = SCALAR
+    kind: str = "scalar"
     reduction: str = "sum"
 
     def __post_init__(self):
@@ -76,15 +75,20 @@ class SpatialExtentHead(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.scalar_mlp = head_mlp(width, bias=False, num_mlps=6)
-        self.register_buffer("masses", torch.tensor(atomic_masses, dtype=torch.float32), persistent=False)
 
     def forward(self, h: Tensor, batch: dict) -> Tensor:
         index, count = batch["batch"], len(batch["natoms"])
-        mass = self.masses[batch["atomic_numbers"]]
+        mass = _masses(self.scalar_mlp[0].weight.dtype, h.device)[batch["atomic_numbers"]]
         pos = batch["pos"].to(mass)  # not in the 16 bits that h may have
         centre = sum_at(index, mass.unsqueeze(-1) * pos, count) / sum_at(index, mass, count).unsqueeze(-1)
         squared = (pos - centre[index]).pow(2).sum(-1)
         return reduce_atoms(self.scalar_mlp(h).squeeze(-1) * squared, index, count, "sum")
+
+
+@functools.cache
+def _masses(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Standard masses by atomic number, u; copied to a device once."""
+    return torch.tensor(atomic_masses, dtype=dtype, device=device)
 
 
 def sum_edge_forces(per_edge: Tensor, u_main: Tensor, batch: dict) -> Tensor:

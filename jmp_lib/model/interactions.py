@@ -39,8 +39,7 @@ class Bilinear(nn.Module):
 class Member(nn.Module):
     """What triplet-like interactions share: input before the sum, symmetric lift after it.
 
-    Subclasses add ``down_projection`` and the up-projections (their order is that of the published
-    state dict).
+    Subclasses add ``down_projection`` and the up-projections (their order is that of the published state dict).
     """
 
     def __init__(self, dense: str, width: int, emb_size_rbf: int):

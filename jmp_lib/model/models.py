@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from .bases import shared_gradient_divisors
 from .blocks import Backbone
 from .config import BackboneConfig
 from .fast_grad import only_positions
-from .heads import (
-    DIRECT_FORCES,
-    ENERGY,
-    GRADIENT_FORCES,
-    SPATIAL_EXTENT,
-    HeadSpec,
-    ScalarHead,
-    SpatialExtentHead,
-    head_mlp,
-    reduce_atoms,
-    sum_edge_forces,
-)
+from .heads import HeadSpec, ScalarHead, SpatialExtentHead, head_mlp, reduce_atoms, sum_edge_forces
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
+SHARED = ("mlp_rbf_tint.linear", "mlp_cbf_tint", "mlp_rbf_h.linear", "mlp_rbf_qint.linear", "mlp_cbf_qint", "mlp_sbf_qint",
+          "mlp_rbf_aeint.linear", "mlp_cbf_aeint", "mlp_rbf_eaint.linear", "mlp_cbf_eaint", "mlp_rbf_aint",
+          "mlp_rbf_out.linear")  # projections that all blocks use, the last one also before the first
 
 
 class Network(nn.Module):
@@ -40,8 +32,9 @@ class Network(nn.Module):
         return self.run_backbone(batch)["h"]
 
     def gradient_divisors(self) -> dict[str, int]:
-        """Of ``shared_gradient_divisors``."""
-        return shared_gradient_divisors(self.config.num_blocks)
+        """How often each shared projection is used; its gradient is divided by that (section 9)."""
+        blocks = self.config.num_blocks
+        return {f"backbone.bases.{name}.weight": blocks + (name == "mlp_rbf_out.linear") for name in SHARED}
 
 
 def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor:
@@ -117,24 +110,23 @@ class FinetuneModel(Network):
         super().__init__()
         self.specs = list(heads)
         kinds = {spec.kind for spec in heads}
-        if GRADIENT_FORCES in kinds and ENERGY not in kinds:
+        if "gradient_forces" in kinds and "energy" not in kinds:
             raise ValueError("gradient forces need an energy head: they are its derivative")
-        direct = DIRECT_FORCES in kinds
-        self.config = config if config.direct_forces == direct else BackboneConfig(
-            **{**config.to_dict(), "direct_forces": direct})  # fmt: skip
-        self.gradient_forces = GRADIENT_FORCES in kinds
+        direct = "direct_forces" in kinds
+        self.config = replace(config, direct_forces=direct)
+        self.gradient_forces = "gradient_forces" in kinds
         self.embedding = nn.Embedding(config.num_elements, config.emb_size_atom)
         self.backbone = Backbone(self.config)
         named = nn.ModuleDict()
         self.graph_outputs = nn.ModuleDict({"_module_dict": named})
         for spec in heads:
-            if spec.kind == ENERGY:
+            if spec.kind == "energy":
                 self.out_energy = head_mlp(config.emb_size_atom, bias=False)
-            elif spec.kind == DIRECT_FORCES:
+            elif spec.kind == "direct_forces":
                 self.out_forces = head_mlp(config.emb_size_edge)
-            elif spec.kind == SPATIAL_EXTENT:
+            elif spec.kind == "spatial_extent":
                 named[f"ft_mlp_{spec.name}"] = SpatialExtentHead(config.emb_size_atom)
-            elif spec.kind != GRADIENT_FORCES:
+            elif spec.kind != "gradient_forces":
                 named[f"ft_mlp_{spec.name}"] = ScalarHead(config.emb_size_atom, spec.reduction)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
@@ -153,12 +145,12 @@ class FinetuneModel(Network):
         out = self.run_backbone(batch, pos)
         result = {}
         for spec in self.specs:
-            if spec.kind == ENERGY:
+            if spec.kind == "energy":
                 per_atom = self.out_energy(out["h"]).squeeze(-1)
                 result["energy"] = reduce_atoms(per_atom, batch["batch"], len(batch["natoms"]), "sum")
-            elif spec.kind == DIRECT_FORCES:
+            elif spec.kind == "direct_forces":
                 result["forces"] = sum_edge_forces(self.out_forces(out["x_f"]).squeeze(-1), out["u_main"], batch)
-            elif spec.kind != GRADIENT_FORCES:
+            elif spec.kind != "gradient_forces":
                 result[spec.name] = self.graph_outputs["_module_dict"][f"ft_mlp_{spec.name}"](out["h"], batch)
         return result
 
@@ -166,21 +158,13 @@ class FinetuneModel(Network):
 def load_backbone(model: FinetuneModel, state: dict[str, Tensor]) -> None:
     """Copy embedding and backbone of a pre-training ``state`` into ``model``; heads stay as they are.
 
-    Raises:
-        ValueError: a tensor of the backbone is missing or has another shape.
+    ``ValueError``: a tensor of the backbone is missing or has another shape.
     """
-    renamed = {}
-    for name, value in state.items():
-        if name == "embedding.atom_embedding.weight":
-            renamed["embedding.weight"] = value
-        elif name.startswith("backbone."):
-            renamed[name] = value
+    state = {name.replace("embedding.atom_embedding.", "embedding."): value for name, value in state.items()}
     own = {k: v for k, v in model.state_dict().items() if k.startswith(("embedding.", "backbone."))}
     for name, value in own.items():
-        if name not in renamed:
+        if name not in state:
             raise ValueError(f"pre-trained weights lack {name!r}: they belong to another backbone")
-        if renamed[name].shape != value.shape:
-            raise ValueError(
-                f"pre-trained {name!r} has shape {tuple(renamed[name].shape)}, the model needs {tuple(value.shape)}"
-            )
-    model.load_state_dict({k: renamed[k] for k in own}, strict=False)
+        if state[name].shape != value.shape:
+            raise ValueError(f"pre-trained {name!r} has shape {tuple(state[name].shape)}, the model needs {tuple(value.shape)}")
+    model.load_state_dict({k: state[k] for k in own}, strict=False)

@@ -21,7 +21,7 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.checkpoint import MEND, NETWORKS, Checkpoint, meta_model, published_tensors, read_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.weights import write_tensors
+from jmp_lib.train.saving import write_tensors
 
 NAMES = {"small": "jmp-s", "large": "jmp-l"}
 SIZES = {name: size for size, name in NAMES.items()}

@@ -22,11 +22,10 @@ from jmp_lib.model import BackboneConfig, HeadSpec
 from jmp_lib.own.data import OwnData
 from jmp_lib.settings import FinetuneSettings, Profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_groups
-from jmp_lib.train.job import Job
-from jmp_lib.train.loading import load
+from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property, numbers_of
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.trainer import Job
 
 ARMS = ("pre-trained", "from scratch")
 
@@ -89,7 +88,7 @@ def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
         made[name] = fit_property(numbers, values, linear_reference=forces or reduction == "sum") \
             if values.std() > 0 else Normaliser(float(values.mean()), 1.0)
     if forces:
-        made["forces"] = fit_forces([train.forces])
+        made["forces"] = fit_forces(train.forces)
         made["energy"] = replace(made["energy"], std=made["forces"].std)
     return made
 

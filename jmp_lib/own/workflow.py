@@ -18,8 +18,7 @@ from jmp_lib.own.data import OwnData, read_own
 from jmp_lib.own.splitting import split_own, units_of
 from jmp_lib.own.training import ARMS, Start, finetune_own, own_start
 from jmp_lib.pool import report, run_jobs
-from jmp_lib.train.loading import load
-from jmp_lib.train.weights import seen_elements
+from jmp_lib.train.loading import load, seen_elements
 
 FORCES = ["energy", "forces"], ["eV", "eV/Å"]
 # source -> properties and units: 100 frames of paracetamol (GFN2-xTB, 500 K), and 80 crystals (CHGNet)

@@ -22,6 +22,7 @@ from jmp_lib.data.tasks import get_task, load_task_data, why_not
 from jmp_lib.files import write_json
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
+from jmp_lib.model.scaling import set_factors
 from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results import other_networks
 from jmp_lib.settings import Profile
@@ -29,7 +30,7 @@ from jmp_lib.strict import nearest
 from jmp_lib.train.finetuning import size_of, start_of
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import composition, fit_composition, numbers_of, true_values
-from jmp_lib.train.weights import load_weights, set_factors
+from jmp_lib.train.saving import load_weights
 
 TIMED = {"mace": other_networks.MACE, "schnet": other_networks.SCHNET}  # trained for as long as BUDGET_OF was
 EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}  # baseline -> arm whose network, as it starts, gives the embeddings

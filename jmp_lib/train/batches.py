@@ -1,11 +1,14 @@
-"""From sets of structures to batches on a device, also prepared ahead, and from a model to predictions."""
+"""From sets of structures to batches on a device, in parts that fit and prepared ahead, and from a model to predictions.
+
+Losses of parts add up (``losses.Counts``), and so do gradients: how a batch is cut does not change the update.
+"""
 
 from __future__ import annotations
 
+import gc
 import resource
 import signal
 import traceback
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Callable, Iterator, Sequence
 
@@ -15,9 +18,8 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
-from jmp_lib.graphs.padding import Bucket, buckets, in_edges, padded_to_fit, shape
+from jmp_lib.graphs.padding import Bucket, in_edges, padded_to_fit
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.memory import give_back, is_out_of_memory, parts_that_fit
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
@@ -25,33 +27,19 @@ from jmp_lib.train.sampling import Sampler
 GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "id")
 KEPT_MB = 2000  # graphs of a set that are kept in memory (10^6 bytes); the others are computed at every access
 AHEAD = 2  # batches that every process that prepares data keeps ready
-BUCKETS = 24  # shapes to which batches are padded, and one more
-DRAWN = 256  # updates from whose batches the shapes are chosen
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-def choose_device(name: str) -> torch.device:
-    """auto: the GPU when there is one.  Raises ``ValueError`` for cuda without a GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda but torch sees no GPU: write device: auto or cpu in the profile")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+class LabelledGraphs(GraphCache):
+    """A set of structures with geometry, graphs (kept up to ``KEPT_MB``), the normalised labels of ``normalisers`` and, in
+    pre-training, the index of the data set: structures of different sets fit in one batch."""
 
+    def __init__(self, structures, normalisers: dict[str, Normaliser], config: GraphConfig, dataset_index: int | None = None,
+                 edge_dropout: float = 0.0):
+        super().__init__(structures, config, edge_dropout, max_mb=KEPT_MB)
+        self.normalisers, self.dataset_index = normalisers, dataset_index
 
-class Labelled:
-    """A set of structures with geometry, the normalised labels of ``normalisers`` and, in pre-training, the index of
-    the data set: structures of different sets fit in one batch."""
-
-    def __init__(self, structures, normalisers: dict[str, Normaliser], dataset_index: int | None = None):
-        self.structures, self.normalisers, self.dataset_index = structures, normalisers, dataset_index
-
-    def __len__(self) -> int:
-        return len(self.structures)
-
-    @property
-    def natoms(self) -> np.ndarray:
-        """Atoms of every structure (S,)."""
-        return self.structures.natoms
-
-    def __getitem__(self, index: int) -> dict:
+    def structure(self, index: int) -> dict:
         structure = self.structures.arrays(index)
         item = {key: structure[key] for key in GEOMETRY}
         for label, normaliser in self.normalisers.items():
@@ -59,13 +47,6 @@ class Labelled:
         if self.dataset_index is not None:
             item["dataset_index"] = self.dataset_index
         return item
-
-
-def graph_cache(structures, normalisers: dict[str, Normaliser], config: GraphConfig, *,
-                dataset_index: int | None = None, edge_dropout: float = 0.0) -> GraphCache:
-    """Structures with normalised labels and graphs, computed when first asked for and kept up to ``KEPT_MB``."""
-    labelled = Labelled(structures, normalisers, dataset_index)
-    return GraphCache(labelled, config, edge_dropout=edge_dropout, max_mb=KEPT_MB)
 
 
 def quadruplet_shape(item: dict) -> Bucket:
@@ -80,6 +61,39 @@ def quadruplet_shape(item: dict) -> Bucket:
         at_atoms = [np.minimum(found, limits[name]) for name in names]
     return {"atoms": natoms, **{name: int(count.sum()) for name, count in zip(names, at_atoms)},
             **{f"{name}_width": int(count.max()) or 1 for name, count in zip(names, at_atoms)}}
+
+
+def parts_that_fit(shapes: Sequence[Bucket], most: int | None,
+                   size: Callable[[Bucket], int] = in_edges) -> tuple[list[list[int]], list[int]]:
+    """Places 0, 1, ... in consecutive parts of a size up to ``most``, and their sizes; a larger structure is a part alone.
+
+    shapes: of the structures, one by one; in a part they add up, but for widths, of which the largest counts.
+    """
+    parts: list[list[int]] = []
+    wholes: list[Bucket] = []
+    for place, own in enumerate(shapes):
+        if parts:
+            joined = {key: max(n, own[key]) if key.endswith("width") else n + own[key] for key, n in wholes[-1].items()}
+            if most is None or size(joined) <= most:
+                parts[-1].append(place)
+                wholes[-1] = joined
+                continue
+        parts.append([place])
+        wholes.append(own)
+    return parts, [size(whole) for whole in wholes]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that memory, of a GPU or of the machine, is used up."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or \
+        isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+def give_back() -> None:
+    """Memory that nothing refers to any more is free again, also on the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @dataclass
@@ -111,17 +125,16 @@ def balanced(sizes: Sequence[int], processes: int) -> list[list[int]]:
 
 
 class UpdateBatches(torch.utils.data.Dataset):
-    """``batches[k]``: this process's share of the batch of update k, a function of (seed, k) alone.
+    """``batches[k]``: this process's share of the batch of update k, a function of (seed of the sampler, k) alone.
 
     Shares are balanced by atoms (edges follow them: the neighbour limit is the same), parts are cut by edges and
     quadruplets (``in_edges``).  Edge dropout draws from a generator seeded by (seed, k), or with ``draws`` "structure"
     by (seed, k, place in the batch).
     """
 
-    def __init__(self, caches: Sequence[GraphCache], names: Sequence[str], sampler: Sampler, seed: int, *,
-                 draws: str = "batch", max_edges: int | None = None, rank: int = 0, processes: int = 1):
-        self.caches, self.names, self.sampler, self.seed, self.draws = list(caches), list(names), sampler, seed, draws
-        self.rank, self.processes = rank, processes
+    def __init__(self, caches: Sequence[LabelledGraphs], sampler: Sampler, *, draws: str = "batch", max_edges: int | None = None,
+                 rank: int = 0, processes: int = 1):
+        self.caches, self.sampler, self.draws, self.rank, self.processes = list(caches), sampler, draws, rank, processes
         self.buckets: list[Bucket] = []  # to which parts are padded
         self._max_edges = torch.tensor([max_edges or 0]).share_memory_()  # seen by the processes that prepare ahead
 
@@ -153,18 +166,19 @@ class UpdateBatches(torch.utils.data.Dataset):
         pairs = self.sampler.batch(step)
         natoms = [int(self.caches[which].structures.natoms[index]) for which, index in pairs]
         own = set(balanced(natoms, self.processes)[self.rank])
-        rng = np.random.default_rng([self.seed, 1, step])
+        seed = [self.sampler.seed, 1, step]
+        rng = np.random.default_rng(seed)
         items, names = [], []
         for place, (which, index) in enumerate(pairs):
             cache = self.caches[which]
             in_sequence = self.draws == "batch" and cache.edge_dropout  # others' draws come before ours
             if place not in own and not in_sequence:
                 continue
-            cache.rng = rng if self.draws == "batch" else np.random.default_rng([self.seed, 1, step, place])
+            cache.rng = rng if self.draws == "batch" else np.random.default_rng([*seed, place])
             item = cache[index]
             if place in own:
                 items.append(item)
-                names.append(f"{self.names[which]}[{item['id']}]")
+                names.append(f"{cache.structures.name}[{item['id']}]")
         return items, names, Counts(len(pairs), sum(natoms))
 
 
@@ -186,12 +200,6 @@ def prepared(data, first: int, stop: int, workers: int, pin: bool) -> Iterator:
         if isinstance(found, Exception):
             raise found
         yield found
-
-
-def buckets_of(data, updates: int, workers: int) -> list[Bucket]:
-    """Shapes for padding, from the batches of the first updates; the same for a run that goes on."""
-    with closing(prepared(data, 0, min(updates, DRAWN), workers, pin=False)) as drawn:
-        return buckets([shape(part) for share in drawn for part in share.parts], BUCKETS)
 
 
 class _Sentences(torch.utils.data.Dataset):
@@ -216,10 +224,10 @@ def _start_worker(number: int) -> None:
     _many_open_files()
 
 
-def _many_open_files(wanted: int = 65536) -> None:
-    """Tensors travel between processes as open files: as many as the system lets a user have."""
+def _many_open_files() -> None:
+    """Tensors travel between processes as open files: as many as the system lets a user have, but no more than 65,536."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    limit = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 

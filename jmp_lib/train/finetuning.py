@@ -25,20 +25,20 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import Task, TaskData, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
+from jmp_lib.model.scaling import set_factors
 from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train import pretraining
-from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
-from jmp_lib.train.job import Job, describe_model
-from jmp_lib.train.loading import given_start
+from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
+from jmp_lib.train.loading import given_start, read_info, seen_elements
 from jmp_lib.train.losses import Counts, finetuning_loss, mae, structure_errors
 from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain, scale_factors
 from jmp_lib.train.processes import in_processes, needed
 from jmp_lib.train.sampling import Sampler
+from jmp_lib.train.saving import load_weights, save_weights
 from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau
-from jmp_lib.train.trainer import Progress
-from jmp_lib.train.weights import elements_of_weights, load_weights, save_weights, set_factors
+from jmp_lib.train.trainer import Job, Progress
 
 
 def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: bool = True, fold: int = 0) -> dict:
@@ -159,8 +159,8 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     if what.weights is not None:
         load_backbone(model, what.weights)
     set_factors(model, what.factors)
-    batches = UpdateBatches([graph_cache(what.train, what.normalisers, what.graph)], [what.train.name],
-                            Sampler.single(len(what.train), s.batch_size, what.seed), what.seed,
+    batches = UpdateBatches([LabelledGraphs(what.train, what.normalisers, what.graph)],
+                            Sampler.single(len(what.train), s.batch_size, what.seed),
                             max_edges=job.profile.engine.max_edges, rank=processes.rank, processes=processes.size)
 
     def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
@@ -169,7 +169,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, what.rate), lr=what.rate, betas=s.betas, eps=1.0e-8,
                                   weight_decay=s.weight_decay, fused=True)
     parts = {"val": what.val, "test": what.test}
-    evaluation = {part: EvaluationSet(graph_cache(structures, what.normalisers, what.graph), s.eval_batch_size,
+    evaluation = {part: EvaluationSet(LabelledGraphs(structures, what.normalisers, what.graph), s.eval_batch_size,
                                       processes.device) for part, structures in parts.items()}
     gradients = any(head.kind == "gradient_forces" for head in what.heads)
 
@@ -198,7 +198,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     return done, {
         "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test), "seed": what.seed,
         "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used", "lr": what.rate,
-        "model": describe_model(model, backbone),
+        "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
     }, found, truth["test"]
 
@@ -228,7 +228,7 @@ def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Nor
         return {data.label: fit_property(numbers, scalars[data.label], settings.normaliser, settings.linear_reference,
                                          settings.mean, settings.std, settings.reference_values,
                                          (settings.reduction or data.task.reduction) == "sum")}
-    found = {"forces": fit_forces([data.train.forces], settings.std)}
+    found = {"forces": fit_forces(data.train.forces, settings.std)}
     if settings.energy_coefficient:
         found["energy"] = fit_property(numbers, scalars["energy"], "standard", settings.linear_reference)
     return found
@@ -241,7 +241,7 @@ def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job)
     what = of_task(profile, data, arm, start["scale_factors"], load_weights(file) if file else None)
     done, fields, found, true = finetune_data(what, job, {
         "task": task.id, "arm": arm, "units": {label: task.label_unit}, "data": data.name,
-        "pretraining_elements": elements_of_weights(file) if file else None})
+        "pretraining_elements": seen_elements(read_info(file)) if file else None})
     if not job.processes.first:
         return done, {}, {}
     factor = task.print_factor

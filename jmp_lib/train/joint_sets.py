@@ -55,7 +55,8 @@ class JointSet:
     @cached_property
     def forces(self) -> Normaliser:
         """Of the forces, eV/Å."""
-        return self._fitted.forces(self.settings.force_std) if self._fitted else Normaliser(0.0, self.settings.force_std)
+        given = self.settings.force_std
+        return Normaliser(0.0, self._fitted.force_std if given is None else given)
 
     @property
     def normalisers(self) -> dict[str, Normaliser]:

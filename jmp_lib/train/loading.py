@@ -21,20 +21,20 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from ase.data import atomic_masses
 
 from jmp_lib import paths
 from jmp_lib.files import file_sha256, locked, reading, replacing, write_json
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
-from jmp_lib.model.heads import SpatialExtentHead
+from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.importing import official_folder
 from jmp_lib.records import finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import Pretraining, Profile, build
 from jmp_lib.strict import merge, nearest
-from jmp_lib.train.weights import check_factors, load_weights
+from jmp_lib.train.saving import load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
 KINDS = ("pretrain", "finetune")
@@ -61,8 +61,7 @@ def load(name: str | Path, device: str = "cpu") -> Loaded:
     path = weights_path(name)
     info = read_info(path)
     model = empty_model(info, path)
-    fill(model, load_weights(path), path)
-    check_factors(model, info, path)
+    fill(model, load_weights(path), info, path)
     return Loaded(model.to(device).eval(), info, path)
 
 
@@ -102,8 +101,9 @@ def empty_model(info: dict, path: Path) -> torch.nn.Module:
                          "folder again with the command that made it") from None
 
 
-def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype."""
+def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], info: dict, path: Path) -> None:
+    """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype; every scale factor must be fitted
+    and the one that ``info`` states. A factor of 0, which acts as 1, passes only where ``info["not_fitted"]`` names it."""
     needed, found = ({name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()}
                      for tensors in (model.state_dict(), state))
     if wrong := sorted(name for name in needed | found if needed.get(name) != found.get(name)):
@@ -112,9 +112,27 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> 
                          f"{needed.get(wrong[0], 'none of that name')}")
     # Copies: tensors inside the mapped file begin anywhere, and sums over them then differ in the last bit.
     model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
-    for module in model.modules():
-        if isinstance(module, SpatialExtentHead):  # the one buffer that is not stored
-            module.masses = torch.tensor(atomic_masses, dtype=torch.float32)
+    stated, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
+    for name, module in scale_modules(model).items():
+        if name not in stated or (not module.value and name not in excused):
+            raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with "
+                             "jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a "
+                             "pre-training of jmp_lib does), and save the weights again")
+        if float(np.float32(stated[name])) != module.value:
+            raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: they are "
+                             "not of the same network")
+
+
+def seen_elements(info: dict) -> list[int] | None:
+    """Atomic numbers that the weights described by ``info`` (a model.json) met in training, None where it does not say.
+
+    Pre-trained: of the training parts of all data sets; fine-tuned: of its own and, where it began from pre-trained weights,
+    of theirs.
+    """
+    parts = [part.get("elements") for part in (info["datasets"].values() if info["kind"] == "pretrain" else [info])]
+    if None in parts:
+        return None
+    return sorted({z for part in (*parts, info.get("pretraining_elements") or []) for z in part})
 
 
 def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:

@@ -28,10 +28,9 @@ def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
-    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to
-    119."""
+    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to 119."""
     counts = element_counts(atomic_numbers)
-    return _contributions(counts, _finite(values), counts.any(axis=0))
+    return _contributions(counts, np.asarray(values, float), counts.any(axis=0))
 
 
 def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, extensive: bool) -> tuple[np.ndarray, float]:
@@ -39,7 +38,7 @@ def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, ex
     elements that never occur) and the intercept, unit of ``values``."""
     from sklearn.linear_model import RidgeCV  # takes a second to import
 
-    model = RidgeCV(STRENGTHS).fit(composition(atomic_numbers, extensive), _finite(values))
+    model = RidgeCV(STRENGTHS).fit(composition(atomic_numbers, extensive), np.asarray(values, float))
     return model.coef_, float(model.intercept_)
 
 
@@ -60,15 +59,6 @@ def _contributions(counts: np.ndarray, values: np.ndarray, present: np.ndarray) 
     reference[present] = solution
     reference[0] = 0.0
     return tuple(float(r) for r in reference)
-
-
-def _finite(values) -> np.ndarray:
-    """``values`` as float64; raises ``ValueError`` where one is not finite."""
-    values = np.asarray(values, float)
-    if bad := np.count_nonzero(~np.isfinite(values)):
-        raise ValueError(f"cannot fit reference energies: {bad} of {values.size} values are not finite; remove those "
-                         "structures")
-    return values
 
 
 @dataclass(frozen=True)
@@ -128,11 +118,9 @@ def fit_property(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, kind:
     return Normaliser(float(values.mean()) if mean is None else mean, measured_std, reference, extensive)
 
 
-def fit_forces(forces: Sequence[np.ndarray], std: float | None = None) -> Normaliser:
-    """Normaliser of forces (N,3) eV/Å: mean 0, root mean square of all components of the training part."""
-    if std is None:
-        std = float(np.sqrt(np.mean(np.concatenate([np.asarray(f, float).ravel() for f in forces]) ** 2)))
-    return Normaliser(0.0, std)
+def fit_forces(forces: np.ndarray, std: float | None = None) -> Normaliser:
+    """Normaliser of forces (ΣN,3) eV/Å: mean 0, root mean square of all components of the training part."""
+    return Normaliser(0.0, float(np.sqrt(np.mean(np.asarray(forces, float).ravel() ** 2))) if std is None else std)
 
 
 def numbers_of(structures: StructureSet) -> list[np.ndarray]:
@@ -152,74 +140,61 @@ def denormalised(values: np.ndarray, structures: StructureSet, normaliser: Norma
     return np.array([normaliser.denormalise(value, z) for value, z in zip(values, numbers_of(structures))])
 
 
+@dataclass(frozen=True)
 class JointFit:
-    """References and normalisers of a set that need not fit in memory, from one pass (:func:`fit`).
+    """What :func:`fit` finds in a set that need not fit in memory: references and normalisers follow from it.
 
-    The rows (atoms of each element, 1, energy) are reduced block by block to the triangle of their QR decomposition, from
-    which least squares, mean and deviation follow as from the rows themselves, without squared condition numbers.
+    triangle: the rows (atoms of each element, 1, energy) reduced by QR decomposition, from which least squares, mean and
+    deviation follow as from the rows themselves, without squared condition numbers.
     """
 
-    def __init__(self):
-        self.n, self.natoms, self.components, self.squares = 0, 0, 0, 0.0
-        self.triangle = np.zeros((0, MAX_ELEMENTS + 2))
-        self.present = np.zeros(MAX_ELEMENTS, bool)
-        self.compositions: set[int] = set()  # a number for each; no more are counted than there are elements
-
-    def add(self, structures: list[dict]) -> None:
-        """One block of structures with energy (eV) and forces (N,3) eV/Å."""
-        counts = element_counts([s["atomic_numbers"] for s in structures])
-        energies = _finite([float(s["energy"]) for s in structures])
-        rows = np.column_stack([counts, np.ones(len(structures)), energies])
-        self.triangle = np.linalg.qr(np.vstack([self.triangle, rows]), mode="r")
-        self.present |= counts.any(axis=0)
-        if len(self.compositions) <= MAX_ELEMENTS:
-            self.compositions.update((counts.astype(np.int64) @ _WEIGHTS).tolist())
-        self.n += len(structures)
-        self.natoms += int(counts.sum())
-        for structure in structures:
-            forces = np.asarray(structure["forces"], float)
-            self.squares += float((forces**2).sum())
-            self.components += forces.size
-
-    @property
-    def few_compositions(self) -> bool:
-        """Whether there are no more compositions than elements: then references cannot be told from what is to be learnt."""
-        return len(self.compositions) <= self.present.sum()
-
-    @property
-    def mean_atoms(self) -> float:
-        """Mean number of atoms of a structure."""
-        return self.natoms / self.n
+    triangle: np.ndarray
+    present: np.ndarray  # (120,) elements that occur
+    n: int  # structures
+    mean_atoms: float
+    force_std: float  # root mean square of all components, eV/Å
+    few_compositions: bool  # no more of them than elements: references cannot be told from what is to be learnt
 
     def energy(self, linear_reference: bool = True, mean: float | None = None, std: float | None = None,
                per_atom: bool = False) -> Normaliser:
         """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one.
 
-        per_atom: one reference for the atoms of all elements where there are no more compositions than elements. One
-        for each would take the whole energy of every composition, and be tens of eV wrong for others.
+        per_atom: one reference for the atoms of all elements where there are few compositions. One for each would take the
+        whole energy of every composition, and be tens of eV wrong for others.
         """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None
         if linear_reference and per_atom and self.few_compositions:
             atoms = counts.sum(axis=1)
             reference = (0.0, *[float(atoms @ energies / (atoms @ atoms))] * (MAX_ELEMENTS - 1))
-            energies = energies - counts @ np.asarray(reference)
         elif linear_reference:
             reference = _contributions(counts, energies, self.present)
+        if reference is not None:
             energies = energies - counts @ np.asarray(reference)
         measured = float(ones @ energies) / self.n
         if std is None:
             std = float(np.linalg.norm(energies - measured * ones) / np.sqrt(self.n))
         return Normaliser(measured if mean is None else mean, std, reference)
 
-    def forces(self, std: float | None = None) -> Normaliser:
-        """Normaliser of the forces: mean 0, root mean square of all components, eV/Å."""
-        return Normaliser(0.0, float(np.sqrt(self.squares / self.components)) if std is None else std)
-
 
 def fit(structures: Iterable[dict], block: int = BLOCK) -> JointFit:
-    """One pass over the structures, ``block`` of them in memory."""
-    found, structures = JointFit(), iter(structures)
-    while waiting := list(islice(structures, block)):
-        found.add(waiting)
-    return found
+    """One pass over structures with energy (eV) and forces (N,3) eV/Å, ``block`` of them in memory."""
+    triangle, present = np.zeros((0, MAX_ELEMENTS + 2)), np.zeros(MAX_ELEMENTS, bool)
+    compositions: set[int] = set()  # a number for each; no more are counted than there are elements
+    n = natoms = components = 0
+    squares, structures = 0.0, iter(structures)
+    while rows := list(islice(structures, block)):
+        counts = element_counts([s["atomic_numbers"] for s in rows])
+        columns = np.column_stack([counts, np.ones(len(rows)), [float(s["energy"]) for s in rows]])
+        triangle = np.linalg.qr(np.vstack([triangle, columns]), mode="r")
+        present |= counts.any(axis=0)
+        if len(compositions) <= MAX_ELEMENTS:
+            compositions.update((counts.astype(np.int64) @ _WEIGHTS).tolist())
+        n += len(rows)
+        natoms += int(counts.sum())
+        for structure in rows:
+            forces = np.asarray(structure["forces"], float)
+            squares += float((forces**2).sum())
+            components += forces.size
+    return JointFit(triangle, present, n, natoms / n, float(np.sqrt(squares / components)),
+                    len(compositions) <= present.sum())

@@ -21,17 +21,18 @@ import torch
 
 from jmp_lib import records
 from jmp_lib.files import locked, write_atomically, write_json
-from jmp_lib.model import PretrainModel, fit_scale_factors
+from jmp_lib.model import PretrainModel
+from jmp_lib.model.scaling import fit_scale_factors, set_factors
 from jmp_lib.settings import PRETRAINING_SETS, Profile
-from jmp_lib.train.batches import EvaluationSet, UpdateBatches, graph_cache, predict
-from jmp_lib.train.job import Job, describe_model
+from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
 from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, heads, joint_sets
 from jmp_lib.train.losses import Counts, mae, pretraining_loss
 from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
+from jmp_lib.train.saving import save_weights
 from jmp_lib.train.schedule import EMA, in_updates
-from jmp_lib.train.weights import save_weights, set_factors
+from jmp_lib.train.trainer import Job
 
 
 def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, also: Sequence[JointSet] = ()) -> dict:
@@ -74,9 +75,13 @@ def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) ->
     return PretrainModel(profile.models[size], num_tasks=sets, edge_dropout=profile.pretraining.edge_dropout)
 
 
+def caches(profile: Profile, sets: list[JointSet], part: str, edge_dropout: float = 0.0) -> list[LabelledGraphs]:
+    """The ``part`` ("train" or "val") of every set, with normalised labels and graphs."""
+    return [LabelledGraphs(getattr(s, part), s.normalisers, profile.graphs[s.key], i, edge_dropout) for i, s in enumerate(sets)]
+
+
 def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:
-    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are
-    kept.
+    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are kept.
 
     Fitted once on 16 validation batches of the embedded sets with the random initial weights, and used by the
     pre-training and all fine-tunings, as the official release ships one file per size: arms from scratch need no
@@ -101,9 +106,8 @@ def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) 
             return factors
         torch.set_num_threads(profile.threads)
         model = new_model(profile, size)
-        caches = [graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i) for i, s in enumerate(sets)]
         sampler = Sampler.joint([len(s.val) for s in sets], settings.temperature, settings.batch_size, profile.seed)
-        batches = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed)
+        batches = UpdateBatches(caches(profile, sets, "val"), sampler)
         found = fit_scale_factors(model, [batches[k].parts[0] for k in range(settings.scale_factor_batches)])
         factors = {name: float(np.float32(value)) for name, value in found.items()}  # as they are used
         write_json(path, {"fingerprint": wanted, "factors": factors})
@@ -117,9 +121,7 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
                             [s.settings.sampled for s in sets])
-    caches = [graph_cache(s.train, s.normalisers, profile.graphs[s.key], dataset_index=i,
-                          edge_dropout=settings.edge_dropout) for i, s in enumerate(sets)]
-    data = UpdateBatches(caches, [s.name for s in sets], sampler, profile.seed, draws=settings.edge_dropout_draws,
+    data = UpdateBatches(caches(profile, sets, "train", settings.edge_dropout), sampler, draws=settings.edge_dropout_draws,
                          max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
     energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
     force_scale = torch.tensor([s.force_scale for s in sets], device=device)
@@ -140,8 +142,7 @@ def _pretrain(profile: Profile, size: str, sets: list[JointSet], job: Job):
     settings = profile.pretraining
     factors = scale_factors(profile, size, job.out_dir)
     model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
-    validation = [EvaluationSet(graph_cache(s.val, s.normalisers, profile.graphs[s.key], dataset_index=i),
-                                settings.eval_batch_size, job.processes.device) for i, s in enumerate(sets)]
+    validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device) for cache in caches(profile, sets, "val")]
     epoch = data.sampler.batches_per_epoch
     done = job.train(
         model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
@@ -173,7 +174,7 @@ def _pretrain(profile: Profile, size: str, sets: list[JointSet], job: Job):
         "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
         "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
                         for s in sets},
-        "parameters": parameters, "model": describe_model(model, backbone),
+        "parameters": parameters, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
     }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
 
 

@@ -12,6 +12,7 @@ the same on every process.  The processes need one file system: the first writes
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from contextlib import contextmanager, nullcontext
@@ -32,7 +33,29 @@ from jmp_lib.pool import run_jobs
 from jmp_lib.settings import Engine
 
 PATIENCE = timedelta(hours=6)  # how long one process waits for another before it gives up
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h (glibc)
 MIXED = {"bfloat16-mixed": "bf16-mixed", "float16-mixed": "16-mixed"}
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: the GPU when there is one.  Raises ``ValueError`` for cuda without a GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda but torch sees no GPU: write device: auto or cpu in the profile")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def keep_freed_memory() -> bool:
+    """Large arrays come from the heap, and the heap is not given back before the end; False where that cannot be set (no glibc).
+
+    A training step on a CPU allocates and frees thousands of arrays of many megabytes.  By default large ones go back to
+    the system at once, and every page that is asked for again is cleared again.  ``docs/compute.md`` names another
+    allocator that takes less memory besides.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # macOS, Windows, musl
+        return False
+    return mallopt(M_MMAP_MAX, 0) == 1 and mallopt(M_TRIM_THRESHOLD, -1) == 1
 
 
 def launched() -> tuple[int, int] | None:

@@ -61,7 +61,7 @@ def warmup_cosine(k: int, base: float, warmup: int, until: int, start_factor: fl
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share a learning-rate multiplier; fnmatch patterns on parameter names."""
+    """Parameters that share a learning-rate multiplier, by fnmatch patterns of their names."""
 
     name: str
     patterns: tuple[str, ...]
@@ -76,11 +76,10 @@ def layerwise_groups(embedding: float, blocks: tuple[float, ...]) -> list[Group]
     """
     groups = [Group("embedding", ("embedding.*",), embedding)]
     for i, multiplier in enumerate(blocks):
-        patterns = [f"backbone.int_blocks.{i}.*", f"backbone.out_blocks.{i + 1}.*"]
-        if i == 0:
-            patterns.append("backbone.out_blocks.0.*")
-        groups.append(Group(f"blocks_{i}", tuple(patterns), multiplier))
-    return groups + [Group("rest", ("*",), 1.0)]
+        outputs = (0, 1) if i == 0 else (i + 1,)
+        patterns = (f"backbone.int_blocks.{i}.*", *(f"backbone.out_blocks.{k}.*" for k in outputs))
+        groups.append(Group(f"blocks_{i}", patterns, multiplier))
+    return [*groups, Group("rest", ("*",), 1.0)]
 
 
 def parameter_groups(model: torch.nn.Module, groups: list[Group], lr: float) -> list[dict]:
@@ -88,8 +87,8 @@ def parameter_groups(model: torch.nn.Module, groups: list[Group], lr: float) -> 
     a parameter (the last one takes all that are left); empty groups are left out."""
     members = {group.name: [] for group in groups}
     for name, parameter in model.named_parameters():
-        first = next(group for group in groups if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns))
-        members[first.name].append(parameter)
+        own = next(group for group in groups if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.patterns))
+        members[own.name].append(parameter)
     return [{"name": g.name, "params": members[g.name], "lr": lr * g.multiplier, "base_lr": lr * g.multiplier,
              "multiplier": g.multiplier} for g in groups if members[g.name]]
 
@@ -144,31 +143,21 @@ class EMA:
     @contextmanager
     def swapped_in(self):
         """Within this context the model has the averaged weights (validation, test, saving)."""
-        self._swap()
+        own = [p.detach().clone() for p in self.parameters]
+        self.copy_to_model()
         try:
             yield
         finally:
-            self._swap()
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, own)
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
         """Give the model the averaged weights for good."""
-        for parameter, average in zip(self.parameters, self.averages):
-            parameter.copy_(average)
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, average in zip(self.parameters, self.averages):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)
+        torch._foreach_copy_(self.parameters, self.averages)
 
     def state_dict(self) -> dict:
         return {"averages": self.averages}
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        if len(state["averages"]) != len(self.averages):
-            raise ValueError("the checkpoint's averages belong to another network: delete the checkpoint")
-        for average, stored in zip(self.averages, state["averages"]):
-            average.copy_(stored)
+        torch._foreach_copy_(self.averages, state["averages"])

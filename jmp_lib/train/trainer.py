@@ -1,10 +1,11 @@
-"""The trainer: one loop for pre-training and fine-tuning; read it from top to bottom.
+"""The trainer: one loop for pre-training and fine-tuning (``train``) and what is around it (``Job``); read it from top to bottom.
 
 One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
 -> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
 
 No update waits for its numbers: an update whose loss or gradient is not finite is left out by the device itself, and losses
-and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any case.
+and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any case.  The first
+that is not finite ends the run.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from jmp_lib import records
 from jmp_lib.files import write_json
+from jmp_lib.graphs.padding import buckets, shape
 from jmp_lib.pool import GO_ON, end, termination
-from jmp_lib.settings import Engine
-from jmp_lib.train.batches import Share, UpdateBatches, buckets_of, prepared
-from jmp_lib.train.checkpoint import gone_on, load_checkpoint, save_checkpoint
-from jmp_lib.train.logs import Log, memory_mb
+from jmp_lib.settings import Engine, Profile
+from jmp_lib.train.batches import Share, UpdateBatches, give_back, is_out_of_memory, prepared
 from jmp_lib.train.losses import Counts, with_padding
-from jmp_lib.train.memory import give_back, is_out_of_memory, keep_freed_memory
-from jmp_lib.train.processes import Processes
+from jmp_lib.train.processes import Processes, choose_device, keep_freed_memory
 from jmp_lib.train.recorded import Recorded
+from jmp_lib.train.saving import Log, checkpoint_path, gone_on, load_checkpoint, save_checkpoint, say_others
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
 READ_EVERY = {"cpu": 1, "cuda": 16}  # updates whose losses and norms are read at once: a GPU must be waited for
+BUCKETS = 24  # shapes to which batches are padded, and one more
+DRAWN = 256  # updates from whose batches the shapes are chosen
 
 
 @dataclass
@@ -49,7 +52,6 @@ class Run:
     loss: Callable[[dict, Counts], dict[str, Tensor]]  # part of a batch, counts of the whole -> {"total": ..., parts}
     validate: Callable[[], dict[str, float]]  # with the model in evaluation mode
     clip: Callable[[Tensor], None]  # norm of the whole gradient -> gradients clipped in place
-    fingerprint: str
     checkpoint: Path
     checkpoint_every: int
     processes: Processes = field(default_factory=Processes)
@@ -64,7 +66,7 @@ class Run:
     patience: int | None = None  # validations without improvement before the run stops
     min_delta: float = 0.0
     stop_below_lr: float = 0.0
-    bar: tqdm | None = None
+    bar: tqdm = field(default_factory=lambda: tqdm(disable=True))
     recorded: Recorded | None = None  # passes of padded batches on a GPU (``train`` makes it)
 
 
@@ -83,7 +85,6 @@ class Progress:
     without_improvement: int = 0
     stopped: str = ""  # why the run ended early
     max_edges: int | None = None  # size of a part of a batch, as it has become by running out of memory
-    skipped: list[dict] = field(default_factory=list)  # updates without a step: loss or gradient not finite
     skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
     history: list[dict] = field(default_factory=list)
     machines: list[dict] = field(default_factory=list)  # from which update on it was computed on what
@@ -121,9 +122,8 @@ def train(run: Run) -> Progress:
     run.data.max_edges = progress.max_edges
     if progress.step == 0:
         set_rates(run.optimizer, 0, run.schedule, run.restart)
-    if run.bar is not None:
-        run.bar.reset(total=run.schedule.stop_at)
-        run.bar.update(progress.step)
+    run.bar.reset(total=run.schedule.stop_at)
+    run.bar.update(progress.step)
     log = Log(run.checkpoint.parent, run.loss_names, progress.step) if processes.first else None
     last = 0 if progress.stopped else run.schedule.stop_at
     batches = prepared(run.data, progress.step, last, run.engine.workers_data, pin=processes.device.type == "cuda")
@@ -159,12 +159,11 @@ def train(run: Run) -> Progress:
                 _validate(run, progress, rate)
             if (checkpoint or ask_end) and processes.first:
                 parts = {name: part.state_dict() for name, part in _state(run).items()}
-                save_checkpoint(run.checkpoint, run.fingerprint, **parts, progress=dict(vars(progress)))
+                save_checkpoint(run.checkpoint, **parts, progress=dict(vars(progress)))
             if ask_end:
                 processes.wait()
                 end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and {GO_ON}")
-            if run.bar is not None:
-                run.bar.update()
+            run.bar.update()
 
     if progress.best_weights is not None:
         run.model.load_state_dict(progress.best_weights)
@@ -175,12 +174,14 @@ def train(run: Run) -> Progress:
 
 
 def _pad(run: Run, progress: Progress) -> None:
-    """Chooses the shapes to which batches are padded, and on a GPU prepares recording, where ``engine.graphs`` says so."""
+    """Where ``engine.graphs`` says so: chooses the shapes to which batches are padded, from those of the first updates (the same
+    in a run that goes on), and on a GPU prepares recording."""
     device, scaled = run.processes.device, run.processes.scaler.is_enabled()  # its scale is asked by the host
     if run.engine.graphs == "off" or run.engine.graphs == "auto" and (device.type != "cuda" or scaled):
         return
     run.data.max_edges = run.engine.max_edges  # as at the start, whatever memory allowed later
-    run.data.buckets = progress.buckets = buckets_of(run.data, run.schedule.stop_at, run.engine.workers_data)
+    with closing(prepared(run.data, 0, min(run.schedule.stop_at, DRAWN), run.engine.workers_data, pin=False)) as drawn:
+        run.data.buckets = progress.buckets = buckets([shape(part) for share in drawn for part in share.parts], BUCKETS)
     if device.type == "cuda" and not scaled:
         run.recorded = Recorded(partial(_losses, run, None), run.model.parameters(), device)
 
@@ -284,40 +285,26 @@ def _gradient_norm(model: torch.nn.Module) -> Tensor:
 
 
 def _account(run: Run, progress: Progress, update: Update, values: list[float], seconds: float, log: Log | None) -> bool:
-    """What the ``values`` of an update mean: sums, rows of the log, updates that were left out; whether an end is asked for."""
+    """What the ``values`` of an update mean: sums, a row of the log, or the end of the run; whether an end is asked for."""
     *values, ask_end, norm = values
     losses = dict(zip(run.loss_names, values))
-    scaled = run.processes.scaler.is_enabled()
-    if math.isfinite(losses["total"]) and (math.isfinite(norm) or scaled):
-        progress.skipped_by_scaler += not math.isfinite(norm)
-        progress.loss_sum += losses["total"]
-        progress.loss_count += 1
-    else:
-        _leave_out(run, progress, update, losses, norm)
-    if log is not None:
-        parts = {name: value for name, value in losses.items() if name != "total"}
-        log.update({"update": update.step, "epoch": update.step / run.updates_per_epoch, "lr": update.rate,
-                    "loss": losses["total"], **parts, "grad_norm": norm, "seconds": seconds, "waiting": update.waited,
-                    "memory_mb": memory_mb(run.processes.device)})
-    return bool(ask_end)
-
-
-def _leave_out(run: Run, progress: Progress, update: Update, losses: dict, norm: float) -> None:
-    """An update whose loss or gradient is not finite: its batch is saved, and it is skipped or ends the run."""
-    names = sorted({name for own in run.processes.gather(update.structures) for part in own for name in part})
-    number = update.step - 1
-    found = {"update": number, "structures": names, "losses": {k: str(v) for k, v in losses.items()},
-             "gradient_norm": str(norm), "learning_rate": update.rate}
-    progress.skipped.append(found)
-    file = run.checkpoint.parent / "nonfinite.json"
-    if run.processes.first:
-        write_json(file, {"run": run.name, "updates": progress.skipped})
-    if len(progress.skipped) > run.engine.nonfinite_budget:
+    if not (math.isfinite(losses["total"]) and (math.isfinite(norm) or run.processes.scaler.is_enabled())):
+        names = sorted({name for own in run.processes.gather(update.structures) for part in own for name in part})
+        number = update.step - 1
         what = f"loss of update {number} is {losses['total']}" if not math.isfinite(losses["total"]) else \
             f"gradient norm of update {number} is {norm}"
-        raise FloatingPointError(
-            f"the {what} (learning rate {update.rate:.2e}); structures of this batch: {', '.join(names)} (also in {file}); "
-            "look at their labels and close contacts, lower lr, or raise engine.nonfinite_budget to leave it out")
+        raise FloatingPointError(f"the {what} (learning rate {update.rate:.2e}); structures of this batch: {', '.join(names)}; "
+                                 "look at their labels and close contacts, or lower lr")
+    progress.skipped_by_scaler += not math.isfinite(norm)
+    progress.loss_sum += losses["total"]
+    progress.loss_count += 1
+    if log is not None:
+        device = run.processes.device
+        memory = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else records.peak_memory_mb()
+        log.update({"update": update.step, "epoch": update.step / run.updates_per_epoch, "lr": update.rate,
+                    "loss": losses["total"], **losses, "grad_norm": norm, "seconds": seconds, "waiting": update.waited,
+                    "memory_mb": memory})
+    return bool(ask_end)
 
 
 def _validate(run: Run, progress: Progress, rate: float) -> None:
@@ -339,7 +326,7 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
         "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
         "seconds": progress.seconds, "train_seconds": progress.train_seconds, **values})
     progress.loss_sum, progress.loss_count = 0.0, 0
-    if run.bar is not None and run.watch is not None:
+    if run.watch is not None:
         run.bar.set_postfix({run.watch: f"{values[run.watch]:.4g}"}, refresh=False)
 
     if run.plateau is not None and progress.step >= run.schedule.cosine_until:
@@ -359,7 +346,7 @@ def _state(run: Run) -> dict:
 
 def _resume(run: Run) -> Progress:
     """Restore the last checkpoint of this run, or start from update 0."""
-    state = load_checkpoint(run.checkpoint, run.fingerprint)
+    state = load_checkpoint(run.checkpoint)
     if state is None:
         return Progress(max_edges=run.engine.max_edges)
     if run.engine.max_edges is not None:
@@ -369,3 +356,63 @@ def _resume(run: Run) -> Progress:
         if state[name]:  # a scaler's is empty where none was needed
             part.load_state_dict(state[name])
     return Progress(**state["progress"])
+
+
+@dataclass
+class Job:
+    """One training, of which one record comes, whatever is trained: processes, lock, finished or not, checkpoint, record."""
+
+    name: str  # for the bar, logs and errors
+    record: Path
+    out_dir: Path  # the results that the record and its files belong to
+    fingerprint: str  # of everything that decides the numbers
+    profile: Profile  # says how the training is carried out
+    precision: str = "float32"
+    progress: bool = True
+    processes: Processes | None = None  # joined by ``run``
+
+    @property
+    def work(self) -> Path:
+        """Folder of weights, predictions, checkpoint, log."""
+        return records.work_dir(self.record, self.out_dir)
+
+    def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
+        """The record: the finished one of the same fingerprint, or that of ``recipe``.
+
+        recipe: trains (``train``) and writes its files; returns the progress, its own fields of the record, and
+        {key: file in ``work``}. It runs on every process; fields and files are those of the first one.
+        """
+        profile = self.profile
+        self.processes = processes = Processes(choose_device(profile.device), self.precision, profile.engine.cpu_autocast)
+        checkpoint = checkpoint_path(self.work, self.fingerprint)
+        with processes.alone(self.work / "lock"):
+            found = records.finished_record(self.record, self.out_dir, self.fingerprint)
+            if not processes.broadcast(found is not None):
+                torch.set_num_threads(profile.threads)
+                if processes.first:
+                    say_others(checkpoint, self.name)
+                done, fields, files = recipe(self)
+                if processes.first:
+                    how = {
+                        "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
+                        "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds,
+                        "waiting_share": done.waiting_share, "processes": processes.size,
+                        "workers_data": profile.engine.workers_data, "max_edges": done.max_edges,
+                        "graphs": done.graphs, "skipped_by_scaler": done.skipped_by_scaler,
+                        "threads": profile.threads, "machines": done.machines,
+                        "device": records.device_name(processes.device), "precision": processes.precision,
+                        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(),
+                        "versions": records.versions()}
+                    entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
+                    write_json(self.record, {"schema": records.SCHEMA, **fields, **how, "files": entries,
+                                             "fingerprint": self.fingerprint})
+                    for file in self.work.glob(f"{checkpoint.name}*"):  # also what a kill left of one
+                        file.unlink()
+        return records.read_record(self.record)
+
+    def train(self, **run) -> Progress:
+        """The loop (:class:`Run`), with a bar; from the last checkpoint if there is one."""
+        silent = not self.progress or not self.processes.first
+        with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
+            return train(Run(name=self.name, checkpoint=checkpoint_path(self.work, self.fingerprint),
+                             processes=self.processes, engine=self.profile.engine, bar=bar, **run))

@@ -18,9 +18,8 @@ from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
 from jmp_lib.train.batches import AHEAD, UpdateBatches, prepared
 from jmp_lib.train.joint_sets import joint_sets
-from jmp_lib.train.memory import keep_freed_memory
 from jmp_lib.train.pretraining import new_model, parts_of_run
-from jmp_lib.train.processes import Processes
+from jmp_lib.train.processes import Processes, keep_freed_memory
 from tools.benchmarks.machine import cores
 
 HELP = "preparing batches: structures per second, and the share of a training that waits for them"
@@ -80,7 +79,7 @@ def print_scaling() -> None:
     name, (profile, _) = next(iter(CASES.items()))
     data, count = _run_of(profile)[2], cores()
     for kept in data.caches:
-        kept.max_bytes = 0.0  # no graph is met twice
+        kept.kept, kept.max_bytes = {}, 0.0  # no graph is met twice
     print(f"worker processes ({name}, {count} cores): structures/s, and in multiples of one worker's")
     one = None
     for workers in (0, *(2**k for k in range(count.bit_length()))):

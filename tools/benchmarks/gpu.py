@@ -179,7 +179,7 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
             done = train(Run(
                 model=model, optimizer=optimizer, schedule=Updates(0, 1.0, updates, 0.1, updates, updates),
                 updates_per_epoch=updates, data=data, loss=loss, validate=dict, loss_names=("total", "energy", "force"),
-                clip=clip, fingerprint="", checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
+                clip=clip, checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
                 processes=processes, engine=profile.engine.model_copy(update={"graphs": graphs}), ema=EMA(model, 0.99),
                 gradient_divisors=model.gradient_divisors()))  # fmt: skip
         first = updates // 3  # the loader has started, the allocator has its blocks; whole groups of updates that are read together

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from jmp_lib.data.mini import load_mini
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
-from jmp_lib.train.memory import keep_freed_memory
+from jmp_lib.train.processes import keep_freed_memory
 
 
 def aspirin(seed: int) -> Atoms:
