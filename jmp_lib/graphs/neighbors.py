@@ -34,34 +34,18 @@ def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: f
                                   box=np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3)),
                                   periodic=np.asarray(pbc, dtype=bool) if periodic else False, quantities="PS",
                                   copy=False)
-    edge_index, images, image = _in_order(pairs, shift, len(pos))
+    pairs, natoms, (images, image) = pairs.astype(np.int64), max(len(pos), 1), distinct_images(shift)
+    code = (pairs[:, 0] * natoms + pairs[:, 1]) * len(images) + image
+    code.sort(kind="stable")  # of all kinds the quickest here: the list comes nearly sorted
+    atoms = code // len(images)
+    target, image = atoms // natoms, code - atoms * len(images)  # half the time of np.divmod
+    edge_index = np.stack([atoms - target * natoms, target])
     squared = squared_distance(pos, cell, edge_index[0], edge_index[1], images, image)
     limit = np.float32(cutoff) ** 2
     keep = (squared > MIN_SQUARED_DISTANCE) & (squared <= limit) if periodic else squared < limit
     if not keep.all():
         edge_index, image, squared = edge_index[:, keep], image[keep], squared[keep]
     return edge_index, images.take(image, axis=0), squared
-
-
-def _in_order(pairs: np.ndarray, shift: np.ndarray, natoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted edges from one sort of one number each: edge_index (2, E), images (I, 3), image of each edge (E,)."""
-    images, image = distinct_images(shift)
-    pairs = pairs.astype(np.int64)
-    code = pairs[:, 0] * natoms
-    code += pairs[:, 1]
-    code *= len(images)
-    code += image
-    code.sort(kind="stable")  # of all kinds the quickest here: the list comes nearly sorted
-    atoms, image = _divide(code, len(images))
-    edge_index = np.empty((2, len(code)), dtype=np.int64)
-    edge_index[1], edge_index[0] = _divide(atoms, max(natoms, 1))
-    return edge_index, images, image
-
-
-def _divide(number: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quotient and remainder of non-negative integers (half the time of ``np.divmod``)."""
-    quotient = number // by
-    return quotient, number - quotient * by
 
 
 def distinct_images(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,11 +110,9 @@ def _last_kept(table: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """(N,) the limit-th smallest value of each row (LONGEST where the row may keep all)."""
     last = np.full(len(limit), LONGEST, dtype=table.dtype)
     for most in np.unique(limit):
-        rows = np.flatnonzero(limit == most)
         if 0 < most <= table.shape[1]:
+            rows = np.flatnonzero(limit == most)
             last[rows] = np.partition(table.take(rows, axis=0), most - 1, axis=1)[:, most - 1]
-        elif most == 0:
-            last[rows] = -1
     return last
 
 

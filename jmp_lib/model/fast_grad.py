@@ -117,18 +117,14 @@ def _second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float = 1.0, onto
         return fused.second(x, gradient, outer, scale, onto, INV_SQRT_2, with_slope)
     moved = silu_backward(outer, x)
     moved = _times(moved, scale) if onto is None else moved.to(onto.dtype).mul_(scale).add_(onto, alpha=INV_SQRT_2)
-    return _times(silu_curvature(x, gradient, outer), scale), moved, silu_backward(gradient, x) if with_slope else None
+    s = torch.sigmoid(x)
+    curve = torch.addcmul(x, x, s, value=-2).add_(2)  # silu'' = s(1 − s)(2 + x(1 − 2s))
+    curve.mul_(torch.addcmul(s, s, s, value=-1)).mul_(gradient).mul_(outer)
+    return _times(curve, scale), moved, silu_backward(gradient, x) if with_slope else None
 
 
 def _times(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x.mul_(factor)
-
-
-def silu_curvature(x: Tensor, gradient: Tensor, outer: Tensor) -> Tensor:
-    """gradient · outer · silu''(x), with s the logistic function silu'' = s(1 − s)(2 + x(1 − 2s))."""
-    s = torch.sigmoid(x)
-    curve = torch.addcmul(x, x, s, value=-2).add_(2)
-    return curve.mul_(torch.addcmul(s, s, s, value=-1)).mul_(gradient).mul_(outer)
 
 
 class _OnlyPositions:
@@ -158,20 +154,15 @@ def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor
     """
     if elements < LARGE or not torch.is_grad_enabled():
         return function(*inputs)
-    return _FormedAgain.apply(_in_present_precision(function, inputs[0].device.type), *inputs)
-
-
-def _in_present_precision(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
-    """``function`` under the autocast of now, also when the backward pass runs it outside."""
+    device = inputs[0].device.type
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    if not enabled:
-        return function
 
     def run(*inputs: Tensor) -> Tensor:
+        """Under the autocast of now, also when the backward pass runs it outside."""
         with torch.autocast(device, dtype):
             return function(*inputs)
 
-    return run
+    return _FormedAgain.apply(run if enabled else function, *inputs)
 
 
 class _FormedAgain(torch.autograd.Function):

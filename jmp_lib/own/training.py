@@ -128,7 +128,7 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     groups = learning_rate_groups(profile, f"{'JMP' if layerwise else 'GN-OC'}-{size[0].upper()}")
     what = Finetuning(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config,
                       start.graph, start.factors, settings, settings.rate(pretrained, size), groups, seed,
-                      start.state if pretrained else None, profile.max_steps)
+                      start.state if pretrained else None)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
                   "settings": settings.of_arm(pretrained, size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,

@@ -144,7 +144,6 @@ class Finetuning:
     groups: list[Group]  # its multipliers
     seed: int
     weights: dict[str, torch.Tensor] | None = None  # of the backbone and embedding that it starts from; None: random
-    max_steps: int | None = None
 
 
 def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, dict, dict, dict]:
@@ -182,7 +181,7 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
              for part, structures in parts.items()}
     epoch = batches.sampler.batches_per_epoch
     done = job.train(
-        model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, what.max_steps),
+        model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, job.profile.max_steps),
         updates_per_epoch=epoch, data=batches, loss=loss, validate=lambda: what.judge(predicted("val"), truth["val"]),
         clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), s.clip_value),
         checkpoint_every=s.checkpoint_every, ema=None if s.ema_decay is None else EMA(model, s.ema_decay),
@@ -218,7 +217,7 @@ def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float
         lambda found, true: {"val_metric": task.print_factor * mae(found[label], true[label])},
         profile.models[size_of(arm)], profile.graphs[task.family], factors, settings,
         settings.rate(arm.startswith("JMP"), size_of(arm)), learning_rate_groups(profile, arm),
-        profile.seed, weights, profile.max_steps)
+        profile.seed, weights)
 
 
 def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Normaliser]:
