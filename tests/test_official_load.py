@@ -85,7 +85,7 @@ def test_a_network_is_not_loaded_with_the_package():
     (lambda info: info["backbone"].update(emb_size_edge=40), "does not belong to model.json.* the network has .*float32"),
     (lambda info: info["backbone"].update(num_blocks=NARROW.num_blocks + 1), "is not there, the network has"),
     (lambda info: info["backbone"].update(num_blocks=NARROW.num_blocks - 1), "the network has none of that name"),
-    (lambda info: info["backbone"].update(emb_size=40), "unknown field 'emb_size'"),
+    (lambda info: info["backbone"].update(emb_size=40), "unknown key 'emb_size'"),
     (lambda info: info.pop("datasets"), "does not say all"),
     (lambda info: info.update(kind="else"), "does not describe a network"),
 ])  # fmt: skip
