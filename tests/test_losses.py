@@ -10,9 +10,8 @@ import torch
 from jmp_lib.train.losses import (
     finetuning_loss,
     force_distance,
+    label_loss,
     pretraining_loss,
-    scalar_loss,
-    vector_loss,
 )
 
 
@@ -89,8 +88,8 @@ def test_finetuning_losses_against_reference(golden):
     pred = {k: torch.tensor(v) for k, v in inputs["pred"].items()}
     target = {k: torch.tensor(v) for k, v in inputs["target"].items()}
     coefficient = inputs["coefficients"]
-    y = scalar_loss(pred["y"], target["y"])
-    force = vector_loss(pred["force"], target["force"])
+    y = label_loss(pred["y"], target["y"])
+    force = label_loss(pred["force"], target["force"])
     assert coefficient["y"] * y.item() == pytest.approx(outputs["y_only"], rel=1e-6)
     assert coefficient["force"] * force.item() == pytest.approx(outputs["force_only"], rel=1e-6)
     both = finetuning_loss(pred, target, {"y": 1.0, "force": 100.0}).item()

@@ -13,7 +13,8 @@ from test_model import CRYSTAL, MOLECULE, NARROW
 from test_no_host import NoHost
 from test_resume import Killed, kill_after
 
-from jmp_lib.graphs import build_graphs, collate
+from jmp_lib.graphs import collate
+from jmp_lib.graphs.build import a2a_edges, cut_graphs, drop_edges
 from jmp_lib.graphs.padding import GRAPHS, TABLES, buckets, cost, fits, pad, padded_to_fit, shape
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, geometry
 from jmp_lib.settings import load_profile
@@ -47,7 +48,8 @@ def a_batch(made: str, seed: int = 0, dropout: float = 0.1):
         s["pos"] = s["pos"] + rng.normal(0, 0.02, s["pos"].shape)
         of = config or (CRYSTAL if s["pbc"].any() else MOLECULE)
         labels = {"fixed": rng.random(len(s["pos"])) < 0.3, "energy": rng.normal(), "forces": rng.normal(size=s["pos"].shape)}
-        graphs = build_graphs(s, of, edge_dropout=dropout, rng=rng)
+        edges = a2a_edges(s, of)
+        graphs = cut_graphs([s], [drop_edges(edges, dropout, rng) if dropout else edges], [of])
         items.append({**s, **labels, "dataset_index": 2 - 2 * (k % 2), "graphs": graphs})
     batch = collate(items)
     batch["pos"] = batch["pos"].double()  # forces, as their gradients, in float64

@@ -82,29 +82,22 @@ def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy:
     return {"total": energy_loss + force_loss, "energy": energy_loss, "force": force_loss}
 
 
-def scalar_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
-    """Mean absolute error over structures: (B,), (B,) -> scalar."""
-    counts = counts or Counts(len(target), 0)
+def label_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
+    """Mean absolute error over structures (B,), or mean over all atoms of the batch of the shifted L2 norm of vectors (N,3)."""
+    counts = counts or Counts(len(target), len(target))
+    if target.dim() == 2:
+        return total_of(force_distance(predicted, target), counts.real_atoms) / counts.atoms
     return total_of((predicted - target).abs(), counts.real_structures) / counts.structures
-
-
-def vector_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
-    """Mean over all atoms of the batch of the shifted L2 norm: (N,3), (N,3) -> scalar."""
-    counts = counts or Counts(0, len(target))
-    return total_of(force_distance(predicted, target), counts.real_atoms) / counts.atoms
 
 
 def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
                     coefficients: dict[str, float], counts: Counts | None = None) -> Tensor:
-    """Sum over targets of coefficient · loss; vectors (N,3) by ``vector_loss``, scalars by ``scalar_loss``.
+    """Sum over targets of coefficient · ``label_loss``.
 
     Targets with coefficient 0 are left out (rMD17, MD22 and SPICE train on forces only).  ``ValueError``: all are 0.
     """
-    terms = []
-    for name, coefficient in coefficients.items():
-        if coefficient:
-            loss = vector_loss if target[name].dim() == 2 else scalar_loss
-            terms.append(coefficient * loss(predicted[name], target[name], counts))
+    terms = [coefficient * label_loss(predicted[name], target[name], counts)
+             for name, coefficient in coefficients.items() if coefficient]
     if not terms:
         raise ValueError("all loss coefficients are 0: give at least one target a coefficient above 0")
     return torch.stack(terms).sum()
