@@ -131,7 +131,7 @@ def test_the_live_run_is_the_recorded_one_on_the_embedded_sets(tmp_path, capsys)
 
     from jmp_lib.results import figures, views
 
-    table = views.live_table(run, [record], [live])
+    table = views.live_table([record], [live])
     assert list(table["run"]) == ["recorded", "live"] and table["updates"].iloc[1] == 1
     figure = figures.live_pretraining(views.live_losses(run, [record], [live]), views.live_errors([record], [live]))
     assert len(figure.axes) == 2

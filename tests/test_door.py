@@ -24,8 +24,7 @@ from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.graphs.neighbors import find_neighbors
-from jmp_lib.own.data import read_own
-from jmp_lib.own.splitting import split_own
+from jmp_lib.own.data import read_own, split_own
 from own_models import finetuned
 
 

@@ -12,7 +12,7 @@ from jmp_lib.records import SCHEMA, packed_errors, unpacked_errors
 from jmp_lib.results import intervals, sentences
 from jmp_lib.results.summary import summary
 from jmp_lib.results.tables import gains_table, paper_table, scaling_table
-from jmp_lib.results.values import all_tasks_table, not_learnt
+from jmp_lib.results.values import all_tasks_table, gains, not_learnt
 from jmp_lib.settings import load_profile
 from jmp_lib.train.losses import mae, structure_errors
 from test_tables import write_record
@@ -112,9 +112,9 @@ def test_what_was_not_learnt_is_marked_and_both_means_are_given(results):
 
 def test_every_gain_that_is_printed_has_its_interval(results):
     table = all_tasks_table(results / "records")
-    gains = gains_table(table).set_index("task")
-    low, high = gains.loc["rmd17_ethanol", ["own JMP-S over GN-OC-S from", "own JMP-S over GN-OC-S to"]]
-    assert 45 < low < 50 < high < 55 and np.isnan(gains.loc["qm9_mu", "own JMP-S over GN-OC-S from"])
+    gained = gains_table(table).set_index("task")
+    low, high = gained.loc["rmd17_ethanol", ["own JMP-S over GN-OC-S from", "own JMP-S over GN-OC-S to"]]
+    assert 45 < low < 50 < high < 55 and np.isnan(gained.loc["qm9_mu", "own JMP-S over GN-OC-S from"])
     scaling = scaling_table(table).set_index(["comparison", "family"]).loc["JMP-S over GN-OC-S"]
     assert tuple(scaling.loc["rmd17", ["own_mean_gain_from", "own_mean_gain_to"]]) == (low, high), "one task: its test frames"
     assert tuple(scaling.loc["qm9", ["own_mean_gain_from", "own_mean_gain_to"]]) == pytest.approx(intervals.of_mean([50, 25, 0]))
@@ -130,7 +130,7 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
             name, data, comparable = "mini", "mini", True
             finetune_settings = load_profile("mini").finetune_settings
 
-    low, high = intervals.gain_intervals(all_tasks_table(results / "records"), "JMP-S", "GN-OC-S").loc["rmd17_ethanol"]
+    low, high = gains(all_tasks_table(results / "records"), "JMP-S", "GN-OC-S").loc["rmd17_ethanol", ["from", "to"]]
     words = sentences.gains(run).data
     assert words.startswith(f"JMP-S over GN-OC-S: +50.0 [{low:+.1f}, {high:+.1f}] % on ethanol; the paper +78.5 %")
     assert words.endswith("; the sign is the paper's, the effect is smaller.")

@@ -10,9 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.own.data import force_factor, read_own
+from jmp_lib.own.data import factor, read_own, split_own
 from jmp_lib.own.evaluation import doubts, summary
-from jmp_lib.own.splitting import split_own
 
 
 def waters(count: int = 20, seed: int = 0) -> list[Atoms]:
@@ -59,7 +58,7 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
     graph = GraphConfig(6.0, 8, False)
     assert right.units == {"energy": "eV", "forces": "eV/Å"} and doubts(right, graph) == []
     assert "kcal/mol/Å" in doubts(wrong, graph)[0] and "units given" in doubts(mixed, graph)[0]
-    assert force_factor("Hartree/bohr") == pytest.approx(51.42, abs=0.01)
+    assert factor("Hartree/bohr", "forces") == pytest.approx(51.42, abs=0.01)
     assert "O" in summary(right)["found"][2]
 
 

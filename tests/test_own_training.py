@@ -8,10 +8,9 @@ from ase.io import write
 
 import jmp_lib
 from jmp_lib.own import evaluation
-from jmp_lib.own.data import read_own
-from jmp_lib.own.splitting import split_own, units_of
+from jmp_lib.own.data import read_own, split_own, units_of
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.own.training import finetune_own, own_start, smooth_limit
+from jmp_lib.own.workflow import finetune_own, own_start, smooth_limit
 from jmp_lib.settings import load_profile
 from own_models import pretrained
 from test_own_data import waters, with_forces

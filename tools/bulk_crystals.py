@@ -26,8 +26,7 @@ from jmp_lib.data.pretraining import split
 from jmp_lib.data.structures import to_set
 from jmp_lib.data.tasks import TASKS, load_published, why_not
 from jmp_lib.files import file_sha256, write_json
-from jmp_lib.own.data import read_own
-from jmp_lib.own.splitting import formula
+from jmp_lib.own.data import formula, read_own
 from jmp_lib.pool import run_jobs
 from jmp_lib.results.variants import ablations, mean_gains, variant_values
 from jmp_lib.settings import PretrainingSet, Profile, load_profile

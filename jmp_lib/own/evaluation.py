@@ -12,8 +12,7 @@ from ase.data import chemical_symbols
 from jmp_lib.data.copies import TOLERANCE
 from jmp_lib.data.splits import Split
 from jmp_lib.graphs import GraphConfig
-from jmp_lib.own.data import OwnData
-from jmp_lib.own.splitting import formula
+from jmp_lib.own.data import OwnData, formula
 from jmp_lib.predict import neighbours
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.intervals import bootstrap, middle
@@ -47,41 +46,33 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
     for row, structure in enumerate(data.structures):
         neighbours(structure, f"structure {row}", graph)
-    extra, found = _repeats(data), []
+    extra, sizes, numbers, found = _repeats(data), data.structures.natoms, numbers_of(data.structures), []
     if extra.size:
         found.append(f"{extra.size} structures repeat another one within {TOLERANCE} Å (the first: {extra[0]} repeats "
                      f"{data.copies[extra[0]]}); copies always go to the same part of the split")
-    scalars = {key: _residuals(data, key) for key in data.properties if key != "forces"}
-    for key, left in scalars.items():
+    for key in (key for key in data.properties if key != "forces"):
+        left = values = data.structures.scalars[key]
+        if data.forces:  # without the part that the composition explains
+            left = values - element_counts(numbers) @ np.asarray(fit_linear_reference(numbers, values))
         distance = np.abs(left - np.median(left))
         scale = np.median(distance)
         rows = np.flatnonzero(distance > OUTLIER * scale) if scale > 0 else np.array([], int)
         if rows.size:
             found.append(f"{key}: {rows.size} values lie more than {OUTLIER:g} median deviations out (rows "
                          f"{', '.join(map(str, rows[:5]))}{', ...' * (rows.size > 5)}); mixed units or broken labels?")
-    sizes = data.structures.natoms
     if data.forces:
-        return found + _doubted_units(data, float(scalars["energy"].std()))
-    if sizes.min() < sizes.max():
-        for key in scalars:
-            correlation = np.corrcoef(sizes, data.structures.scalars[key])[0, 1]
-            if abs(correlation) > 0.95:
-                found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): reduction = \"sum\" suits a "
-                             "quantity that grows with size")
+        return found + _doubted_units(data, float(left.std()))
+    for key in data.properties if sizes.min() < sizes.max() else ():
+        correlation = np.corrcoef(sizes, data.structures.scalars[key])[0, 1]
+        if abs(correlation) > 0.95:
+            found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): reduction = \"sum\" suits a "
+                         "quantity that grows with size")
     return found
 
 
 def _repeats(data: OwnData) -> np.ndarray:
     """Rows of the structures that are copies of an earlier one."""
     return np.flatnonzero(data.copies != np.arange(len(data.copies)))
-
-
-def _residuals(data: OwnData, key: str) -> np.ndarray:
-    """A scalar without the part that the composition explains (energies), else less its median."""
-    values, numbers = data.structures.scalars[key], numbers_of(data.structures)
-    if not data.forces:
-        return values - np.median(values)
-    return values - element_counts(numbers) @ np.asarray(fit_linear_reference(numbers, values))
 
 
 def _doubted_units(data: OwnData, spread: float) -> list[str]:
@@ -108,16 +99,13 @@ def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str,
     """Predictions of the test part without a network: the training mean (forces: zero), and of scalars a ridge regression on
     the composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
     train, test = data.structures.subset(split.train), data.structures.subset(split.test)
-    made: dict[str, dict[str, np.ndarray]] = {way: {} for way in SIMPLE}
-    for name in data.properties:
-        if name == "forces":
-            made["mean"][name] = np.zeros_like(test.forces, dtype=float)  # a composition has no forces
-            continue
-        values = train.scalars[name]
-        made["mean"][name] = np.full(len(test), values.mean())
-        made["linear composition"][name] = linear_composition(numbers_of(train), values, numbers_of(test),
-                                                              data.forces or reduction == "sum")
-    return made
+    numbers, extensive = (numbers_of(train), numbers_of(test)), data.forces or reduction == "sum"
+    scalars = {name: train.scalars[name] for name in data.properties if name != "forces"}  # a composition has no forces
+    mean = {name: np.full(len(test), values.mean()) for name, values in scalars.items()}
+    if data.forces:
+        mean["forces"] = np.zeros_like(test.forces, dtype=float)
+    linear = {name: linear_composition(numbers[0], values, numbers[1], extensive) for name, values in scalars.items()}
+    return dict(zip(SIMPLE, (mean, linear)))
 
 
 def network_predictions(records: list[dict], out_dir: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -137,7 +125,6 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
     """
     rows, true = [], true_test(data, split)
     for name in data.properties:
-        simple = _simple_errors(found, true, name)
         for way in (way for way in found if name in found[way]):
             errors = structure_errors(found[way][name], true[name], data.structures.natoms[split.test])
             low, high = middle(bootstrap(errors, groups[split.test]))
@@ -146,7 +133,7 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
                          "mean of seeds": np.mean(seeds) if seeds else None,
                          "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors),
-                         "better than": "" if way in simple else _better(mae(found[way][name], true[name]), simple)})
+                         "better than": "" if way in SIMPLE else _better(found, true, name, way)})
     return pd.DataFrame(rows)
 
 
@@ -162,18 +149,14 @@ def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-
         low, high = middle(100 * (1 - draws[0] / draws[1]))
         rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]),
                      "95 % from": low, "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no",
-                     "better than": _better(exact[0], _simple_errors(found, true, name))})
+                     "better than": _better(found, true, name, new)})
     return pd.DataFrame(rows)
 
 
-def _simple_errors(found: dict, true: dict, name: str) -> dict[str, float]:
-    """MAE of the ways without a network that give the property."""
-    return {way: mae(found[way][name], true[name]) for way in SIMPLE if name in found.get(way, {})}
-
-
-def _better(error: float, simple: dict[str, float]) -> str:
-    """Names of the simple ways whose error is larger."""
-    return " and ".join(way for way, other in simple.items() if error < other) or "none"
+def _better(found: dict, true: dict, name: str, way: str) -> str:
+    """Names of the simple ways that predict the property worse than ``way``."""
+    error, simple = mae(found[way][name], true[name]), [other for other in SIMPLE if name in found.get(other, {})]
+    return " and ".join(other for other in simple if error < mae(found[other][name], true[name])) or "none"
 
 
 def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]) -> pd.DataFrame:

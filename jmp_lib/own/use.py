@@ -20,18 +20,19 @@ from ase.optimize import BFGS
 SILICON = TersoffParameters(m=3.0, gamma=1.0, lambda3=0.0, c=1.0039e5, d=16.217, h=-0.59825, n=0.78734, beta=1.1e-6,
                                lambda2=1.7322, B=471.18, R=2.85, D=0.15, lambda1=2.4799, A=1830.8)  # eV, Å
 EDGE = 5.432  # Å, of the cube of eight atoms of silicon
+KELVIN = 300.0  # mean temperature of dynamics as it begins
 STRETCHED = 1.5  # times its first length: a bond that is broken
 
 
-def relaxation(calculators: dict, structure, fmax: float = 0.05, steps: int = 200) -> pd.DataFrame:
-    """BFGS from ``structure`` until no force is above ``fmax`` (eV/Å), at most so many steps; one row per network."""
+def relaxation(calculators: dict, structure, steps: int = 200) -> pd.DataFrame:
+    """BFGS from ``structure`` until no force is above 0.05 eV/Å, at most so many ``steps``; one row per network."""
     rows = []
     for name, calculator in calculators.items():
         atoms = _atoms(structure, calculator)
         first, before = atoms.get_potential_energy(), atoms.copy()
         done = BFGS(atoms, logfile=None)
         try:
-            converged = done.run(fmax=fmax, steps=steps)
+            converged = done.run(fmax=0.05, steps=steps)
         except ValueError:  # atoms in each other: there is nothing to measure
             rows.append({"network": name, "converged": "no, it drives atoms into each other", "steps": done.nsteps})
             continue
@@ -44,9 +45,8 @@ def relaxation(calculators: dict, structure, fmax: float = 0.05, steps: int = 20
     return pd.DataFrame(rows)
 
 
-def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float = 1.0, kelvin: float = 300.0,
-             seed: int = 0) -> pd.DataFrame:
-    """Dynamics at constant energy, ``step`` in fs, the same first velocities for all; a row per network and 10 steps.
+def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataFrame:
+    """Dynamics at constant energy, 1 fs a step, from ``KELVIN`` and the same velocities for all; a row per network and 10 steps.
 
     ``longest bond``: the longest of the first bonds over its first length. A network stops where that is above
     ``STRETCHED``, its temperature above 100 times the first, or where it drives atoms into each other (infinite).
@@ -54,16 +54,16 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float
     rows = []
     for name, calculator in calculators.items():
         atoms = _atoms(structure, calculator)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * kelvin, rng=np.random.default_rng(seed))  # half goes to the springs
+        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * KELVIN, rng=np.random.default_rng(0))  # half goes to the springs
         Stationary(atoms)
         bonds = np.argwhere(np.triu(atoms.get_all_distances() < 1.7, 1))
         lengths, first = _lengths(atoms, bonds), atoms.get_total_energy()
-        run = VelocityVerlet(atoms, step * units.fs)
-        for count in range(0, round(1000 * picoseconds / step) + 1, 10):
+        run = VelocityVerlet(atoms, units.fs)
+        for count in range(0, round(1000 * picoseconds) + 1, 10):
             longest = float((_lengths(atoms, bonds) / lengths).max())
-            rows.append({"network": name, "time / ps": count * step / 1000, "temperature / K": atoms.get_temperature(),
+            rows.append({"network": name, "time / ps": count / 1000, "temperature / K": atoms.get_temperature(),
                          "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
-            if longest > STRETCHED or not atoms.get_temperature() < 100 * kelvin:
+            if longest > STRETCHED or not atoms.get_temperature() < 100 * KELVIN:
                 break
             try:
                 run.run(10)
@@ -75,21 +75,20 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0, step: float
 
 def dynamics_table(table: pd.DataFrame) -> pd.DataFrame:
     """The end of ``dynamics``: how long the molecule held, its drift per picosecond (slope of a line), mean temperature."""
-    rows = []
-    for name, part in table.groupby("network", sort=False):
-        time = part["time / ps"]
-        slope = np.polyfit(time, part["drift / meV per atom"], 1)[0] if len(part) > 2 else float("nan")
-        rows.append({"network": name, "picoseconds": time.iloc[-1], "bonds hold": "yes" if part["longest bond"].iloc[-1] <= STRETCHED else "no",
-                     "drift / meV per atom and ps": slope, "mean temperature / K": part["temperature / K"].mean()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{
+        "network": name, "picoseconds": part["time / ps"].iloc[-1],
+        "bonds hold": "yes" if part["longest bond"].iloc[-1] <= STRETCHED else "no",
+        "drift / meV per atom and ps":
+            np.polyfit(part["time / ps"], part["drift / meV per atom"], 1)[0] if len(part) > 2 else float("nan"),
+        "mean temperature / K": part["temperature / K"].mean()} for name, part in table.groupby("network", sort=False)])
 
 
-def equation_of_state(calculators: dict, structure, strain: float = 0.05, points: int = 11) -> pd.DataFrame:
-    """Energy of a crystal over its volume, both per atom: all three cell vectors shorter or longer by up to ``strain``, the
+def equation_of_state(calculators: dict, structure) -> pd.DataFrame:
+    """Energy of a crystal over its volume, both per atom: all three cell vectors shorter or longer by up to 5 %, the
     fractional coordinates kept; a row per network and volume."""
     rows = []
     for name, calculator in calculators.items():
-        for factor in 1 + np.linspace(-strain, strain, points):
+        for factor in 1 + np.linspace(-0.05, 0.05, 11):
             atoms = _atoms(structure, calculator)
             atoms.set_cell(atoms.cell * factor, scale_atoms=True)
             rows.append({"network": name, "volume / Å³ per atom": atoms.get_volume() / len(atoms),
@@ -100,21 +99,19 @@ def equation_of_state(calculators: dict, structure, strain: float = 0.05, points
 def equation_of_state_table(table: pd.DataFrame) -> pd.DataFrame:
     """Birch-Murnaghan fits of ``equation_of_state``: volume and bulk modulus, and how far the fit is from the curve at most; these
     are blank where the fit has no minimum among the volumes."""
-    rows = []
+    rows, columns = [], ["volume / Å³ per atom", "bulk modulus / GPa", "largest distance from the fit / meV per atom"]
     for name, part in table.groupby("network", sort=False):
         volumes, energies = part["volume / Å³ per atom"].to_numpy(), part["energy / eV per atom"].to_numpy()
         fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
         try:
             volume, _, modulus = fit.fit(warn=False)
         except RuntimeError:  # no curve of this kind fits
-            volume, modulus = float("nan"), float("nan")
+            volume = modulus = float("nan")
         rows.append({"network": name, "minimum": "no"})
         if volumes.min() < volume < volumes.max() and modulus > 0:
-            rows[-1] |= {"minimum": "yes", "volume / Å³ per atom": volume, "bulk modulus / GPa": modulus / units.GPa,
-                         "largest distance from the fit / meV per atom":
-                             1000 * np.abs(fit.func(volumes, *fit.eos_parameters) - energies).max()}
-    columns = ["network", "minimum", "volume / Å³ per atom", "bulk modulus / GPa", "largest distance from the fit / meV per atom"]
-    return pd.DataFrame(rows, columns=columns)
+            away = np.abs(fit.func(volumes, *fit.eos_parameters) - energies).max()
+            rows[-1] |= {"minimum": "yes", **dict(zip(columns, (volume, modulus / units.GPa, 1000 * away)))}
+    return pd.DataFrame(rows, columns=["network", "minimum", *columns])
 
 
 def potential() -> Tersoff:
@@ -132,9 +129,9 @@ def shaken(strain: float, move: float, seed: int) -> Atoms:
     return atoms
 
 
-def silicon(structures: int = 60) -> pd.DataFrame:
-    """Structures of silicon with energy (eV) and forces (eV/Å): edges up to 6 % shorter or longer, atoms moved by about 0.1 Å."""
-    made = [shaken(strain, 0.1, seed) for seed, strain in enumerate(np.random.default_rng(0).uniform(-0.06, 0.06, structures))]
+def silicon() -> pd.DataFrame:
+    """60 structures of silicon with energy (eV) and forces (eV/Å): edges up to 6 % shorter or longer, atoms moved by about 0.1 Å."""
+    made = [shaken(strain, 0.1, seed) for seed, strain in enumerate(np.random.default_rng(0).uniform(-0.06, 0.06, 60))]
     for atoms in made:
         atoms.calc = potential()
         atoms.info["energy"], atoms.arrays["forces"] = atoms.get_potential_energy(), atoms.get_forces()

@@ -15,53 +15,41 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.tasks import TASKS
 from jmp_lib.records import load_pretraining_records
-from jmp_lib.results import intervals, variants
+from jmp_lib.results import intervals, values, variants
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.values import (
-    all_tasks_table,
-    baseline_table,
-    comparable,
-    gain,
-    not_learnt,
-    own_values,
-    published_values,
-    reduced,
-    relative_improvement,
-)
 
 GAINS = ("mean_gain", "mean_gain_over_better", "gain_over_external")  # rules: mean relative improvement
 NO_EFFECT = {"%": 0.0, "x": 1.0}  # unit -> the value of a claim that holds for nothing
 
 
-def gains_of(claim: dict, values: pd.DataFrame) -> pd.Series:
-    """Relative improvement in % by task that a claim of one of the rules ``GAINS`` is the mean of.
+def gains_of(claim: dict, errors: pd.DataFrame) -> pd.Series:
+    """Relative improvement in % by task that a claim of one of the rules ``GAINS`` is the mean of; errors: tasks x models.
 
     gain_over_external: over the lowest value of a model that is not one of the four arms, without QM9's R2.
     """
     if claim["rule"] == "gain_over_external":
-        values = values.assign(external=values.drop(columns=[*facts.ARMS]).min(axis=1)).drop("qm9_r2")
-    return gain(values, claim["new"], claim["reference"] or "external", claim["family"]).dropna()
+        errors = errors.assign(external=errors.drop(columns=[*facts.ARMS]).min(axis=1)).drop("qm9_r2")
+    return values.gain(errors, claim["new"], claim["reference"] or "external", claim["family"]).dropna()
 
 
-def standing(values: pd.DataFrame, new: str, against: list[str] | None = None) -> pd.Series:
+def standing(errors: pd.DataFrame, new: str, against: list[str] | None = None) -> pd.Series:
     """``best``, ``tied`` or ``behind`` by task: ``new`` among the models ``against``; tasks that have no two are left out.
 
     By default against every other model but JMP-S (the paper counts the large model against previous work).
     """
-    against = [m for m in values if m not in (new, "JMP-S")] if against is None else against
-    best = values[against].min(axis=1)
-    words = pd.Series("behind", values.index).mask(values[new] == best, "tied").mask(values[new] < best, "best")
-    return words[best.notna() & values[new].notna()]
+    best = errors[[m for m in errors if m not in (new, "JMP-S")] if against is None else against].min(axis=1)
+    words = pd.Series("behind", errors.index).mask(errors[new] == best, "tied").mask(errors[new] < best, "best")
+    return words[best.notna() & errors[new].notna()]
 
 
 def recompute(claim: dict) -> tuple[float, str]:
     """(value, words) of one claim from the published tables and the facts; (NaN, "") for a claim without a rule."""
     rule, numbers = claim["rule"], facts.hyperparameters()
     if rule in GAINS:
-        gains = gains_of(claim, published_values())
+        gains = gains_of(claim, values.published_values())
         return gains.mean(), f"{gains.mean():+.2f} % over {len(gains)} task" + "s" * (len(gains) != 1)
     if rule == "count_best":
-        found = standing(published_values(five_fold_mean=True), claim["new"])
+        found = standing(values.published_values(five_fold_mean=True), claim["new"])
         return (found != "behind").sum(), _counts(found)
     if rule == "speedup_of_totals":
         hours = numbers["finetuning"]["gpu_hours"]
@@ -83,48 +71,45 @@ def recompute(claim: dict) -> tuple[float, str]:
 
 @dataclass
 class Own:
-    """What the records of one folder hold: the table of all tasks, the speed-ups, the pre-trainings {size: record}, the errors
-    of the baselines (tasks x baselines), and the table of the ablations that are shown beside them with its data in words."""
+    """What the records of one folder hold."""
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # of all tasks
     speedup: pd.DataFrame
-    pretraining: dict
-    baselines: pd.DataFrame
-    ablations: pd.DataFrame
-    ablation_data: str
+    pretraining: dict  # size -> record
+    baselines: pd.DataFrame  # errors, tasks x baselines
+    ablations: pd.DataFrame  # those that are shown beside them
+    ablation_data: str  # of these, in words
 
     @classmethod
     def of(cls, records_dir: str | Path) -> Own:
         """From the records in a folder; numbers of the smoke profile are left out."""
         folder = Path(records_dir).parent
-        table, shown = comparable(all_tasks_table(records_dir)), variants.shown(folder, "ablation")
-        tried = table if shown == folder else comparable(all_tasks_table(shown / "records"))
+        shown = variants.shown(folder, "ablation")
+        table, tried = (values.comparable(values.all_tasks_table(place / "records")) for place in (folder, shown))
         return cls(table, speedup_table(records_dir), {record["size"]: record for record in load_pretraining_records(folder)},
-                   baseline_table(folder).pivot(index="task", columns="baseline", values="value"),
+                   values.baseline_table(folder).pivot(index="task", columns="baseline", values="value"),
                    variants.ablations(variants.variant_values(shown)), data_words(tried))
 
     @property
     def values(self) -> pd.DataFrame:
-        return own_values(self.table)
+        return values.own_values(self.table)
 
     def standing(self, claim: dict, baselines: bool = True) -> pd.Series:
         """The standing of the claim's arm among our four, and beside the ``baselines`` that were run."""
-        values = self.values.join(self.baselines) if baselines else self.values
-        return standing(values, claim["new"], [model for model in values if model != claim["new"]])
+        errors = self.values.join(self.baselines) if baselines else self.values
+        return standing(errors, claim["new"], [model for model in errors if model != claim["new"]])
 
 
 def data_words(all_tasks: pd.DataFrame) -> str:
     """Which data and profiles the values of ``all_tasks`` are of."""
     kinds, profiles = (" and ".join(all_tasks[name].dropna().astype(str).unique()) for name in ("data_kind", "profile"))
-    return f"{kinds} data{reduced(all_tasks)}, profile {profiles}"
+    return f"{kinds} data{values.reduced(all_tasks)}, profile {profiles}"
 
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
-    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its
-    interval.
+    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its interval.
 
-    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit); blank where
-    nothing is printed or nothing can be recomputed.
+    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit), where there is one.
     """
     own = Own.of(records_dir) if records_dir is not None else None
     rows = []
@@ -147,7 +132,7 @@ def own_claim(claim: dict, own: Own) -> dict:
     if own.table.empty or claim["own"] != "yes":
         return {}
     if rule in GAINS:
-        gains, without = gains_of(claim, own.values), not_learnt(own.table)
+        gains, without = gains_of(claim, own.values), values.not_learnt(own.table)
         value, tasks = gains.mean(), len(gains)
         ends = intervals.of_mean_gain(gains, intervals.draws_by_task(own.table, claim["new"], claim["reference"]))
         words, learnt = intervals.words(value, *ends, "%"), gains.drop(without, errors="ignore")
@@ -155,9 +140,9 @@ def own_claim(claim: dict, own: Own) -> dict:
             words += f"; {intervals.words(learnt.mean(), *intervals.of_mean(learnt), '%')} over the {len(learnt)} that were learnt"
     elif rule == "ablation":
         wide = own.ablations.pivot(index=["task", "arm"], columns="variant", values="value")
-        gains = relative_improvement(wide.get(claim["reference"]), wide[claim["new"]]).dropna() if claim["new"] in wide else ()
-        if not len(gains) or claim["reference"] not in wide:
+        if not {claim["new"], claim["reference"]} <= set(wide):
             return {}
+        gains = values.gain(wide, claim["new"], claim["reference"]).dropna()
         value, tasks, ends, data = gains.mean(), len(gains), intervals.of_mean(gains), own.ablation_data
         words = intervals.words(value, *ends, "%")
     elif rule == "count_best":
@@ -188,8 +173,7 @@ def own_claim(claim: dict, own: Own) -> dict:
 
 
 def scoreboard(records_dir: str | Path) -> pd.DataFrame:
-    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the
-    evidence.
+    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the evidence.
 
     paper: as printed, else recomputed from the printed tables.
     """
@@ -207,25 +191,30 @@ def scoreboard(records_dir: str | Path) -> pd.DataFrame:
 
 
 def verdict(claim: pd.Series, printed: float, row: pd.Series) -> str:
-    """Whether our value agrees with the paper's: by its interval, or by its sign alone where it has none.
+    """Whether our value agrees with the paper's, as ``agreement`` says; a number of tasks: the same share, fewer or more.
 
-    undecided: the interval holds the value of no effect. An ablation is compared by its sign, because the paper's is against
-    another base.
+    An ablation is compared by its sign, because the paper's is against another base.
     """
     value, low, high = row["own_value"], row["own_from"], row["own_to"]
-    none, known = NO_EFFECT.get(claim["unit"]), not pd.isna(low)
-    if known and none is not None and low <= none <= high:
-        return "undecided"
-    if none is None:  # a number of tasks, as a share of those that were run
+    if claim["unit"] not in NO_EFFECT:  # a number of tasks, as a share of those that were run
         printed *= row["own_tasks"] / len(facts.tasks())
-    if known and low <= printed <= high and claim["rule"] != "ablation":
+        return "yes" if low <= printed <= high else "fewer" if value < printed else "more"
+    found = agreement(value, low, high, printed, NO_EFFECT[claim["unit"]])
+    if claim["rule"] == "ablation":
+        found = "in sign" if found == "yes" else found.partition(",")[0]
+    return found + (" (no interval)" if pd.isna(low) and found != "no" else "")
+
+
+def agreement(value: float, low: float, high: float, printed: float, none: float = 0.0) -> str:
+    """How our value agrees with the ``printed`` one: undecided (its interval holds ``none``, the value of no effect), yes (holds the
+    printed value), no (another side of ``none``), else "in sign, smaller" or "in sign, larger". Without interval by the value alone."""
+    if low <= none <= high:
+        return "undecided"
+    if low <= printed <= high:
         return "yes"
-    if none is None:
-        return "fewer" if value < printed else "more"
     if (value > none) != (printed > none):
         return "no"
-    size = "" if claim["rule"] == "ablation" else ", smaller" if abs(value - none) < abs(printed - none) else ", larger"
-    return f"in sign{size}" + ("" if known else " (no interval)")
+    return f"in sign, {'smaller' if abs(value - none) < abs(printed - none) else 'larger'}"
 
 
 def _counts(standings: pd.Series) -> str:

@@ -1,8 +1,5 @@
 """A run beside the shipped one: every claim and every mean improvement, the same sign or not, within noise or beyond.
 
-    found = compare("results/mini", "results/shipped/mini")
-    print(comparison_text(found))
-
 Two runs of one profile differ, because sums are rounded in another order on another machine and training makes small
 differences large. How far is noise is computed from the shipped records, never typed: ``s`` is the standard deviation of
 the value of one task, and a mean over n tasks of two runs may differ by 2 s sqrt(2 / n), two standard errors. ``s`` is
@@ -32,17 +29,14 @@ from jmp_lib.results.variants import gains_by_seed, variant_values
 
 COLUMNS = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "difference", "noise", "noise_from", "same_sign",
            "within_noise"]
+COMPUTED = ("difference", "same_sign", "within_noise")
 
 
 class Comparison(NamedTuple):
-    """rows: one per claim, and per pair of arms and family (``COLUMNS``). errors: one per task and arm that both runs have
-    (task, arm, unit, shipped, run, change_percent). missing: (task, arm) of the shipped run alone. other: words on runs
-    that were made of other data."""
-
-    rows: pd.DataFrame
-    errors: pd.DataFrame
-    missing: list[tuple[str, str]]
-    other: list[str]
+    rows: pd.DataFrame  # one per claim, and per pair of arms and family: COLUMNS
+    errors: pd.DataFrame  # one per task and arm that both runs have: task, arm, unit, shipped, run, change_percent
+    missing: list[tuple[str, str]]  # (task, arm) of the shipped run alone
+    other: list[str]  # words on runs that were made of other data
 
 
 def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
@@ -60,9 +54,10 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
              for name in ("data", "n_train", "n_test", "seed") if row[f"{name}_run"] != row[name]]
     errors = errors[["task", "arm", "unit", "value", "value_run"]].rename(columns={"value": "shipped", "value_run": "run"})
     errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
-    seeds = variant_values(shipped_dir)
-    rows = [*_claims(*runs, seeds), *_families(*runs, seeds)]
-    return Comparison(pd.DataFrame(rows, columns=COLUMNS), errors, missing, other)
+    rows = pd.DataFrame(list(_rows(*runs, variant_values(shipped_dir))), columns=[name for name in COLUMNS if name not in COMPUTED])
+    rows["difference"], rows["same_sign"] = rows["run"] - rows["shipped"], np.sign(rows["run"]) == np.sign(rows["shipped"])
+    rows["within_noise"] = (rows["difference"].abs() <= rows["noise"]).astype(object).where(rows["noise"].notna(), pd.NA)
+    return Comparison(rows[COLUMNS], errors, missing, other)
 
 
 def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple]:
@@ -73,7 +68,8 @@ def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple
     return sorted(first.difference(second))
 
 
-def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
+def _rows(shipped: Own, run: Own, seeds: pd.DataFrame):
+    """Claims, then mean improvements: values of the columns that are not computed from others."""
     for claim in facts.claims().to_dict("records"):
         old, new = own_claim(claim, shipped), own_claim(claim, run)
         if not old or not new or claim["rule"] == "ablation":  # of the variants, which a run does not make
@@ -89,24 +85,13 @@ def _claims(shipped: Own, run: Own, seeds: pd.DataFrame):
             spent = part["jmp_steps"].fillna(part["jmp_steps_whole_run"])
             beyond = (part["scratch_steps"] - old["own_value"] * spent) / spent.mean()
             noise, origin = _limit(_within_families(beyond), tasks), "tasks"
-        yield _row("claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"], new["own_value"],
-                   noise, origin)
-
-
-def _families(shipped: Own, run: Own, seeds: pd.DataFrame):
+        yield "claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"], new["own_value"], noise, origin
     for name, (new, reference) in COMPARISONS.items():
         spread, origin = _spread(shipped, new, reference, seeds)
         for family in ("all", *FAMILIES):
-            only = "" if family == "all" else family
-            old, now = (gain(own.values, new, reference, only).dropna() for own in (shipped, run))
+            old, now = (gain(own.values, new, reference, "" if family == "all" else family).dropna() for own in (shipped, run))
             if len(old):
-                yield _row("family", name, family, "%", len(old), old.mean(), now.mean(), _limit(spread, len(old)), origin)
-
-
-def _row(kind, name, family, unit, tasks, old, new, noise, origin) -> dict:
-    within = pd.NA if np.isnan(noise) else bool(abs(new - old) <= noise)
-    return dict(zip(COLUMNS, (kind, name, family, unit, tasks, float(old), float(new), float(new - old), noise, origin,
-                              bool(np.sign(old) == np.sign(new)), within)))
+                yield "family", name, family, "%", len(old), old.mean(), now.mean(), _limit(spread, len(old)), origin
 
 
 def _limit(spread: float, tasks: int) -> float:

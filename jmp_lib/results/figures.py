@@ -16,28 +16,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from jmp_lib.facts import ARMS
-from jmp_lib.results.style import (
-    ARM_COLOURS,
-    ARM_MARKERS,
-    DOMAIN_COLOURS,
-    PALETTE,
-    SET_MARKERS,
-    axis_label,
-    grid,
-    legend_below,
-    log_axis,
-    new_figure,
-    rows_tight,
-    short_task,
-    significant,
-    unit_text,
-)
+from jmp_lib.results import style
+from jmp_lib.results.style import ARM_COLOURS, PALETTE, axis_label, grid, legend_below, log_axis, new_figure, short_task
 from jmp_lib.results.values import PAPER
+from jmp_lib.train.normalise import element_counts
 
 PAPER_COLOUR = "#999999"
 GAIN = "relative improvement / % (right is better)"
 BOX = {"orient": "h", "whis": (5, 95), "showfliers": False, "color": PALETTE[4], "linecolor": "black", "linewidth": 0.9}
-BY_ARM = {"hue": "arm", "style": "arm", "palette": ARM_COLOURS, "markers": ARM_MARKERS}
 
 
 # results
@@ -75,7 +61,7 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L", compositi
         for ticks in (axis.xaxis, axis.yaxis):
             ticks.set_major_locator(MaxNLocator(4, min_n_ticks=3))
         axis.tick_params(labelsize=7)  # four numbers of five digits side by side
-        axis.set_title(f"{short_task(record['task'])}\nMAE {significant(record['value'])} {unit_text(record['unit'])}", fontsize=8.5)
+        axis.set_title(f"{short_task(record['task'])}\nMAE {style.significant(record['value'])} {style.unit_text(record['unit'])}", fontsize=8.5)
         axis.set_xlabel(axis_label(f"label{less}", record["unit"]), fontsize=8)
         axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]).replace(" / ", "\n/ " if less else " / "), fontsize=8)
     return figure
@@ -99,29 +85,30 @@ def gains(table: pd.DataFrame, title: str = "JMP-L over GN-OC-L"):
     The published bars are left out where all of them are blank (smoke profile).
     """
     ours, theirs = table.columns[0], table[PAPER]
-    shown = table[[ours, *([PAPER] if theirs.notna().any() else [])]].rename_axis("task")
-    axis = _bars(shown.melt(ignore_index=False, var_name="of", value_name="gain").reset_index(), "task", "of",
-                 {ours: PALETTE[0], PAPER: PAPER_COLOUR}, 0.24 * max(len(table), 1) + 1.4)
-    _intervals(axis, table["from"], table["to"])
+    shown = [ours, *([PAPER] if theirs.notna().any() else [])]
+    rows = table.rename_axis("task").reset_index().melt(["task", "from", "to"], shown, "of", "gain")
+    figure, axis = _rows_figure(len(table), 0.24, 1.4)
+    _bars(axis, rows, "task", "of", {ours: PALETTE[0], PAPER: PAPER_COLOUR})
+    _finished(axis, len(table), GAIN)
     axis.set(title=title, xlim=(max(1.1 * np.nanmin([0.0, *table[ours], *table["from"], *theirs]), -150), 105))
-    return axis.figure
+    return figure
 
 
 def scaling(table: pd.DataFrame):
     """Mean relative improvement over all tasks, own with its interval beside published; ``table`` of results.tables.scaling_table."""
-    means = table[table["family"] == "all"].rename(
-        columns={"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER})
+    names = {"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER, "own_mean_gain_from": "from",
+             "own_mean_gain_to": "to"}
+    means = table[table["family"] == "all"].rename(columns=names)
     colours = {"this workbook": PALETTE[0], PAPER: PAPER_COLOUR}
-    rows = means.melt("comparison", list(colours), "of", "gain").fillna({"gain": 0.0})
-    axis = _bars(rows, "comparison", "of", colours, 0.45 * len(means) + 1.2)
-    _intervals(axis, means["own_mean_gain_from"], means["own_mean_gain_to"])
-    for bars, of, ends in zip(axis.containers, colours, (means["own_mean_gain_to"], means[PAPER])):
+    rows = means.melt(["comparison", "from", "to"], list(colours), "of", "gain").fillna({"gain": 0.0})
+    figure, axis = _rows_figure(len(means), 0.45, 1.2)
+    _bars(axis, rows, "comparison", "of", colours)
+    for bars, of, ends in zip(axis.containers, colours, (means["to"], means[PAPER])):
         for bar, value, end in zip(bars, means[of], ends.fillna(means[of]).fillna(0.0)):
             axis.annotate("none" if np.isnan(value) else f"{value:+.1f}", (max(end, 0.0), bar.get_y() + bar.get_height() / 2), (3, 0),
                           textcoords="offset points", va="center", fontsize=7)
     axis.margins(x=0.15)
-    axis.set_xlabel(f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
-    return axis.figure
+    return _finished(axis, len(means), f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
 
 
 def large_over_small(table: pd.DataFrame):
@@ -131,18 +118,13 @@ def large_over_small(table: pd.DataFrame):
     """
     data, tasks = table["data"].unique(), table["task"].nunique()
     figure, axes = new_figure(1, max(len(data), 1), width=9.0, height=0.3 * max(tasks, 1) + 1.3, sharey=True)
-    colours = {"from scratch": ARM_COLOURS["GN-OC-L"], "pre-trained": ARM_COLOURS["JMP-L"]}
     lowest = max(1.05 * np.nanmin([0.0, *table["gain"], *table["from"]]), -150)
+    colours = {"from scratch": ARM_COLOURS["GN-OC-L"], "pre-trained": ARM_COLOURS["JMP-L"]}
     for axis, name in zip(axes, data):
-        part = table[table["data"] == name]
-        sns.barplot(part, x="gain", y="task", hue="of", palette=colours, saturation=1, linewidth=0, errorbar=None, ax=axis)
-        for bars, of in zip(axis.containers, colours):
-            ends = part[part["of"] == of].set_index("task").reindex(part["task"].unique())
-            _intervals(axis, ends["from"], ends["to"], bars)
+        _bars(axis, table[table["data"] == name], "task", "of", colours)
         axis.set(title=name, xlim=(lowest, 100))
         _finished(axis, tasks, GAIN.replace("improvement", "improvement of L over S"), legend=False)
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
@@ -164,8 +146,7 @@ def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
         axis.set_xlim(np.nanmin([0.5, 0.8 * ratios.min()]), np.nanmax([20.0, 1.2 * ratios.max()]))
         axis.set_title(words + (f", in total {total:.2f}x" if np.isfinite(total) else ""))
         _finished(axis, len(table), f"{words} from scratch / of fine-tuning (no unit)", at=1.0, log=True, legend=False)
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def shortened(table: pd.DataFrame):
@@ -186,8 +167,7 @@ def shortened(table: pd.DataFrame):
         axis.set_xscale("log")
         axis.set_xticks(shares := sorted(part["share"].round(3).unique()), [f"{share:.2g}" for share in shares])
         axis.xaxis.minorticks_off()
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def pretraining_curves(records: list[dict]):
@@ -200,12 +180,11 @@ def pretraining_curves(records: list[dict]):
             rows = _history([record])[["step", *names]].rename(columns=names).melt("step", None, "set", "MAE")
             axis = axes[row * len(records) + column]
             _lines(axis, rows, "step", "MAE", hue="set", style="set", palette=dict(zip(sets, PALETTE)),
-                   markers=dict(zip(sets, SET_MARKERS)))
+                   markers=dict(zip(sets, style.SET_MARKERS)))
             axis.set(xlabel="optimiser step", ylabel=axis_label(f"{kind} MAE", unit))
             log_axis(axis, "y")
         axes[column].set_title(f"{record['size']} ({record['model']['n_parameters']:,} parameters)")
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def pretraining_loss(records: list[dict]):
@@ -216,8 +195,7 @@ def pretraining_loss(records: list[dict]):
         _lines(axis, table, "step", key, **_arms_of(table))
         axis.set(xlabel="optimiser step", ylabel=f"{words} (no unit)")
     log_axis(axes[0], "y")
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
@@ -241,8 +219,7 @@ def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
         for axis in (above, below):
             log_axis(axis, "x"), log_axis(axis, "y")
             axis.set_xlim(*above.get_xlim())
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 # variants of a profile: the tables of jmp_lib.results.variants
@@ -277,21 +254,16 @@ def gain_spread(table: pd.DataFrame):
 def ablations(table: pd.DataFrame):
     """Relative improvement over training from scratch by pre-training recipe, one group of bars per task."""
     shown = table[~table["variant"].str.startswith("GN-OC")].replace({"variant": {"base": "whole recipe"}})
-    colours = dict(zip(shown["variant"].unique(), PALETTE))
-    axis = _bars(shown, "task", "variant", colours, 0.14 * max(len(shown), 1) + 1.6)
-    for bars, variant in zip(axis.containers, colours):
-        ends = shown[shown["variant"] == variant].set_index("task").reindex(shown["task"].unique())
-        _intervals(axis, ends["from"], ends["to"], bars)
-    axis.set_xlabel(GAIN.replace("improvement", "improvement over training from scratch"))
-    return axis.figure
+    figure, axis = _rows_figure(len(shown), 0.14, 1.6)
+    _bars(axis, shown, "task", "variant", dict(zip(shown["variant"].unique(), PALETTE)))
+    return _finished(axis, shown["task"].nunique(), GAIN.replace("improvement", "improvement over training from scratch"))
 
 
 # data
 
 def element_heatmap(sets: dict):
     """Share of the structures of each set that hold each element, in %; ``sets`` {name: structures}."""
-    counts = pd.DataFrame({name: np.sum([np.bincount(np.unique(_numbers(s)), minlength=119) for s in structures], axis=0)
-                           / max(len(structures), 1) for name, structures in sets.items()}).T * 100
+    counts = 100 * pd.DataFrame({name: (element_counts([s["atomic_numbers"] for s in part]) > 0).mean(axis=0) for name, part in sets.items()}).T
     used = counts.loc[:, counts.any()].rename(columns=dict(enumerate(chemical_symbols)))
     figure, (axis,) = new_figure(width=max(6.0, 0.145 * used.shape[1] + 1.2), height=0.24 * len(used) + 1.5)
     sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True, ax=axis,
@@ -304,8 +276,7 @@ def element_heatmap(sets: dict):
 def atoms_per_structure(sets: dict):
     """Box plot of the number of atoms per structure of each set (whiskers: 5th and 95th percentile)."""
     figure, (axis,) = new_figure(width=7.0, height=0.24 * len(sets) + 1.0)
-    table = pd.DataFrame([(name, len(_numbers(s))) for name, structures in sets.items() for s in structures],
-                         columns=["set", "atoms"])
+    table = pd.DataFrame([(name, len(s["pos"])) for name, structures in sets.items() for s in structures], columns=["set", "atoms"])
     sns.boxplot(table, x="atoms", y="set", **BOX, ax=axis)
     axis.set(xlabel="atoms per structure", ylabel="")
     log_axis(axis, "x")
@@ -320,7 +291,7 @@ def label_distributions(sets: dict):
     figure, axes = new_figure(1, 2, width=8.0, height=2.9)
     energies, forces = {}, {}
     for name, structures in sets.items():
-        counts = np.array([np.bincount(_numbers(s), minlength=119) for s in structures], float)
+        counts = element_counts([s["atomic_numbers"] for s in structures])
         elements = int(counts.any(axis=0).sum())
         label = f"{name} (forces only: {len(structures)} structures, {elements} elements)"
         if len(structures) > 2 * elements:  # else the element energies fit every energy exactly
@@ -374,7 +345,7 @@ def pictures(structures: dict):
     figure, axes = grid(len(structures), columns=5, panel_height=2.0)
     for axis, (title, structure) in zip(axes, structures.items()):
         periodic = bool(np.any(np.asarray(structure["pbc"])))
-        atoms = Atoms(numbers=_numbers(structure), positions=np.asarray(structure["pos"]),
+        atoms = Atoms(numbers=np.asarray(structure["atomic_numbers"]), positions=np.asarray(structure["pos"]),
                       cell=np.asarray(structure["cell"]) if periodic else None, pbc=np.asarray(structure["pbc"]))
         if not periodic:  # largest extents in the plane of the picture
             centred = atoms.positions - atoms.positions.mean(0)
@@ -392,15 +363,15 @@ def embedding_scatter(points: pd.DataFrame, by: str):
     Of the elements the nine most frequent ones have a colour.
     """
     figure, (axis,) = new_figure(width=7.6, height=5.0)
-    groups = sorted(points[by].unique()) if by == "set" else [d for d in DOMAIN_COLOURS if d in set(points[by])]
+    groups = sorted(points[by].unique()) if by == "set" else [d for d in style.DOMAIN_COLOURS if d in set(points[by])]
     if by == "element":
         frequent = list(points[by].value_counts().index[:9])
         groups, points = [*frequent, "others"], points.assign(element=points[by].where(points[by].isin(frequent), "others"))
-    colours = DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
+    colours = style.DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
     if by == "element":
         colours["others"] = "#cccccc"
     sns.scatterplot(points, x="x", y="y", hue=by, style=by, hue_order=groups, style_order=groups, palette=colours,
-                    markers=dict(zip(groups, SET_MARKERS * len(groups))), s=14, alpha=0.7, linewidth=0, ax=axis)
+                    markers=dict(zip(groups, style.SET_MARKERS * len(groups))), s=14, alpha=0.7, linewidth=0, ax=axis)
     axis.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
     sns.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.5, title=by)
     return figure
@@ -417,7 +388,8 @@ def _history(records: list[dict], *names: str) -> pd.DataFrame:
 def _arms_of(rows: pd.DataFrame) -> dict:
     """Colours and markers of the arms in ``rows``, in the one order that all figures have."""
     arms = [arm for arm in ARMS if arm in set(rows["arm"])]
-    return {**BY_ARM, "hue_order": arms, "style_order": arms}
+    return {"hue": "arm", "style": "arm", "palette": ARM_COLOURS, "markers": style.ARM_MARKERS, "hue_order": arms,
+            "style_order": arms}
 
 
 def _lines(axis, rows: pd.DataFrame, x: str, y: str, **semantics) -> None:
@@ -436,13 +408,12 @@ def _panels(rows: pd.DataFrame, x: str, y: str, xlabel: str, quantity: str, pane
         axis.set(title=short_task(task), xlabel=xlabel)
         axis.set_ylabel(axis_label(quantity, part["unit"].iloc[0]), fontsize=8)
         log_axis(axis, "y")
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
-def _rows_figure(rows: int, height: float):
-    """A figure with one row of ``height`` inches per task, and its axes."""
-    figure, (axis,) = new_figure(width=6.5, height=height * max(rows, 1) + 1.25)
+def _rows_figure(rows: int, height: float, more: float = 1.25):
+    """A figure with one row of ``height`` inches per task, ``more`` besides, and its axes."""
+    figure, (axis,) = new_figure(width=6.5, height=height * max(rows, 1) + more)
     return figure, axis
 
 
@@ -452,30 +423,21 @@ def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False, 
     if not rows:
         axis.set_title("nothing was run")
     axis.set_xlabel(xlabel)
-    rows_tight(axis, rows)
+    style.rows_tight(axis, rows)
     if log:
         log_axis(axis, "x", least=2.0)
-    if legend:
-        legend_below(axis.figure, [axis])
-    return axis.figure
+    return legend_below(axis.figure, [axis]) if legend else axis.figure
 
 
-def _bars(rows: pd.DataFrame, y: str, hue: str, palette: dict, height: float):
-    """Horizontal bars of ``gain`` in %; the axes of a new figure of ``height`` inches."""
-    figure, (axis,) = new_figure(width=6.5, height=height)
-    if len(rows):
-        sns.barplot(rows, x="gain", y=y, hue=hue, palette=palette, saturation=1, linewidth=0, errorbar=None, ax=axis)
-    _finished(axis, rows[y].nunique(), GAIN)
-    return axis
-
-
-def _intervals(axis, low: pd.Series, high: pd.Series, bars=None) -> None:
-    """A line from ``low`` to ``high`` over each of ``bars`` (by default the first of ``axis``), where it is known."""
-    known = low.notna().to_numpy()
-    if known.any():
-        y = np.array([bar.get_y() + bar.get_height() / 2 for bar in bars or axis.containers[0]])[known]
-        axis.hlines(y, low[known], high[known], color="black", linewidth=0.9, zorder=3)
-
-
-def _numbers(structure) -> np.ndarray:
-    return np.asarray(structure["atomic_numbers"])
+def _bars(axis, rows: pd.DataFrame, y: str, hue: str, palette: dict) -> None:
+    """Horizontal bars of ``gain`` in %, with a line over those whose interval (``from``, ``to``) is known; the paper gives none."""
+    if rows.empty:
+        return
+    hues = [of for of in palette if of in set(rows[hue])]
+    sns.barplot(rows, x="gain", y=y, hue=hue, hue_order=hues, palette=palette, saturation=1, linewidth=0, errorbar=None, ax=axis)
+    for bars, of in zip(axis.containers, hues):
+        part = rows[rows[hue] == of].set_index(y).reindex(rows[y].unique()).dropna(subset="gain")
+        known = part["from"].notna().to_numpy()
+        if of != PAPER and known.any():
+            middle = np.array([bar.get_y() + bar.get_height() / 2 for bar in bars])[known]
+            axis.hlines(middle, part["from"][known], part["to"][known], color="black", linewidth=0.9, zorder=3)

@@ -74,12 +74,6 @@ def draws_by_task(all_tasks: pd.DataFrame, new: str, reference: str) -> dict[str
     return {task: draws for task, draws in found.items() if draws is not None}
 
 
-def gain_intervals(all_tasks: pd.DataFrame, new: str, reference: str) -> pd.DataFrame:
-    """Of the gain of arm ``new`` over ``reference`` by task: columns from and to, in %; a row per task whose is known."""
-    found = {task: middle(draws) for task, draws in draws_by_task(all_tasks, new, reference).items()}
-    return pd.DataFrame.from_dict(found, orient="index", columns=["from", "to"], dtype=float).rename_axis("task")
-
-
 def of_mean_gain(gains: pd.Series, draws: dict[str, np.ndarray]) -> tuple[float, float]:
     """Of the mean of ``gains`` by task: over tasks; of one task or two, which say nothing of others, over test structures."""
     if len(gains) < FEWEST and len(gains) and set(gains.index) <= set(draws):

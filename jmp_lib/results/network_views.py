@@ -101,10 +101,8 @@ def parameters(model: nn.Module) -> dict[str, int]:
 
 
 def edges_into(structures: dict, graphs: dict, targets: dict):
-    """The edges of each graph (columns) that end at one atom (``targets``) of each structure (rows), seen from the side.
-
-    Hollow: atoms of neighbouring cells.
-    """
+    """The edges of each graph (columns) that end at one atom (``targets``) of each structure (rows), seen from the side; hollow: atoms
+    of neighbouring cells."""
     figure, axes = new_figure(len(structures), len(GRAPHS), 9.0, 2.6 * len(structures))
     for row, (name, structure) in enumerate(structures.items()):
         pos, numbers = (np.asarray(structure[key]) for key in ("pos", "atomic_numbers"))
@@ -175,8 +173,7 @@ def growth(tables: dict[str, pd.DataFrame], ylabel: str = "number", log: bool = 
             log_axis(axis, "y")
         else:
             axis.set_ylim(0)
-    legend_below(figure, axes)
-    return figure
+    return legend_below(figure, axes)
 
 
 def around_the_loop(angle: np.ndarray, curves: dict[str, np.ndarray]):
@@ -193,7 +190,5 @@ def variances(tables: dict[str, pd.DataFrame]):
     figure, axes = new_figure(1, len(tables), 9.0, 3.3, sharey=True)
     for axis, (title, table) in zip(axes, tables.items()):
         sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], ax=axis)
-        axis.set(xlabel="interaction block", ylabel="variance (no unit)", title=title, xticks=table.index)
-        axis.set_yscale("log")
-    legend_below(figure, axes)
-    return figure
+        axis.set(xlabel="interaction block", ylabel="variance (no unit)", title=title, xticks=table.index, yscale="log")
+    return legend_below(figure, axes)

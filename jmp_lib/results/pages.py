@@ -27,7 +27,6 @@ from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path, unpacked_errors
 from jmp_lib.results import intervals, tables
-from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, shared_words, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
@@ -58,11 +57,9 @@ def write_page(path: Path, name: str, **values) -> Path:
 
 
 def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, structures: dict | None = None) -> Path:
-    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns
-    its path.
+    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns its path.
 
     ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure.
-    Sets have the colours and markers of :func:`jmp_lib.results.figures.embedding_scatter`.
     """
     if len(points) == 0 or not points[["x", "y"]].abs().lt(float("inf")).all(axis=None):
         raise ValueError("the points of the t-SNE page need finite x and y, and at least one row")
@@ -82,59 +79,63 @@ def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, str
 def drawings(structures: dict) -> dict:
     """What ``viewer.js.j2`` draws of {key: structure}: ``structures`` (places in Å, symbols, bonds between atoms nearer than
     1.2 times the sum of their covalent radii, cell), ``colours`` and ``radii`` (Å) of the elements. Molecules face the reader."""
-    def drawn(structure) -> dict:
+    drawn, elements = {}, set()
+    for key, structure in structures.items():
         numbers, places = np.asarray(structure["atomic_numbers"]), np.asarray(structure["pos"], float)
         cell = np.asarray(structure["cell"], float).round(2).tolist() if np.any(np.asarray(structure["pbc"])) else None
         if cell is None:
             places = (places - places.mean(0)) @ np.linalg.svd(places - places.mean(0))[2].T
         reach = 1.2 * (covalent_radii[numbers][:, None] + covalent_radii[numbers])
         near = np.linalg.norm(places[:, None] - places, axis=-1) < reach
-        return {"pos": places.round(2).tolist(), "elements": [chemical_symbols[n] for n in numbers],
-                "bonds": np.argwhere(np.triu(near, 1)).tolist(), "cell": cell}
-
-    elements = sorted({int(n) for s in structures.values() for n in np.asarray(s["atomic_numbers"])})
-    return {"structures": {key: drawn(s) for key, s in structures.items()},
-            "colours": {chemical_symbols[n]: to_hex(jmol_colors[n]) for n in elements},
-            "radii": {chemical_symbols[n]: float(covalent_radii[n]) for n in elements}}
+        drawn[key] = {"pos": places.round(2).tolist(), "elements": [chemical_symbols[n] for n in numbers],
+                      "bonds": np.argwhere(np.triu(near, 1)).tolist(), "cell": cell}
+        elements.update(numbers.tolist())
+    return {"structures": drawn, "colours": {chemical_symbols[n]: to_hex(jmol_colors[n]) for n in sorted(elements)},
+            "radii": {chemical_symbols[n]: float(covalent_radii[n]) for n in sorted(elements)}}
 
 
 def write_report(results_dir: str | Path, name: str) -> Path:
     """Writes ``report.html`` of a results folder and returns its path; ``name`` is the profile's."""
     results_dir = Path(results_dir)
-    records, pretraining = finetune_records(results_dir / "records"), load_pretraining_records(results_dir)
+    records_dir = results_dir / "records"
+    records, pretraining = finetune_records(records_dir), load_pretraining_records(results_dir)
     if not records and not pretraining:
         raise ValueError(f"{results_dir} holds no records to report on: run `make reproduce PROFILE={name}` first")
-    runs = records_table(results_dir / "records")
-    every, tsne = [*pretraining, *records], results_dir / "tsne.html"
-    all_tasks = tables.all_tasks_table(results_dir / "records")
-    means, families = _means(tables.scaling_table(all_tasks))
+    every, runs, tsne = [*pretraining, *records], records_table(records_dir), results_dir / "tsne.html"
+    all_tasks = tables.all_tasks_table(records_dir)
+    scaling = tables.scaling_table(all_tasks)
+    over_all = scaling[scaling["family"] == "all"]
+    means = pd.DataFrame({
+        "mean over all tasks / %": over_all["comparison"], "published improvement": over_all["published_mean_gain_percent"].map(percent),
+        "published tasks": over_all["published_tasks"], "own improvement": tables.own_cells(over_all),
+        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else "" for a, b in zip(over_all["own_tasks_improved"], over_all["own_tasks"])]})
     paper_tables = [table(frame, title=title, notes=notes) for number, title in tables.TITLES.items()
                     for frame, notes in [tables.printed_table(number, all_tasks)]]
-    claims, board = tables.claims_table(results_dir / "records"), scoreboard(results_dir / "records")
-    board = with_evidence(board, "notebooks/")
-    totals = tables.speedup_totals(tables.speedup_table(results_dir / "records"))
+
+    def file(path: Path) -> dict[str, str]:
+        return {"record": path.relative_to(results_dir).as_posix(), "SHA-256": file_sha256(path)[:16]}
+
     return write_page(
         results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
-        kinds={str(r.get("data_kind")) for r in records},
-        smoke=not all(is_comparable(r) for r in every), means=means, families=families,
-        speedups=speedup_lines(totals), paper_tables=paper_tables,
-        folds=table(tables.folds_table(results_dir / "records"), title="MatBench, fold by fold"),
-        scoreboard=table(board, words=True, title="Scoreboard"),
-        claims=table(claims[list(CLAIMS)].rename(columns=CLAIMS), words=True),
+        kinds={str(r.get("data_kind")) for r in records}, smoke=not all(is_comparable(r) for r in every),
+        means=table(means), families=table(tables.means_table(scaling)), paper_tables=paper_tables,
+        speedups=speedup_lines(tables.speedup_totals(tables.speedup_table(records_dir))),
+        folds=table(tables.folds_table(records_dir), title="MatBench, fold by fold"),
+        scoreboard=table(with_evidence(tables.scoreboard(records_dir), "notebooks/"), words=True, title="Scoreboard"),
+        claims=table(tables.claims_table(records_dir)[list(CLAIMS)].rename(columns=CLAIMS), words=True),
         figures=[_picture(path) for path in sorted((results_dir / "figures").glob("[0-9][0-9]_*.png"))],
         worst=drawings(worst(records)),
         tsne=tsne.read_text(encoding="utf-8") if tsne.is_file() else None, count=len(every),
         hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=made_with(every),
         pretrained=table(pd.DataFrame([{
             "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
-            "minutes": r["wall_time_s"] / 60, **_file(results_dir, pretrain_record_path(results_dir, r["size"]))}
-            for r in pretraining])),
+            "minutes": r["wall_time_s"] / 60, **file(pretrain_record_path(results_dir, r["size"]))} for r in pretraining])),
         finetuned=table(pd.DataFrame({
             "task": runs["task"], "arm": runs["arm"], "fold": runs["fold"], "test error": runs["value"],
             "trivial prediction": runs["trivial"], "unit": runs["unit"],
             "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}" for r in runs.astype({"n_val": "Int64"}).itertuples()],
             "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"].str.partition(" (")[0],
-            **pd.DataFrame([_file(results_dir, results_dir / record) for record in runs["record"]])}), words=True))
+            **pd.DataFrame([file(results_dir / record) for record in runs["record"]])}), words=True))
 
 
 def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -> dict:
@@ -188,16 +189,16 @@ def with_evidence(board: pd.DataFrame, folder: str = "") -> pd.DataFrame:
 
 def table_html(frame: pd.DataFrame, words: bool = False, notes=(), inline: bool = False) -> str:
     """The HTML of a table alone, for a page with ``table_style`` of its template; ``inline``: with what is needed without it."""
-    page = environment().from_string('{% from "table.html.j2" import table %}{{ table(t) }}')
+    page = environment().from_string('{% from "table.html.j2" import table, table_style %}'
+                                     '{% if t.inline %}<style>{{ table_style() }}</style>{% endif %}{{ table(t) }}')
     return page.render(t=table(frame, words, notes=notes) | {"inline": inline})
 
 
-def show(frame: pd.DataFrame, words: bool = False, notes=()):
+def show(frame: pd.DataFrame, notes=(), words: bool = False):
     """The same table in a notebook: HTML that brings its own style."""
     from IPython.display import HTML
 
-    style = environment().from_string('{% from "table.html.j2" import table_style %}<style>{{ table_style() }}</style>').render()
-    return HTML(style + table_html(frame, words, notes, inline=True))
+    return HTML(table_html(frame, words, notes, inline=True))
 
 
 def frame_html(frame: pd.DataFrame) -> str:
@@ -218,12 +219,6 @@ def show_tasks(tasks: pd.DataFrame):
     names = [Markup("{}<sup>{}</sup>").format(task, letters[words]) for task, words in zip(tasks["task"], told)]
     return show(tasks.drop(columns="data here").assign(task=names), words=True,
                 notes=[(letter, f"data here: {words}") for words, letter in letters.items()])
-
-
-def show_paper_table(number: int, all_tasks: pd.DataFrame):
-    """Table 2, 3, 4 or 5 in a notebook, as :func:`jmp_lib.results.tables.printed_table` gives it."""
-    frame, notes = tables.printed_table(number, all_tasks)
-    return show(frame, notes=notes)
 
 
 def show_structures(structures: dict, label: str):
@@ -260,18 +255,6 @@ def percent(value: float) -> str:
     return "" if pd.isna(value) else f"{value:+z.1f}"
 
 
-def _means(scaling: pd.DataFrame) -> tuple[dict, dict]:
-    """Means over all tasks, and by family."""
-    chosen = scaling[scaling["family"] == "all"]
-    means = pd.DataFrame({
-        "mean over all tasks / %": chosen["comparison"],
-        "published improvement": chosen["published_mean_gain_percent"].map(percent),
-        "published tasks": chosen["published_tasks"], "own improvement": tables.own_cells(chosen),
-        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
-                               for a, b in zip(chosen["own_tasks_improved"], chosen["own_tasks"])]})
-    return table(means), table(tables.means_table(scaling))
-
-
 def worst(records: list[dict]) -> dict:
     """{words: structure}: of each task on the shipped data the test structure that its best arm predicts worst, by the errors of
     the record; none where the record is of other data."""
@@ -305,7 +288,3 @@ def made_with(records: list[dict]) -> dict[str, str]:
     values = {words: {r.get(key) for r in records} for words, key in found.items()}
     values |= {key: {(r.get("versions") or {}).get(key) for r in records} for key in ("python", "torch", "numpy")}
     return {words: ", ".join(sorted(str(v) for v in known if v is not None)) or "unknown" for words, known in values.items()}
-
-
-def _file(results_dir: Path, path: Path) -> dict[str, str]:
-    return {"record": path.relative_to(results_dir).as_posix(), "SHA-256": file_sha256(path)[:16]}

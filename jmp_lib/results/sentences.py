@@ -1,8 +1,8 @@
-"""What the figures of a family's notebook show, in sentences computed from its records, each beside the paper's finding.
+"""What the figures of a notebook show, in sentences computed from the records, each beside the paper's finding.
 
-Every function takes a :class:`jmp_lib.workbook.Run` and returns Markdown. A finding of the paper counts as seen again where the
-95 % interval holds the paper's value, in sign where it lies on the paper's side of zero, as not seen where it lies on the other, as
-undecided where it holds zero: the words of the scoreboard.
+Every function takes a :class:`jmp_lib.workbook.Run` (those of notebook 01: {name: structures}) and returns Markdown. A finding of the
+paper counts as seen again where the 95 % interval holds the paper's value, in sign where it lies on the paper's side of zero, as not
+seen where it lies on the other, as undecided where it holds zero: the words of the scoreboard.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ import pandas as pd
 from IPython.display import Markdown
 
 from jmp_lib import facts
-from jmp_lib.data.tasks import TASKS
+from jmp_lib.data.statistics import family_of
+from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS
 from jmp_lib.facts import ARMS
-from jmp_lib.results import intervals
-from jmp_lib.results.claims import claims_table
+from jmp_lib.results import intervals, pages, views
+from jmp_lib.results.claims import agreement, claims_table
 from jmp_lib.results.speedup import ARMS_OF, cost_table, speedup_table, speedup_totals
-from jmp_lib.results.style import short_task
+from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.summary import speedup_lines
-from jmp_lib.results.tables import own_cells, scaling_table, significant
-from jmp_lib.results.values import (
-    PAPER,
-    all_tasks_table,
-    comparable,
-    not_learnt,
-    own_values,
-    published_values,
-)
-from jmp_lib.results.views import gains as gains_table
-from jmp_lib.results.views import pretraining_table
+from jmp_lib.results.tables import own_cells, scaling_table
+from jmp_lib.results.values import PAPER, all_tasks_table, comparable, not_learnt, own_values, published_values
 
 MEAN, LINEAR = "the mean of the training labels", "a linear model of the composition"
 SIMPLEST = {(False,): MEAN, (True,): f"{LINEAR}, which is where training starts",
             (False, True): f"{MEAN} or, where training starts from one, of {LINEAR}"}
+AGREE = {"undecided": "the interval holds zero, so this is undecided here", "no": "this disagrees with the paper",
+         "yes": "this agrees with the paper", "in sign, smaller": "the sign is the paper's, the effect is smaller",
+         "in sign, larger": "the sign is the paper's, the effect is larger"}
 
 
 def _written(function):
@@ -48,16 +43,8 @@ def _written(function):
 
 
 def verdict(low: float, high: float, paper: float) -> str:
-    """Whether an interval of ours holds the paper's value, or lies on its side of zero, in words."""
-    if pd.isna(low) or pd.isna(paper):
-        return ""
-    if low <= 0 <= high:
-        return "the interval holds zero, so this is undecided here"
-    if (low > 0) != (paper > 0):
-        return "this disagrees with the paper"
-    if low <= paper <= high:
-        return "this agrees with the paper"
-    return f"the sign is the paper's, the effect is {'smaller' if max(abs(low), abs(high)) < abs(paper) else 'larger'}"
+    """Whether an interval of ours holds the paper's value, or lies on its side of zero, in words; blank where one is not known."""
+    return "" if pd.isna(low) or pd.isna(paper) else AGREE[agreement(low, low, high, paper)]
 
 
 @_written
@@ -110,7 +97,7 @@ def gains(run) -> list[str]:
     """Gains: the mean of each size with its interval, the tasks that gain, and whether the paper's finding is seen again."""
     words, every = [], all_tasks_table(run.records_dir)
     for new, reference in run.pairs:
-        table = gains_table(run, new, reference)
+        table = views.gains(run, new, reference)
         ours, theirs = table.iloc[:, 0], table[PAPER].dropna()
         if ours.empty:
             continue
@@ -265,7 +252,7 @@ def bulk(run, table: pd.DataFrame) -> list[str]:
 @_written
 def pretraining(run) -> list[str]:
     """Pre-training: the sets on which energies or forces are not trained, or predicted no better than without a network."""
-    table, words = pretraining_table(run), []
+    table, words = views.pretraining_table(run), []
     for things, column in (("energies", "energy MAE / eV"), ("forces", "force MAE / eV/Å")):
         worse = table[table[column] >= table[f"trivial {column}"]]
         said = "; ".join(f"the {size} network on {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
@@ -297,3 +284,51 @@ def _starts(run, tasks) -> tuple[bool, ...]:
 
 def _tasks(rows) -> str:
     return f"{len(rows)} task" + "s" * (len(rows) != 1)
+
+
+# notebook 01; ``sets`` are {name: structures}
+
+def elements(sets: dict) -> Markdown:
+    """How many elements the pre-training sets hold, how many the others, and how many of these are new to the network."""
+    seen, tasks = set(), set()
+    for name, structures in sets.items():
+        (seen if family_of(name) in PRETRAINING_SETS else tasks).update(int(z) for s in structures for z in s["atomic_numbers"])
+    return Markdown(f"The sampled pre-training structures hold {len(seen)} elements, those of the tasks {len(tasks)}.  Of these "
+                    f"{len(tasks - seen)} occur in no pre-training set: the network meets them for the first time in a task.")
+
+
+def sizes(sets: dict) -> Markdown:
+    """The sets with the smallest and the largest structures."""
+    middle = pd.Series({name: np.median([len(s["pos"]) for s in structures]) for name, structures in sets.items()})
+    return _between(middle, "The median structure has {} atoms in {} and {} in {}.", "In a force loss averaged over the atoms of a batch one of "
+                    "the large ones would count {:.0f} times as much as one of the small ones.")
+
+
+def forces(sets: dict) -> Markdown:
+    """The sets with the smallest and the largest forces."""
+    every = {name: np.concatenate([np.asarray(s["forces"], float).ravel() for s in structures]) for name, structures in sets.items()}
+    rms = pd.Series({name: np.sqrt(np.mean(values**2)) for name, values in every.items()})
+    return _between(rms, "The root mean square of a force component is {} eV Å⁻¹ in {} and {} eV Å⁻¹ in {}:", "{:.1f} times as large, which "
+                    "is why every set is divided by its own.")
+
+
+def limits(table: pd.DataFrame) -> Markdown:
+    """On which sets the limit of the main graph cuts (``statistics.neighbour_counts``)."""
+    over = [row["set"] for _, row in table.iterrows() if np.median(row["counts"]) > row["limit"]]
+    return Markdown(f"On {len(over)} of {len(table)} sets half of the atoms or more have more neighbours than the limit keeps"
+                    + (f": {', '.join(over)}." if over else "."))
+
+
+def targets(values: dict, units: dict) -> Markdown:
+    """Of labels in meV, the narrowest and the widest, by what the best constant is off."""
+    off = pd.Series({name: np.abs(np.asarray(v, float) - np.median(v)).mean() for name, v in values.items() if units.get(name) == "meV"})
+    return _between(off, "Of the targets in meV, the best constant is off by {} meV on average on {} and by {} meV on {}.", "So the same error "
+                    "is much on one task and little on another: read it beside that of the constant.")
+
+
+def _between(values: pd.Series, what: str, then: str) -> Markdown:
+    """The lowest and the highest of ``values`` by set in ``what``; ``then`` may name their ratio. Nothing where there are fewer than two."""
+    if len(values) < 2:
+        return Markdown("Fewer than two sets are here to compare.")
+    ends = [words for name in (values.idxmin(), values.idxmax()) for words in (pages.number(float(f"{values[name]:.2g}")), name)]
+    return Markdown(f"{what.format(*ends)}  {then.format(values.max() / values.min())}")

@@ -82,8 +82,8 @@ def rows_tight(axis, rows: int) -> None:
     axis.set_ylabel("")
 
 
-def legend_below(figure, axes) -> None:
-    """One legend of all ``axes`` under the figure, where it hides nothing and costs no width."""
+def legend_below(figure, axes):
+    """The figure, with one legend of all ``axes`` under it, where it hides nothing and costs no width."""
     handles = {}
     for axis in axes:
         handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels()) if label not in handles})
@@ -91,6 +91,7 @@ def legend_below(figure, axes) -> None:
             axis.get_legend().remove()
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    return figure
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -1,8 +1,5 @@
 """The paper's tables 2-5 and the comparisons, published and own values in separate, labelled columns.
 
-    all_tasks = all_tasks_table("results/mini/records")
-    paper_table(3, all_tasks)              # rMD17: published MACE, ..., own GN-OC-S, ...
-    printed_table(3, all_tasks)            # the same as text: the paper's digits, the best bold, notes
     write_tables("results/mini")           # every table as CSV
 
 Tasks that were not run stay blank. Own values on mini data are not comparable with published ones: other labels,
@@ -20,35 +17,19 @@ from markupsafe import Markup
 
 from jmp_lib import facts
 from jmp_lib.files import write_atomically
-from jmp_lib.results import intervals
+from jmp_lib.results import intervals, values
 from jmp_lib.results.claims import claims_table, scoreboard
 from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals
 from jmp_lib.results.style import shared_words, short_task, significant
-from jmp_lib.results.values import (
-    ALL_TASKS_COLUMNS,
-    COMPARISONS,
-    PAIRS,
-    all_tasks_table,
-    comparable,
-    gain,
-    gains_summary,
-    not_learnt,
-    own_values,
-    published_values,
-    records_table,
-)
+from jmp_lib.results.values import COMPARISONS, all_tasks_table, comparable, gain, own_values, published_values
 
 __all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "paper_table", "save_table", "scaling_table",
            "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/Å",
          "qmof": "the unit is not printed in the paper; the data set is in eV"}
 NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
-TITLES = {
-    2: "Table 2: QM9, MAE",
-    3: "Table 3: rMD17, force MAE",
-    4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE",
-    5: "Table 5: MD22 and SPICE, force MAE",
-}
+TITLES = {2: "Table 2: QM9, MAE", 3: "Table 3: rMD17, force MAE",
+          4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE", 5: "Table 5: MD22 and SPICE, force MAE"}
 STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
@@ -59,7 +40,7 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
     The own five-fold mean is shown only where all five folds were run.
     """
     printed, others = facts.published().query("table == @number"), _others(number)
-    all_tasks = pd.DataFrame(columns=ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
+    all_tasks = pd.DataFrame(columns=values.ALL_TASKS_COLUMNS) if all_tasks is None else comparable(all_tasks)
     tasks = facts.tasks().set_index("id")
     rows = []
     for (task_id, statistic), models in printed.groupby(["task", "statistic"], sort=False):
@@ -106,6 +87,10 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
     return pd.DataFrame(rows), [(letter, note) for note, letter in letters.items()]
 
 
+def _bold(text: str, bold: bool) -> str:
+    return Markup("<b>{}</b>").format(text) if bold and text else text
+
+
 def _others(number: int) -> dict[str, pd.DataFrame]:
     """What others measured of JMP, for table 4 alone: rows by (task, statistic) for each model."""
     return dict(iter(facts.third_party().set_index(["task", "statistic"]).groupby("model"))) if number == 4 else {}
@@ -113,26 +98,20 @@ def _others(number: int) -> dict[str, pd.DataFrame]:
 
 def folds_table(records_dir: str | Path) -> pd.DataFrame:
     """Test errors fold by fold of the MatBench tasks of which several were run, and what pre-training gained, in %."""
-    runs = comparable(records_table(records_dir))
+    runs = comparable(values.records_table(records_dir))
     runs = runs[runs.groupby("task")["fold"].transform("nunique") > 1]
     wide = runs.pivot(index=["task", "unit", "fold"], columns="arm", values="value").reindex(columns=list(facts.ARMS))
-    return wide.assign(**{f"{name} / %": gain(wide, *pair) for name, pair in PAIRS.items()}).reset_index()
-
-
-def _bold(text: str, bold: bool) -> str:
-    return Markup("<b>{}</b>").format(text) if bold and text else text
+    return wide.assign(**{f"{name} / %": gain(wide, *pair) for name, pair in values.PAIRS.items()}).reset_index()
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison.
-    """
+    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison."""
     all_tasks = comparable(all_tasks)
-    published, own = published_values(), own_values(all_tasks)
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
     table["learnt"] = all_tasks.groupby("task")["learnt"].first()
     for name, pair in COMPARISONS.items():
-        table[f"published {name} / %"], table[f"own {name} / %"] = gain(published, *pair), gain(own, *pair)
-        table[[f"own {name} from", f"own {name} to"]] = intervals.gain_intervals(all_tasks, *pair).reindex(table.index)
+        names = [f"published {name} / %", f"own {name} / %", f"own {name} from", f"own {name} to"]
+        table[names] = values.gains(all_tasks, *pair)[["published", "own", "from", "to"]]
     return table.reset_index()
 
 
@@ -140,9 +119,9 @@ def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
     """``gains_summary`` of published and own values, in columns ``published_*`` and ``own_*``: one row per comparison
     and family."""
     keys, all_tasks = ["comparison", "family"], comparable(all_tasks)
-    without = not_learnt(all_tasks)
-    published = gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
-    own = gains_summary(own_values(all_tasks), without, all_tasks).set_index(keys).add_prefix("own_")
+    without = values.not_learnt(all_tasks)
+    published = values.gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
+    own = values.gains_summary(own_values(all_tasks), without, all_tasks).set_index(keys).add_prefix("own_")
     return published.join(own).reset_index()
 
 
@@ -164,7 +143,7 @@ def write_tables(results_dir: str | Path) -> list[Path]:
     """Writes every table of the records in ``results_dir`` to its folder ``tables`` as CSV; returns the files."""
     records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
-    made = {"all_tasks": all_tasks[ALL_TASKS_COLUMNS], **{f"table{number}": paper_table(number, all_tasks) for number in TITLES},
+    made = {"all_tasks": all_tasks[values.ALL_TASKS_COLUMNS], **{f"table{number}": paper_table(number, all_tasks) for number in TITLES},
             "claims": claims_table(records_dir), "scoreboard": scoreboard(records_dir), "gains_by_task": gains_table(all_tasks),
             "scaling": scaling_table(all_tasks), "speedup": speedup, "speedup_totals": speedup_totals(speedup)}
     return [save_table(table, folder / f"{name}.csv", "-" if name == "speedup" else "") for name, table in made.items()]

@@ -22,7 +22,6 @@ ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data",
                      "wall_time_s", "trivial", "composition", "learnt"]  # what is written of the table
 # may it stand beside others; SHA-256 of the weights it started from, or ""; errors and weights of the test structures (S,2)
 BESIDES = ["comparable", "pretrained", "errors"]
-OVER_RUNS = ("folds", "mean_over_folds", "composition", "learnt")  # columns that need more than one record
 
 PAPER = "paper (published data)"  # whose values a column or a bar shows
 # new arm, reference arm
@@ -37,23 +36,18 @@ def relative_improvement(reference, new):
 
 
 def finetune_records(records_dir: str | Path) -> list[dict]:
-    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` (0
-    without one in the file name) and ``record`` (path relative to the results folder). ``ValueError`` for a file that
-    is none or misplaced."""
-    records_dir = Path(records_dir)
+    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` and ``record`` (path
+    relative to the results folder). ``ValueError`` for a file that is none or misplaced."""
+    records_dir, found = Path(records_dir), []
     order = {name: place for place, name in enumerate(facts.tasks()["id"])}
-    found = []
     for path in records_dir.glob("finetune/*/*.json"):
         record = read_record(path)
-        if record.get("kind", "finetune") != "finetune":
-            raise ValueError(f"{path} is a record of {record['kind']!r}, not of a fine-tuning; move it away")
         if missing := [name for name in NEEDED if name not in record]:
             raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and run {path.parent.name} again")
         name = re.fullmatch(r"(.+?)(?:\.fold(\d+))?", path.stem)
-        if (record["task"], record["arm"]) != (path.parent.name, name[1]):
-            raise ValueError(f"{path} holds the record of {record['arm']} on {record['task']}; delete it and run again")
-        if record["task"] not in order or record["arm"] not in facts.ARMS:
-            raise ValueError(f"{path} names a task or an arm that does not exist; delete it")
+        task, arm = record["task"], record["arm"]
+        if (task, arm) != (path.parent.name, name[1]) or task not in order or arm not in facts.ARMS:
+            raise ValueError(f"{path} holds the record of {arm} on {task}; delete it and run again")
         found.append({**record, "fold": int(name[2] or 0), "record": path.relative_to(records_dir.parent).as_posix()})
     return sorted(found, key=lambda r: (order[r["task"]], facts.ARMS.index(r["arm"]), r["fold"]))
 
@@ -71,16 +65,16 @@ def in_printed_unit(record: dict, value: float | None) -> float:
 def records_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per fine-tuning record (task, arm and fold), in printed units.
 
-    ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: those of
-    ``ALL_TASKS_COLUMNS`` that a record gives, ``fold``, ``updates`` and ``BESIDES``. Empty when nothing was run.
+    ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS``
+    (blank where several records are needed), ``fold``, ``updates`` and ``BESIDES``. Empty when nothing was run.
     """
-    tasks, columns = facts.tasks().set_index("id"), [name for name in ALL_TASKS_COLUMNS if name not in OVER_RUNS]
+    tasks = facts.tasks().set_index("id")
     return pd.DataFrame([{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
                           "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
                           "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r),
                           "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", ""),
                           "errors": unpacked_errors(r)}
-                         for r in finetune_records(records_dir)], columns=[*columns, "fold", "updates", *BESIDES])
+                         for r in finetune_records(records_dir)], columns=[*ALL_TASKS_COLUMNS, "fold", "updates", *BESIDES])
 
 
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
@@ -97,9 +91,8 @@ def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
     table = table.assign(folds=folds, mean_over_folds=means).drop_duplicates(["task", "arm"], ignore_index=True)
     simple = baseline_table(Path(records_dir).parent).query("baseline == 'composition'").set_index("task")["value"]
     table["composition"] = table["task"].map(simple).astype(float)
-    best = table.groupby("task")["value"].transform("min")
-    table["learnt"] = (best < table["composition"].fillna(table["trivial"])).map({True: "yes", False: "no"})
-    table.loc[table["composition"].fillna(table["trivial"]).isna() | best.isna(), "learnt"] = ""
+    best, simplest = table.groupby("task")["value"].transform("min"), table["composition"].fillna(table["trivial"])
+    table["learnt"] = (best < simplest).map({True: "yes", False: "no"}).mask(simplest.isna() | best.isna(), "")
     return table[[*ALL_TASKS_COLUMNS, *BESIDES]]
 
 
@@ -149,6 +142,14 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
     return relative_improvement(values[reference.split("|")].min(axis=1, skipna=False), values[new])
 
 
+def gains(all_tasks: pd.DataFrame, new: str, reference: str) -> pd.DataFrame:
+    """Relative improvement in % of ``new`` over ``reference`` by task, all 40: own of ``all_tasks_table``, from and to of its
+    interval, published (MatBench fold 0)."""
+    ends = {task: middle(draws) for task, draws in draws_by_task(all_tasks, new, reference).items()}
+    table = pd.DataFrame({"own": gain(own_values(all_tasks), new, reference), "published": gain(published_values(), new, reference)})
+    return table.join(pd.DataFrame.from_dict(ends, orient="index", columns=["from", "to"], dtype=float))
+
+
 def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.DataFrame | None = None) -> pd.DataFrame:
     """Mean gain in % with its interval over tasks, tasks improved and tasks compared, per comparison and family, over
     all tasks (family ``all``) and, where there are tasks ``without``, over all but those (``learnt``).
@@ -173,6 +174,4 @@ def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.D
 def baseline_table(results_dir: str | Path) -> pd.DataFrame:
     """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where nothing is trained)."""
     rows = [read_record(path) for path in sorted((Path(results_dir) / "records" / "baselines").glob("*.json"))]
-    columns = ["task", "baseline", "value", "unit", "updates", "seconds"]
-    return pd.DataFrame([{"baseline": r["arm"], **{c: r.get(c) for c in columns if c != "baseline"}} for r in rows],
-                        columns=columns)
+    return pd.DataFrame(rows, columns=["task", "arm", "value", "unit", "updates", "seconds"]).rename(columns={"arm": "baseline"})

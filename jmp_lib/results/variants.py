@@ -1,9 +1,7 @@
 """Tables of the variants of a profile: spread over seeds, error against training structures, ablations.
 
-    values = variant_values("results/published_small")
-    spread(values), gain_spread(values), by_training_size(values), ablations(values)
-
-Values are test errors in the unit that the paper prints; MatBench by its first fold that was run.
+Every function takes the ``variant_values`` of a results folder: test errors in the unit that the paper prints, MatBench by its first
+fold that was run.
 """
 
 from __future__ import annotations
@@ -102,20 +100,17 @@ def ablations(values: pd.DataFrame) -> pd.DataFrame:
 
     Columns: task, unit, arm, variant (GN-OC-S: from scratch; base: the whole recipe), value, gain, from and to of its interval.
     """
-    found = []
-    for (task, arm), rows in values[values["role"] == "ablation"].groupby(["task", "arm"], sort=False):
-        scratch = f"GN-OC-{arm[-1]}"
-        base, kept = (values[(values["role"] == BASE) & (values["task"] == task)].set_index("arm")[name] for name in ("value", "errors"))
+    found, columns = [], ["task", "unit", "arm", "variant", "value", "gain", "from", "to"]
+    kept = values[["task", "unit", "arm", "variant", "value", "errors", "family", "role"]]
+    for (task, arm), rows in kept[kept["role"] == "ablation"].groupby(["task", "arm"], sort=False):
+        base, scratch = kept[(kept["role"] == BASE) & (kept["task"] == task)].set_index("arm", drop=False), f"GN-OC-{arm[-1]}"
         if {scratch, arm} <= set(base.index):
-            ablated = rows.set_index("variant")[["value", "errors"]].T.to_dict()
-            each = {scratch: {"value": base[scratch], "errors": kept[scratch]}, BASE: {"value": base[arm], "errors": kept[arm]}, **ablated}
-            table = pd.DataFrame({"variant": list(each), "value": [float(one["value"]) for one in each.values()]})
-            gains = relative_improvement(base[scratch], table["value"])
-            ends = pd.DataFrame([of_gain(one["errors"], [kept[scratch]], rows["family"].iloc[0]) for one in each.values()],
-                                columns=["from", "to"])
-            found.append(table.assign(task=task, unit=rows["unit"].iloc[0], arm=arm, gain=gains, **ends))
-    columns = ["task", "unit", "arm", "variant", "value", "gain", "from", "to"]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+            table = pd.concat([base.loc[[scratch]].assign(variant=scratch), base.loc[[arm]], rows]).assign(arm=arm)
+            table["gain"] = relative_improvement(base.loc[scratch, "value"], table["value"])
+            known, family = base.loc[scratch, "errors"], rows["family"].iloc[0]
+            table[["from", "to"]] = [of_gain(errors, [known], family) for errors in table["errors"]]
+            found.append(table[columns])
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
 
 
 def mean_gains(table: pd.DataFrame) -> pd.DataFrame:

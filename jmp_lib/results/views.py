@@ -11,17 +11,8 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task
-from jmp_lib.results import intervals
-from jmp_lib.results.values import (
-    PAPER,
-    all_tasks_table,
-    baseline_table,
-    comparable,
-    gain,
-    own_values,
-    published_values,
-    reduced,
-)
+from jmp_lib.results import values
+from jmp_lib.results.values import PAPER, all_tasks_table, comparable, own_values, reduced
 from jmp_lib.train.finetuning import task_data
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.loading import training_curve
@@ -46,13 +37,12 @@ def cards_table(cards: dict) -> pd.DataFrame:
                           "groups": about["counts"]["groups"]} for name, about in cards.items()])
 
 
-def mini_sets(limit: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
+def mini_sets(limit: int, seed: int) -> dict[str, list[dict]]:
     """{collection: structures}: at most ``limit`` random structures of each of the ten, files of a family joined."""
     random, chosen = np.random.default_rng(seed), {}
     for family, names in groupby(list_mini(), key=lambda name: name.split("-")[0]):  # rmd17-mini-ethanol: rmd17
         files = [load_mini(name) for name in names]
-        share = None if limit is None else -(-limit // len(files))
-        drawn = [file[int(row)] for file in files for row in random.permutation(len(file))[:share]]
+        drawn = [file[int(row)] for file in files for row in random.permutation(len(file))[: -(-limit // len(files))]]
         chosen[family] = drawn[:limit]
     return {f"{family}-mini": chosen[family] for family in DOMAINS}
 
@@ -102,24 +92,27 @@ def recipe_table(profile) -> pd.DataFrame:
     """The recipe of the pre-training: what is known of the paper's (``facts/hyperparameters.yaml``) beside ``profile``."""
     official, here = facts.hyperparameters(), profile.pretraining
     paper, models, sets = official["pretraining"], official["models"], here.datasets
-    graphs, schedule, updates = {key: profile.graphs[key] for key in sets}, paper["schedule"], here.schedule
-    limits = [config.limits() for config in graphs.values()]
-    sizes = {size: (models["both_sizes"] | models[size], profile.models[size].to_dict()) for size in ("small", "large")}
+    schedule, updates, limits = paper["schedule"], here.schedule, paper["graphs"]["max_neighbors"]
+    graphs, sizes = [profile.graphs[key] for key in sets], ("small", "large")
+    sides = [models["both_sizes"] | models[size] for size in sizes], [profile.models[size].to_dict() for size in sizes]
 
-    def each(name: str) -> tuple[str, str]:
-        return tuple(_together(side[name] for side in sides) for sides in zip(*sizes.values()))
+    def words(value) -> str:
+        """Of a list the values in their order, or the one that all of them are."""
+        if not isinstance(value, list):
+            return str(value)
+        written = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in value]
+        return written[0] if len(set(written)) == 1 else ", ".join(written)
 
     rows = {
         "sets": (", ".join(paper["train_sizes_in_paper"]), ", ".join(sets)),
-        "cutoff of each set / Å": (_together(paper["graphs"]["cutoff"].values()), _together(c.cutoff for c in graphs.values())),
-        "neighbours: main": (paper["graphs"]["max_neighbors"]["main"], _together(limit["main"] for limit in limits)),
-        "neighbours: atoms ↔ edges": (paper["graphs"]["max_neighbors"]["aeaint"], _together(limit["a2ee2a"] for limit in limits)),
-        "neighbours: quadruplets": (paper["graphs"]["max_neighbors"]["qint"], _together(limit["qint"] for limit in limits)),
-        "neighbours: atoms → atoms": (paper["graphs"]["max_neighbors"]["aint"], _together(limit["a2a"] for limit in limits)),
-        "blocks, small and large": each("num_blocks"),
-        "width of atoms, small and large": each("emb_size_atom"), "width of edges, small and large": each("emb_size_edge"),
-        "radial and angular functions": tuple(" and ".join(_together(side[k] for side in sides) for k in ("num_radial", "num_spherical"))
-                                              for sides in zip(*sizes.values())),
+        "cutoff of each set / Å": ([*paper["graphs"]["cutoff"].values()], [graph.cutoff for graph in graphs]),
+        **{f"neighbours: {what}": (limits[theirs], [graph.limits()[ours] for graph in graphs])
+           for what, theirs, ours in (("main", "main", "main"), ("atoms ↔ edges", "aeaint", "a2ee2a"),
+                                      ("quadruplets", "qint", "qint"), ("atoms → atoms", "aint", "a2a"))},
+        **{f"{what}, small and large": [[model[name] for model in side] for side in sides] for what, name in (
+            ("blocks", "num_blocks"), ("width of atoms", "emb_size_atom"), ("width of edges", "emb_size_edge"))},
+        "radial and angular functions": [" and ".join(words([model[name] for model in side])
+                                                      for name in ("num_radial", "num_spherical")) for side in sides],
         "temperature": (paper["sampling"]["temperature"], here.temperature),
         "batch": (f"{paper['batch_size_per_gpu'][0]} per GPU; GPUs not found", here.batch_size),
         "updates": (f"{schedule['epochs']} epochs; number not found", updates.stop_at),
@@ -127,47 +120,37 @@ def recipe_table(profile) -> pd.DataFrame:
         "warm-up, from a factor": (f"{schedule['warmup_steps']} updates, {schedule['warmup_start_factor']}",
                                    f"{updates.warmup}, {updates.warmup_start_factor}"),
         "cosine down to a factor": (schedule["min_lr_factor"], updates.min_factor),
-        "betas, weight decay": (f"{_together(paper['optimiser']['betas'])}, {paper['optimiser']['weight_decay']}",
-                                f"{_together(here.betas)}, {here.weight_decay}"),
+        "betas, weight decay": (f"{words(paper['optimiser']['betas'])}, {paper['optimiser']['weight_decay']}",
+                                f"{words(list(here.betas))}, {here.weight_decay}"),
         "gradient norm clipped at": (paper["gradient_clipping"]["value"], here.clip_norm),
         "EMA of the weights": (paper["ema"]["decay"], here.ema_decay),
         "edges dropped": (paper["edge_dropout"]["p"], here.edge_dropout),
         "force loss": ("structure-wise", "structure-wise" if here.structurewise_loss else "atom-wise"),
         "forces of fixed atoms in the loss": ("yes", "yes" if here.fixed_atoms_loss else "no"),
-        "factor of the energy loss": (_together(paper["loss"]["energy_coefficient"].values()),
-                                      _together(s.energy_loss_scale for s in sets.values())),
-        "factor of the force loss": (_together(paper["loss"]["force_coefficient"].values()),
-                                     _together(s.force_loss_scale or "mean number of atoms" for s in sets.values())),
-        "precision": (f"float{paper['precision'][0]}", here.precision),
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["paper", "here"]).astype(str)
-    table["same"] = ["yes" if paper == here else "no" for paper, here in zip(table["paper"], table["here"])]
-    return table.rename_axis("setting").reset_index()
-
-
-def _together(values) -> str:
-    """Values in their order, or the one that all of them are."""
-    written = [f"{value:g}" if isinstance(value, (int, float)) else str(value) for value in values]
-    return written[0] if len(set(written)) == 1 else ", ".join(written)
+        "factor of the energy loss": ([*paper["loss"]["energy_coefficient"].values()], [s.energy_loss_scale for s in sets.values()]),
+        "factor of the force loss": ([*paper["loss"]["force_coefficient"].values()],
+                                     [s.force_loss_scale or "mean number of atoms" for s in sets.values()]),
+        "precision": (f"float{paper['precision'][0]}", here.precision)}
+    table = pd.DataFrame([{"setting": name, "paper": words(theirs), "here": words(ours)} for name, (theirs, ours) in rows.items()])
+    return table.assign(same=["yes" if paper == here else "no" for paper, here in zip(table["paper"], table["here"])])
 
 
 def sampling_table(run) -> pd.DataFrame:
     """Share of each pre-training set by size and after temperature sampling, officially and here, in %."""
     official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
-    temperature = run.profile.pretraining.temperature
-    loaded = joint_sets(run.profile)
-    here = [len(part.train) for part in loaded]
-    sizes = [int(official[key]) for key in PRETRAINING_SETS]
+    temperature, loaded = run.profile.pretraining.temperature, joint_sets(run.profile)
+    sizes, here = [int(official[key]) for key in PRETRAINING_SETS], [len(part.train) for part in loaded]
+
+    def percent(shares) -> list[float]:
+        return [round(100 * share, 2) for share in shares]
+
     paper = pd.DataFrame({
-        "paper: structures": sizes,
-        "paper: share by size / %": _percent([n / sum(sizes) for n in sizes]),
-        f"paper: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(sizes, temperature)),
-    }, index=list(PRETRAINING_SETS))
+        "paper: structures": sizes, "paper: share by size / %": percent([n / sum(sizes) for n in sizes]),
+        f"paper: share drawn, T = {temperature:g} / %": percent(temperature_ratios(sizes, temperature))}, index=list(PRETRAINING_SETS))
     own = pd.DataFrame({
-        "here": [part.name for part in loaded],
-        "here: structures": here,
-        f"here: share drawn, T = {temperature:g} / %": _percent(temperature_ratios(here, temperature)),
-    }, index=[part.key for part in loaded])
+        "here": [part.name for part in loaded], "here: structures": here,
+        f"here: share drawn, T = {temperature:g} / %": percent(temperature_ratios(here, temperature))},
+        index=[part.key for part in loaded])
     return paper.loc[own.index].reset_index(names="set").join(own.reset_index(drop=True))
 
 
@@ -177,38 +160,40 @@ def pretraining_table(run) -> pd.DataFrame:
     rows = []
     for record in run.pretraining_records():
         for name in record["data"]:
-            trained = record["loss_scales"][name]["energy"] > 0
+            final, trivial = record["final"], record["baseline"][name]
+            energy = (final[f"{name}_energy_mae"], trivial["energy_mae"]) if record["loss_scales"][name]["energy"] > 0 else (np.nan, np.nan)
             rows.append({"size": record["size"], "parameters": record["model"]["n_parameters"], "set": name,
-                         "structures": record["n_train"][name],
-                         "energy MAE / eV": record["final"][f"{name}_energy_mae"] if trained else float("nan"),
-                         "trivial energy MAE / eV": record["baseline"][name]["energy_mae"] if trained else float("nan"),
-                         "force MAE / eV/Å": record["final"][f"{name}_force_mae"],
-                         "trivial force MAE / eV/Å": record["baseline"][name]["force_mae"],
+                         "structures": record["n_train"][name], "energy MAE / eV": energy[0], "trivial energy MAE / eV": energy[1],
+                         "force MAE / eV/Å": final[f"{name}_force_mae"], "trivial force MAE / eV/Å": trivial["force_mae"],
                          "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
     return pd.DataFrame(rows)
 
 
-def live_table(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
-    """Where the live runs of ``run`` differ from the recorded runs whose first updates they train again; one row per run."""
+def _recorded_and_live(records: list[dict], live: list[dict]) -> list[tuple[str, dict]]:
+    """("recorded", record) and ("live", record) of each live run, which trains the first updates of a recorded one again."""
     recorded = {record["size"]: record for record in records}
-    rows = [(kind, one) for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))]
+    return [(kind, one) for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))]
+
+
+def live_table(records: list[dict], live: list[dict]) -> pd.DataFrame:
+    """Where live runs differ from the recorded ones; one row per run."""
     return pd.DataFrame([{
-        "size": one["size"], "run": kind, "updates": one["updates"], "structures / update": one["parameters"]["pretraining"]["batch_size"],
+        "size": one["size"], "run": kind, "updates": one["updates"],
+        "structures / update": one["parameters"]["pretraining"]["batch_size"],
         "training structures": ", ".join(f"{name} {count:,}" for name, count in one["n_train"].items()),
         "held out": sum(one["n_val"].values()), "average of weights": one["parameters"]["pretraining"]["ema_decay"],
-        "seed": one["seed"], "device": one["device"], "minutes": round(one["wall_time_s"] / 60, 1)} for kind, one in rows])
+        "seed": one["seed"], "device": one["device"], "minutes": round(one["wall_time_s"] / 60, 1)}
+        for kind, one in _recorded_and_live(records, live)])
 
 
 def live_losses(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
     """Training loss of recorded and live runs: columns size, run, update, loss (means over blocks that grow with the updates)."""
     found = []
-    for now in live:
-        shipped = next(record["shipped"] for record in records if record["size"] == now["size"])
-        log = run.results_dir / "live" / "work" / "pretrain" / now["size"] / "log.csv"
-        for kind, curve in (("recorded", training_curve(shipped)), ("live", pd.read_csv(log))):
-            block = (10 * np.log10(curve["update"])).astype(int)
-            means = curve.groupby(block)[["update", "loss"]].mean()
-            found.append(means.assign(size=now["size"], run=kind))
+    for kind, one in _recorded_and_live(records, live):
+        log = run.results_dir / "live" / "work" / "pretrain" / one["size"] / "log.csv"
+        curve = pd.read_csv(log) if kind == "live" else training_curve(one["shipped"])
+        means = curve.groupby((10 * np.log10(curve["update"])).astype(int))[["update", "loss"]].mean()
+        found.append(means.assign(size=one["size"], run=kind))
     return pd.concat(found, ignore_index=True)
 
 
@@ -217,12 +202,10 @@ def live_errors(records: list[dict], live: list[dict]) -> pd.DataFrame:
 
     The four generated sets (of published data alone, those); their held-out parts are not the same in both runs.
     """
-    recorded = {record["size"]: record for record in records}
     return pd.DataFrame([
-        {"size": now["size"], "run": kind, "set": key, "update": row["step"],
+        {"size": one["size"], "run": kind, "set": key, "update": row["step"],
          "ratio": row[f"{name}_force_mae"] / one["baseline"][name]["force_mae"]}
-        for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))
-        for key, name in zip(PRETRAINING_SETS, one["data"]) for row in one["history"]])
+        for kind, one in _recorded_and_live(records, live) for key, name in zip(PRETRAINING_SETS, one["data"]) for row in one["history"]])
 
 
 def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
@@ -247,8 +230,7 @@ def compare(run) -> pd.DataFrame:
     """
     all_tasks = comparable(all_tasks_table(run.records_dir))
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
-    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else \
-        "own (generated mini data)"
+    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else "own (generated mini data)"
     printed = facts.published().query("statistic != 'mean'").pivot(index="task", columns="model", values="printed").fillna("")
     table = pd.concat({PAPER: printed.loc[list(run.tasks), list(run.arms)],
                        own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
@@ -263,7 +245,7 @@ def compare(run) -> pd.DataFrame:
 
 def simple_models(run) -> pd.DataFrame:
     """Test errors of the baselines of the run's tasks beside those of the arms, in printed units; one row per task."""
-    simple = baseline_table(run.results_dir).pivot(index="task", columns="baseline", values="value").reindex(list(run.tasks))
+    simple = values.baseline_table(run.results_dir).pivot(index="task", columns="baseline", values="value").reindex(list(run.tasks))
     arms = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks), list(run.arms)]
     return simple.join(arms).assign(unit=[get_task(task).printed_unit for task in run.tasks]).reset_index()
 
@@ -272,10 +254,11 @@ def gains(run, new: str, base: str) -> pd.DataFrame:
     """Relative improvement in % of arm ``new`` over ``base`` on the run's tasks that have both, by task: own (the
     column's name says of which data), ``from`` and ``to`` of its interval, ``PAPER`` (blank in smoke)."""
     all_tasks = all_tasks_table(run.records_dir)
-    ours = gain(own_values(all_tasks).loc[list(run.tasks)], new, base).dropna()
-    theirs = gain(published_values(), new, base).reindex(ours.index) * (1.0 if run.profile.comparable else float("nan"))
-    ends = intervals.gain_intervals(all_tasks, new, base).reindex(ours.index)
-    return pd.DataFrame({f"this workbook ({run.profile.data} data{reduced(all_tasks)})": ours, **ends, PAPER: theirs})
+    table = values.gains(all_tasks, new, base).loc[list(run.tasks)].dropna(subset="own")
+    if not run.profile.comparable:
+        table["published"] = float("nan")
+    ours = f"this workbook ({run.profile.data} data{reduced(all_tasks)})"
+    return table.rename(columns={"own": ours, "published": PAPER})[[ours, "from", "to", PAPER]]
 
 
 def large_over_small(run) -> pd.DataFrame:
@@ -287,7 +270,3 @@ def large_over_small(run) -> pd.DataFrame:
             ends = table[["from", "to"]] if data != PAPER else float("nan") * table[["from", "to"]]
             found.append(ends.assign(of=of, data=data, gain=table[data]).reset_index())
     return pd.concat(found, ignore_index=True).dropna(subset="gain")
-
-
-def _percent(shares) -> list[float]:
-    return [round(100 * share, 2) for share in shares]
