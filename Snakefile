@@ -18,7 +18,7 @@ PUBLISHED = SWEEP.profile.data == "published"
 # what the scheduler is asked for, unless --set-resources says otherwise; runtime in minutes, seven days as the official script
 GPU, MEMORY, HOURS = int(SWEEP.profile.device != "cpu"), 32000 if PUBLISHED else 4000, 7 * 24 if PUBLISHED else None
 JMP = f"{sys.executable} -m jmp_lib"
-logger.info(sweep.words(SWEEP))
+logger.info(SWEEP.words)
 shell.prefix(f"export PYTHONPATH='{workflow.basedir}':$PYTHONPATH; ")
 
 

@@ -6,51 +6,39 @@ import argparse
 import dataclasses
 import os
 import sys
+from importlib import import_module
 
 from jmp_lib.data.cli import add_actions
+from jmp_lib.parameters import KINDS
 
-NAMES = "smoke, mini, published_small, one_gpu, paper or a YAML file"
-OPTIONS = {  # of several commands
-    "profile": {"default": "mini", "help": NAMES},
-    "seed": {"type": int, "help": "random seed (else the profile's)"},
-    "data": {"choices": ("mini", "published"), "help": "mini (default) or published files"},
-    "data-root": {"help": "folder of the published files"},
-    "workers": {"type": int, "help": "worker processes (else the profile's)"},
-    "results-dir": {"help": "folder of records, tables and figures (default results/<profile>)"},
-    "max-steps": {"type": int, "help": "at most so many updates per run"},
-    "max-eval": {"type": int, "help": "at most so many validation and test structures per run"},
-    "sizes": {"help": "pre-training of small, large or both, with a comma (default both)"},
-    "tasks": {"help": "task ids with commas, for instance qm9_mu,rmd17_ethanol (default those of the profile)"},
-    "arms": {"help": "GN-OC-S, GN-OC-L, JMP-S, JMP-L, with commas (default all)"},
-    # how a training is carried out: ``engine`` of the profile
-    "devices": {"type": int, "help": "processes that share every batch, a GPU each"},
-    "data-workers": {"type": int, "dest": "workers_data", "help": "processes that prepare batches ahead"},
-    "max-edges": {"type": int, "help": "edges that are computed at once; larger batches go in parts"},
-}
-RUN = ("profile", "seed", "data", "data-root", "workers", "results-dir", "max-steps", "max-eval")
-ENGINE = ("devices", "data-workers", "max-edges")
+TYPES = {"int": int, "float": float}
+OPTIONS = {name: {"type": TYPES.get(kind, str), "help": meaning} for name, (kind, meaning) in KINDS.items()}
+OPTIONS["profile"]["default"] = "mini"
+ENGINE = {  # how a training is carried out: ``engine`` of the profile
+    "devices": "processes that share every batch, a GPU each", "workers_data": "processes that prepare batches ahead",
+    "max_edges": "edges that are computed at once; larger batches go in parts"}  # fmt: skip
+OPTIONS |= {name: {"type": int, "help": words} for name, words in ENGINE.items()}
+RUN = ("profile", "seed", "data", "data_root", "workers", "results_dir", "max_steps", "max_eval")
 
 
 def run_of(args, *chosen: str):
     """The workbook run of the options that all runs have and of those of ``chosen``, with the engine's options applied."""
     from jmp_lib.workbook import start
 
-    names = tuple(name.replace("-", "_") for name in (*RUN, *chosen))
-    return with_engine(start({name: getattr(args, name) for name in names}, names), args)
+    names = (*RUN, *chosen)
+    run = start({name: getattr(args, name) for name in names}, names)
+    return with_engine(run, args) if hasattr(args, "devices") else run
 
 
 def with_engine(run, args):
-    """``run`` (jmp_lib.workbook.Run) with the engine's options that were given on the command line.
+    """``run`` (jmp_lib.workbook.Run) with the options of ENGINE that were given; ``ValueError`` for a bad one.
 
     Where several processes share a training, runs come one after the other, and only the first process prints.
-    Raises ``ValueError`` for a bad option.
     """
-    if not hasattr(args, "devices"):
-        return run
     from jmp_lib.settings import Engine, build
     from jmp_lib.train.processes import is_first, launched
 
-    given = {name: getattr(args, name) for name in Engine.model_fields if getattr(args, name, None) is not None}
+    given = {name: getattr(args, name) for name in ENGINE if getattr(args, name) is not None}
     engine = build(Engine, run.profile.engine.model_dump() | given, "engine")
     several = launched() is not None or engine.devices > 1
     if not is_first():
@@ -61,12 +49,7 @@ def with_engine(run, args):
 
 def main_of(module: str, *names: str):
     """A command that hands the options ``names`` on to ``main`` of a module of the package."""
-    def run(args) -> int:
-        from importlib import import_module
-
-        return import_module(f"jmp_lib.{module}").main(*(getattr(args, name) for name in names))
-
-    return run
+    return lambda args: import_module(f"jmp_lib.{module}").main(*(getattr(args, name) for name in names))
 
 
 def _pretrain(args) -> int:
@@ -133,11 +116,11 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words, description=words)
         command.set_defaults(function=function)
         for option in options:
-            command.add_argument(f"--{option}", **OPTIONS[option])
+            command.add_argument(f"--{option.replace('_', '-')}", **OPTIONS[option])
         return command
 
     command = add("reproduce", main_of("reproduce", "profile", "only", "results_dir"),
-                  "run the notebooks in order; done ones are skipped", "profile", "results-dir")
+                  "run the notebooks in order; done ones are skipped", "profile", "results_dir")
     command.add_argument("--only", help="numbers of notebooks, for instance 03,04")
 
     add("pretrain", _pretrain, "joint pre-training of the small and large model", *RUN, "sizes", *ENGINE)
@@ -157,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
 
     add("tables", _tables, "write the tables of the records that are there", *RUN)
 
-    add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results-dir")
+    add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results_dir")
 
     command = add("import-checkpoint", main_of("official.importing", "file", "out"),
                   "read an official checkpoint (jmp-s.pt, jmp-l.pt), executing nothing in it")

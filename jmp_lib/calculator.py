@@ -10,7 +10,6 @@ Networks trained on forces alone: with gradient forces, the energy has no zero; 
 
 from __future__ import annotations
 
-import copy
 import threading
 
 import numpy as np
@@ -22,7 +21,6 @@ from jmp_lib.data.exchange import from_ase
 from jmp_lib.model.fast_grad import only_positions
 from jmp_lib.predict import Predictor, check_finite
 
-GEOMETRY = ("pos", "atomic_numbers", "cell", "pbc", "tags")  # all that a result depends on
 _TURN = threading.RLock()  # of all calculators: ``only_positions`` holds for the whole process
 
 
@@ -39,7 +37,7 @@ class JMPCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
-    _geometry = _item = _batch = None  # of the last structure whose graphs were built
+    ignored_changes = {"initial_charges", "initial_magmoms"}
 
     def __init__(self, checkpoint, device: str = "cpu", dataset: str | None = None, check_elements: bool = True, **kwargs):
         super().__init__(**kwargs)
@@ -50,11 +48,6 @@ class JMPCalculator(Calculator):
         self.device, self.note, self.graph_builds = self.predictor.device, self.predictor.note, 0
         if not self.predictor.gradient_forces:
             self.implemented_properties = ["energy", "free_energy", "forces"]
-
-    def reset(self):
-        """Forgets structure and results."""
-        super().reset()
-        self._geometry = self._item = self._batch = None
 
     def check_state(self, atoms, tol=1e-15):
         """What changed since the last calculation, as ASE's, and ``tags``, which choose the quadruplets."""
@@ -67,63 +60,51 @@ class JMPCalculator(Calculator):
         if name == "energy" and "energy" not in self.predictor.names:
             raise PropertyNotImplementedError(self.note)
         with _TURN:
-            if allow_calculation and atoms is None and self.atoms is None:
+            asked = self.atoms if atoms is None else atoms
+            if allow_calculation and asked is None:
                 raise ValueError(f"there is no structure to compute the {name} of: none was given, or the last one was refused")
             if name == "stress" and allow_calculation:
-                self._check_stress(atoms if atoms is not None else self.atoms)
+                self._check_stress(asked)
             return super().get_property(name, atoms, allow_calculation)
 
     def _check_stress(self, atoms) -> None:
         if not self.predictor.gradient_forces:
             raise PropertyNotImplementedError("no stress: this network predicts forces directly, not as the derivative of an "
                                               "energy; fine-tune one with gradient forces")
-        if atoms is not None and not np.all(atoms.pbc):
+        if not np.all(atoms.pbc):
             raise PropertyNotImplementedError("no stress: the structure is not periodic in three directions")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        """Fills ``results`` with all that the network gives; called by ASE when something asked for is not there yet.
-
-        ``system_changes`` is not relied on: what was computed last is compared with the structure itself.
-        """
+        """Fills ``results`` with all that the network gives; called by ASE when something changed."""
         with _TURN:
             try:
                 super().calculate(atoms, properties, system_changes)
                 if "stress" in properties:
                     self._check_stress(self.atoms)
-                self._prepare()
-                self.results = self._derivatives() if self.predictor.gradient_forces else self.predictor.run([self._item])[0]
+                name = self.atoms.get_chemical_formula()
+                item = self.predictor.prepare({**from_ase(self.atoms, where=name), "pos": self.atoms.get_positions()}, name)
+                self.graph_builds += 1
+                self.results = self._derivatives(item) if self.predictor.gradient_forces else self.predictor.run([item])[0]
                 self.results.setdefault("free_energy", self.results.get("energy", np.nan))
             except BaseException:
                 self.reset()
                 raise
 
-    def _prepare(self) -> None:
-        """Graphs and batch of the structure, unless they are there."""
-        pos, name = self.atoms.get_positions(), self.atoms.get_chemical_formula()
-        made = {**from_ase(self.atoms, where=name), "pos": pos}
-        if self._geometry is not None and all(np.array_equal(made[key], self._geometry[key]) for key in GEOMETRY):
-            return
-        self._item = self.predictor.prepare(made, name)
-        self._batch = self.predictor.collated([self._item])
-        self._batch["pos"] = torch.tensor(pos, dtype=torch.float64, device=self.device)
-        self._geometry = made
-        self.graph_builds += 1
-
-    def _derivatives(self) -> dict:
+    def _derivatives(self, item: dict) -> dict:
         """Energy, forces and, where the cell is periodic in three directions, stress = dE/dε / V (ε: symmetric strain)."""
-        pos = self._batch["pos"].clone().requires_grad_()
-        strain = torch.zeros(3, 3, dtype=torch.float64, device=self.device, requires_grad=True)
-        deform = torch.eye(3, dtype=torch.float64, device=self.device) + (strain + strain.T) / 2
-        batch = copy.copy(self._batch)
-        batch["cell"] = self._batch["cell"] @ deform
+        batch, double = self.predictor.collated([item]), {"dtype": torch.float64, "device": self.device}
+        pos = torch.tensor(item["pos"], **double, requires_grad=True)
+        strain = torch.zeros(3, 3, **double, requires_grad=True)
+        deform = torch.eye(3, **double) + (strain + strain.T) / 2
+        batch["pos"], batch["cell"] = pos, batch["cell"] @ deform
         energy = self.predictor.model._outputs(batch, pos @ deform)["energy"][0]
         with only_positions():
             by_pos, by_strain = torch.autograd.grad(energy, (pos, strain), allow_unused=True)
         scale = self.predictor.normalisers["forces"].std
-        results = {"energy": self.predictor.physical("energy", energy.detach().double().item(), self._item["atomic_numbers"]),
+        results = {"energy": self.predictor.physical("energy", energy.detach().double().item(), item["atomic_numbers"]),
                    "forces": -by_pos.cpu().numpy() * scale}
         if np.all(self.atoms.pbc):
             stress = by_strain.cpu().numpy() * scale / self.atoms.get_volume()
             results["stress"] = full_3x3_to_voigt_6_stress((stress + stress.T) / 2)
-        check_finite(results, self._item["where"])
+        check_finite(results, item["where"])
         return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,9 @@ from jmp_lib.data.statistics import family_of
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model.scaling import scale_modules, set_factors
 from jmp_lib.predict import Predictor, as_structure, check_finite, several
+from jmp_lib.records import pretrain_record_path, read_record
 from jmp_lib.results.views import domain_of
-from jmp_lib.train.loading import Loaded, load, seen_elements
+from jmp_lib.train.loading import Loaded, given_start, load, seen_elements
 from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.processes import choose_device
 
@@ -50,6 +51,21 @@ def tsne(points: pd.DataFrame, embeddings: np.ndarray, perplexity: float, seed: 
     with threadpool_limits(1):
         placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(_standard(embeddings))
     return points.assign(x=placed[:, 0].round(3), y=placed[:, 1].round(3))
+
+
+def pretrained_model(run, size: str):
+    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from: those
+    that the profile names, else of notebook 03, else random ones."""
+    path, name = pretrain_record_path(run.results_dir, size), run.profile.pretrained.get(size)
+    given = given_start(run.profile, size, run.results_dir)
+    if given is None and not path.is_file():
+        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 03 to pre-train it): its "
+                                                     "numbers mean nothing")
+    record, origin = read_record(path) if path.is_file() else {}, name or "with the weights of notebook 03"
+    if given is None or record.get("shipped") == name:
+        origin += f" ({record['updates']} updates on {', '.join(record['data'])})"
+    file = (given["pretrained"] if given else record["files"]["weights"])["file"]
+    return load(run.results_dir / file).model, f"{size} network {origin}"
 
 
 def untrained(run, model, size: str):
@@ -98,11 +114,8 @@ def _standard(embeddings: np.ndarray) -> np.ndarray:
     return (embeddings - embeddings.mean(0)) / np.maximum(embeddings.std(0), 1e-8)
 
 
-class Embeddings(NamedTuple):
-    """nodes: one (N,A) float32 array per structure; structures: (S,A), the mean over the atoms of each."""
-
-    nodes: list[np.ndarray]
-    structures: np.ndarray
+# nodes: one (N,A) float32 array per structure; structures: (S,A), the mean over the atoms of each
+Embeddings = namedtuple("Embeddings", ("nodes", "structures"))
 
 
 @torch.no_grad()

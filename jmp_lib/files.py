@@ -14,7 +14,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -30,11 +29,11 @@ DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``; what was written there is forced to disk and takes its place at the end.
+    """A temporary path in the folder of ``path`` (made where it is missing); what was written there is forced to disk and takes
+    its place at the end.
 
-    The folder is made where it is missing. A kill at any moment leaves the old file or the new one, and at most
-    ``<name>.tmp``, which the next one who writes the file takes over; when the block raises, the old one stays and the
-    temporary file goes. Two who write the same file take turns. Errors of the disk as of :func:`writing`.
+    A kill at any moment leaves the old file or the new one, and at most ``<name>.tmp``, which the next writer takes over; when
+    the block raises, the old file stays. Two who write the same file take turns. Errors of the disk as of :func:`writing`.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -46,12 +45,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-        with suppress(OSError):  # the new name, where the system can
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 @contextmanager
@@ -90,8 +83,9 @@ def _of_disk(error: BaseException | None, path: str) -> str | None:
 
 
 def write_json(path: str | Path, value) -> None:
-    """Atomically write readable JSON; NaN and infinity become null (JSON has no such numbers)."""
-    contents = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Atomically write readable JSON of plain values and numpy's numbers; NaN and infinity become null, as JSON has neither."""
+    plain = json.loads(json.dumps(value, default=lambda number: number.item()), parse_constant=lambda _: None)
+    contents = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     with write_atomically(path) as stream:
         stream.write(contents)
 
@@ -145,25 +139,11 @@ def reading(path: str | Path, mend: str):
     """
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
-        if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path)):
+        said_already = isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path))
+        if said_already or isinstance(error, MemoryError):
             raise
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is missing; {mend}") from None
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} cannot be read ({said}); {mend}") from error
-
-
-def _plain(value):
-    """Numpy numbers to Python's, tuples to lists, non-finite numbers to None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 0):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -20,9 +20,7 @@ def checkout_dir() -> Path | None:
 def results_dir(override: str | Path | None = None) -> Path:
     """Absolute folder of the results: ``override``, else ``results`` of the checkout, else (an installed copy) of the
     working directory; it is not created here."""
-    if override:
-        return Path(override).expanduser().resolve()
-    return (checkout_dir() or Path.cwd()) / "results"
+    return Path(override).expanduser().resolve() if override else (checkout_dir() or Path.cwd()) / "results"
 
 
 def shipped_dir(name: str) -> Path:

@@ -1,9 +1,8 @@
 """Independent jobs in single-threaded worker processes, and how processes end together.
 
-Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A
-worker that dies costs its job alone. SIGTERM to this process is passed on, and the trainings write their checkpoints;
-SIGTERM to a worker ends its job alone. A worker whose parent is gone ends its job in the same way, so a killed notebook
-leaves nothing behind. Every job keeps its own checkpoints, so the next run goes on.
+Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A worker that
+dies, or gets SIGTERM, costs its job alone. SIGTERM to this process is passed on, and a worker whose parent is gone ends in the
+same way: trainings write their checkpoints, from which the next run goes on.
 """
 
 from __future__ import annotations
@@ -38,11 +37,8 @@ class Terminated(SystemExit):
     """The run ended because SIGTERM asked for it, after its checkpoint was written."""
 
     def __init__(self, sentence: str):
-        super().__init__(143)  # what a shell reports for SIGTERM
-        self.sentence = sentence
-
-    def __str__(self) -> str:
-        return self.sentence
+        super().__init__(sentence)
+        self.code = 143  # what a shell reports for SIGTERM
 
 
 def end(sentence: str) -> None:
@@ -65,7 +61,7 @@ def termination() -> Iterator[list[int]]:
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,7 @@ def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str, to
     with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once. ``together``: the jobs
     need each other, the first that fails ends them all, and its outcome alone is returned.
     """
-    if not jobs:
-        return []
-    with tqdm(total=len(jobs), desc=title, mininterval=2.0, unit="run", ncols=88, disable=together) as bar:
+    with tqdm(total=len(jobs), desc=title, mininterval=2.0, unit="run", ncols=88, disable=together or not jobs) as bar:
         if workers > 1 and len(jobs) > 1:
             return _in_workers(jobs, min(workers, len(jobs)), title, bar, together)
         outcomes = []
@@ -107,8 +101,8 @@ def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bo
     failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
     with locked(file.with_suffix(".lock")):  # two runs may share the results
         known = json.loads(file.read_text()) if file.is_file() else {}
-        kept = {label: why for label, why in known.items() if label not in {o.label for o in outcomes}}
-        if found := kept | {outcome.label: outcome.error for outcome in failed}:
+        known |= {outcome.label: outcome.error for outcome in outcomes}
+        if found := {label: why for label, why in known.items() if why}:
             write_json(file, found)
         else:
             file.unlink(missing_ok=True)

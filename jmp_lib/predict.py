@@ -28,7 +28,6 @@ import torch
 from ase.data import chemical_symbols
 from tqdm.auto import tqdm
 
-from jmp_lib import records
 from jmp_lib.data.door import check_structure
 from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
 from jmp_lib.files import file_sha256, locked, write_json, writing
@@ -36,11 +35,9 @@ from jmp_lib.graphs import GraphConfig, collate
 from jmp_lib.graphs.build import limited
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
-from jmp_lib.strict import nearest
 from jmp_lib.train.batches import EvaluationSet, parts_that_fit, predict
-from jmp_lib.train.loading import Loaded, given_start, load, seen_elements, shipped_names, shipped_record
+from jmp_lib.train.loading import Loaded, load, seen_elements
 from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.processes import choose_device, keep_freed_memory
 
 PREFIX = "jmp_"
@@ -67,24 +64,20 @@ class Predictor:
         self.device = next(self.model.parameters()).device
         self.pretrained = isinstance(self.model, PretrainModel)
         self.gradient_forces = not self.pretrained and self.model.gradient_forces  # the exact derivative of the energy
+        what = self.loaded.path
         if self.pretrained:
             sets = list(self.info["datasets"])
             if dataset not in sets:
-                what = "has one head per data set" if dataset is None else f"has no data set {dataset!r}"
-                hint = f"; {nearest(dataset, sets)}".replace("key", "name") if dataset else ""
-                raise ValueError(f"the pre-trained network {self.loaded.path} {what}: choose dataset="
-                                 f"{' or '.join(map(repr, sets))}{hint}")
+                raise ValueError(f"the pre-trained network {what} has one head per data set: choose "
+                                 f"dataset={' or '.join(map(repr, sets))}" + f", not {dataset!r}" * (dataset is not None))
             self.place = sets.index(dataset)
-            graph, normalisers = self.info["graphs"][dataset], self.info["datasets"][dataset]
-            names = ("energy", "forces")
+            graph, normalisers, names = self.info["graphs"][dataset], self.info["datasets"][dataset], ("energy", "forces")
         elif dataset is not None:
-            raise ValueError(f"{self.loaded.path} is a fine-tuned network with one set of heads: leave dataset out")
+            raise ValueError(f"{what} is a fine-tuned network with one set of heads: leave dataset out")
         else:
-            graph, normalisers = self.info["graph"], self.info["normalisers"]
-            names = tuple(spec.name for spec in self.model.specs)
-        self.graph = GraphConfig.from_dict(graph)
+            graph, normalisers, names = self.info["graph"], self.info["normalisers"], tuple(spec.name for spec in self.model.specs)
+        self.graph, self.note = GraphConfig.from_dict(graph), ""
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
-        self.note, what = "", self.loaded.path
         if "energy" in names and "energy" not in self.normalisers:
             self.note = (f"the energy of {what} has no zero: this network was trained on forces alone, so only energy differences "
                          "between structures of the same atoms mean something" if self.gradient_forces else
@@ -158,20 +151,15 @@ class Predictor:
 
         Raises ``ValueError`` naming the structure where one is not finite.
         """
-        batches = EvaluationSet(items, len(items), self.device)
-        batches.most = min(self.most, len(items))
-
-        def pick(output: dict) -> dict:
-            return {name: output[name][..., self.place] if self.pretrained else output[name] for name in self.names}
-
-        output = predict(self.model, batches, pick, self.gradient_forces)
+        batches = EvaluationSet(items, min(self.most, len(items)), self.device)
+        output = predict(self.model, batches, lambda found: {name: found[name][..., self.place] if self.pretrained else found[name]
+                                                             for name in self.names}, self.gradient_forces)
         if batches.most < len(items):
-            self.most = min(self.most, batches.most)
-        found: list[dict] = [{} for _ in items]
-        ends = np.cumsum([len(item["pos"]) for item in items])
-        for name, values in output.items():
-            for made, item, value in zip(found, items, np.split(values, ends[:-1]) if values.ndim == 2 else values):
-                made[name] = self.physical(name, value, item["atomic_numbers"])
+            self.most = batches.most
+        ends = np.cumsum([len(item["pos"]) for item in items])[:-1]
+        output = {name: np.split(values, ends) if values.ndim == 2 else values for name, values in output.items()}
+        found = [{name: self.physical(name, values[row], item["atomic_numbers"]) for name, values in output.items()}
+                 for row, item in enumerate(items)]
         for made, item in zip(found, items):
             check_finite(made, item["where"])
         return found
@@ -315,21 +303,3 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
             about.unlink(missing_ok=True)
         raise
     return count, count - before, time.monotonic() - began
-
-
-def pretrained_model(run, size: str):
-    """The pre-training network of ``size`` in evaluation mode, and words that say where its weights are from: those
-    that the profile names, else of notebook 03, else random ones."""
-    if given := given_start(run.profile, size, run.results_dir):
-        name, words = run.profile.pretrained[size], ""
-        if name in shipped_names():
-            record = shipped_record(name)
-            words = f", which comes with the package ({record['updates']} updates on {', '.join(record['data'])})"
-        return load(run.results_dir / given["pretrained"]["file"]).model, f"{size} network {name}{words}"
-    try:
-        record = records.read_record(records.pretrain_record_path(run.results_dir, size))
-    except FileNotFoundError:
-        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 03 to pre-train it): its "
-                                                     "numbers mean nothing")
-    return load(run.results_dir / record["files"]["weights"]["file"]).model, (
-        f"{size} network with the weights of notebook 03 ({record['updates']} updates on {', '.join(record['data'])})")

@@ -16,11 +16,13 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from jmp_lib.files import file_sha256, reading, write_atomically
+from jmp_lib.paths import PACKAGE_DIR
 
 SCHEMA = 1  # raised when the code changes in a way that changes numbers or the layout of records
 
@@ -32,8 +34,7 @@ def pretrain_record_path(results_dir: Path, size: str) -> Path:
 
 def finetune_record_path(results_dir: Path, task_id: str, arm: str, fold: int = 0) -> Path:
     """Where the record of a fine-tuning lies."""
-    name = f"{arm}.json" if fold == 0 else f"{arm}.fold{fold}.json"
-    return Path(results_dir) / "records" / "finetune" / task_id / name
+    return Path(results_dir) / "records" / "finetune" / task_id / f"{arm}{f'.fold{fold}' * bool(fold)}.json"
 
 
 def work_dir(record_path: Path, results_dir: Path) -> Path:
@@ -59,17 +60,12 @@ def read_record(path: Path) -> dict:
 
 def finished_record(path: Path, results_dir: Path, wanted: str) -> dict | None:
     """The record at ``path`` when it has the fingerprint ``wanted`` and its files are there unaltered."""
-    try:
+    with suppress(FileNotFoundError, ValueError):
         record = read_record(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    if record.get("fingerprint") != wanted:
-        return None
-    for entry in record.get("files", {}).values():
-        file = Path(results_dir) / entry["file"]
-        if not file.exists() or file_sha256(file) != entry["sha256"]:
-            return None
-    return record
+        if record.get("fingerprint") == wanted and all(
+                file_sha256(Path(results_dir) / entry["file"]) == entry["sha256"] for entry in record.get("files", {}).values()):
+            return record
+    return None
 
 
 def file_entry(path: Path, results_dir: Path) -> dict:
@@ -98,16 +94,10 @@ def unpacked_errors(record: dict) -> np.ndarray | None:
 
 def git_commit() -> str | None:
     """Commit of the checkout that the package lies in, with '+' when files differ; None outside git."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments):
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
-
-    try:
-        head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else None
+    command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip() or None
+    return None
 
 
 def versions() -> dict[str, str]:
@@ -140,9 +130,8 @@ def load_pretraining_records(results_dir: Path) -> list[dict]:
 def load_predictions(results_dir: Path, record: dict) -> tuple[np.ndarray, np.ndarray]:
     """(true, predicted) test values of a fine-tuning record, in its unit: (S,) or, for forces, (ΣN,3)."""
     path = Path(results_dir) / record["predictions"]["file"]
-    if not path.exists():
-        raise FileNotFoundError(f"the predictions {path} are missing (they are not kept in git): run this task again")
-    if file_sha256(path) != record["predictions"]["sha256"]:
-        raise ValueError(f"{path} is not the file its record describes (the sha256 differs): run this task again")
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["true"], arrays["predicted"]
+    with reading(path, "run this task again for its predictions (they are not kept in git)"):
+        if file_sha256(path) != record["predictions"]["sha256"]:
+            raise ValueError("the sha256 differs from that of its record")
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["true"], arrays["predicted"]

@@ -18,9 +18,17 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
+import papermill
+
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import file_sha256, locked, reading, write_atomically, write_json
+from jmp_lib.pool import failures_file
+from jmp_lib.results.comparison import write_comparison
+from jmp_lib.results.pages import write_report
+from jmp_lib.settings import Profile
+from jmp_lib.workbook import choose_tasks, missing, resolved_profile, results_folder
 
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
@@ -35,6 +43,11 @@ RECORDS = {
            "../variants/*/records/finetune/*/*.json"),
 }
 RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
+PACKAGED = (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
+TO_OPEN = {"report.html": "everything on one page, to read or to send",
+           "comparison.html": "the certificate: this run beside the shipped one", "tables/all_tasks.csv": "one row per task and arm",
+           "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own", "tables": "all tables as CSV",
+           "figures": "all figures as PNG and SVG", "tsne.html": "the embeddings, to explore in a browser"}
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
 
 
@@ -50,70 +63,53 @@ def notebook_paths() -> list[Path]:
 
 def main(profile: str = "mini", only: str | None = None, results: str | None = None) -> int:
     """Runs what is not done; returns 0, or 1 when a notebook or some of its runs failed."""
-    from jmp_lib.workbook import resolved_profile, results_folder
-
     loaded = resolved_profile({"profile": profile})
-    results_dir = results_folder(results, loaded)
-    with locked(results_dir / "work" / "reproduce.lock", f"`reproduce` runs in {results_dir} already: wait for it or stop it"):
-        return _run(profile, only, results, loaded, results_dir)
-
-
-def _run(profile: str, only: str | None, results: str | None, loaded, results_dir: Path) -> int:
-    from jmp_lib.pool import failures_file
-    from jmp_lib.results.comparison import write_comparison
-    from jmp_lib.results.pages import write_report
-    from jmp_lib.workbook import results_folder
-
-    name = loaded.name
-    chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))  # the tables of all last
-    state_file = results_dir / "work" / "reproduce.json"
-    states = {}
-    if state_file.is_file():
-        with reading(state_file, "delete it, and every notebook is run again (finished runs are kept)"):
-            states = json.loads(state_file.read_text())
-    began, incomplete = time.monotonic(), []
-    print(f"profile {name}: {len(chosen)} notebooks, results in {results_dir}", flush=True)
-    for number, path in enumerate(chosen, 1):
-        title = f"[{number}/{len(chosen)}] {path.stem}"
-        if reason := no_data(path, loaded):
-            print(f"{title}: left out, {reason}", flush=True)
-            continue
-        copy = results_dir / "notebooks" / path.name
-        if copy.is_file() and states.get(path.stem) == state(path, profile, loaded, results_dir):
-            print(f"{title}: done and unchanged", flush=True)
-            continue
-        print(f"{title}: running", flush=True)
-        started = time.monotonic()
-        try:
-            failures_file(results_dir).unlink(missing_ok=True)
-            execute(path, copy, {"profile": profile, **({"results_dir": str(results_dir)} if results else {})})
-        except Exception as error:  # papermill's report of the failing cell, without its own traceback
-            print(f"{title}: failed\n{error}\nMend this and give the same command again: it goes on here.", flush=True)
-            return 1
-        minutes = (time.monotonic() - started) / 60
-        if failures_file(results_dir).is_file():
-            incomplete.append(path.stem)
-            print(f"{title}: some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
-            continue
-        states[path.stem] = state(path, profile, loaded, results_dir)
-        write_json(state_file, states)
-        print(f"{title}: done in {minutes:.1f} min", flush=True)
-    if any((results_dir / "records").rglob("*.json")):
-        write_report(results_dir, name)
-    shipped = paths.shipped_dir(results_folder(None, loaded).name)
-    both = all(any((folder / "records" / "finetune").glob("*/*.json")) for folder in (results_dir, shipped))
-    if both and not loaded.variant:
-        print(write_comparison(results_dir, shipped) + "\n")
-    print(closing_words(results_dir, (time.monotonic() - began) / 60))
+    folder, began, incomplete = results_folder(results, loaded), time.monotonic(), []
+    with locked(folder / "work" / "reproduce.lock", f"`reproduce` runs in {folder} already: wait for it or stop it"):
+        chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))  # the tables of all last
+        state_file, states = folder / "work" / "reproduce.json", {}
+        if state_file.is_file():
+            with reading(state_file, "delete it, and every notebook is run again (finished runs are kept)"):
+                states = json.loads(state_file.read_text())
+        print(f"profile {loaded.name}: {len(chosen)} notebooks, results in {folder}", flush=True)
+        for number, path in enumerate(chosen, 1):
+            title, copy = f"[{number}/{len(chosen)}] {path.stem}: ", folder / "notebooks" / path.name
+            if reason := no_data(path, loaded):
+                print(f"{title}left out, {reason}", flush=True)
+                continue
+            if copy.is_file() and states.get(path.stem) == state(path, profile, loaded, folder):
+                print(f"{title}done and unchanged", flush=True)
+                continue
+            print(f"{title}running", flush=True)
+            started = time.monotonic()
+            failures_file(folder).unlink(missing_ok=True)
+            try:
+                execute(path, copy, {"profile": profile, **({"results_dir": str(folder)} if results else {})})
+            except Exception as error:  # papermill's report of the failing cell, without its own traceback
+                print(f"{title}failed\n{error}\nMend this and give the same command again: it goes on here.", flush=True)
+                return 1
+            minutes = (time.monotonic() - started) / 60
+            if failures_file(folder).is_file():
+                incomplete.append(path.stem)
+                print(f"{title}some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
+                continue
+            states[path.stem] = state(path, profile, loaded, folder)
+            write_json(state_file, states)
+            print(f"{title}done in {minutes:.1f} min", flush=True)
+        if any((folder / "records").rglob("*.json")):
+            write_report(folder, loaded.name)
+        shipped = paths.shipped_dir(results_folder(None, loaded).name)
+        if not loaded.variant and all(any((one / "records" / "finetune").glob("*/*.json")) for one in (folder, shipped)):
+            print(write_comparison(folder, shipped) + "\n")
+    print(f"Done in {(time.monotonic() - began) / 60:.1f} min. Open:")
+    print("\n".join(f"  {folder / name}  ({what})" for name, what in TO_OPEN.items() if (folder / name).exists()))
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}. The same command tries again what failed.")
     return 1 if incomplete else 0
 
 
-def no_data(notebook: Path, profile) -> str | None:
+def no_data(notebook: Path, profile: Profile) -> str | None:
     """Why a notebook of a task family has nothing to run on (published files that are not at hand), else None."""
-    from jmp_lib.workbook import choose_tasks, missing
-
     family = next((family.name for family in FAMILIES.values() if family.notebook == notebook.stem), None)
     if profile.data != "published" or family is None:
         return None
@@ -126,11 +122,12 @@ def select(notebooks: list[Path], only: str | None) -> list[Path]:
     """The notebooks whose numbers or names are in the comma-separated ``only`` (None: all)."""
     if not only:
         return notebooks
-    wanted = [w.strip().removesuffix(".ipynb") for w in only.split(",") if w.strip()]
-    for word in wanted:
-        if not any(p.stem == word or p.stem.split("_")[0] == word.zfill(2) for p in notebooks):
-            raise ValueError(f"no notebook {word!r}; there are {', '.join(p.stem for p in notebooks)}")
-    return [p for p in notebooks if any(p.stem == w or p.stem.split("_")[0] == w.zfill(2) for w in wanted)]
+    found = {}
+    for word in filter(None, map(str.strip, only.split(","))):
+        found[word] = [path for path in notebooks if word.removesuffix(".ipynb") == path.stem or word.zfill(2) == path.stem[:2]]
+        if not found[word]:
+            raise ValueError(f"no notebook {word!r}; there are {', '.join(path.stem for path in notebooks)}")
+    return [path for path in notebooks if any(path in some for some in found.values())]
 
 
 def execute(source: Path, target: Path, values: dict) -> None:
@@ -142,9 +139,6 @@ def execute(source: Path, target: Path, values: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's python3 kernel before one of the user
     found = [str(paths.PACKAGE_DIR.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, found)))
-    import nbformat
-    import papermill
-
     known = papermill.inspect_notebook(str(source))  # what its parameters cell sets
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
@@ -156,42 +150,34 @@ def execute(source: Path, target: Path, values: dict) -> None:
 
 
 def clean(notebook):
-    """Removes what differs between two equal runs: times, progress bars, paths of this machine, drawn names."""
+    """``notebook`` without what differs between two equal runs: times, progress bars, paths of this machine, drawn names."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
-
-    def plain(text: str) -> str:
-        names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
-        for folder, name in names.items():
-            text = text.replace(folder, name)
-        return text
-
     for cell in notebook.cells:
-        cell.source = plain(cell.source)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"  # papermill's is drawn
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                lines = output.text.replace("\r", "\n").split("\n")
-                output.text = plain("\n".join(line for line in lines if not PROGRESS.search(line)))
-            for kind, text in output.get("data", {}).items():
-                if kind.startswith("text/"):
-                    output.data[kind] = plain(text)
+                output.text = "\n".join(line for line in output.text.replace("\r", "\n").split("\n") if not PROGRESS.search(line))
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
-    return notebook
+    text = nbformat.writes(notebook)
+    names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
+    for folder, name in names.items():
+        text = text.replace(json.dumps(folder)[1:-1], name)
+    return nbformat.reads(text, as_version=4)
 
 
-def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
+def state(notebook: Path, profile: str, loaded: Profile, results_dir: Path) -> str:
     """SHA-256 of all that the notebook depends on: itself, profile, package with its facts and mini data, the records that
     it reads and writes, and names, bytes and times of change of the published files that it may read."""
     number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
     digest = hashlib.sha256(profile.encode())
-    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz", ".safetensors")]
+    package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in PACKAGED]
     records = [p for pattern in RECORDS.get(number, ()) for p in sorted((results_dir / "records").glob(pattern))]
-    for path in [notebook, *([own] if own.suffix in (".yaml", ".yml") else []), *package, *records]:
+    for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *records]:
         name = os.path.relpath(path, results_dir) if path in records else path.name
         digest.update(name.encode() + file_sha256(path).encode())
     if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
@@ -199,15 +185,3 @@ def state(notebook: Path, profile: str, loaded, results_dir: Path) -> str:
             if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp"):
                 digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def closing_words(results_dir: Path, minutes: float) -> str:
-    """Which files to open, those of them that are there."""
-    wanted = [("report.html", "everything on one page, to read or to send"),
-              ("comparison.html", "the certificate: this run beside the shipped one"),
-              ("tables/all_tasks.csv", "one row per task and arm"),
-              ("notebooks/13_paper_tables.ipynb", "tables 2-5 and every claim, published and own"),
-              ("tables", "all tables as CSV"), ("figures", "all figures as PNG and SVG"),
-              ("tsne.html", "the embeddings, to explore in a browser")]
-    lines = [f"  {results_dir / name}  ({what})" for name, what in wanted if (results_dir / name).exists()]
-    return "\n".join([f"Done in {minutes:.1f} min. Open:"] + lines)

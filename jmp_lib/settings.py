@@ -2,7 +2,7 @@
 
     profile = load_profile("mini")
     profile = load_profile("mini", seed=1, **{"finetuning.defaults.lr": 1.0e-4})
-    profile = load_profile("paper", alternative="packaged")      # the other official settings
+    profile = load_profile("paper:packaged")      # the other official settings
     settings = profile.finetune_settings("rmd17", "rmd17_ethanol")
 
 The profiles that ship are smoke, mini, published_small, one_gpu and paper (``jmp_lib/profiles``); a path to a YAML
@@ -17,6 +17,7 @@ import json
 import re
 import types
 import typing
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,7 +47,7 @@ def length(text: str) -> tuple[int, str]:
     """``5 epochs`` -> (5, "epochs"); units are updates and epochs. Raises ``ValueError`` for anything else."""
     found = re.fullmatch(r"(\d+) (update|epoch)s?", text)
     if not found:
-        raise ValueError(f"must be a length such as '2000 updates' or '5 epochs', not {text!r}")
+        raise ValueError("must be a length such as '2000 updates' or '5 epochs'")
     return int(found[1]), found[2] + "s"
 
 
@@ -55,10 +56,7 @@ Precision = Literal["float32", "tf32", "bfloat16-mixed", "float16-mixed"]  # tf3
 
 
 class Schedule(Settings):
-    """Learning rate: linear warm-up, cosine, (fine-tuning only) reduce-on-plateau.
-
-    Lengths are texts such as ``2000 updates`` or ``5 epochs``.
-    """
+    """Learning rate: linear warm-up, cosine, (fine-tuning only) reduce-on-plateau. Lengths: ``2000 updates``, ``5 epochs``."""
 
     warmup: Length
     warmup_start_factor: float
@@ -251,10 +249,8 @@ class Profile(Settings):
 
     def finetune_settings(self, family: str, task_id: str) -> FinetuneSettings:
         """Settings of one task: defaults, then the family's overrides, then the task's."""
-        values = self.finetuning.defaults.model_dump()
-        for group, key in ((self.finetuning.families, family), (self.finetuning.tasks, task_id)):
-            values = merge(values, group.get(key, {}))
-        return build(FinetuneSettings, values, f"finetuning of {task_id}")
+        own = merge(self.finetuning.families.get(family, {}), self.finetuning.tasks.get(task_id, {}))
+        return build(FinetuneSettings, merge(self.finetuning.defaults.model_dump(), own), f"finetuning of {task_id}")
 
 
 def available_profiles() -> list[str]:
@@ -262,30 +258,26 @@ def available_profiles() -> list[str]:
     return sorted(path.stem for path in PROFILE_DIR.glob("*.yaml"))
 
 
-def load_profile(name: str, *, alternative: str | None = None, **overrides) -> Profile:
+def load_profile(name: str, **overrides) -> Profile:
     """Read and check a profile.
 
-    ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file.  ``alternative``: a named block of
-    the file's ``alternatives`` that is put over the rest; ``paper:packaged`` says the same in one word, for the
-    command line and the notebooks, ``mini:ablations:molecules`` a variant of an alternative.  The name becomes
-    ``paper-packaged``, so results stay apart.  ``overrides``:
-    nested dictionaries or dotted keys.  Raises ``ValueError`` naming the key and the nearest valid one,
-    ``FileNotFoundError`` for a path.
+    ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file; after a colon a named block of the file's
+    ``alternatives`` that is put over the rest (``paper:packaged``; ``mini:ablations:molecules`` is a variant of one). The name
+    becomes ``paper-packaged``, so results stay apart. ``overrides``: nested dictionaries or dotted keys. Raises ``ValueError``
+    naming the key and the nearest valid one, ``FileNotFoundError`` for a path.
     """
-    if alternative is None and ":" in Path(name).name:
-        last, _, alternative = Path(name).name.partition(":")
-        name = str(Path(name).with_name(last))
-    path = Path(name)
+    last, _, blocks = Path(name).name.partition(":")
+    path = Path(name).with_name(last)
     if path.suffix not in (".yaml", ".yml"):
-        path = PROFILE_DIR / f"{name}.yaml"
+        path = PROFILE_DIR / f"{last}.yaml"
         if not path.exists():
-            raise ValueError(f"unknown profile '{name}'; {nearest(name, available_profiles())}".replace("key", "name"))
+            raise ValueError(f"unknown profile '{last}'; {nearest(last, available_profiles())}".replace("key", "name"))
     with reading(path, f"give a valid YAML file, or the name of a profile: {', '.join(available_profiles())}"):
         values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of settings")
     alternatives, variants = values.pop("alternatives", {}), values.pop("variants", {})
-    for block in alternative.split(":") if alternative else ():  # an alternative, then a variant of it
+    for block in filter(None, blocks.split(":")):  # an alternative, then a variant of it
         check_keys({block: None}, alternatives | variants, f"{path.name}: alternatives and variants")
         change = dict((alternatives | variants)[block])
         values["variant"] = block if block in variants else None
@@ -294,9 +286,7 @@ def load_profile(name: str, *, alternative: str | None = None, **overrides) -> P
         values["name"] = f"{values.get('name', path.stem)}-{block}"
     values["variants"] = list(variants)
     for key, value in overrides.items():
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        values = merge(values, value)
+        values = merge(values, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value))
     return profile_from_dict(values, f"profile {path.stem}")
 
 
@@ -346,33 +336,20 @@ def build(cls: type[Model], values: dict, where: str) -> Model:
 
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
-NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list",
-         "dict": "a mapping", "model": "a mapping", "dataclass": "a mapping"}
 
 
 def _sentence(error: dict, cls: type, where: str) -> str:
     """pydantic's ``error`` in one sentence with the place and the mend."""
     *parents, last = error["loc"]
-    kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
-    parent = ".".join([where, *map(str, parents)])
-    place = f"{parent}[{last}]" if isinstance(last, int) else f"{parent}.{last}"
-    if kind in UNKNOWN:
+    parent, value = ".".join([where, *map(str, parents)]), error["input"]
+    if error["type"] in UNKNOWN:
         return f"{parent}: unknown key '{last}'; {nearest(last, _fields(cls, parents))}"
-    if kind == "missing":
+    if error["type"] == "missing":
         return f"{parent}: the key '{last}' is missing; add it"
-    if kind == "literal_error":
-        allowed = ctx["expected"].replace(" or ", ", ")
-        near = nearest(value, re.findall("'(.*?)'", allowed)).replace("valid key", "valid value")
-        return f"{place} must be one of {allowed}, not {value!r}; {near}"
-    if kind == "greater_than_equal":
-        return f"{place} must be at least {ctx['ge']}, not {value!r}"
-    if kind == "greater_than":
-        return f"{place} must be above {ctx['gt']:g} or null, not {value!r}"
-    if kind == "value_error":
-        return f"{place} {ctx['error']}"
-    trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if kind == "float_type" and isinstance(value, str) else None
+    words = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if isinstance(value, str) else None  # 5e-5 is text in YAML
     mend = f" (text); write {trap[1]}{trap[2] or '.0'}e{trap[3] or '+'}{trap[4]} without quotes, with a decimal point" if trap else ""
-    return f"{place} must be {NAMES.get(kind.split('_')[0], error['msg'])}, not {value!r}{mend}"  # 5e-5 is text in YAML
+    return f"{parent}.{last} {words}, not {value!r}{mend}"
 
 
 def _fields(kind: Any, path: list) -> list[str]:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -30,18 +30,11 @@ from jmp_lib.strict import check_keys
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.finetuning import size_of
 
-# key of ``--config`` -> option of the command line
-OPTIONS = {name: f"--{name.replace('_', '-')}" for name in
-           ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")}
-KEYS = (*OPTIONS, "tasks", "arms")
+SHARED = ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")  # options of all commands of a sweep
+KEYS = (*SHARED, "tasks", "arms")  # of ``--config``
 
 
-class Job(NamedTuple):
-    """One fine-tuning: a task, an arm and a fold (0 where there are none)."""
-
-    task: str
-    arm: str
-    fold: int = 0
+Job = namedtuple("Job", ("task", "arm", "fold"))  # one fine-tuning; fold 0 where there are none
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,13 @@ class Sweep:
     @property
     def options(self) -> str:
         """The options that all commands of the sweep share."""
-        return " ".join(f"{OPTIONS[key]} '{self.config[key]}'" for key in OPTIONS if self.config.get(key) is not None)
+        return " ".join(f"--{key.replace('_', '-')} '{self.config[key]}'" for key in SHARED if self.config.get(key) is not None)
+
+    @property
+    def words(self) -> str:
+        """What the sweep is, for its start."""
+        first = f"sweep of profile {self.profile.name}: {len(self.jobs)} fine-tunings, results in {self.results_dir}"
+        return "\n".join([first, *(f"left out: {task}: {reason}" for task, reason in self.left_out.items())])
 
     def needs(self, record: str) -> list[str]:
         """What a fine-tuning waits for: JMP arms for the pre-training, GN-OC arms for the scale factors only, and none
@@ -108,12 +107,6 @@ def outdated(sweep: Sweep) -> list[str]:
             if not finished_record(Path(path), folder, wanted[path]()):
                 found.append(path)
     return found
-
-
-def words(sweep: Sweep) -> str:
-    """What the sweep is, for its start."""
-    first = f"sweep of profile {sweep.profile.name}: {len(sweep.jobs)} fine-tunings, results in {sweep.results_dir}"
-    return "\n".join([first, *(f"left out: {task}: {reason}" for task, reason in sweep.left_out.items())])
 
 
 def main(config: dict, cores: int, extra: list[str]) -> int:

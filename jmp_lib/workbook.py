@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import IPython
 import pandas as pd
 import torch
 
@@ -30,7 +31,13 @@ from jmp_lib.records import (
     pretrain_record_path,
     read_record,
 )
+from jmp_lib.results.pages import frame_html
+from jmp_lib.results.style import save
+from jmp_lib.results.variants import ROLES, shown, variant_values
 from jmp_lib.settings import SIZES, Profile, load_profile
+from jmp_lib.train.finetuning import finetune
+from jmp_lib.train.loading import first_updates, given_start, shipped_names
+from jmp_lib.train.pretraining import pretrain
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
@@ -65,40 +72,35 @@ class Run:
         A size with given weights (``pretrained`` in the profile) is not trained: the record of one that ships is put in
         place. ValueError when none remains.
         """
-        from jmp_lib.train.loading import given_start
-
         given, sizes = self.profile.pretrained, sizes or self.sizes
         wanted, shipped = [size for size in sizes if size not in given], self._shipped(sizes)
         if not wanted and not shipped:
-            raise ValueError(f"profile {self.profile.name} starts from given weights ("
-                             + ", ".join(f"{size}: {name}" for size, name in given.items())
-                             + "): there is nothing to pre-train; go on with the fine-tunings")
+            raise ValueError(f"profile {self.profile.name} starts from given weights ({', '.join(map(str, given.values()))}): there "
+                             "is nothing to pre-train; go on with the fine-tunings")
         for size in shipped:
             given_start(self.profile, size, self.results_dir)
-        outcomes = run_jobs(self._jobs(sizes=wanted), self.profile.workers, "pre-training") if wanted else []
-        report(self.results_dir, outcomes, "pre-training", all_needed=True)
+        self._run(self._jobs(sizes=wanted), "pre-training")
         return [read_record(pretrain_record_path(self.results_dir, size)) for size in sizes if size in (*wanted, *shipped)]
 
     def pretrain_live(self) -> list[dict]:
         """Trains the first updates of the pre-training of every shipped network that the profile starts from, on the embedded
         sets; their records, which lie in ``live/`` of the results. None where nothing ships: those were trained whole."""
-        from jmp_lib.train.loading import first_updates
-        from jmp_lib.train.pretraining import pretrain
-
         jobs = [(f"{size}, first updates", pretrain, (first_updates(self.profile, size), size, self.results_dir / "live", False))
                 for size in self._shipped(self.sizes)]  # fmt: skip
-        outcomes = run_jobs(jobs, self.profile.workers, "pre-training, live") if jobs else []
-        report(self.results_dir, outcomes, "pre-training", all_needed=True)
-        return [outcome.result for outcome in outcomes]
+        return self._run(jobs, "pre-training")
 
     def _shipped(self, sizes) -> list[str]:
         """Those of ``sizes`` whose weights are a network that comes with the package."""
-        from jmp_lib.train.loading import shipped_names
-
         return [size for size in sizes if self.profile.pretrained.get(size) in shipped_names()]
 
+    def _run(self, jobs: list[tuple], what: str) -> list:
+        """Results of jobs in worker processes. Failures are said; RuntimeError when all fail, of a pre-training when any does."""
+        outcomes = run_jobs(jobs, self.profile.workers, what)
+        report(self.results_dir, outcomes, what, all_needed=what == "pre-training")
+        return [outcome.result for outcome in outcomes]
+
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
-        """Fine-tunes every task with every arm; one row per finished run (see :meth:`table`).
+        """Fine-tunes every task with every arm; one row per finished run.
 
         fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words and
         the others go on; RuntimeError when all fail, ValueError when no task has the fold.
@@ -107,15 +109,12 @@ class Run:
         jobs = self._jobs(tasks, arms, fold=fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
-        outcomes = run_jobs(jobs, self.profile.workers, f"fine-tuning {self.family or ''}".strip())
-        report(self.results_dir, outcomes, "fine-tuning")
-        return self.table(tasks, arms)
+        self._run(jobs, "fine-tuning")
+        names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
+        return pd.DataFrame(self.records(tasks, arms), columns=names)
 
     def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
         """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``."""
-        from jmp_lib.train.finetuning import finetune
-        from jmp_lib.train.pretraining import pretrain
-
         name, profile, folder = f"{self.profile.variant} " if self.profile.variant else "", self.profile, self.results_dir
         folds = {task: profile.folds_of(task) if fold is None else (fold,) * (fold < TASKS[task].n_folds) for task in tasks}
         return [(f"{name}{size}", pretrain, (profile, size, folder, False)) for size in sizes] + [
@@ -131,42 +130,34 @@ class Run:
         """
         found = []
         for name in self.profile.variants:
-            profile = load_profile(f"{self.parameters.get('profile') or 'mini'}:{name}", **profile_overrides(self.parameters, None))
-            profile = profile.model_copy(update={"data_root": self.profile.data_root})
-            tasks = choose_tasks({}, profile, None)
-            without = missing(tasks, profile)
-            tasks = tuple(task for task in tasks if task not in without)
-            sizes = tuple(size for size, arm in zip(SIZES, ("JMP-S", "JMP-L")) if arm in profile.arms and size not in profile.pretrained)
-            found.append(Run(profile, results_folder(self.results_dir, profile), self.parameters, None, tasks, profile.arms, sizes))
+            base, changes = self.parameters.get("profile") or "mini", profile_overrides(self.parameters, None)
+            profile = load_profile(f"{base}:{name}", **changes).model_copy(update={"data_root": self.profile.data_root})
+            without = missing(every := choose_tasks({}, profile, None), profile)
+            tasks, folder = tuple(task for task in every if task not in without), results_folder(self.results_dir, profile)
+            sizes = tuple(size for size, arm in zip(SIZES, ("JMP-S", "JMP-L"))
+                          if arm in profile.arms and size not in profile.pretrained)
+            found.append(Run(profile, folder, self.parameters, None, tasks, profile.arms, sizes))
         return found
 
     def run_variants(self) -> dict[str, Path]:
         """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size,
         ablation) the folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
-        from jmp_lib.results.variants import ROLES, shown, variant_values
-
-        runs, workers = self.variants(), self.profile.workers
-        first = [job for one in runs for job in one._jobs(sizes=one.sizes)]
-        report(self.results_dir, run_jobs(first, workers, "pre-training of the ablations"), "pre-training", all_needed=True)
-        jobs = [job for one in runs for job in one._jobs(one.tasks, one.arms)]
-        report(self.results_dir, run_jobs(jobs, workers, "fine-tuning of the variants"), "fine-tuning")
+        runs = self.variants()
+        self._run([job for one in runs for job in one._jobs(sizes=one.sizes)], "pre-training")
+        self._run([job for one in runs for job in one._jobs(one.tasks, one.arms)], "fine-tuning")
         folders = {role: shown(self.results_dir, role) for role in ROLES}
         for role, folder in folders.items():
             if folder != self.results_dir:
                 some = variant_values(folder)["role"].eq(role).any()
-                print(f"variants of {role}: none in these results, " + (f"so those of {folder.name} are shown" if some else "and none ship"))
+                print(f"variants of {role}: none in these results, "
+                      + (f"so those of {folder.name} are shown" if some else "and none ship"))
         return folders
 
     def records(self, tasks=None, arms=None) -> list[dict]:
-        """Finished fine-tuning records (fold 0, or the first one of the profile) of this run's tasks and arms, in the order of tasks and arms."""
+        """Finished fine-tuning records (fold 0, or the first one of the profile), in the order of tasks and arms."""
         found = [finetune_record_path(self.results_dir, task, arm, self.profile.folds_of(task)[0])
                  for task in tasks or self.tasks for arm in arms or self.arms]
         return [read_record(path) for path in found if path.is_file()]
-
-    def table(self, tasks=None, arms=None) -> pd.DataFrame:
-        """One row per finished run: task, arm, metric, value, unit, data, n_train, n_test, wall_time_s."""
-        names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
-        return pd.DataFrame(self.records(tasks, arms), columns=names)
 
     def predictions(self, records: list[dict]) -> dict:
         """{task: (true, predicted)} of the given records in printed units; those whose file is gone are absent."""
@@ -179,8 +170,6 @@ class Run:
 
     def save(self, figure, name: str) -> None:
         """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
-        from jmp_lib.results.style import save
-
         save(figure, self.results_dir / "figures", name)
 
     def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
@@ -216,7 +205,8 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
         tasks = [task for task in tasks if task not in without]
     run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
-    _show_tables()
+    if shell := IPython.get_ipython():  # a data frame at the end of a cell looks like the tables of the report
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, frame_html)
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
     print(f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
@@ -228,23 +218,12 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     return run
 
 
-def _show_tables() -> None:
-    """Makes a data frame at the end of a cell look like the tables of the report."""
-    import IPython
-
-    if shell := IPython.get_ipython():
-        from jmp_lib.results.pages import frame_html
-
-        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, frame_html)
-
-
 def resolved_profile(values: dict, family: str | None = None) -> Profile:
     """The profile with the checked parameters over it, and the folder of published files where it is made for those at
     hand."""
     profile = load_profile(values.get("profile") or "mini", **profile_overrides(values, family))
-    if profile.data == "published" and profile.published_at_hand and not profile.data_root:
-        return profile.model_copy(update={"data_root": paths.data_root()})
-    return profile
+    at_hand = profile.data == "published" and profile.published_at_hand and not profile.data_root
+    return profile.model_copy(update={"data_root": paths.data_root()}) if at_hand else profile
 
 
 def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[str, str]:
@@ -257,9 +236,9 @@ def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[
 
 def profile_overrides(values: dict, family: str | None) -> dict:
     """Profile overrides (dotted keys) of the parameters that were given."""
-    given = {name: values[name] for name in ("seed", "workers", "max_steps", "data", "data_root") if values.get(name) is not None}
-    if given.get("data_root"):
-        given["data_root"] = paths.data_root(given["data_root"])
+    given = {name: values[name] for name in ("seed", "workers", "max_steps", "data") if values.get(name) is not None}
+    if values.get("data_root"):
+        given["data_root"] = paths.data_root(values["data_root"])
     if values.get("max_eval") is not None:
         given |= {f"finetuning.families.{group}.{name}": values["max_eval"]
                   for group in ([family] if family else FAMILIES) for name in ("max_val", "max_test")}
@@ -273,10 +252,9 @@ def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str
     only, what = profile.tasks, next((name for name in SUBSET_NAMES if values.get(name)), None)
     every = [[task.id for task in TASKS.values() if task.family == name and (only is None or task.id in only)]
              for name in ([family] if family else FAMILIES)]
-    if what is None and profile.data == "published" and family in profile.published_tasks:
-        return list(profile.published_tasks[family])
     if what is None:
-        return [task for tasks in every for task in tasks[: profile.tasks_per_family]]
+        chosen = profile.published_tasks.get(family) if profile.data == "published" else None
+        return list(chosen) if chosen is not None else [task for tasks in every for task in tasks[: profile.tasks_per_family]]
     short = {task.split("_", 1)[-1]: task for tasks in every for task in tasks}
     names = [word.split("_", 1)[-1] if word in short.values() else word for word in values[what]]
     return [short[name] for name in parameters.choose(names, list(short), what.rstrip("s"))]

@@ -128,9 +128,9 @@ def test_the_engine_does_not_decide_the_numbers():
 
 
 @pytest.mark.parametrize("engine, message", [
-    ({"devices": 0}, "engine.devices must be at least 1"),
-    ({"max_edges": 0}, "engine.max_edges must be above 0 or null"),
-    ({"graphs": "of"}, "'off'"), ({"device": 2}, "'device'.*'devices'"), ({"workers_data": -1}, "at least 0")])
+    ({"devices": 0}, "engine.devices must be greater than or equal to 1"),
+    ({"max_edges": 0}, "engine.max_edges must be greater than 0"),
+    ({"graphs": "of"}, "'off'"), ({"device": 2}, "'device'.*'devices'"), ({"workers_data": -1}, "greater than or equal to 0")])
 def test_bad_engine_settings(engine, message):
     with pytest.raises(ValueError, match=message):
         load_profile("smoke", engine=engine)
@@ -142,12 +142,12 @@ def test_options_of_the_command_line(tmp_path):
     from jmp_lib.workbook import Run
 
     run = Run(load_profile("mini"), tmp_path, {}, None, (), (), ())
-    words = ["pretrain", "--devices", "2", "--data-workers", "3", "--max-edges", "100"]
+    words = ["pretrain", "--devices", "2", "--workers-data", "3", "--max-edges", "100"]
     profile = with_options(run, parser().parse_args(words)).profile
     assert profile.engine == Engine(devices=2, workers_data=3, max_edges=100)
     assert (run.profile.workers, profile.workers) == (2, 1)  # the processes of one training have the cores
     assert with_options(run, parser().parse_args(["finetune"])).profile == run.profile
-    with pytest.raises(ValueError, match="engine.devices must be at least 1"):
+    with pytest.raises(ValueError, match="engine.devices must be greater than or equal to 1"):
         with_options(run, parser().parse_args(["pretrain", "--devices", "0"]))
 
 

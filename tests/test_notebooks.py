@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from jmp_lib.parameters import KINDS, literal_assignments
+from jmp_lib.parameters import KINDS, names_set
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 NAMES = ["00_start_here", "01_data", "02_network", "03_pretraining", "04_qm9", "05_rmd17", "06_md22", "07_spice",
@@ -48,12 +48,12 @@ def test_valid_clean_and_for_any_python3_kernel(path):
 def test_parameters_cell_comes_first_and_holds_declared_literals(path):
     first, second, *others = [source(cell) for cell in code_cells(path)]
     assert code_cells(path)[0]["metadata"] == {"tags": ["parameters"]}
-    names = literal_assignments(first)
+    names = names_set(first)
     assert names and names[0] == "profile" and 'profile = "mini"' in first
     tuples = [ast.literal_eval(node) for node in ast.walk(ast.parse(second)) if isinstance(node, ast.Tuple)]
     assert tuples == [tuple(names)], "the names given to start() are those of the parameters cell"
     assert set(names) <= set(KINDS) and "start(globals()" in second
-    assert not any(literal_assignments(cell) for cell in others), "a cell of literals only would count as parameters"
+    assert not any(names_set(cell) for cell in others), "it would count as parameters"
 
 
 @each

@@ -67,23 +67,21 @@ def reordered(parts):
 
 @pytest.mark.parametrize("change, words", [
     (state(lambda s: s.pop(NAME)), "lacks 'backbone.int_blocks.1.dense_ca"),
-    (state(lambda s: s.update({"backbone.extra": torch.zeros(2)})), "has 'backbone.extra' .1 unknown"),
-    (state(lambda s: s.update({NAME: torch.zeros(3, 4)})), r"shape \(3, 4\), the network needs"),
-    (state(lambda s: s.update({NAME: s[NAME].half()})), "is torch.float16, the official release has torch.float32"),
+    (state(lambda s: s.update({"backbone.extra": torch.zeros(2)})), "has the unknown 'backbone.extra' .1 such"),
+    (state(lambda s: s.update({NAME: torch.zeros(3, 4)})), r"is \(3, 4\) torch.float32, that of the network"),
+    (state(lambda s: s.update({NAME: s[NAME].half()})), "torch.float16, that of the network .* torch.float32"),
     (lambda p: with_average(p, lambda t: t * float("nan")), "not finite"),
     (state(lambda s: s.update({NAME: "text"})), "is not a tensor"),
     (state(lambda s: s.update({RBF: s[RBF] + 0.1})), "evenly spaced Gaussians"),
     (state(lambda s: s.update({ALIAS: s[ALIAS] + 0.1})), "must be the same tensor and differ"),
-    (state(lambda s: s.pop("task_steps._module_dict._typed_moduledict_oc22.sum_value")), "step counters"),
     (state(lambda s: s.update({"backbone.bases.edge_emb.dense.linear.weight": torch.zeros(7, 2)})), "neither small"),
     (first(lambda o: o.update(ema=o["ema"][:-1])), "averaged weights for"),
     (first(lambda o: o.pop("ema")), "no averaged"),
     (lambda p: p.update(optimizer_states=[]), "no averaged"),
-    (lambda p: with_average(p, lambda t: t[:5]), "the averaged 'embedding.atom_embedding.weight' has shape"),
-    (lambda p: with_average(p, lambda t: t.double()), "the averaged .* is torch.float64"),
+    (lambda p: with_average(p, lambda t: t[:5]), r"the averaged 'embedding.atom_embedding.weight' is \(5,"),
+    (lambda p: with_average(p, lambda t: t.double()), "the averaged .* torch.float64, that of the network"),
     (lambda p: with_average(p, lambda t: 3), "the averaged .* is not a tensor"),
     (lambda p: p.pop("state_dict"), "no state_dict"),
-    (lambda p: p["hyper_parameters"]["backbone"].update(absolute_rbf_cutoff=8.0), "absolute_rbf_cutoff = 8.0"),
     (reordered, "not in the official order"),
 ])  # fmt: skip
 def test_content_that_does_not_fit(parts, tmp_path, change, words):
@@ -148,11 +146,9 @@ def test_a_changed_number_is_noticed(file):
 def test_entries_that_are_missing_altered_or_compressed(file):
     whole, entry = file.read_bytes(), used_entry(file)
     for change, words in (
-        (lambda name, data: None if name.endswith("data.pkl") else data, "no torch checkpoint"),
-        (lambda name, data: None if name == entry else data, "lacks the numbers of storage"),
-        (lambda name, data: data[:-8] if name == entry else data, "lacks the numbers of storage"),
+        (lambda name, data: None if name.endswith("data.pkl") else data, "no readable torch checkpoint"),
+        (lambda name, data: None if name == entry else data, "no readable torch checkpoint"),
         (lambda name, data: data[:-50] if name.endswith("data.pkl") else data, "data.pkl is altered"),
-        (lambda name, data: b"big" if name.endswith("byteorder") else data, "big-endian"),
     ):
         file.write_bytes(whole)
         rewrite(file, change)
@@ -160,7 +156,7 @@ def test_entries_that_are_missing_altered_or_compressed(file):
     file.write_bytes(whole)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("archive/bomb", bytes(10_000))
-    refused(file, "compressed or encrypted")
+    refused(file, "compressed, or a program")
 
 
 def test_a_view_beyond_its_storage(parts, tmp_path):
@@ -214,6 +210,8 @@ def test_opcodes_that_torch_never_writes(file, mark):
         b"\x80\x02(Vstorage\ncos\nsystem\nV0\nVcpu\nK\x01tQ.",
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x01))tR.",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}V__defaults__\n)s\x86b.",  # attributes put on a function
+        b"\x80\x02]r\xf0\xff\xff\x7f.",  # a place in a table of 34 GB
     ):
         file.write_bytes(whole)
         rewrite(file, lambda name, data, pickled=pickled: pickled if name.endswith("data.pkl") else data)

@@ -10,8 +10,7 @@ from test_model import NARROW
 import jmp_lib
 from jmp_lib.__main__ import main
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.data.pickles import StandIn
-from jmp_lib.official.checkpoint import contents
+from jmp_lib.official.checkpoint import StandIn, contents
 from jmp_lib.official.importing import default_folder, import_checkpoint
 
 NETWORKS = {"small": NARROW}

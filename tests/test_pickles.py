@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from jmp_lib.data.pickles import DTYPES, GRAPHS, Graph, Refused, StandIn, load_pickle, loads
+from jmp_lib.data.pickles import DTYPES, GRAPHS, Graph, Refused, load_pickle, loads
 
 DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 AS_TOLD = {"where": "the file", "mend": "get it again"}
@@ -125,7 +125,7 @@ def test_what_may_be_named_cannot_be_changed():
         code = b"\x80\x04c" + f"{module}\n{name}\n".encode() + b"N}\x8c\x04markNs\x86b."
         with pytest.raises(ValueError, match="is not a readable pickle"):
             loads(code, **AS_TOLD)
-        assert not hasattr(StandIn, "mark")
+        assert not hasattr(Graph, "mark")
     assert read(graph())["y"] == -1.5
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RECIPE = facts.hyperparameters()
 PRECISION = {"16-mixed": "float16-mixed", "32-true": "float32"}
 MEASURED = ("spice", "matbench", "qmof")  # published statistics do not fit the data: docs/recipe.md 23, 24, 25
-PROFILES = {"run_script": load_profile("paper"), "packaged": load_profile("paper", alternative="packaged")}
+PROFILES = {"run_script": load_profile("paper"), "packaged": load_profile("paper:packaged")}
 tasks = pytest.mark.parametrize("row", facts.tasks().to_dict("records"), ids=lambda r: r["id"])
 sources = pytest.mark.parametrize("source", PROFILES)
 

@@ -79,7 +79,7 @@ def test_json_is_plain_and_atomic(tmp_path):
     class Unwritable:
         pass
 
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         write_json(path, {"value": Unwritable()})
     assert json.loads(path.read_text())["value"] == 0.5  # the old one is whole
 

@@ -57,12 +57,12 @@ def test_paper_profile_has_the_official_settings():
 
 
 def test_packaged_alternative():
-    packaged = load_profile("paper", alternative="packaged")
+    packaged = load_profile("paper:packaged")
     assert packaged.finetune_settings("qm9", "qm9_mu").lr.pretrained.large == 5.0e-6
     assert packaged.finetune_settings("rmd17", "rmd17_ethanol").plateau_patience == 25
     assert packaged.finetune_settings("md22", "md22_ac-ala3-nhme").force_head == "gradient_forces"
     with pytest.raises(ValueError, match="'packaged'"):
-        load_profile("paper", alternative="packages")
+        load_profile("paper:packages")
 
 
 @pytest.mark.parametrize("overrides, message", [
@@ -74,16 +74,16 @@ def test_packaged_alternative():
     ({"finetuning.families.rmd17.learning_rate": 1.0}, "unknown key 'learning_rate'"),
     ({"finetuning.tasks.qm9_muu.lr": 1.0}, "'qm9_muu'.*'qm9_mu'"),
     ({"finetuning.families.rmd17.lr": {"pretraind": 1.0}}, "unknown key 'pretraind'.*'pretrained'"),
-    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch.small must be a number, not '5e-5' \(text\); write 5.0e-5"),
-    ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained.small must be a number"),
+    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch.small must be a valid number, not '5e-5' \(text\); write 5.0e-5"),
+    ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained.small must be a valid number"),
     ({"pretraining.schedule.warm_up": "1 epoch"}, "'warm_up'.*'warmup'"),
-    ({"seed": "1"}, "seed must be a whole number"),
-    ({"seed": True}, "seed must be a whole number"),
-    ({"workers": 1.5}, "workers must be a whole number"),
-    ({"device": "gpu"}, "'auto', 'cpu', 'cuda'"),
-    ({"arms": "JMP-S"}, "arms must be a list"),
+    ({"seed": "1"}, "seed must be a valid integer"),
+    ({"seed": True}, "seed must be a valid integer"),
+    ({"workers": 1.5}, "workers must be a valid integer"),
+    ({"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
+    ({"arms": "JMP-S"}, "arms must be a valid array"),
     ({"arms": ["JMP-M"]}, "JMP-M"),
-    ({"pretraining.schedule.stop_at": 500}, "stop_at must be text"),
+    ({"pretraining.schedule.stop_at": 500}, "stop_at must be a valid string"),
     ({"pretraining.schedule.stop_at": "500 steps"}, "length such as"),
     ({"finetuning.layerwise.small": [0.3]}, "1 multipliers, but models.small has 2 blocks"),
 ])
@@ -98,7 +98,7 @@ def test_yaml_trap_5e_5(tmp_path):
     assert "lr: 5.0e-4" in text or "lr: 1.0e-3" in text
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace("lr: 1.0e-3", "lr: 5e-5"))
-    with pytest.raises(ValueError, match=r"pretraining.lr must be a number, not '5e-5' \(text\); write 5.0e-5"):
+    with pytest.raises(ValueError, match=r"pretraining.lr must be a valid number, not '5e-5' \(text\); write 5.0e-5"):
         load_profile(str(path))
 
 

@@ -77,7 +77,7 @@ def test_tasks_without_data_are_left_out_with_words(tmp_path):
         pytest.skip("JMP_DATA is not set")
     found = sweep.read({"profile": "paper", "data_root": os.environ["JMP_DATA"]})
     assert "rmd17_ethanol" in {job.task for job in found.jobs.values()} and "md22_dha" in found.left_out
-    assert "left out: md22_dha: " in sweep.words(found)
+    assert "left out: md22_dha: " in found.words
 
 
 @pytest.mark.parametrize(

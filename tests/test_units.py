@@ -14,31 +14,14 @@ def test_official_factors_are_those_of_the_data_set_scripts():
     assert units.HARTREE_PER_BOHR == pytest.approx(51.42, abs=0.005)
 
 
-def test_ase_factors():
-    assert units.KCAL_PER_MOL_ASE == ase_units.kcal / ase_units.mol
-    assert (units.HARTREE_ASE, units.BOHR_ASE) == (ase_units.Hartree, ase_units.Bohr)
-
-
-@pytest.mark.parametrize(
-    "official, ase, stated",
-    [
-        (units.KCAL_PER_MOL, units.KCAL_PER_MOL_ASE, 2e-5),
-        (units.HARTREE, units.HARTREE_ASE, 6e-7),
-        (units.BOHR, units.BOHR_ASE, 4e-7),
-    ],
-)
-def test_the_difference_is_the_documented_one(official, ase, stated):
-    assert float(f"{abs(official / ase - 1):.0e}") == stated
-
-
-def test_aspirins_energy_shifts_as_documented():
-    energy = -17617.38  # eV
-    assert abs(energy * (units.KCAL_PER_MOL_ASE / units.KCAL_PER_MOL - 1)) == pytest.approx(0.35, abs=0.02)
-
-
-def test_qm9_factors_agree_with_ase_to_seven_digits():
+def test_factors_differ_as_documented():
+    pairs = ((units.KCAL_PER_MOL, ase_units.kcal / ase_units.mol, 2e-5), (units.HARTREE, units.HARTREE_ASE, 6e-7), (units.BOHR, ase_units.Bohr, 4e-7))
+    for official, ase, stated in pairs:
+        assert abs(official / ase - 1) == pytest.approx(stated, rel=0.2)
+    assert units.HARTREE_ASE == ase_units.Hartree
+    aspirin = -17617.38  # eV
+    assert abs(aspirin * (ase_units.kcal / ase_units.mol / units.KCAL_PER_MOL - 1)) == pytest.approx(0.35, abs=0.02)
     assert units.HARTREE_QM9 == pytest.approx(units.HARTREE_ASE, rel=2e-7)
-    assert units.KCAL_PER_MOL_QM9 == pytest.approx(units.KCAL_PER_MOL_ASE, rel=1e-6)
 
 
 def test_printed_units():

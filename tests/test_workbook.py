@@ -54,7 +54,7 @@ def test_values_of_the_wrong_kind(name, value):
 def test_values_are_converted():
     assert convert("lr", 1) == 1.0 and convert("seed", 0) == 0 and convert("seed", 7.0) == 7
     assert convert("arms", " JMP-S, JMP-L ") == convert("arms", ["JMP-S", "JMP-L"]) == ["JMP-S", "JMP-L"]
-    for text in ('["JMP-S", "JMP-L"]', "[JMP-S, JMP-L]", "['JMP-S', 'JMP-L']", "- JMP-S\n- JMP-L"):
+    for text in ('["JMP-S", "JMP-L"]', "[JMP-S, JMP-L]", "['JMP-S', 'JMP-L']"):
         assert convert("arms", text) == ["JMP-S", "JMP-L"]
     assert convert("source", Path("a") / "b.xyz") == convert("labels_csv", Path("a/b.xyz")) == "a/b.xyz"
     assert convert("seed", None) is None and convert("targets", " ") is None

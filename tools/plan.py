@@ -14,10 +14,8 @@ import argparse
 import itertools
 import os
 import re
-import shutil
 import sys
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +23,15 @@ import pandas as pd
 import torch
 from torch.overrides import TorchFunctionMode
 
-from jmp_lib import facts, records
+from jmp_lib import facts
 from jmp_lib.data import mini
 from jmp_lib.data.tasks import PRETRAINING_SETS, get_task
 from jmp_lib.graphs import GraphConfig, build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec
+from jmp_lib.records import device_name
 from jmp_lib.results.tables import save_table
 from jmp_lib.settings import Profile
-from jmp_lib.sweep import KEYS, OPTIONS, Sweep, read
+from jmp_lib.sweep import KEYS, Sweep, read
 from jmp_lib.train.finetuning import size_of, task_data
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.processes import choose_device
@@ -91,9 +90,8 @@ def measure_costs(profile: Profile, device: torch.device) -> dict[tuple[str, str
             model = FinetuneModel(profile.models[size], heads).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
         _, *steps = [one_update(model, optimizer, batch, device) for batch in (probes[0], *probes)]
-        (base, slope), kept = (line(edges, values) for values in list(zip(*steps))[:2])
-        fixed = min(step[2] for step in steps)  # of the optimiser, whatever the batch
-        found[size, kind] = Cost((base + fixed, slope), kept, sum(p.numel() for p in model.parameters()))
+        seconds, kept = (line(edges, values) for values in zip(*steps))
+        found[size, kind] = Cost(seconds, kept, sum(p.numel() for p in model.parameters()))
     return found
 
 
@@ -103,8 +101,8 @@ def line(edges: list[int], values: tuple[float, float]) -> tuple[float, float]:
     return (values[0] - slope * edges[0], slope) if 0 < slope * edges[0] < values[0] else (0.0, values[1] / edges[1])
 
 
-def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float, float]:
-    """(seconds of forward and backward, bytes kept for the backward pass, seconds of AdamW) on one batch."""
+def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float]:
+    """(seconds, bytes kept for the backward pass) of an update on one batch."""
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
@@ -120,11 +118,9 @@ def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, de
         out = model(batch)
         loss = out["forces" if "forces" in out else "y"].square().mean()
     loss.backward()
-    finish()
-    passed = time.perf_counter()
     optimizer.step()
     finish()
-    return passed - began, float(sum(kept.values())), time.perf_counter() - passed
+    return time.perf_counter() - began, float(sum(kept.values()))
 
 
 class Workload(NamedTuple):
@@ -148,11 +144,8 @@ def typical(structures, graph: GraphConfig, atoms: float | None = None) -> tuple
 
 def published_atoms(text) -> float | None:
     """Mean atoms of ``datasets.csv``: "mean 73" and "2 to 63; mean 15" say it, "26 to 60" gives the middle."""
-    if not isinstance(text, str):
-        return None
-    said = re.search(r"mean (\d+(?:\.\d+)?)", text)
-    numbers = [float(said[1])] if said else [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)]
-    return sum(numbers) / len(numbers) if numbers else None
+    said = re.findall(r"mean (\d+(?:\.\d+)?)", str(text)) or re.findall(r"\d+(?:\.\d+)?", str(text))
+    return float(np.mean([float(number) for number in said])) if said else None
 
 
 def finetuning_data(profile: Profile, task_id: str) -> Workload:
@@ -165,8 +158,8 @@ def finetuning_data(profile: Profile, task_id: str) -> Workload:
         return Workload(len(data.train), len(data.val), len(data.test), *typical(data.train, graph), "at hand")
     except (FileNotFoundError, ValueError):
         caps, table = (settings.max_train, settings.max_val, settings.max_test), facts.datasets().dropna(subset=["task"])
-        rows = table[[task_id == name or name.endswith("*") and task_id.startswith(name[:-1]) for name in table["task"]]]
-        atoms = published_atoms(rows["atoms_per_structure"].iloc[0]) if len(rows) else None
+        rows = table.loc[table["task"].isin([task_id, f"{task.family}_*"]), "atoms_per_structure"]
+        atoms = published_atoms(rows.iloc[0]) if len(rows) else None
         return Workload(*(min(n, cap or n) for n, cap in zip((task.n_train, task.n_val, task.n_test), caps)),
                         *typical(mini.load_mini(task.mini_name), graph, atoms), "published counts")
 
@@ -192,63 +185,43 @@ def pretraining_data(profile: Profile) -> Workload:
                     "published counts" if published else "at hand")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What there is: name of the device, bytes of its memory (on a CPU the host's) and of free disk."""
-
-    device: str
-    cuda: bool
-    memory: float
-    disk: float
+def memory_of(device: torch.device) -> float:
+    """Bytes of memory of a device; of a CPU those of the machine."""
+    return float(torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else
+                 os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def this_machine(sweep: Sweep) -> Machine:
-    """The machine that this process runs on."""
-    device = choose_device(sweep.profile.device)
-    there = next(p for p in (sweep.results_dir, *sweep.results_dir.parents) if p.exists())
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else \
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(records.device_name(device), device.type == "cuda", float(memory), float(shutil.disk_usage(there).free))
-
-
-def run_row(name: dict, cost: Cost, work: Workload, settings, max_steps: int | None, patience: int | None, machine: Machine,
-            predicted: float) -> dict:
-    """One run: counts, updates and hours (low, high), memory, disk, and whether it fits.
-
-    name: the columns that say which run. patience: validations until it stops by itself (None: never). predicted: numbers
-    stored per test structure.
-    """
-    updates = in_updates(settings.schedule, -(-work.n_train // settings.batch_size), max_steps)
-    low = updates.stop_at if patience is None else min(updates.stop_at, updates.cosine_until + patience * updates.validate_every)
-    seconds = cost.update_seconds(work.edges * settings.batch_size)
-    evaluated = PREDICTION * cost.update_seconds(work.edges * settings.eval_batch_size) / settings.eval_batch_size
-    memory = cost.memory(work.edges * settings.batch_size, machine.cuda and settings.precision != "float32")
-
-    def hours(count: int) -> float:
-        return (count * seconds + (-(-count // updates.validate_every) * work.n_val + work.n_test) * evaluated) / 3600
-
-    return {**name, **work._asdict(), "batch": settings.batch_size, "precision": settings.precision, "updates_low": low,
-            "updates_high": updates.stop_at, "seconds_per_update": seconds, "hours_low": hours(low),
-            "hours_high": hours(updates.stop_at), "memory_gb": memory / GB,
-            "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB, "fits": memory < machine.memory}
-
-
-def run_rows(sweep: Sweep, costs: dict, machine: Machine) -> list[dict]:
-    """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning."""
+def run_rows(sweep: Sweep, costs: dict, half: bool) -> list[dict]:
+    """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning: counts,
+    updates and hours (low, high), memory and disk. half: 16-bit precision is one."""
     rows, profile, works = [], sweep.profile, {}
-    work = pretraining_data(profile) if sweep.sizes else None
+
+    def add(name: tuple, cost: Cost, work: Workload, settings, patience: int | None, predicted: float) -> None:
+        """patience: validations until a run stops by itself (None: never). predicted: numbers kept of a test structure."""
+        updates = in_updates(settings.schedule, -(-work.n_train // settings.batch_size), profile.max_steps)
+        low = updates.cosine_until + patience * updates.validate_every if patience is not None else updates.stop_at
+        low = min(low, updates.stop_at)
+        seconds = cost.update_seconds(work.edges * settings.batch_size)
+        evaluated = PREDICTION * cost.update_seconds(work.edges * settings.eval_batch_size) / settings.eval_batch_size
+        memory = cost.memory(work.edges * settings.batch_size, half and settings.precision != "float32")
+        hours = [(count * seconds + (-(-count // updates.validate_every) * work.n_val + work.n_test) * evaluated) / 3600
+                 for count in (low, updates.stop_at)]
+        rows.append({**dict(zip(("run", "family", "task", "arm", "fold"), name)), **work._asdict(), "batch": settings.batch_size,
+                     "precision": settings.precision, "updates_low": low, "updates_high": updates.stop_at,
+                     "seconds_per_update": seconds, "hours_low": hours[0], "hours_high": hours[1], "memory_gb": memory / GB,
+                     "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB})
+
     for size in sweep.sizes:
-        name = {"run": "pre-training", "family": "pre-training", "task": "", "arm": f"JMP-{size[0].upper()}", "fold": 0}
-        rows.append(run_row(name, costs[size, "direct_forces"], work, profile.pretraining, profile.max_steps, None, machine, 0))
+        works["pre-training"] = works.get("pre-training") or pretraining_data(profile)
+        add(("pre-training", "pre-training", "", f"JMP-{size[0].upper()}", 0), costs[size, "direct_forces"],
+            works["pre-training"], profile.pretraining, None, 0)
     for job in sweep.jobs.values():
         task = get_task(job.task)
-        if task.id not in works:
-            works[task.id] = finetuning_data(profile, task.id)
-        settings, work = profile.finetune_settings(task.family, task.id), works[task.id]
+        work = works[task.id] = works.get(task.id) or finetuning_data(profile, task.id)
+        settings = profile.finetune_settings(task.family, task.id)
         head = (settings.force_head or task.head) if task.is_force_task else "property"
-        name = {"run": "fine-tuning", "family": task.family, "task": task.id, "arm": job.arm, "fold": job.fold}
-        rows.append(run_row(name, costs[size_of(job.arm), head], work, settings, profile.max_steps,
-                            settings.early_stopping_patience, machine, 3 * work.atoms if task.is_force_task else 1))
+        add(("fine-tuning", task.family, task.id, job.arm, job.fold), costs[size_of(job.arm), head], work, settings,
+            settings.early_stopping_patience, 3 * work.atoms if task.is_force_task else 1)
     return rows
 
 
@@ -256,28 +229,24 @@ def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per family and arm, the largest memory of its runs and the sums of hours and disk; last row: all."""
     grouped = pd.concat([runs, runs.assign(family="all", arm="")]).groupby(["family", "arm"], sort=False)
     return grouped.agg(**{"runs": ("run", "size"), "hours from": ("hours_low", "sum"), "hours to": ("hours_high", "sum"),
-                          "memory / GB": ("memory_gb", "max"), "disk / GB": ("disk_gb", "sum"),
-                          "do not fit": ("fits", lambda fits: int((~fits).sum()))}).reset_index()
+                          "memory / GB": ("memory_gb", "max"), "disk / GB": ("disk_gb", "sum")}).reset_index()
 
 
 def report(sweep: Sweep) -> None:
     """Prints totals and what does not fit; writes ``plan/runs.csv`` and ``plan/totals.csv``."""
     torch.set_num_threads(min(sweep.profile.threads, os.cpu_count() or 1))
-    machine = this_machine(sweep)
-    costs = measure_costs(sweep.profile, choose_device(sweep.profile.device))
-    runs = pd.DataFrame(run_rows(sweep, costs, machine))
+    device = choose_device(sweep.profile.device)
+    memory = memory_of(device)
+    runs = pd.DataFrame(run_rows(sweep, measure_costs(sweep.profile, device), device.type == "cuda"))
     table, folder = totals(runs), sweep.results_dir / "plan"
     save_table(runs, folder / "runs.csv"), save_table(table, folder / "totals.csv")
-    print(f"profile {sweep.profile.name} on {machine.device}, one run at a time\n\n"
+    print(f"profile {sweep.profile.name} on {device_name(device)}, one run at a time\n\n"
           f"{table.to_string(index=False, float_format='%.4g')}\n\nHours are good to a factor "
           f"of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that stops as early as its "
           "settings allow, 'to' one that uses all its updates.")
-    if not runs["fits"].all():
-        print(f"{(~runs['fits']).sum()} runs do not fit into {machine.memory / GB:.1f} GB as they are: set max_edges, the edges "
-              "that are computed at once, so that their batches go in parts, with the same gradient")
-    if (need := runs["disk_gb"].sum()) * GB > machine.disk:
-        print(f"Disk: {need:.1f} GB are needed beside the data, {machine.disk / GB:.1f} GB are free: choose another "
-              "--results-dir, or fewer tasks or folds")
+    if large := (runs["memory_gb"] * GB > memory).sum():
+        print(f"{large} runs do not fit into {memory / GB:.1f} GB as they are: set max_edges, the edges that are computed at "
+              "once, so that their batches go in parts, with the same gradient")
     print(f"All runs: {folder / 'runs.csv'}")
 
 
@@ -285,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command: options are those of a sweep."""
     parser = argparse.ArgumentParser(prog="python -m tools.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for key in KEYS:
-        parser.add_argument(OPTIONS.get(key, f"--{key}"), help="as of `python -m jmp_lib sweep`")
+        parser.add_argument(f"--{key.replace('_', '-')}", help="as of `python -m jmp_lib sweep`")
     try:
         report(read(vars(parser.parse_args(arguments))))
     except (ValueError, RuntimeError, OSError) as error:

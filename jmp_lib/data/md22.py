@@ -82,5 +82,5 @@ def _frames(path: Path, molecule: str, atoms: int, advice: str) -> Iterator:
 
 def _frame(pos, numbers, i: int, energy: float, forces, molecule: str) -> dict:
     """A structure of values in the file's units."""
-    forces = forces.astype(np.float64) * units.KCAL_PER_MOL_PER_ANGSTROM
+    forces = forces.astype(np.float64) * units.KCAL_PER_MOL
     return make_structure(pos, numbers, id=i, forces=forces, energy=float(energy) * units.KCAL_PER_MOL, group=molecule)

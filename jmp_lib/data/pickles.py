@@ -2,9 +2,7 @@
 
 A pickle is a program that may call any function. Here no name in it is ever imported: those of the tables below get a
 function of this file, which makes tensors, numpy arrays and numbers, sets, or graphs of ``torch_geometric`` as a plain
-:class:`Graph`. Whatever else a pickle names is refused (OC20, OC22: LMDB of pickled graphs), or, for the official
-checkpoints, whose Lightning pickles have instances of the authors' classes in them, gets a :class:`StandIn`, which does nothing.
-(``torch.load(weights_only=True)`` knows neither graphs nor stand-ins and checks no sums.)
+:class:`Graph`. Whatever else a pickle names is refused. (``torch.load(weights_only=True)`` knows no graphs.)
 
 >>> loads(pickle.dumps({"sid": 3}), where="here", mend="get it again")
 {'sid': 3}
@@ -60,42 +58,16 @@ def loads(data: bytes, *, where: str, mend: str):
         raise ValueError(f"{where} is not a readable pickle (cut short or altered); {mend}") from None
 
 
-def load_checkpoint(data: bytes, storage: Callable[[torch.dtype, str, int], torch.Tensor]):
-    """What ``data.pkl`` of a torch checkpoint describes, every strange name a :class:`StandIn`.
-
-    storage: gives the numbers of a storage (dtype, key, count) as a flat tensor, of which tensors are views. Raises
-    anything for a pickle that is damaged.
-    """
-    return _Unpickler(io.BytesIO(data), TENSORS | DTYPES, storage, strangers=True).load()
-
-
-class StandIn:
-    """What a pickle makes by a strange name ``origin``, or gets from a call of it: keeps its ``state``, does nothing."""
-
-    __slots__ = ("state",)
-    origin = ""
-
-    def __new__(cls, *_args, **_kwargs):
-        made = super().__new__(cls)
-        made.state = None
-        return made
-
-    def __init__(self, *_args, **_kwargs):
-        pass
-
-    def __setstate__(self, state):
-        self.state = state
-
-    def __setitem__(self, _key, _value):
-        pass
-
-    def append(self, _value):
-        pass
-
-    extend = add = append
+def check_size(stream: io.BytesIO) -> None:
+    """Raise ``ValueError`` for a pickle for which Python would make a table longer than the pickle itself."""
+    start, size = stream.tell(), stream.getbuffer().nbytes
+    for operation, number, _ in pickletools.genops(stream):  # the table becomes as long as this number
+        if operation.name in ("PUT", "LONG_BINPUT") and number > size:
+            raise ValueError("not a pickle that Python writes")
+    stream.seek(start)
 
 
-class _Call:
+class Call:
     """What a pickle gets by a name of the tables: may be called, not changed."""
 
     __slots__ = ("_make",)
@@ -111,25 +83,19 @@ class _Call:
 
 
 class _Unpickler(pickle.Unpickler):
-    """The only way in: names are those of ``names``; others are refused, or each a :class:`StandIn` of its own (strangers)."""
+    """The only way in: names are those of ``names``; others are refused."""
 
-    def __init__(self, stream: io.BytesIO, names: dict, storage: Callable | None = None, strangers: bool = False):
-        start, size = stream.tell(), stream.getbuffer().nbytes
-        for operation, number, _ in pickletools.genops(stream):  # Python makes a table as long as this number
-            if operation.name in ("PUT", "LONG_BINPUT") and number > size:
-                raise ValueError("not a pickle that Python writes")
-        stream.seek(start)
+    def __init__(self, stream: io.BytesIO, names: dict, storage: Callable | None = None):
+        check_size(stream)
         super().__init__(stream)
-        self._names, self._storage, self._strangers = names, storage, strangers
+        self._names, self._storage = names, storage
 
     def find_class(self, module, name):
         origin = f"{module}.{name}"
-        if origin in self._names:
-            found = self._names[origin]
-            return found if isinstance(found, torch.dtype) or found in (Graph, _Ordered) else _Call(found)
-        if not self._strangers:
+        if origin not in self._names:
             raise Refused(origin)
-        return type("StandIn", (StandIn,), {"__slots__": (), "origin": origin})
+        found = self._names[origin]
+        return found if isinstance(found, torch.dtype) or found in (Graph, _Ordered) else Call(found)
 
     def persistent_load(self, pid):
         """A storage: ('storage', dtype, key, place, count), in the older format with a view, which must be None."""
@@ -187,16 +153,12 @@ def _from_buffer(data, dtype: _Dtype, shape: tuple, order: str) -> _Array:
     return np.frombuffer(bytes(memoryview(data)), dtype.plain()).reshape(shape, order=order).copy().view(_Array)
 
 
-def _tensor(storage, offset, size, stride, *_) -> torch.Tensor:
-    """A view into a storage; torch refuses one that leaves it."""
+def _numbers(storage, offset, size, stride, *_) -> np.ndarray:
+    """The numbers of a view into a storage: torch refuses one that leaves it; one that repeats what is stored could ask for any
+    memory."""
     if not isinstance(storage, torch.Tensor) or math.prod(size) > _LARGEST:
         raise ValueError("not a view of a tensor")
-    return storage.as_strided(size, stride, offset)
-
-
-def _numbers(*args) -> np.ndarray:
-    """The numbers of a view; one that repeats what is stored could ask for any memory."""
-    view = _tensor(*args)
+    view = storage.as_strided(size, stride, offset)
     if view.numel() > max(view.untyped_storage().nbytes(), 1 << 16):
         raise ValueError("larger than what is stored of it")
     return view.clone().numpy().view(_Array)
@@ -223,18 +185,14 @@ def _encoded(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, encoding)
 
 
-TENSORS = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor": _tensor,
+GRAPHS = {
+    "torch._utils._rebuild_tensor_v2": _numbers,
+    "torch._utils._rebuild_tensor": _numbers,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch.Size": tuple,
     "collections.OrderedDict": _Ordered,
     "builtins.set": set,
     "__builtin__.set": set,
-}
-GRAPHS = TENSORS | {
-    "torch._utils._rebuild_tensor_v2": _numbers,
-    "torch._utils._rebuild_tensor": _numbers,
     "torch.storage._load_from_bytes": _storage,
     **dict.fromkeys(("torch_geometric.data.data.Data", "torch_geometric.data.data.DataEdgeAttr",
                      "torch_geometric.data.data.DataTensorAttr", "torch_geometric.data.storage.GlobalStorage"), Graph),

@@ -87,7 +87,7 @@ def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, 
         data = StructureSet.from_arrays(
             f"rMD17 {molecule}", np.full(n_frames, n_atoms), pos.reshape(-1, 3), np.tile(parts[0]["nuclear_charges"], n_frames),
             description=f"published rMD17 {molecule} (PBE/def2-SVP), {n_frames} frames of {files}",
-            forces=forces.reshape(-1, 3) * units.KCAL_PER_MOL_PER_ANGSTROM, scalars={"energy": energy * units.KCAL_PER_MOL},
+            forces=forces.reshape(-1, 3) * units.KCAL_PER_MOL, scalars={"energy": energy * units.KCAL_PER_MOL},
             group=np.zeros(n_frames, dtype=np.int64), group_names=[molecule], where=files)  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{error}; {advice}") from None

@@ -18,14 +18,11 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import yaml
 
 from jmp_lib.strict import nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FOLDER = Path(__file__).resolve().parent
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
@@ -34,11 +31,15 @@ _MORE_TASKS: list[pd.DataFrame] = []
 
 
 @cache
-def _read(name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A CSV file of this folder; the columns ``text`` as they are written."""
-    import pandas as pd  # settings want the arms alone
+def _read(name: str, **dtype) -> pd.DataFrame:
+    """A CSV file of this folder."""
+    return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""], dtype=dtype)
 
-    return pd.read_csv(FOLDER / name, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
+
+def _values(name: str) -> pd.DataFrame:
+    """A table of values, with their text as ``printed``."""
+    table = _read(name, value=str)
+    return table.assign(printed=table["value"].fillna(""), value=table["value"].astype(float))
 
 
 def add_tasks(path: str | Path) -> None:
@@ -53,8 +54,6 @@ def tasks() -> pd.DataFrame:
     paper's table; ``mean`` and ``std`` are published normalisers in the loader's unit; ``cutoff`` is in Å; columns that
     end in ``_run_script`` and ``_packaged`` are the two official settings. Empty cells (nothing published) are NaN.
     """
-    import pandas as pd
-
     return pd.concat([_read("tasks.csv"), *_MORE_TASKS], ignore_index=True).copy()
 
 
@@ -72,14 +71,12 @@ def published() -> pd.DataFrame:
     ``value`` is NaN where the paper prints a dash or nothing; ``printed`` is its text ("0.020"). Source: the printed
     tables, digit by digit.
     """
-    table = _read("published_results.csv", text=("value",)).copy()
-    return table.assign(printed=table["value"].fillna(""), value=table["value"].astype(float), bold=table["bold"].astype(bool))
+    return _values("published_results.csv").astype({"bold": bool})
 
 
 def third_party() -> pd.DataFrame:
     """What others measured of JMP, in the units of the paper's tables: task, statistic, model, value, printed, source, note."""
-    table = _read("third_party.csv", text=("value",)).copy()
-    return table.assign(printed=table["value"], value=table["value"].astype(float))
+    return _values("third_party.csv")
 
 
 def claims() -> pd.DataFrame:

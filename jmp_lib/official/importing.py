@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import jinja2
 from ase.data import atomic_numbers
 
 from jmp_lib import facts, paths
 from jmp_lib.data.fetch import Source, fetch
 from jmp_lib.data.tasks import PRETRAINING_SETS
-from jmp_lib.files import file_sha256, locked, reading, write_atomically
+from jmp_lib.files import file_sha256, locked, write_atomically
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.official.checkpoint import MEND, NETWORKS, Checkpoint, meta_model, published_tensors, read_checkpoint
+from jmp_lib.official.checkpoint import NETWORKS, Checkpoint, meta_model, read_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.saving import write_tensors
@@ -33,30 +34,19 @@ def main(file: str, out: str | None) -> int:
     return 0
 
 
-def import_checkpoint(file: str | Path, out: str | Path | None = None,
-                      networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
-    """Check an official checkpoint and write its folder (default: ``checkpoints/jmp-s`` or ``jmp-l`` of the
-    data folder).
-
-    Returns the folder. Raises ``FileNotFoundError`` or ``ValueError``, one sentence; then nothing was changed.
-    """
+def import_checkpoint(file: str | Path, out: str | Path | None = None, networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
+    """Check an official checkpoint and write its folder, which is returned (default: ``checkpoints/jmp-s`` or ``jmp-l`` of
+    the data folder); ``FileNotFoundError`` or ``ValueError`` in one sentence, and then nothing was changed."""
     checkpoint = read_checkpoint(file, networks)
-    with reading(checkpoint.path, MEND):
-        tensors = dict(published_tensors(checkpoint))
-    modules = scale_modules(meta_model(checkpoint.network))  # a factor of 0 stays 0: not fitted, acts as 1
-    factors = {name: float(tensors[f"{name}.scale_factor"]) for name in modules}
-    folder = Path(out) if out else default_folder(checkpoint.size)
-    info = describe(checkpoint, factors)
-    seen = set()
+    folder, info, tensors, seen = Path(out or default_folder(checkpoint.size)), describe(checkpoint), dict(checkpoint.tensors), set()
     for name, tensor in tensors.items():  # entries that are one tensor in the file are two in safetensors
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
-    try:
-        write_tensors(folder / "model", tensors, info)
-        with write_atomically(folder / "MODEL_CARD.md") as stream:
-            stream.write(model_card(info))
-    except OSError as error:
-        raise ValueError(f"cannot write in {folder} ({error.strerror or error}); choose another folder with --out") from None
+    write_tensors(folder / "model", tensors, info)
+    card = jinja2.Template(Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8"), trim_blocks=True,
+                           keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    with write_atomically(folder / "MODEL_CARD.md") as stream:
+        stream.write(card.render(info))
     return folder
 
 
@@ -65,7 +55,7 @@ def default_folder(size: str) -> Path:
     return paths.data_dir() / "checkpoints" / NAMES.get(size, size)
 
 
-def describe(checkpoint: Checkpoint, factors: dict[str, float]) -> dict:
+def describe(checkpoint: Checkpoint) -> dict:
     """Content of ``model.json``: as a pre-training's, with the published normalisers, and where the weights are from."""
     published = load_profile("paper")
     datasets, listed = {}, facts.datasets().set_index("pretraining_name")["elements"]
@@ -79,6 +69,7 @@ def describe(checkpoint: Checkpoint, factors: dict[str, float]) -> dict:
     model = meta_model(checkpoint.network)
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
     path = checkpoint.path
+    factors = {name: float(checkpoint.tensors[f"{name}.scale_factor"]) for name in scale_modules(model)}  # 0: not fitted, acts as 1
     return {
         "kind": "pretrain", "size": checkpoint.size, "profile": "official", "weights": "official",
         "backbone": checkpoint.network.to_dict(), "datasets": datasets,
@@ -89,7 +80,7 @@ def describe(checkpoint: Checkpoint, factors: dict[str, float]) -> dict:
         "source": {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}}  # fmt: skip
 
 
-def official_folder(name: str, progress: bool = True) -> Path:
+def official_folder(name: str) -> Path:
     """Folder of the imported checkpoint ``jmp-s`` or ``jmp-l``; downloads and imports it when it is not there.
 
     Raises ``RuntimeError`` when the download fails (with the place to put the file by hand), ``ValueError`` when the
@@ -100,17 +91,9 @@ def official_folder(name: str, progress: bool = True) -> Path:
         return folder
     row = facts.downloads().set_index("file").loc[f"{name}.pt"]
     size = None if row.isna()["size_bytes"] else int(row["size_bytes"])
-    file = fetch(paths.data_dir() / "checkpoints" / f"{name}.pt", [Source(row["url"], None, size)], progress=progress)
+    file = fetch(paths.data_dir() / "checkpoints" / f"{name}.pt", [Source(row["url"], None, size)])
     with locked(f"{folder}.lock"):
         if not (folder / "model.json").is_file():
             import_checkpoint(file, folder)
     return folder
 
-
-def model_card(info: dict) -> str:
-    """MODEL_CARD.md for the content of a ``model.json``."""
-    import jinja2
-
-    template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
-    made = jinja2.Template(template, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return made.render(info)
