@@ -275,8 +275,8 @@ def mace_available() -> bool:
 def _mace(frames: list[dict]) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from e3nn import o3
-        from mace import modules
+        from mace import modules  # isort: split
+        from e3nn import o3  # after mace, which lets torch read its constants
     how, elements = NETWORKS["mace"], torch.cat([f["z"] for f in frames]).unique().tolist()
     interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     return modules.ScaleShiftMACE(

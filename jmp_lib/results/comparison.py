@@ -27,13 +27,9 @@ from jmp_lib.results.tables import save_table
 from jmp_lib.results.values import COMPARISONS, finetune_records, gain
 from jmp_lib.results.variants import gains_by_seed, variant_values
 
-COLUMNS = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "difference", "noise", "noise_from", "same_sign",
-           "within_noise"]
-COMPUTED = ("difference", "same_sign", "within_noise")
-
 
 class Comparison(NamedTuple):
-    rows: pd.DataFrame  # one per claim, and per pair of arms and family: COLUMNS
+    rows: pd.DataFrame  # one per claim, and per pair of arms and family: _rows, and difference, same_sign, within_noise
     errors: pd.DataFrame  # one per task and arm that both runs have: task, arm, unit, shipped, run, change_percent
     missing: list[tuple[str, str]]  # (task, arm) of the shipped run alone
     other: list[str]  # words on runs that were made of other data
@@ -54,10 +50,12 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
              for name in ("data", "n_train", "n_test", "seed") if row[f"{name}_run"] != row[name]]
     errors = errors[["task", "arm", "unit", "value", "value_run"]].rename(columns={"value": "shipped", "value_run": "run"})
     errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
-    rows = pd.DataFrame(list(_rows(*runs, variant_values(shipped_dir))), columns=[name for name in COLUMNS if name not in COMPUTED])
-    rows["difference"], rows["same_sign"] = rows["run"] - rows["shipped"], np.sign(rows["run"]) == np.sign(rows["shipped"])
+    names = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "noise", "noise_from"]
+    rows = pd.DataFrame(list(_rows(*runs, variant_values(shipped_dir))), columns=names)
+    rows.insert(7, "difference", rows["run"] - rows["shipped"])
+    rows["same_sign"] = np.sign(rows["run"]) == np.sign(rows["shipped"])
     rows["within_noise"] = (rows["difference"].abs() <= rows["noise"]).astype(object).where(rows["noise"].notna(), pd.NA)
-    return Comparison(rows[COLUMNS], errors, missing, other)
+    return Comparison(rows, errors, missing, other)
 
 
 def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple]:
@@ -69,7 +67,7 @@ def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple
 
 
 def _rows(shipped: Own, run: Own, seeds: pd.DataFrame):
-    """Claims, then mean improvements: values of the columns that are not computed from others."""
+    """Claims, then mean improvements: kind, name, family, unit, tasks, shipped and run value, noise, and where that is from."""
     for claim in facts.claims().to_dict("records"):
         old, new = own_claim(claim, shipped), own_claim(claim, run)
         if not old or not new or claim["rule"] == "ablation":  # of the variants, which a run does not make

@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
+from IPython.display import HTML
 from markupsafe import Markup
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.files import file_sha256, write_atomically
@@ -196,8 +198,6 @@ def table_html(frame: pd.DataFrame, words: bool = False, notes=(), inline: bool 
 
 def show(frame: pd.DataFrame, notes=(), words: bool = False):
     """The same table in a notebook: HTML that brings its own style."""
-    from IPython.display import HTML
-
     return HTML(table_html(frame, words, notes, inline=True))
 
 
@@ -226,8 +226,6 @@ def show_structures(structures: dict, label: str):
 
     JupyterLab shows frames of a notebook that it trusts, one that its reader has run; the site shows them to all.
     """
-    from IPython.display import HTML
-
     look = ":root { color-scheme: light dark; } body { margin: 0; font: 14px system-ui, sans-serif; } select { max-width: 75%; }"
     page = environment().from_string('{% from "structures.html.j2" import structures %}<!doctype html><meta charset="utf-8"><style>{{ look }}'
                                      '</style>{{ structures(data, label) }}').render(data=drawings(structures), label=label, look=look)
@@ -273,8 +271,6 @@ def worst(records: list[dict]) -> dict:
 
 def _picture(path: Path) -> dict:
     """A PNG with at most 256 colours, chosen so that thin coloured lines keep theirs."""
-    from PIL import Image
-
     shrunk = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(shrunk, format="PNG", optimize=True)
