@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -58,13 +59,10 @@ def operations(model: nn.Module, batch) -> int:
 @contextmanager
 def silenced(model: nn.Module, names):
     """Within this context the interactions ``names`` (keys of ``INTERACTIONS``) of all blocks give zeros."""
-    hooks = [getattr(block, name).register_forward_hook(lambda module, given, out: torch.zeros_like(out))
-             for block in model.backbone.int_blocks for name in names]
-    try:
+    with ExitStack() as hooks:
+        for layer in (getattr(block, name) for block in model.backbone.int_blocks for name in names):
+            hooks.enter_context(layer.register_forward_hook(lambda module, given, out: torch.zeros_like(out)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def trace(model: nn.Module, batch, steps: dict[str, str]) -> pd.DataFrame:
@@ -72,21 +70,18 @@ def trace(model: nn.Module, batch, steps: dict[str, str]) -> pd.DataFrame:
 
     Columns: step, module, shape, root mean square and variance (of rows, mean over features).
     """
-    rows, modules = [], dict(model.named_modules())
+    rows = []
 
-    def note(name):
-        def hook(module, given, out):
-            for tensor in out if isinstance(out, tuple) else (out,):
-                if isinstance(tensor, torch.Tensor):
-                    rows.append({"step": steps[name], "module": name, "shape": tuple(tensor.shape),
-                                 "root mean square": float(tensor.square().mean().sqrt()), "variance": float(tensor.var(0).mean())})
-        return hook
+    def note(name, module, given, out):
+        for tensor in out if isinstance(out, tuple) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                rows.append({"step": steps[name], "module": name, "shape": tuple(tensor.shape),
+                             "root mean square": float(tensor.square().mean().sqrt()), "variance": float(tensor.var(0).mean())})
 
-    hooks = [modules[name].register_forward_hook(note(name)) for name in steps]
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for name in steps:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(partial(note, name)))
         model(batch)
-    for hook in hooks:
-        hook.remove()
     return pd.DataFrame(rows)
 
 

@@ -125,9 +125,8 @@ def shared_words(task: str, data: str) -> str:
     return re.sub(rf"(?<=[- ]){re.escape(short_task(task))}(?=[ ,])", "…", data)
 
 
-def save(figure, directory, name: str) -> Path:
-    """Writes ``directory/name.png`` and ``.svg`` atomically and returns the PNG's path."""
+def save(figure, directory, name: str) -> None:
+    """Writes ``directory/name.png`` and ``.svg`` atomically."""
     for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         with write_atomically(Path(directory) / f"{name}.{suffix}", "wb") as stream:
             figure.savefig(stream, format=suffix, metadata=metadata, bbox_inches="tight")
-    return Path(directory) / f"{name}.png"
