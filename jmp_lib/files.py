@@ -135,13 +135,14 @@ def reading(path: str | Path, mend: str):
     """Turns whatever a library raises while it reads ``path`` into one sentence with the file and the mend.
 
     ``FileNotFoundError`` for a missing file, else ``ValueError``. A ``ValueError``, ``FileNotFoundError`` or
-    ``RuntimeError`` that names the file already passes unchanged; so do errors of memory.
+    ``RuntimeError`` that names the file already passes unchanged.
     """
     try:
         yield
+    except MemoryError:
+        raise ValueError(f"{path} asks for more memory than there is: it is damaged, or too large for this machine; {mend}") from None
     except Exception as error:
-        said_already = isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path))
-        if said_already or isinstance(error, MemoryError):
+        if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path)):  # said already
             raise
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is missing; {mend}") from None

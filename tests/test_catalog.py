@@ -99,7 +99,7 @@ def test_stores_of_published_files(tmp_path):
     root = linked(tmp_path, "spice", "matbench", "oc20")
     spice = cli.prepare("spice-solvated-amino-acids", root, progress=False)[0]
     assert len(spice) == 1300 and {"energy", "formation_energy", "forces"} <= set(spice.labels)
-    assert spice.card["licence"] == "CC0" and spice.rejected == {}
+    assert spice.about["card"]["licence"] == "CC0" and spice.about["rejected"] == {}
     phonons = cli.prepare("matbench-phonons", root, progress=False)[0]
     assert len(phonons) == 1265 and phonons[0].pbc.all() and phonons.labels == ["y"]
     assert [s["id"] for s in phonons] == list(range(1265))
@@ -123,7 +123,7 @@ def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
     (tmp_path / "oc22" / "train").mkdir(parents=True)
     (tmp_path / "oc22" / "train" / "data.0000.lmdb").write_text("x")
     store = cli.prepare("oc22", tmp_path, progress=False)[0]
-    assert [s["id"] for s in store] == [0, 1, 4, 6, 7] and store.rejected["no labels"] == 2 and sum(store.rejected.values()) == 3
+    assert [s["id"] for s in store] == [0, 1, 4, 6, 7] and store.about["rejected"]["no labels"] == 2 and sum(store.about["rejected"].values()) == 3
 
 
 def test_command_line(tmp_path, capsys):

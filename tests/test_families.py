@@ -117,7 +117,7 @@ def test_the_command_prepares_every_set_of_a_family_at_hand(tmp_path):
     write_parts(tmp_path / "rmd17")
     before = load_task_data("rmd17_ethanol", "published", tmp_path)
     (store,) = cli.prepare("rmd17", tmp_path, progress=False)
-    assert store.path == tmp_path / "stores" / "rmd17-ethanol" and store.card["dataset"] == "rMD17"
+    assert store.path == tmp_path / "stores" / "rmd17-ethanol" and store.about["card"]["dataset"] == "rMD17"
     tasks._load.cache_clear()
     after = load_task_data("rmd17_ethanol", "published", tmp_path)
     assert (after.data_sha256, after.split_sha256) == (before.data_sha256, before.split_sha256) and after.train.path

@@ -102,12 +102,6 @@ def test_bad_files(tmp_path):
         list(qm9.read(path))
 
 
-def test_atom_references_are_per_element_in_the_label_unit():
-    reference = qm9.atom_references()
-    assert set(reference) == {"ZPVE", "U0", "U", "H", "G", "Cv"}
-    assert reference["U0"][[1, 6, 7, 8, 9]].tolist() == [-16.43, -1036.0, -1489.8, -2047.0, -2717.5]
-
-
 @real
 def test_published_npz():
     first = list(itertools.islice(qm9.read(Path(DATA, "qm9", "qm9_nonF.npz")), 3))

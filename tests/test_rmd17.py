@@ -100,7 +100,7 @@ endless[5] = np.inf
         (rewrite(energies=np.zeros(())), r"array 'energies' has shape \(\)"),
         (rewrite(energies=endless), "row 5, field 'energy' holds NaN or infinity"),
         (rewrite(forces=with_nan), "row 17, field 'forces' holds NaN or infinity"),
-        (rewrite(nuclear_charges=np.full(9, 6)), "where ethanol has"),
+        (rewrite(nuclear_charges=np.full(9, 6)), "it has C9 where ethanol is C2H6O"),
         (rewrite(nuclear_charges=ETHANOL[::-1]), "list their atoms in different orders"),
         (rewrite(old_indices=frames(100, seed=2)["old_indices"]), "share frames"),
     ],

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from jmp_lib import facts
-from jmp_lib.data import qm9
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS, Task, get_task, load_task_data, why_not
 from jmp_lib.train.normalise import fit_linear_reference
@@ -16,6 +15,7 @@ from jmp_lib.units import BOHR
 
 DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders
 real = pytest.mark.skipif(not DATA, reason="set JMP_DATA to the folder with the published files")
+REFERENCES = {key: np.array(values) for key, values in facts.hyperparameters()["qm9_atom_references"].items()}
 
 
 def compare(data_root, task_ids) -> pd.DataFrame:
@@ -45,14 +45,14 @@ def train_statistics(train: StructureSet, task: Task) -> dict[str, float]:
     """Mean and deviation of the target of a train part, in the label's unit; energy mean and std where it has energy.
 
     Forces: mean 0 by definition, deviation over all components. QM9 targets with official per-element references
-    (:func:`jmp_lib.data.qm9.atom_references`) have them subtracted first, as the published statistics do.
+    (facts/hyperparameters.yaml) have them subtracted first, as the published statistics do.
     """
     if task.is_force_task:
         forces = train.forces.astype(np.float64)
         measured = {"mean": 0.0, "std": float(np.sqrt(np.mean(forces**2)))}
     else:
         values = train.scalars[task.label]
-        reference = qm9.atom_references().get(task.label) if task.family == "qm9" else None
+        reference = REFERENCES.get(task.label) if task.family == "qm9" else None
         if reference is not None:
             values = values - np.add.reduceat(reference[train.atomic_numbers], np.cumsum(train.natoms) - train.natoms)
         measured = {"mean": float(values.mean()), "std": float(values.std())}
@@ -85,7 +85,7 @@ def test_statistics_of_a_train_part():
     assert measured["std"] == pytest.approx(np.sqrt(np.mean(data.forces.astype(float) ** 2)))
     assert (measured["energy mean"], measured["energy std"]) == (-6.0, 1.0)
     assert train_statistics(data, get_task("qm9_mu"))["mean"] == 1.5
-    reference = qm9.atom_references()["U0"]
+    reference = REFERENCES["U0"]
     assert reference[[1, 8]].sum() == pytest.approx(-2063.43)
     assert 2 * reference[1] + reference[6] + reference[9] == pytest.approx(-3786.36)
     measured = train_statistics(data, get_task("qm9_u0"))
@@ -154,7 +154,7 @@ def test_published_qm9_means_are_those_of_unrounded_references():
     fit = train_statistics(unreferenced, get_task("qm9_mu"))
     assert fit["mean"] == pytest.approx(official["mean"], abs=2e-3)
     assert fit["std"] == pytest.approx(official["std"], rel=0.01)
-    assert np.abs(fitted[[6, 7, 8]] - qm9.atom_references()["U0"][[6, 7, 8]]).max() < 0.1
+    assert np.abs(fitted[[6, 7, 8]] - REFERENCES["U0"][[6, 7, 8]]).max() < 0.1
 
 
 @real

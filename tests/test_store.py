@@ -51,7 +51,7 @@ def test_every_field_comes_back(tmp_path, chunk_bytes):
     assert [store.group_names[g] for g in store.group] == [s["group"] for s in structures]
     assert store.natoms.tolist() == [len(s["pos"]) for s in structures]
     assert store.elements == sorted({int(z) for s in structures for z in s["atomic_numbers"]})
-    assert (store.description, store.card, store.rejected) == ("words", {"licence": "x"}, {})
+    assert (store.description, store.about["card"], store.about["rejected"]) == ("words", {"licence": "x"}, {})
     with pytest.raises(IndexError, match="no row 30"):
         store[30]
     verify(store)

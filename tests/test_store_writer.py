@@ -97,7 +97,7 @@ def test_a_bad_structure_is_left_out_and_counted(tmp_path, kind):
     structures, words = BAD[kind]
     store = write_store(tmp_path / "t", [Part("file.xyz", structures.__iter__)], name="s")
     assert [s["id"] for s in store] == [0, 1, 2, 4, 5] and "energy" in store.labels
-    ((reason, number),) = store.rejected.items()
+    ((reason, number),) = store.about["rejected"].items()
     assert re.match(words, reason) and number == 1
     verify(store)
 

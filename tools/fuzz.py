@@ -162,7 +162,7 @@ def kinds(folder: Path) -> list[Kind]:
 
     md22 = {"z": np.tile([6, 1, 7, 8, 1, 1], 7), "R": positions(3, 42), "E": rng.normal(size=(3, 1)), "F": positions(3, 42),
             "e_unit": np.array("kcal/mol"), "md5": np.array(b"566c")}  # fmt: skip
-    ethanol = {"nuclear_charges": np.repeat(*map(list, zip(*rmd17.COMPOSITION["ethanol"].items()))), "coords": positions(3, 9),
+    ethanol = {"nuclear_charges": Atoms(rmd17.FORMULAS["ethanol"]).numbers, "coords": positions(3, 9),
                "energies": rng.normal(size=3), "forces": rng.normal(size=(3, 9, 3)), "old_indices": np.arange(3)}  # fmt: skip
     properties = rng.normal(size=(12, 4))
     waters = {"id": np.arange(1, 5), "N": np.full(4, 3, np.int8), "R": positions(12), "Z": np.tile([8, 1, 1], 4).astype(np.uint8),

@@ -55,7 +55,7 @@ def _prepare(args) -> int:
     for store in prepare(args.name, args.data_root):
         size = sum(file.stat().st_size for file in store.path.iterdir())
         print(f"{store.path}: {len(store)} structures, {size / 1e6:.1f} MB, sha256 {store.sha256}")
-        for reason, count in store.rejected.items():
+        for reason, count in store.about["rejected"].items():
             print(f"left out {count}: {reason}")
     return 0
 

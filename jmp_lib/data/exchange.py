@@ -27,7 +27,8 @@ from ase.cell import Cell
 from jmp_lib.data.door import DISORDERED, DTYPES, LARGEST, check_structure, number_of
 from jmp_lib.data.formats import opened
 
-_REFUSED = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".traj")
+# may run code; name atoms (CA), not elements
+_REFUSED = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".traj", ".pdb", ".ent")
 _KNOWN = "known are extended XYZ, ASE databases, CIF and POSCAR"
 _ENDINGS = (".xz", ".gz", ".bz2")
 _PACKED = {b"\xfd7zXZ": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
@@ -224,8 +225,6 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
 
         vasp = ending in (".poscar", ".vasp") or is_poscar(path)
         with opened(path, "a file of structures", mend=_KNOWN):
-            if ending in (".pdb", ".ent"):
-                _check_elements(path)
             try:
                 frames = read(path, index=":", format="vasp" if vasp else None)
             except KeyError as error:  # a symbol that ASE does not know
@@ -237,16 +236,6 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
         yield atoms
     if empty:
         raise ValueError(f"{path} holds no structure; {_KNOWN}")
-
-
-def _check_elements(path: Path) -> None:
-    """``ValueError`` for a PDB with an atom whose element does not stand in its columns: ASE takes the name CA for calcium."""
-    for at, line in enumerate(read_lines(path, mend=_KNOWN), 1):
-        if line.startswith(("ATOM", "HETATM")):
-            try:
-                number_of(line[76:78].strip().capitalize())
-            except ValueError as error:
-                raise ValueError(f"{path}: line {at}, columns 77 and 78: {error}") from None
 
 
 def ending_of(path: Path) -> str:
@@ -295,8 +284,10 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
     for constraint in atoms.constraints:
         if type(constraint).__name__ == "FixAtoms":
             fixed[constraint.index] = True
-    for site, share in _shares(atoms):
-        raise ValueError(f"{where}: {DISORDERED.format(f'{site} ({share})')}")
+    shared = atoms.info.get("occupancy")  # as ASE's reader of CIF leaves it
+    for site, shares in shared.items() if isinstance(shared, Mapping) else ():
+        if len(shares) != 1 or abs(sum(shares.values()) - 1) > 1e-3:
+            raise ValueError(f"{where}: {DISORDERED.format(f'{site} ({shares})')}")
     structure = {
         "pos": atoms.positions.astype(np.float32),
         "atomic_numbers": atoms.numbers.astype(np.int64),
@@ -336,17 +327,6 @@ def _whole_cell(atoms: Atoms) -> np.ndarray:
     if not atoms.pbc.any() or not missing.any() or (missing & atoms.pbc).any():
         return cell
     return np.where(missing[:, None], atoms.cell.complete().array * (20.0 + 2.0 * np.ptp(atoms.positions)), cell)
-
-
-def _shares(atoms: Atoms) -> Iterator[tuple]:
-    """(site, what ASE says of it) for the sites that are shared or partly empty: of a CIF, or of a protein's file."""
-    known = atoms.info.get("occupancy")
-    for site, shares in known.items() if isinstance(known, Mapping) else ():
-        if len(shares) != 1 or abs(sum(shares.values()) - 1) > 1e-3:
-            yield site, shares
-    filled = atoms.arrays.get("occupancy", np.zeros(0))
-    if filled.dtype.kind in "iuf" and filled.any():  # all 0 where a program does not know
-        yield from ((f"{site} ({atoms.symbols[site]})", filled[site]) for site in np.flatnonzero(np.abs(filled - 1) > 1e-3))
 
 
 def _tags(atoms: Atoms, where: str) -> np.ndarray:

@@ -212,7 +212,5 @@ def _untar(archive: Path, folder: Path) -> None:
 def _check_room(file: Path, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:
-        raise RuntimeError(
-            f"{file} needs {needed / 1e9:.2f} GB more, {folder} has {free / 1e9:.2f} GB free (of which {SPARE / 1e9:.1f} GB stay "
-            "free); make room or choose another data root"
-        )
+        raise RuntimeError(f"{file} needs {needed / 1e9:.2f} GB more, {folder} has {free / 1e9:.2f} GB free (of which "
+                           f"{SPARE / 1e9:.1f} GB stay free); make room or choose another data root")

@@ -70,7 +70,7 @@ def first_file(patterns: Iterable[str], folders: list[Path], missing: str,
 
 def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
     """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``: their number."""
-    with in_one_sentence(path, "get it anew"):
+    with reading(path, "get it anew"):
         found = list(structures)
     name = name if len(found) == total else f"{name}, {len(found)} of {total}"
     return to_set(name, found, description.format(n=len(found)), where=str(path))
@@ -101,19 +101,9 @@ def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b
 
 
 @contextmanager
-def in_one_sentence(path: str | Path, mend: str) -> Iterator[None]:
-    """:func:`jmp_lib.files.reading`, and a ``ValueError`` where the memory does not hold what a file says that it has."""
-    try:
-        with reading(path, mend):
-            yield
-    except MemoryError:
-        raise ValueError(f"{path} asks for more memory than there is: it is damaged, or too large for this machine; {mend}") from None
-
-
-@contextmanager
 def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Iterator[Path]:
-    """:func:`check_head`, and :func:`in_one_sentence` around what is done with the file."""
-    with in_one_sentence(path, mend):
+    """:func:`check_head`, and :func:`jmp_lib.files.reading` around what is done with the file."""
+    with reading(path, mend):
         yield check_head(path, what, magic, mend=mend)
 
 

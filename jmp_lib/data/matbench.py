@@ -28,16 +28,8 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.facts import task as task_facts
 
 # task -> name of the target column: the check that a file is the task it is named for
-TARGET_COLUMN = {
-    "jdft2d": "exfoliation_en",
-    "phonons": "last phdos peak",
-    "dielectric": "n",
-    "log_gvrh": "log10(G_VRH)",
-    "log_kvrh": "log10(K_VRH)",
-    "perovskites": "e_form",
-    "mp_gap": "gap pbe",
-    "mp_e_form": "e_form",
-}
+TARGET_COLUMN = {"jdft2d": "exfoliation_en", "phonons": "last phdos peak", "dielectric": "n", "log_gvrh": "log10(G_VRH)",
+                 "log_kvrh": "log10(K_VRH)", "perovskites": "e_form", "mp_gap": "gap pbe", "mp_e_form": "e_form"}  # fmt: skip
 TASKS = tuple(TARGET_COLUMN)
 # ending of a file's name -> (what the name of the set says, what its description says), best first
 FORMS = {
@@ -68,9 +60,8 @@ def find(name: str, root: str | Path) -> list[Path]:
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The structures at hand of a task and their part of official fold 0..4 (rows of the set).
 
-    With the whole file the split is the official one; with a part of it each structure stays in the part (train,
-    validation, test) of the official split that it belongs to. Raises ``ValueError`` when a
-    part stays empty.
+    With a part of the file each structure stays in the part (train, validation, test) of the official split that it belongs to.
+    Raises ``ValueError`` when one stays empty.
     """
     (path,), total = find(name, root), n_total(name)
     data = _whole(path, name, path.stat().st_mtime_ns)
@@ -82,10 +73,9 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
     parts = [row_of[rows] for rows in (official.train, official.val, official.test)]
     parts = [rows[rows >= 0] for rows in parts]
     if not all(len(rows) for rows in parts):
-        raise ValueError(
-            f"{path}: its {len(data)} of {total} structures leave a part of official fold {fold} empty (train, "
-            f"validation, test: {', '.join(str(len(rows)) for rows in parts)}); get the whole file or take another fold"
-        )
+        counts = ", ".join(str(len(rows)) for rows in parts)
+        raise ValueError(f"{path}: its {len(data)} of {total} structures leave a part of official fold {fold} empty (train, "
+                         f"validation, test: {counts}); get the whole file or take another fold")  # fmt: skip
     return data, splits.Split(*parts)
 
 

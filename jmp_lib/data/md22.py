@@ -25,15 +25,9 @@ from jmp_lib.facts import task as task_facts
 from jmp_lib.files import reading
 
 # task -> (name in the file names, atoms: the check that a file is the molecule it is named for)
-MOLECULES = {
-    "ac-ala3-nhme": ("Ac-Ala3-NHMe", 42),
-    "dha": ("DHA", 56),
-    "stachyose": ("stachyose", 87),
-    "at-at": ("AT-AT", 60),
-    "at-at-cg-cg": ("AT-AT-CG-CG", 118),
-    "buckyball-catcher": ("buckyball-catcher", 148),
-    "double-walled-nanotube": ("double-walled_nanotube", 370),
-}
+MOLECULES = {"ac-ala3-nhme": ("Ac-Ala3-NHMe", 42), "dha": ("DHA", 56), "stachyose": ("stachyose", 87), "at-at": ("AT-AT", 60),
+             "at-at-cg-cg": ("AT-AT-CG-CG", 118), "buckyball-catcher": ("buckyball-catcher", 148),
+             "double-walled-nanotube": ("double-walled_nanotube", 370)}  # fmt: skip
 _UNITS = {"e_unit": "kcal/mol", "r_unit": "Ang"}  # what the npz says of itself, where it says it as plain text
 
 
@@ -76,11 +70,9 @@ def _frames(path: Path, molecule: str, atoms: int, advice: str) -> Iterator:
                 raise ValueError(f"it says that its {key} is {str(raw[key].item())!r} where MD22 has {expected!r}")
         if len(raw["z"]) != atoms:
             raise ValueError(f"it has {len(raw['z'])} atoms where {molecule} has {atoms}")
-    for i, (pos, energy, forces) in enumerate(zip(raw["R"], raw["E"][:, 0], raw["F"], strict=True)):
-        yield f"frame {i}", partial(_frame, pos, raw["z"], i, energy, forces, molecule)
 
+    def make(i: int) -> dict:
+        forces = raw["F"][i].astype(np.float64) * units.KCAL_PER_MOL
+        return make_structure(raw["R"][i], raw["z"], id=i, forces=forces, energy=float(raw["E"][i, 0]) * units.KCAL_PER_MOL, group=molecule)
 
-def _frame(pos, numbers, i: int, energy: float, forces, molecule: str) -> dict:
-    """A structure of values in the file's units."""
-    forces = forces.astype(np.float64) * units.KCAL_PER_MOL
-    return make_structure(pos, numbers, id=i, forces=forces, energy=float(energy) * units.KCAL_PER_MOL, group=molecule)
+    yield from ((f"frame {i}", partial(make, i)) for i in range(len(raw["R"])))

@@ -1,14 +1,10 @@
-"""OC20 S2EF: adsorbates on catalyst surfaces, in three forms.
+"""OC20 S2EF: adsorbates on catalyst surfaces, in three forms, all in eV and Å. The paper trains on adsorption energies.
 
-* the release: ``N.extxyz.xz`` (frames with total energies, eV, and forces, eV/Å) beside ``N.txt.xz`` (a line for
-  each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
+* the release: ``N.extxyz.xz`` (frames with total energies and true forces, those of fixed atoms too) beside ``N.txt.xz`` (a line
+  for each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
 * LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
 * an npz of relaxation trajectories (natoms, sid, fid, energy, cell; of all atoms one after the other atomic_numbers, pos, force,
-  fixed). Its energies are total ones, whose reference is not in it; it is a sample of the set
-  (:mod:`jmp_lib.data.pretraining`) and never mixed with the other forms.
-
-Forces are true forces, those of fixed atoms included. Nothing is converted: the files are in eV and Å. The paper
-trains on adsorption energies. Tags: 0 below the surface, 1 surface, 2 adsorbate.
+  fixed), a sample of the set with total energies, never mixed with the other forms.
 """
 
 from __future__ import annotations

@@ -4,19 +4,16 @@ For each published set the first of these that is there is taken: a prepared sto
 original files small enough to be read at once, samples of them. Train and validation are the official parts where both
 are there. Else ANI-1x, when it is whole, is split by formulas as its official script does, and any other set by whole
 groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle, a tenth of the structures goes to
-validation, and groups with an element that no training structure has come back to the training part.
+validation, groups with an element of their own excepted.
 
 Of samples all that are there are put together, without copies; with ANI-1x go the S66x8 dimers of COMP6, which are of its
-theory. They are split by groups, too, a system of OC20 or OC22, a formula of ANI-1x or Transition-1x (wider than a molecule
-or a reaction, which not every sample names): the groups of official validation samples come first. No structure of a
-held-out group is trained on.
+theory. Their groups are systems of OC20 and OC22, formulas of ANI-1x and Transition-1x (wider than a molecule or a reaction,
+which not every sample names): those of official validation samples come first.
 
-``mini+published`` is both: where two sources serve a set, each is a set of its own, with heads, reference energies and scales
-of its own. On two levels of theory the same structure has other energies and forces, and a head that must give both gives
-neither (of slabs at rest, forces of approximate methods are several times those of DFT).
-
-``large`` is the generator's large companion of the four sets, as many parts as are there, and ``large+published`` that and
-the published files. A tenth of its groups, chosen by their names, is validation, so more parts never move a group.
+``large`` is the generator's large companion of the mini sets, as many parts as are there. A tenth of its groups, chosen by their
+names, is validation, so more parts never move a group. In ``mini+published`` and ``large+published`` each source of a set is a
+set of its own, with heads, reference energies and scales of its own: on two levels of theory the same structure has other
+energies and forces, and a head that must give both gives neither.
 """
 
 from __future__ import annotations
@@ -35,10 +32,11 @@ from jmp_lib.data import ani1x, mini, splits
 from jmp_lib.data.catalog import entry
 from jmp_lib.data.copies import copies
 from jmp_lib.data.door import MAX_ATOMIC_NUMBER, hill
-from jmp_lib.data.formats import in_one_sentence, matching
+from jmp_lib.data.formats import matching
 from jmp_lib.data.store import is_store, open_store
 from jmp_lib.data.structures import BLOCK, StructureSet, to_set
 from jmp_lib.data.tasks import PRETRAINING_SETS, checked_caps
+from jmp_lib.files import reading
 from jmp_lib.paths import data_dir, data_dirs, data_place
 
 VAL_FRACTION = 0.1  # of the structures, where there is no official validation part
@@ -78,10 +76,9 @@ def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, in
     """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those of the
     second source that are there.
 
-    data: one of SOURCES, see the module. data_root: folder of ``large`` and of the published files (None: JMP_DATA, else
-    data/). caps: {set: {"train": n, "val": n}}, at most so many structures of each source, drawn from all groups. Raises
-    ``ValueError`` for another source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder, command) where
-    nothing is there.
+    data: one of SOURCES. data_root: folder of ``large`` and of the published files (None: JMP_DATA, else data/). caps: {set:
+    {"train": n, "val": n}}, at most so many structures of each source. Raises ``ValueError`` for another source, an unknown set
+    or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
     """
     caps = checked_caps(caps, tuple(PRETRAINING_SETS))
     limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
@@ -148,10 +145,9 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
         return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
     last = [name for name in PARTS[key][-1] if name]
     commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
-    raise FileNotFoundError(
-        f"there are no published data of {key} for pre-training: no store {' or '.join(train for train, _ in PARTS[key])} in "
-        f"{root / 'stores'} and no original files in {root / entry(last[0]).folder}; run {commands}"
-    )
+    stores = " or ".join(train for train, _ in PARTS[key])
+    raise FileNotFoundError(f"there are no published data of {key} for pre-training: no store {stores} in {root / 'stores'} and no "
+                            f"original files in {root / entry(last[0]).folder}; run {commands}")
 
 
 def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], StructureSet] | None = None) -> list:
@@ -229,10 +225,8 @@ def _held_out(group: np.ndarray, has: np.ndarray, where: str, first: Sequence[in
             holders -= has[number]
             count += sizes[number]
     if not count:
-        raise ValueError(
-            f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or an element of "
-            "validation that training lacks; give it more structures"
-        )
+        raise ValueError(f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or an element "
+                         "of validation that training lacks; give it more structures")
     return held
 
 
@@ -250,7 +244,7 @@ def read_part(path: Path, *, dataset: str, rejected: list[str], **options) -> It
 
     Whatever the reader did not expect is one sentence with the file, too.
     """
-    with in_one_sentence(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
+    with reading(path, f"get it anew (`python -m jmp_lib data list` says what there is of {dataset})"):
         yield from importlib.import_module(f"jmp_lib.data.{dataset}").read(path, rejected=rejected, **options)
 
 

@@ -9,9 +9,8 @@ fetched), in this order:
   Hartree; converted here, once, with torch_geometric's factor (:data:`HARTREE_QM9`), which made the official file.
 
 torch_geometric's own class is not asked: it keeps targets in float32. mu D, alpha a0^3, R2 a0^2, Cv cal/(mol K) as they are.
-``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt: the place in the file). U0, U, H, G are totals; the official
-per-element references of those, ZPVE and Cv are :func:`atom_references`. Split: seed-42 shuffle, the last 20,000 validation
-and test.
+``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt: the place in the file). U0, U, H, G are totals (official references
+of the elements: facts/hyperparameters.yaml). Split: seed-42 shuffle, the last 20,000 validation and test.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jmp_lib import facts
 from jmp_lib.data import formats, splits
 from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, screened
@@ -60,15 +58,6 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
 def read(path: Path) -> Iterator[dict]:
     """Molecules of one file with the 12 targets."""
     return screened((_torch if path.suffix == ".pt" else _npz)(path, mend(root=path.parent)), str(path))
-
-
-def atom_references() -> dict[str, np.ndarray]:
-    """Official per-element references: target -> (10,) by atomic number 0..9, in the label's unit.
-
-    They are subtracted before mean and standard deviation are taken (rounded to five digits, as published).
-    """
-    official = facts.hyperparameters()["qm9_atom_references"]
-    return {key: np.array(values) for key, values in official.items() if key in TARGETS}
 
 
 def _torch(path: Path, advice: str) -> Iterator:

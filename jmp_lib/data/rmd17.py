@@ -23,23 +23,15 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data import splits
 from jmp_lib.data.catalog import source_url
+from jmp_lib.data.door import hill
 from jmp_lib.data.formats import folder_of, folders_of, known, matching, read_npz
 from jmp_lib.data.structures import StructureSet
+from jmp_lib.files import reading
 
-# atomic numbers that occur in each molecule, with how often: the check that a file is the molecule it is named for
-COMPOSITION = {
-    "aspirin": {1: 8, 6: 9, 8: 4},
-    "azobenzene": {1: 10, 6: 12, 7: 2},
-    "benzene": {1: 6, 6: 6},
-    "ethanol": {1: 6, 6: 2, 8: 1},
-    "malonaldehyde": {1: 4, 6: 3, 8: 2},
-    "naphthalene": {1: 8, 6: 10},
-    "paracetamol": {1: 9, 6: 8, 7: 1, 8: 2},
-    "salicylic": {1: 6, 6: 7, 8: 3},
-    "toluene": {1: 8, 6: 7},
-    "uracil": {1: 4, 6: 4, 7: 2, 8: 2},
-}
-MOLECULES = tuple(COMPOSITION)
+# formula of each molecule: the check that a file is the molecule it is named for
+FORMULAS = {"aspirin": "C9H8O4", "azobenzene": "C12H10N2", "benzene": "C6H6", "ethanol": "C2H6O", "malonaldehyde": "C3H4O2",
+            "naphthalene": "C10H8", "paracetamol": "C8H9NO2", "salicylic": "C7H6O3", "toluene": "C7H8", "uracil": "C4H4N2O2"}
+MOLECULES = tuple(FORMULAS)
 N_TRAIN, N_VAL = 950, 50
 
 # the data set's author serves split 01 to 05 in parts here; the archive's address is in facts/downloads.csv
@@ -103,7 +95,7 @@ def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.nd
     """Arrays of one original file as they are (see the module), which is that of ``molecule``; with ``old_indices`` (F,), frame
     numbers of the original MD17, where the file has them."""
     raw = read_npz(path, _SHAPES, mend=advice)
-    found = {int(z): int(n) for z, n in zip(*np.unique(raw["nuclear_charges"], return_counts=True), strict=True)}
-    if found != COMPOSITION[molecule]:
-        raise ValueError(f"{path}: its atoms are {found} (element: count) where {molecule} has {COMPOSITION[molecule]}; {advice}")
+    with reading(path, advice):
+        if (found := hill(raw["nuclear_charges"])) != FORMULAS[molecule]:
+            raise ValueError(f"it has {found} where {molecule} is {FORMULAS[molecule]}")
     return raw

@@ -33,13 +33,8 @@ UPSTREAM = "SPICE-1.1.4.hdf5"
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3; "(subset)" of a sample)
 SUBSETS = {"solvated_amino_acids": "SPICE Solvated Amino Acids Single Points Dataset",
            "dipeptides": "SPICE Dipeptides Single Points Dataset"}
-_SHAPES = {
-    "atomic_numbers": ("atoms",),
-    "conformations": ("conformations", "atoms", 3),
-    "dft_total_energy": ("conformations",),
-    "formation_energy": ("conformations",),
-    "dft_total_gradient": ("conformations", "atoms", 3),
-}
+_SHAPES = {"atomic_numbers": ("atoms",), "conformations": ("conformations", "atoms", 3), "dft_total_energy": ("conformations",),
+           "formation_energy": ("conformations",), "dft_total_gradient": ("conformations", "atoms", 3)}  # fmt: skip
 
 
 def mend(subset: str, root: str | Path = "DATA_ROOT") -> str:
@@ -53,8 +48,7 @@ def find(subset: str, root: str | Path) -> list[Path]:
     known("SPICE has no part", subset, SUBSETS)
     forms = (f"{subset}.h*5", f"SPICE_{subset}.h*5", "SPICE*.h*5")
     missing = f"no SPICE file with {subset} in {root}; {mend(subset, root)}"
-    has_it = lambda path: subset in path.name or _has(path, subset)  # noqa: E731
-    return [first_file(forms, folders_of("spice", root), missing, has_it)]
+    return [first_file(forms, folders_of("spice", root), missing, lambda path: subset in path.name or _has(path, subset))]
 
 
 def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:

@@ -1,8 +1,7 @@
 """Splits into train, validation and test: the rules of the official code, on sizes alone, and those of the mini data.
 
 Every random order is numpy's legacy in-place shuffle, ``RandomState(42).shuffle(arange(n))``: another generator
-gives another split. Sources: data set scripts of the official code; folds: MatBench v0.1 (``KFold(5,
-shuffle=True, random_state=18012019)``, the same as its validation file). Counts of all tasks: facts/tasks.csv.
+gives another split. Counts of all tasks: facts/tasks.csv.
 """
 
 from __future__ import annotations
@@ -58,9 +57,7 @@ def consecutive(n: int, n_train: int, n_val: int, n_test: int | None = None) -> 
     """
     n_test = n - n_train - n_val if n_test is None else n_test
     if min(n_train, n_val, n_test) < 1 or n_train + n_val + n_test > n:
-        raise ValueError(
-            f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure"
-        )
+        raise ValueError(f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure")
     order = shuffled(n)
     return Split(order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val : n_train + n_val + n_test])
 
@@ -88,7 +85,8 @@ def eighty_ten_ten(n: int) -> Split:
 
 
 def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (train and validation, test) of official MatBench fold 0..4, each sorted."""
+    """Rows (train and validation, test) of official MatBench v0.1 fold 0..4, each sorted: scikit-learn's ``KFold(5, shuffle=True,
+    random_state=18012019)``."""
     if fold not in range(MATBENCH_FOLDS):
         raise ValueError(f"there is no fold {fold}: the MatBench folds are 0 to {MATBENCH_FOLDS - 1}")
     if n < MATBENCH_FOLDS:
@@ -110,7 +108,7 @@ def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED)
     """Rows of a part for each of ``fractions`` and of the rest, no group in two of them; each part comes shuffled.
 
     Groups in shuffled order go to the first part until it holds its fraction of the rows, then to the second, and so on.
-    Any first piece of a part mixes groups. Raises ``ValueError`` when a part stays empty.
+    Raises ``ValueError`` when a part stays empty.
     """
     names, index, sizes = np.unique(np.asarray(group), return_inverse=True, return_counts=True)
     order = shuffled(len(names), seed)
@@ -120,8 +118,7 @@ def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED)
     rows = shuffled(len(index), seed)
     parts = [rows[part[index][rows] == number] for number in range(len(fractions) + 1)]
     if min(map(len, parts)) == 0:
-        raise ValueError(
-            f"{len(names)} groups in {len(index)} structures cannot be split into "
-            f"{', '.join(f'{fraction:.0%}' for fraction in fractions)} and the rest without a group in two parts"
-        )
+        shares = ", ".join(f"{fraction:.0%}" for fraction in fractions)
+        raise ValueError(f"{len(names)} groups in {len(index)} structures cannot be split into {shares} and the rest without a group "
+                         "in two parts")
     return parts

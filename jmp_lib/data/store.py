@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from jmp_lib.data.door import DTYPES, PER_ATOM, check_structure
-from jmp_lib.data.structures import BLOCK, Columns, StructureSet, Texts, labels_of, pack
+from jmp_lib.data.structures import BLOCK, Columns, StructureSet, labels_of, pack
 from jmp_lib.files import locked, write_json, writing
 
 VERSION = 4
@@ -64,6 +64,20 @@ def verify(data: StructureSet) -> None:
 def is_store(path: str | Path) -> bool:
     """Whether there is a prepared set in folder ``path``."""
     return (Path(path) / MANIFEST).is_file()
+
+
+@dataclass(frozen=True)
+class Texts(Sequence):
+    """Texts one after the other: bytes uint8, and where each begins and ends, offsets int64 (S+1,)."""
+
+    offsets: np.ndarray
+    bytes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.bytes[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
 
 
 class Mapped(Columns):
@@ -298,11 +312,11 @@ class _Unfinished:
             os.fsync(stream.fileno())
         form[1][0] += len(array)
 
-    def _extend_ends(self, key: str, before: int, lengths: np.ndarray) -> None:
+    def _extend_ends(self, key: str, before: int, lengths: Sequence[int]) -> None:
         ends = before + np.cumsum(lengths, dtype=np.int64)
         self._extend(key, ends if key in self.about["columns"] else np.concatenate([[0], ends]).astype(np.int64))
 
     def _extend_texts(self, name: str, texts: list[str]) -> None:
-        added, (_, (before,)) = Texts.of(texts), self.about["columns"].get(f"text {name}", [None, [0]])
-        self._extend_ends(f"ends {name}", before, np.diff(added.offsets))
-        self._extend(f"text {name}", added.bytes)
+        encoded, (_, (before,)) = [text.encode() for text in texts], self.about["columns"].get(f"text {name}", [None, [0]])
+        self._extend_ends(f"ends {name}", before, list(map(len, encoded)))
+        self._extend(f"text {name}", np.frombuffer(b"".join(encoded), np.uint8))

@@ -65,26 +65,6 @@ class Structure(Data):
         return None if key in ("cell", "pbc") else super().__cat_dim__(key, value, *args, **kwargs)
 
 
-@dataclass(frozen=True)
-class Texts(Sequence):
-    """Texts one after the other: bytes uint8, and where each begins and ends, offsets int64 (S+1,)."""
-
-    offsets: np.ndarray
-    bytes: np.ndarray
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Texts:
-        encoded = [text.encode() for text in texts]
-        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        return cls(np.concatenate([[0], ends]).astype(np.int64), np.frombuffer(b"".join(encoded), dtype=np.uint8))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> str:
-        return self.bytes[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
-
-
 @dataclass(eq=False)
 class Columns:
     """The arrays of S structures with ΣN atoms that a set and its subsets share, in memory or mapped from files.
@@ -104,11 +84,11 @@ class Columns:
     group: np.ndarray | None = None
     ids: np.ndarray | None = None
     scalars: dict[str, np.ndarray] = field(default_factory=dict)
-    texts: dict[str, Texts] = field(default_factory=dict)
+    texts: dict[str, Sequence[str]] = field(default_factory=dict)
     group_names: Sequence[str] = ()
     offsets: np.ndarray | None = None
     sha256: str | None = None  # of the contents, where it is known
-    about: dict = field(default_factory=dict)  # of a prepared set on disk: its list, with card, rejected, ...
+    about: dict = field(default_factory=dict)  # of a prepared set on disk: what its store.json says
     path: Path | None = None  # of the folder that the arrays are mapped from
 
     def __post_init__(self) -> None:
@@ -202,7 +182,7 @@ class StructureSet(Dataset):
         return cls(name, description,
                    Columns(**{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
                            scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
-                           texts={key: Texts.of(column) for key, column in (texts or {}).items()}, group_names=names))
+                           texts=dict(texts or {}), group_names=names))
 
     def len(self) -> int:
         """Structures of the whole set that this one may be a part of."""
@@ -271,14 +251,9 @@ class StructureSet(Dataset):
         return self.columns.path
 
     @property
-    def card(self) -> dict:
-        """Facts about the source of a prepared set."""
-        return self.columns.about.get("card", {})
-
-    @property
-    def rejected(self) -> dict[str, int]:
-        """Why structures were left out when the set was prepared: reason -> how many."""
-        return self.columns.about.get("rejected", {})
+    def about(self) -> dict:
+        """What ``store.json`` of a prepared set says: card (facts about its source), rejected (reason -> how many), ..."""
+        return self.columns.about
 
     @property
     def scalars(self) -> dict[str, np.ndarray]:
@@ -340,10 +315,8 @@ class StructureSet(Dataset):
 
 
 def labels_of(structure: Mapping) -> list[str]:
-    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``, ``text NAME``.
-
-    Raises ``ValueError`` for a field that no column can hold.
-    """
+    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``, ``text NAME``;
+    ``ValueError`` for a field that no column can hold."""
     found = ["forces"] if "forces" in structure else []
     for key in structure.keys():
         value = structure[key]
@@ -357,10 +330,7 @@ def labels_of(structure: Mapping) -> list[str]:
 
 
 def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarray | list[str]]:
-    """Columns of structures that passed :func:`check_structure` and all have ``labels``, which name columns too.
-
-    Other keys as of :class:`Columns` (group and ids excepted).
-    """
+    """Columns (as of :class:`Columns`, without group and ids) of sound structures that all have ``labels``, which name columns too."""
     natoms = np.array([len(s["atomic_numbers"]) for s in structures])
 
     def column(key: str) -> np.ndarray | list[str]:

@@ -265,9 +265,7 @@ def load_task_data(task_id: str, data: str = "mini", data_root: str | Path | Non
     else:
         raise ValueError(f"data is {data!r}; it can be 'mini' or 'published'")
     if task.label not in whole.labels:
-        raise ValueError(
-            f"{whole.name} has no label {task.label!r} for {task.id} (it has {', '.join(whole.labels) or 'none'})"
-        )
+        raise ValueError(f"{whole.name} has no label {task.label!r} for {task.id} (it has {', '.join(whole.labels) or 'none'})")
     split = split.capped(**caps)
     train, val, test = (whole.subset(rows) for rows in (split.train, split.val, split.test))
     return TaskData(task, train, val, test, name=name, description=whole.description, data_kind=kind, data_sha256=whole.sha256,
@@ -312,7 +310,7 @@ def _load(family: str, name: str, root: str, fold: int, state: str, path: Path) 
 
         found = open_store(path)
         parts = [extra(found, f"split {fold} {part}") for part in ("train", "val", "test")]
-        if state in ("", found.card.get("files")) and all(rows is not None for rows in parts):
+        if state in ("", found.about["card"].get("files")) and all(rows is not None for rows in parts):
             return found, splits.Split(*parts)
     return FAMILIES[family].reader.load(name, root, fold)
 
