@@ -84,7 +84,7 @@ def test_a_large_file_serves_the_part_it_has(tmp_path, monkeypatch, server):  # 
     found = cli.download("spice-solvated-amino-acids", tmp_path, progress=False)
     assert [path.name for path in found] == ["SPICE-1.1.4.hdf5"]
     assert len(cli.prepare("spice-solvated-amino-acids", tmp_path, progress=False)[0]) == 1300
-    with pytest.raises(FileNotFoundError, match="no SPICE file with dipeptides"):
+    with pytest.raises(ValueError, match="has no conformation of dipeptides"):
         cli.prepare("spice-dipeptides", tmp_path, progress=False)
 
 
@@ -104,7 +104,7 @@ def test_stores_of_published_files(tmp_path):
     assert len(phonons) == 1265 and phonons[0].pbc.all() and phonons.labels == ["y"]
     assert [s["id"] for s in phonons] == list(range(1265))
     table = cli.table(root).set_index("name")
-    assert table.loc["matbench-phonons", "present"] == "1 file, store of 1265 structures"
+    assert table.loc["matbench-phonons", "present"] == "1 file, 1 store"
     assert table.loc["md22", "present"] == "no"
 
 

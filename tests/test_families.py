@@ -122,7 +122,7 @@ def test_the_command_prepares_every_set_of_a_family_at_hand(tmp_path):
     after = load_task_data("rmd17_ethanol", "published", tmp_path)
     assert (after.data_sha256, after.split_sha256) == (before.data_sha256, before.split_sha256) and after.train.path
     assert all(np.array_equal(a.forces, b.forces) and a.energy == b.energy for a, b in zip(after.test, before.test, strict=True))
-    assert "store of" in cli.table(tmp_path).set_index("name").loc["rmd17", "present"]
+    assert "1 store" in cli.table(tmp_path).set_index("name").loc["rmd17", "present"]
 
 
 def test_settings_and_tasks_import_no_reader():

@@ -148,6 +148,29 @@ def test_numpy_of_objects_is_not_read():
         read(np.array([1, "a"], dtype=object))
 
 
+class Built:
+    """Pickles into a call and the state that its result is given."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("state", [
+    (1, (-1, -1), np.dtype("f8"), False, bytes(8)), (1, (10**12,), np.dtype("f8"), False, bytes(8)), (1, (1,), np.dtype("O"), False, [1]), "x",
+])  # fmt: skip
+def test_arrays_take_no_state_that_their_bytes_do_not_hold(state):
+    reconstruct = np.zeros(1).__reduce__()[0]
+    assert read(Built(reconstruct, (np.ndarray, (0,), b"b"), (1, (2, 1), np.dtype("i2"), False, bytes(4)))).tolist() == [[0], [0]]
+    with pytest.raises(ValueError, match="is not a readable pickle"):
+        read(Built(reconstruct, (np.ndarray, (0,), b"b"), state))
+    rebuilt = torch.zeros(3).__reduce_ex__(2)
+    with pytest.raises(ValueError, match="is not a readable pickle"):
+        read(Built(*rebuilt[:2], state))
+
+
 def test_cut_or_altered_pickles_end_in_one_sentence():
     whole = pickle.dumps([graph(), graph()])
     for length in range(0, len(whole), 37):

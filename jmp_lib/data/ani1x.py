@@ -20,7 +20,7 @@ import numpy as np
 from jmp_lib import units
 from jmp_lib.data.apart import Asked
 from jmp_lib.data.catalog import source_url
-from jmp_lib.data.door import make_structure, numbers_of, screened
+from jmp_lib.data.door import make_structure, number_of, screened
 from jmp_lib.data.formats import check_shapes, frames_of, open_h5, read_npz, slices
 from jmp_lib.data.oc22 import read_graphs
 
@@ -69,7 +69,7 @@ def _of_comp6(file: Asked, groups: list[str]) -> Iterator:
         check_shapes(held, shapes)
         if (theory := str(held["lot"].ravel()[0])) not in THEORY:
             raise ValueError(f"group {group} is of {theory}, ANI-1x of {THEORY[0]}")
-        numbers = numbers_of(held["species"])
+        numbers = np.array([number_of(symbol) for symbol in held["species"]])
         for fid, frame in enumerate(zip(held["coordinates"], held["energies"], held["forces"], strict=True)):
             yield f"group {group}, frame {fid}", partial(_make, numbers, group, fid, *frame)
 

@@ -3,8 +3,8 @@
     with reads("h5", "ani1x-release.h5") as file:                    # open_h5 and open_lmdb of jmp_lib.data.formats
         file.arrays("C1H4", ("coordinates", "atomic_numbers"))
 
-The process (this file, run as a script) is asked for one thing at a time over a pipe and sends numbers as they are. Nothing is
-believed of a size: an array must be held by what is stored of it, and lie in the file itself.
+The process (this file, run as a script) is asked for one thing at a time over a pipe and sends numbers as they are. No size is
+believed: an array must be held by what is stored of it, and lie in the file itself.
 """
 
 from __future__ import annotations

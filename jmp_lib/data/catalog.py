@@ -68,9 +68,8 @@ class Entry:
     def size(self) -> str:
         """Size to download, and on disk where both are published, in words."""
         rows = [self.rows(file)[0] for file in self.files]
-        known = [row["size_text"] or _size(int(row["size_bytes"])) for row in rows if row["size_text"] or row["size_bytes"]]
-        unknown = len(rows) - len(known)
-        return " + ".join(known + ([f"{unknown} file{'s' * (unknown > 1)} of a size not published"] if unknown else []))
+        known = [row["size_text"] or f"{int(row['size_bytes']) / 1e9:.2g}G" for row in rows if row["size_text"] or row["size_bytes"]]
+        return " + ".join(known) or "not published"
 
     @property
     def licence(self) -> str:
@@ -97,11 +96,6 @@ def _source(row: dict) -> Source:
         url = f"{url.replace('/record/', '/records/')}/files/{row['file']}?download=1"
     checksum = f"sha256:{row['sha256']}" if row["sha256"] else f"md5:{row['md5']}" if row["md5"] else None
     return Source(url, checksum, int(row["size_bytes"]) if row["size_bytes"] else None)
-
-
-def _size(count: int) -> str:
-    """Bytes as the published texts say sizes: 5.6G, 490M, 0.49M."""
-    return f"{count / 1e9:.2g}G" if count >= 1e9 else f"{count / 1e6:.2g}M"
 
 
 @cache

@@ -65,22 +65,16 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     from jmp_lib.data.catalog import entries
-    from jmp_lib.data.store import is_store, open_store
+    from jmp_lib.data.store import is_store
     from jmp_lib.data.tasks import store_path
 
     root, rows = paths.data_root(data_root), []
     for one in entries().values():
-        originals, counts, bad = one.find(root), [], ""
-        for path in filter(is_store, [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]):
-            try:
-                counts.append(len(open_store(path)))
-            except (ValueError, FileNotFoundError):
-                bad = "a store that is damaged or of another version"
-        stores = "store" if len(counts) == 1 else f"{len(counts)} stores"
-        present = [f"{len(originals)} file{'s' * (len(originals) != 1)}" if originals else "", bad,
-                   f"{stores} of {sum(counts)} structures" if counts else ""]
-        rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence,
-                     "citation": one.citation, "present": ", ".join(filter(None, present)) or "no"})  # fmt: skip
+        stores = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
+        there = {"files": len(one.find(root)), "stores": sum(map(is_store, stores))}
+        present = ", ".join(f"{count} {words[:-1] if count == 1 else words}" for words, count in there.items() if count)
+        rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence, "citation": one.citation,
+                     "present": present or "no"})  # fmt: skip
     return pd.DataFrame(rows)
 
 

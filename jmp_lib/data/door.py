@@ -169,11 +169,6 @@ def number_of(symbol: str) -> int:
     raise ValueError(f"unknown element {symbol!r} (a label, a dummy atom?); write a symbol, as C or Cl, or an atomic number")
 
 
-def numbers_of(symbols: Iterable) -> np.ndarray:
-    """Atomic numbers int64 (N,) of element symbols; raises as :func:`number_of`."""
-    return np.array([number_of(str(symbol)) for symbol in symbols], dtype=np.int64)
-
-
 def hill(atomic_numbers) -> str:
     """Formula of atoms in Hill's order: C2H6O."""
     return Formula.from_list([chemical_symbols[number] for number in atomic_numbers]).format("hill")

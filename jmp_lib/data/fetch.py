@@ -23,7 +23,7 @@ import requests
 from tqdm import tqdm
 
 from jmp_lib.data.formats import check_head, opened
-from jmp_lib.files import locked
+from jmp_lib.files import locked, writing
 
 CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk
@@ -50,7 +50,8 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
     path = Path(path).resolve()
     with locked(f"{path}.lock", f"another process is downloading {path}; wait until it is done"):
         if path.is_file():
-            return _check_present(path, sources)
+            _check(path, "the file", [source.checksum for source in sources if source.checksum], "move it away and run the same command again")
+            return path
         failures = []
         for source in sources:
             try:
@@ -63,19 +64,15 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
                            f"it at {path}")
 
 
-def _check_present(path: Path, sources: list[Source]) -> Path:
-    known = [source.checksum for source in sources if source.checksum]
-    check_head(path, "the file", mend="remove it and run the same command again")
-    if known and not any(_has_sum(path, checksum) for checksum in known):
-        raise ValueError(f"{path} is there, but its checksum is not {' or '.join(known)}: it is damaged or another version; "
-                         "move it away and run the same command again")
-    return path
-
-
-def _has_sum(path: Path, checksum: str) -> bool:
-    kind, _, wanted = checksum.partition(":")
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest() == wanted.lower()
+def _check(path: Path, what: str, checksums: list[str], mend: str) -> None:
+    """Raise ``ValueError`` for a page, an empty file, or one that has none of ``checksums`` (where there are any)."""
+    check_head(path, what, mend=mend)
+    for kind, _, wanted in (checksum.partition(":") for checksum in checksums):
+        with open(path, "rb") as stream:
+            if hashlib.file_digest(stream, kind).hexdigest() == wanted.lower():
+                return
+    if checksums:
+        raise ValueError(f"{path} has not the published checksum {' or '.join(checksums)}: it is damaged or another version; {mend}")
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -106,9 +103,7 @@ def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
                 raise
             time.sleep(_WAIT * 2**tries)
     try:
-        check_head(part, path.name, mend="it was thrown away")
-        if source.checksum and not _has_sum(part, source.checksum):
-            raise ValueError(f"what came has not the published checksum {source.checksum}, so it was thrown away")
+        _check(part, path.name, [source.checksum] if source.checksum else [], "it was thrown away")
     except ValueError:
         _forget(path)
         raise
@@ -145,17 +140,13 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
         have, length = have if goes_on else 0, answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         _check_room(path, (total or source.size or 0) - have, path.parent)
-        try:
+        with writing(part):
             about.write_text(json.dumps({"url": source.url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
             with tqdm(total=total, initial=have, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar, \
                     open(part, "ab" if goes_on else "wb") as out:
                 for chunk in answer.iter_content(CHUNK):
                     out.write(chunk)
                     bar.update(len(chunk))
-        except requests.exceptions.RequestException:
-            raise
-        except OSError as error:
-            raise RuntimeError(f"cannot write {part} ({error.strerror}); make room and run it again") from None
 
 
 def is_archive(path: str | Path) -> bool:

@@ -1,17 +1,16 @@
 """What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
 
-Files of a fine-tuning family are as :mod:`jmp_lib.data.tasks` says. Those of a pre-training set have ``read(path, rejected)``,
-which gives the structures of one file, one at a time. What is wrong is one sentence with the file and the mend
-(:func:`jmp_lib.files.reading`): ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
-something else. A structure that cannot be used is one, too, but with a list ``rejected`` its reason goes into the list, and
-it is left out.
+The file of a fine-tuning family is as :mod:`jmp_lib.data.tasks` says; that of a pre-training set has ``read(path, rejected)``,
+which gives the structures of one file, one at a time. What is wrong is one sentence with the file and the mend:
+``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or something else, or for a structure
+that cannot be used (with a list ``rejected`` the reason goes into the list).
 """
 
 from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,14 +56,10 @@ def matching(pattern: str, folders: Iterable[Path]) -> list[Path]:
     return [found[place] for place in sorted(found)]
 
 
-def first_file(patterns: Iterable[str], folders: list[Path], missing: str,
-               serves: Callable[[Path], object] = bool) -> Path:
-    """The file of the first pattern that is in a folder and ``serves``; else ``FileNotFoundError(missing)``. Raises as
-    :func:`matching`."""
-    for pattern in patterns:
-        for path in matching(pattern, folders):
-            if serves(path):
-                return path
+def first_file(patterns: Iterable[str], folders: list[Path], missing: str) -> Path:
+    """The first file of the first pattern that is in a folder; else ``FileNotFoundError(missing)``."""
+    for path in (path for pattern in patterns for path in matching(pattern, folders)):
+        return path
     raise FileNotFoundError(missing)
 
 
@@ -76,11 +71,10 @@ def whole_set(name: str, structures: Iterable[dict], total: int, description: st
     return to_set(name, found, description.format(n=len(found)), where=str(path))
 
 
-def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Path:
-    """The path of a file that begins as ``what`` (an npz archive, a gzip file, ...) does.
+def check_head(path: str | Path, what: str, magic: bytes = b"", *, mend: str) -> Path:
+    """The path of a file that begins as ``what`` (an npz archive, ...) does, with the bytes ``magic``. mend closes each message.
 
-    magic: first bytes that such a file has, or several of which one. mend closes each message. Raises
-    ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page, a git-lfs pointer or another.
+    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page, a git-lfs pointer or another.
     """
     path = Path(path)
     if path.is_dir():
@@ -101,7 +95,7 @@ def check_head(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b
 
 
 @contextmanager
-def opened(path: str | Path, what: str, magic: bytes | tuple[bytes, ...] = b"", *, mend: str) -> Iterator[Path]:
+def opened(path: str | Path, what: str, magic: bytes = b"", *, mend: str) -> Iterator[Path]:
     """:func:`check_head`, and :func:`jmp_lib.files.reading` around what is done with the file."""
     with reading(path, mend):
         yield check_head(path, what, magic, mend=mend)
@@ -126,7 +120,7 @@ def read_npz(path: str | Path, shapes: Mapping[str, tuple | None], *, counts: st
     """Arrays of an npz archive, those of pickled objects left out: nothing in it is executed.
 
     shapes: the arrays that must be there, with shapes for :func:`check_shapes` or None. counts: the array whose sum is
-    the size ``atoms``. Raises ``FileNotFoundError`` or ``ValueError``, one sentence.
+    the size ``atoms``.
     """
     with opened(path, "an npz archive", b"PK", mend=mend), np.load(path, allow_pickle=False) as archive:
         missing = [key for key in shapes if key not in archive.files]

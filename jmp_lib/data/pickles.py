@@ -39,10 +39,10 @@ class Refused(ValueError):
 
 
 def load_pickle(path: str | Path, *, mend: str):
-    """Contents of a pickle file: arrays as numpy, graphs as :class:`Graph`, containers as they are.
+    """Contents of a pickle file: arrays as numpy, graphs as :class:`Graph`, containers as they are. mend closes each message.
 
-    mend: how to get a good file, closes each message. Raises ``FileNotFoundError`` when there is no file,
-    ``ValueError`` when it is empty, a web page or damaged, or (:class:`Refused`) names what is never loaded.
+    Raises ``FileNotFoundError`` when there is no file, ``ValueError`` when it is empty, a web page or damaged, or
+    (:class:`Refused`) names what is never loaded.
     """
     return loads(check_head(path, "a pickle", mend=mend).read_bytes(), where=str(path), mend=mend)
 
@@ -100,9 +100,8 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         """A storage: ('storage', dtype, key, place, count), in the older format with a view, which must be None."""
         word, dtype, key, _place, count, *view = pid
-        if self._storage is None or word != "storage" or not isinstance(dtype, torch.dtype) or view not in ([], [None]):
-            raise ValueError("not a torch storage")
-        if type(count) is not int or count < 0:
+        good = word == "storage" and isinstance(dtype, torch.dtype) and view in ([], [None]) and type(count) is int and count >= 0
+        if self._storage is None or not good:
             raise ValueError("not a torch storage")
         return self._storage(dtype, str(key), count)
 

@@ -8,7 +8,7 @@ molecule/conformer, ``group`` the molecule. Order: molecules by name, conformers
 all of them shuffled (seed 42), 80/10/10. Level: ωB97M-D3BJ/def2-TZVPPD.
 
 Looked for in ``data_root``, its ``spice`` and ``spice_...``: ``solvated_amino_acids.h5`` or ``dipeptides.h5`` (official), then
-any ``SPICE*.hdf5`` that has the subset (upstream, of which no other molecule is read).
+``SPICE_<subset>*.hdf5``, then ``SPICE-1.1.4.hdf5`` (upstream, of which no other molecule is read).
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ def mend(subset: str, root: str | Path = "DATA_ROOT") -> str:
 def find(subset: str, root: str | Path) -> list[Path]:
     """The file that has ``subset``."""
     known("SPICE has no part", subset, SUBSETS)
-    forms = (f"{subset}.h*5", f"SPICE_{subset}.h*5", "SPICE*.h*5")
-    missing = f"no SPICE file with {subset} in {root}; {mend(subset, root)}"
-    return [first_file(forms, folders_of("spice", root), missing, lambda path: subset in path.name or _has(path, subset))]
+    forms = (f"{subset}.h*5", f"SPICE_{subset}*.h*5", UPSTREAM)
+    return [first_file(forms, folders_of("spice", root), f"no SPICE file with {subset} in {root}; {mend(subset, root)}")]
 
 
 def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -73,11 +72,6 @@ def _molecules(file: Asked, subset: str, by_name: bool) -> Iterator[str]:
             raise ValueError(f"molecule {name} does not say which subset it is of")
         if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?( \(subset\))?", str(said.ravel()[0])):
             yield name
-
-
-def _has(path: Path, subset: str) -> bool:
-    with open_h5(path, mend=mend(subset, path.parent)) as file:
-        return any(True for _ in _molecules(file, subset, False))
 
 
 def _conformations(path: Path, subset: str) -> Iterator:

@@ -1,16 +1,15 @@
 """Prepared sets: structures of any number in flat files, mapped into memory when they are asked for.
 
 A prepared set is a folder: ``store.json`` (name, card of the source, labels, hash of the contents, dtype and shape of every
-column) and one file of plain numbers for each column of :class:`~jmp_lib.data.structures.Columns`; ``numpy.fromfile`` reads
-them. It never changes once it is there, so any number of processes may read it, and a subset of it is rows alone.
+column) and one file of plain numbers for each column of :class:`~jmp_lib.data.structures.Columns`. It never changes once it is
+there, so any number of processes may read it, and a subset of it is rows alone.
 
 >>> data = open_store("data/stores/oc20-2m")
 >>> data[0].pos.shape, data[:1000].natoms.mean()
 
-:func:`write_store` makes one. The source is a list of parts (usually one original file each), whose structures are
-appended to the columns chunk by chunk in ``<path>.building``, in the order of the parts. After each chunk ``store.json``
-says how far the files and the source are consumed, so a preparation that was killed goes on behind its last chunk. The
-finished folder takes its name in one step. Same parts, same bytes, whatever the interruptions.
+:func:`write_store` appends structures to the columns chunk by chunk in ``<path>.building``. After each chunk ``store.json`` says
+how far the files and the source are consumed, so a preparation that was killed goes on behind its last chunk. The finished
+folder takes its name in one step. Same parts, same bytes, whatever the interruptions.
 """
 
 from __future__ import annotations
@@ -40,11 +39,8 @@ _MEND = "remove it and make it again with `python -m jmp_lib data prepare`"
 
 
 def open_store(path: str | Path) -> StructureSet:
-    """The prepared set in folder ``path``, which stays on disk.
-
-    Raises ``FileNotFoundError`` when there is none and ``ValueError`` (one sentence) when it is damaged or not one of
-    this version.
-    """
+    """The prepared set in folder ``path``, which stays on disk; ``FileNotFoundError`` when there is none, ``ValueError`` (one
+    sentence) when it is damaged or not one of this version."""
     columns = mapped(Path(path))
     return StructureSet(columns.about["plan"]["name"], columns.about["description"], columns)
 

@@ -165,9 +165,14 @@ class Task:
         return self.id.removeprefix(self.family + "_")
 
     @property
+    def set_name(self) -> str:
+        """What its data hang on: the suffix, or "" where all tasks of the family are targets of one set."""
+        return "" if FAMILIES[self.family].one_set else self.suffix
+
+    @property
     def mini_name(self) -> str:
         """Name of the mini set that stands in."""
-        return f"{self.family}-mini" if FAMILIES[self.family].one_set else f"{self.family}-mini-{self.suffix}"
+        return f"{self.family}-mini-{self.set_name}".removesuffix("-")
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,20 +291,15 @@ def checked_caps(caps: Mapping | None, known: tuple[str, ...]) -> dict:
 # --- published files -----------------------------------------------------------------------------------------
 
 
-def load_published(task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
+def load_published(task: Task, data_root: str | Path | None, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The published structures at hand for ``task``, all in one set, and their split (rows of the set).
 
     Where only a part of the files is at hand the name of the set says how much. Raises ``ValueError`` or
     ``FileNotFoundError``, one sentence with what to put where, when there is nothing to load.
     """
     if data_root is None:
-        raise ValueError(f"data='published' needs data_root; {FAMILIES[task.family].reader.mend(_set_name(task))}")
-    return _load(task.family, _set_name(task), str(data_root), fold, _state(task, data_root), store_path(task, data_root))
-
-
-def _set_name(task) -> str:
-    """The part of a task's id that its data hang on."""
-    return "" if FAMILIES[task.family].one_set else task.suffix
+        raise ValueError(f"data='published' needs data_root; {FAMILIES[task.family].reader.mend(task.set_name)}")
+    return _load(task.family, task.set_name, str(data_root), fold, _state(task, data_root), store_path(task, data_root))
 
 
 @lru_cache(maxsize=2)
@@ -315,16 +315,16 @@ def _load(family: str, name: str, root: str, fold: int, state: str, path: Path) 
     return FAMILIES[family].reader.load(name, root, fold)
 
 
-def _state(task, root: str | Path) -> str:
+def _state(task: Task, root: str | Path) -> str:
     """Names, bytes and times of the last change of the files of ``task``; empty where they are not found (yet)."""
     try:
-        found = FAMILIES[task.family].reader.find(_set_name(task), root)
+        found = FAMILIES[task.family].reader.find(task.set_name, root)
     except (FileNotFoundError, ValueError):
         return ""
     return "; ".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
 
 
-def why_not(task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
+def why_not(task: Task, data_root: str | Path, *, fold: int = 0, thorough: bool = False) -> str | None:
     """Why ``task`` cannot run with the published files under ``data_root``, in one sentence, or None when it can.
 
     The files are only found, unless ``thorough``: then they are read, so that a damaged one, or one with too few
@@ -334,19 +334,18 @@ def why_not(task, data_root: str | Path, *, fold: int = 0, thorough: bool = Fals
         if thorough:
             load_published(task, data_root, fold)
         elif not store_path(task, data_root).is_dir():
-            FAMILIES[task.family].reader.find(_set_name(task), data_root)
+            FAMILIES[task.family].reader.find(task.set_name, data_root)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None
 
 
-def store_path(task, data_root: str | Path) -> Path:
+def store_path(task: Task, data_root: str | Path) -> Path:
     """Where the prepared set of ``task`` lies: ``stores/qm9``, ``stores/rmd17-ethanol``, ..."""
-    name = _set_name(task)
-    return data_place(data_root, "stores", f"{task.family}-{name}" if name else task.family)
+    return data_place(data_root, "stores", f"{task.family}-{task.set_name}".removesuffix("-"))
 
 
-def prepare_task(task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
+def prepare_task(task: Task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
     """Read the files of ``task`` once and keep set and splits as a prepared set, which every process maps from then on.
 
     Raises as :func:`load_published` and :func:`jmp_lib.data.store.write_store`.
@@ -355,7 +354,7 @@ def prepare_task(task, data_root: str | Path, card: dict, progress: Callable[[in
 
     family, state, rows = FAMILIES[task.family], _state(task, data_root), {}
     for fold in range(family.folds):
-        whole, split = family.reader.load(_set_name(task), data_root, fold)
+        whole, split = family.reader.load(task.set_name, data_root, fold)
         rows |= {f"split {fold} {part}": getattr(split, part) for part in ("train", "val", "test")}
     return write_store(store_path(task, data_root), [Part(whole.name, partial(iter, whole), state or whole.sha256)], name=whole.name,
                        description=whole.description, card={**card, "files": state}, extras=rows, progress=progress)
