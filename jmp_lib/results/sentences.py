@@ -233,20 +233,26 @@ def seeds(run, table: pd.DataFrame) -> list[str]:
     wide, apart = table.loc[table["std"].idxmax()], table["std"].median()
     return [f"All seeds give a gain of the same sign in {agree.sum()} of {len(table)} comparisons.  Their standard deviation is "
             f"{apart:.1f} percentage points in the median and {wide['std']:.1f} at most ({wide['comparison']} on {short_task(wide['task'])}):",
-            "a difference below that between two runs says nothing."]
+            "differences of that size between two single runs say nothing."]
 
 
 @_written
-def bulk(run, table: pd.DataFrame) -> list[str]:
-    """Bulk crystals in the pre-training (``variants.ablations``): what they change, task by task in pairs, with the interval."""
+def bulk(run, table: pd.DataFrame, records: list[dict]) -> list[str]:
+    """Bulk crystals in the pre-training (``variants.ablations``): what they change, task by task in pairs, with the interval, and
+    whether the crystals were learnt at all (``records`` of the pre-training with them, their set the last one)."""
     wide = table[table["variant"].isin(["base", "with-bulk"])].pivot(index="task", columns="variant", values="gain").dropna()
     if wide.empty or wide.shape[1] < 2:
         return []
     more = wide["with-bulk"] - wide["base"]
     low, high = intervals.of_mean(more)
-    change = intervals.words(more.mean(), low, high)
+    change, learnt = intervals.words(more.mean(), low, high), []
+    for record in records:
+        name = record["data"][-1]
+        error, zero = record["final"][f"{name}_force_mae"], record["baseline"][name]["force_mae"]
+        learnt.append(f"The forces on held-out crystals are then off by {error:.2f} eV/Å, where zero forces are off by {zero:.2f}"
+                      + (": they were hardly learnt, and what they can give stays open." if error > 0.9 * zero else "."))
     return [f"With bulk crystals the gain changes by {change} percentage points on average over {_tasks(more)}, upwards on "
-            f"{(more > 0).sum()}" + ("; the interval holds zero, so this is undecided here." if low <= 0 <= high else ".")]
+            f"{(more > 0).sum()}" + ("; the interval holds zero, so this is undecided here." if low <= 0 <= high else "."), *learnt]
 
 
 @_written
