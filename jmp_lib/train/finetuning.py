@@ -56,10 +56,35 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
         in_processes(profile.engine.devices, finetune, profile, task_id, arm, out_dir, progress, fold)
         return records.read_record(path)
     data = task_data(profile, task_id, fold)
+    task, label, factor = data.task, data.label, data.task.print_factor
     start = start_of(profile, arm, out_dir, progress)
-    precision = profile.finetune_settings(data.task.family, task_id).precision
-    job = Job(f"{task_id} {arm}", path, out_dir, _fingerprint(profile, data, arm, start), profile, precision, progress)
-    return job.run(lambda job: _finetune(profile, data, arm, start, job))
+    file = out_dir / start["pretrained"]["file"] if "pretrained" in start else None
+
+    def recipe(job: Job):
+        """Trains, writes weights and test predictions; the fields of the record."""
+        what = of_task(profile, data, arm, start["scale_factors"], load_weights(file) if file else None)
+        done, fields, found, true = finetune_data(what, job, {
+            "task": task.id, "arm": arm, "units": {label: task.label_unit}, "data": data.name,
+            "pretraining_elements": seen_elements(read_info(file)) if file else None})
+        if not job.processes.first:
+            return done, {}, {}
+        records.save_arrays(job.work / "predictions.npz", true=factor * true[label], predicted=factor * found[label],
+                            ids=data.test.ids, natoms=data.test.natoms)
+        return done, {
+            "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id,
+            "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric,
+            "value": factor * mae(found[label], true[label]), "unit": task.printed_unit, "data": data.name,
+            "test_errors": records.packed_errors(
+                structure_errors(factor * found[label], factor * true[label], data.test.natoms), data.test.ids),
+            "data_note": data.description, "data_kind": data.data_kind, **fields,
+            "baseline": factor * mae(trivial_predictions(data, what.normalisers[label]), true[label]),
+            "parameters": finetuning_parameters(profile, task, arm), "start": start,
+            "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
+            "predictions": records.file_entry(job.work / "predictions.npz", job.out_dir),
+        }, {"predictions": "predictions.npz", "weights": "model.safetensors"}
+
+    wanted, precision = _fingerprint(profile, data, arm, start), profile.finetune_settings(task.family, task_id).precision
+    return Job(f"{task_id} {arm}", path, out_dir, wanted, profile, precision, progress).run(recipe)
 
 
 def fingerprint(profile: Profile, task_id: str, arm: str, fold: int, out_dir: Path) -> str:
@@ -231,33 +256,6 @@ def fit_normalisers(data: TaskData, settings: FinetuneSettings) -> dict[str, Nor
     if settings.energy_coefficient:
         found["energy"] = fit_property(numbers, scalars["energy"], "standard", settings.linear_reference)
     return found
-
-
-def _finetune(profile: Profile, data: TaskData, arm: str, start: dict, job: Job):
-    """The recipe: trains, writes weights and test predictions; the fields of the record."""
-    task, label = data.task, data.label
-    file = job.out_dir / start["pretrained"]["file"] if "pretrained" in start else None
-    what = of_task(profile, data, arm, start["scale_factors"], load_weights(file) if file else None)
-    done, fields, found, true = finetune_data(what, job, {
-        "task": task.id, "arm": arm, "units": {label: task.label_unit}, "data": data.name,
-        "pretraining_elements": seen_elements(read_info(file)) if file else None})
-    if not job.processes.first:
-        return done, {}, {}
-    factor = task.print_factor
-    records.save_arrays(job.work / "predictions.npz", true=factor * true[label], predicted=factor * found[label],
-                        ids=data.test.ids, natoms=data.test.natoms)
-    return done, {
-        "kind": "finetune", "profile": profile.name, "comparable": profile.comparable, "task": task.id,
-        "family": task.family, "arm": arm, "fold": data.fold, "metric": task.metric,
-        "value": factor * mae(found[label], true[label]), "unit": task.printed_unit, "data": data.name,
-        "test_errors": records.packed_errors(
-            structure_errors(factor * found[label], factor * true[label], data.test.natoms), data.test.ids),
-        "data_note": data.description, "data_kind": data.data_kind, **fields,
-        "baseline": factor * mae(trivial_predictions(data, what.normalisers[label]), true[label]),
-        "parameters": finetuning_parameters(profile, task, arm), "start": start,
-        "data_sha256": data.data_sha256, "split_sha256": data.split_sha256,
-        "predictions": records.file_entry(job.work / "predictions.npz", job.out_dir),
-    }, {"predictions": "predictions.npz", "weights": "model.safetensors"}
 
 
 def trivial_predictions(data: TaskData, normaliser: Normaliser) -> np.ndarray:

@@ -19,11 +19,8 @@ FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitte
 
 @dataclass(frozen=True, eq=False)
 class JointSet:
-    """One pre-training set; references, normalisers and scales are fitted when first asked for.
-
-    What the settings give is taken; the rest is fitted in one pass over the training part, over at most
-    FIT_STRUCTURES of it, evenly spaced.
-    """
+    """One pre-training set. What the settings give is taken; references, normalisers and scales are else fitted when first
+    asked for, in one pass over at most FIT_STRUCTURES of the training part, evenly spaced."""
 
     key: str  # oc20, oc22, ani1x, transition1x
     train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
@@ -37,10 +34,7 @@ class JointSet:
         return self.train.name
 
     @cached_property
-    def _fitted(self) -> JointFit | None:
-        s = self.settings
-        if not s.linear_reference and None not in (s.energy_mean, s.energy_std, s.force_std):
-            return None  # everything is given
+    def _fitted(self) -> JointFit:
         count = len(self.train)
         rows = range(count) if count <= FIT_STRUCTURES else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64)
         return fit(self.train.arrays(int(row)) for row in rows)
@@ -49,8 +43,9 @@ class JointSet:
     def energy(self) -> Normaliser:
         """Of the energy, eV."""
         s = self.settings
-        return self._fitted.energy(s.linear_reference, s.energy_mean, s.energy_std, self.published) if self._fitted else \
-            Normaliser(s.energy_mean, s.energy_std)
+        if not s.linear_reference and None not in (s.energy_mean, s.energy_std):
+            return Normaliser(s.energy_mean, s.energy_std)
+        return self._fitted.energy(s.linear_reference, s.energy_mean, s.energy_std, self.published)
 
     @cached_property
     def forces(self) -> Normaliser:
@@ -66,20 +61,18 @@ class JointSet:
     def energy_scale(self) -> float:
         """Factor of the energy loss; 0, which leaves the forces, for samples with no more compositions than elements: what a
         reference for all atoms alike leaves of their total energies is some 100 eV of composition, not of structure."""
-        few = self.published and self.settings.linear_reference and self._fitted is not None and self._fitted.few_compositions
+        few = self.published and self.settings.linear_reference and self._fitted.few_compositions
         return 0.0 if few else self.settings.energy_loss_scale
 
     @cached_property
     def force_scale(self) -> float:
         """Factor of the force loss; by default the mean number of atoms."""
-        if self.settings.force_loss_scale is not None:
-            return self.settings.force_loss_scale
-        return self._fitted.mean_atoms if self._fitted else float(np.mean(self.train.natoms))
+        given = self.settings.force_loss_scale
+        return float(np.mean(self.train.natoms)) if given is None else given
 
 
 def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
-    """The sets in the order of the heads, read once per process; data "mini": the embedded ones, whatever the profile
-    says."""
+    """The sets in the order of the heads, read once per process; data "mini": the embedded ones, whatever the profile says."""
     settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
     return _read(data or profile.pretraining.data, settings, None if data else profile.data_root)
 
@@ -104,8 +97,7 @@ def data_hashes(sets: list[JointSet]) -> dict[str, str]:
 
 
 def baseline(s: JointSet) -> dict[str, float]:
-    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set: forces of
-    free atoms, one structure in memory at a time."""
+    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set, forces of free atoms."""
     energy, force, components = 0.0, 0.0, 0
     for structure in s.val:
         energy += abs(float(structure["energy"]) - s.energy.offset(structure["atomic_numbers"]))

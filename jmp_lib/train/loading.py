@@ -37,7 +37,6 @@ from jmp_lib.strict import merge, nearest
 from jmp_lib.train.saving import load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
-KINDS = ("pretrain", "finetune")
 LIVE_STRUCTURES = 6400  # drawn by the first updates, which a notebook trains again: two to three minutes of one quiet core
 LIVE_AVERAGE = 0.9  # of their weights; the long average of the recorded run would still be at the random ones
 
@@ -82,7 +81,7 @@ def read_info(path: Path) -> dict:
     file = path.with_suffix(".json")
     with reading(file, "give a folder with model.json and model.safetensors, as pre-training, fine-tuning and import write it"):
         info = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(info, dict) or info.get("kind") not in KINDS or not isinstance(info.get("backbone"), dict):
+    if not isinstance(info, dict) or info.get("kind") not in ("pretrain", "finetune") or not isinstance(info.get("backbone"), dict):
         raise ValueError(f"{file} does not describe a network (kind pretrain or finetune, and backbone); write the "
                          "folder again with the command that made it")
     return info
@@ -115,12 +114,10 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], info: dict, pat
     stated, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
     for name, module in scale_modules(model).items():
         if name not in stated or (not module.value and name not in excused):
-            raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with "
-                             "jmp_lib.model.fit_scale_factors(model, batches) on 16 batches before any training (a "
-                             "pre-training of jmp_lib does), and save the weights again")
+            raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with jmp_lib.model.fit_scale_factors(model, "
+                             "batches) on 16 batches before any training, and save the weights again")
         if float(np.float32(stated[name])) != module.value:
-            raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: they are "
-                             "not of the same network")
+            raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: write both again")
 
 
 def seen_elements(info: dict) -> list[int] | None:

@@ -106,16 +106,18 @@ def fit_property(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, kind:
     values = np.asarray(values, float)
     reference = None
     if linear_reference:
-        reference = tuple(reference_values) + (0.0,) * (MAX_ELEMENTS - len(reference_values)) if reference_values is not None \
-            else fit_linear_reference(atomic_numbers, values) if extensive \
-            else tuple(fit_composition(atomic_numbers, values, extensive)[0].tolist())
+        if reference_values is not None:
+            reference = (*reference_values, *[0.0] * (MAX_ELEMENTS - len(reference_values)))
+        elif extensive:
+            reference = fit_linear_reference(atomic_numbers, values)
+        else:
+            reference = tuple(fit_composition(atomic_numbers, values, extensive)[0].tolist())
         values = values - composition(atomic_numbers, extensive) @ np.asarray(reference)
     if kind == "none":
         return Normaliser(0.0, 1.0, reference, extensive)
-    measured_std = float(values.std()) if std is None else std
-    if kind == "scale":
-        return Normaliser(0.0, measured_std, reference, extensive)
-    return Normaliser(float(values.mean()) if mean is None else mean, measured_std, reference, extensive)
+    std = float(values.std()) if std is None else std
+    mean = 0.0 if kind == "scale" else float(values.mean()) if mean is None else mean
+    return Normaliser(mean, std, reference, extensive)
 
 
 def fit_forces(forces: np.ndarray, std: float | None = None) -> Normaliser:
@@ -151,7 +153,6 @@ class JointFit:
     triangle: np.ndarray
     present: np.ndarray  # (120,) elements that occur
     n: int  # structures
-    mean_atoms: float
     force_std: float  # root mean square of all components, eV/Å
     few_compositions: bool  # no more of them than elements: references cannot be told from what is to be learnt
 
@@ -181,7 +182,7 @@ def fit(structures: Iterable[dict], block: int = BLOCK) -> JointFit:
     """One pass over structures with energy (eV) and forces (N,3) eV/Å, ``block`` of them in memory."""
     triangle, present = np.zeros((0, MAX_ELEMENTS + 2)), np.zeros(MAX_ELEMENTS, bool)
     compositions: set[int] = set()  # a number for each; no more are counted than there are elements
-    n = natoms = components = 0
+    n = components = 0
     squares, structures = 0.0, iter(structures)
     while rows := list(islice(structures, block)):
         counts = element_counts([s["atomic_numbers"] for s in rows])
@@ -191,10 +192,8 @@ def fit(structures: Iterable[dict], block: int = BLOCK) -> JointFit:
         if len(compositions) <= MAX_ELEMENTS:
             compositions.update((counts.astype(np.int64) @ _WEIGHTS).tolist())
         n += len(rows)
-        natoms += int(counts.sum())
         for structure in rows:
             forces = np.asarray(structure["forces"], float)
             squares += float((forces**2).sum())
             components += forces.size
-    return JointFit(triangle, present, n, natoms / n, float(np.sqrt(squares / components)),
-                    len(compositions) <= present.sum())
+    return JointFit(triangle, present, n, float(np.sqrt(squares / components)), len(compositions) <= present.sum())

@@ -48,9 +48,49 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
     if needed(profile.engine):
         in_processes(profile.engine.devices, pretrain, profile, size, out_dir, progress, also)
         return records.read_record(path)
+    settings, sets = profile.pretraining, [*joint_sets(profile), *also]
+    parameters, backbone = pretraining_parameters(profile, size, also), profile.models[size].to_dict()
+
+    def recipe(job: Job):
+        """Trains, writes weights and curves; the fields of the record."""
+        factors = scale_factors(profile, size, job.out_dir)
+        model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
+        validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device) for cache in caches(profile, sets, "val")]
+        epoch = data.sampler.batches_per_epoch
+        done = job.train(
+            model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
+            updates_per_epoch=epoch, data=data, loss=loss, loss_names=("total", "energy", "force"),
+            validate=lambda: validate(model, sets, validation, job.processes),
+            clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, norm),
+            checkpoint_every=settings.checkpoint_every, ema=EMA(model, settings.ema_decay), restart=True,
+            gradient_divisors=model.gradient_divisors())
+        if not job.processes.first:
+            return done, {}, {}
+        save_weights(job.work / "model", model, {
+            "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": backbone,
+            "datasets": {head: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
+                                "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
+                                "elements": s.train.elements} for head, s in heads(sets).items()},
+            "graphs": {head: parameters["graphs"][s.key] for head, s in heads(sets).items()},
+            "scale_factors": factors, "seed": profile.seed, "updates": done.step})
+        with write_atomically(job.work / "curves.csv") as stream:
+            pd.DataFrame(done.history).to_csv(stream, index=False)
+        kinds = {"published" if source == "published" else "generated" for source in settings.data.split("+")}
+        return done, {
+            "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
+            "data": [s.name for s in sets], "data_kind": " and ".join(sorted(kinds)),
+            "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
+            "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
+            "baseline": {s.name: baseline(s) for s in sets},
+            "draws_per_epoch": dict(zip([s.name for s in sets], data.sampler.draws)),
+            "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
+            "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
+                            for s in sets},
+            "parameters": parameters, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
+        }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
+
     wanted = fingerprint(profile, size, also)
-    job = Job(f"pre-training {size}", path, out_dir, wanted, profile, profile.pretraining.precision, progress)
-    return job.run(lambda job: _pretrain(profile, size, [*joint_sets(profile), *also], job))
+    return Job(f"pre-training {size}", path, out_dir, wanted, profile, settings.precision, progress).run(recipe)
 
 
 def fingerprint(profile: Profile, size: str, also: Sequence[JointSet] = ()) -> str:
@@ -135,47 +175,6 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": settings.lr}], lr=settings.lr,
                                   betas=settings.betas, eps=1.0e-8, weight_decay=settings.weight_decay, fused=True)
     return model, data, loss, optimizer
-
-
-def _pretrain(profile: Profile, size: str, sets: list[JointSet], job: Job):
-    """The recipe: trains, writes weights and curves; the fields of the record."""
-    settings = profile.pretraining
-    factors = scale_factors(profile, size, job.out_dir)
-    model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
-    validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device) for cache in caches(profile, sets, "val")]
-    epoch = data.sampler.batches_per_epoch
-    done = job.train(
-        model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
-        updates_per_epoch=epoch, data=data, loss=loss, loss_names=("total", "energy", "force"),
-        validate=lambda: validate(model, sets, validation, job.processes),
-        clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, norm),
-        checkpoint_every=settings.checkpoint_every, ema=EMA(model, settings.ema_decay), restart=True,
-        gradient_divisors=model.gradient_divisors())
-    if not job.processes.first:
-        return done, {}, {}
-    parameters, backbone = pretraining_parameters(profile, size, sets[len(joint_sets(profile)) :]), profile.models[size].to_dict()
-    save_weights(job.work / "model", model, {
-        "kind": "pretrain", "size": size, "profile": profile.name, "weights": "EMA", "backbone": backbone,
-        "datasets": {head: {"name": s.name, "energy": s.energy.to_dict(), "forces": s.forces.to_dict(),
-                            "energy_loss_scale": s.energy_scale, "force_loss_scale": s.force_scale,
-                            "elements": s.train.elements} for head, s in heads(sets).items()},
-        "graphs": {head: parameters["graphs"][s.key] for head, s in heads(sets).items()},
-        "scale_factors": factors, "seed": profile.seed, "updates": done.step})
-    with write_atomically(job.work / "curves.csv") as stream:
-        pd.DataFrame(done.history).to_csv(stream, index=False)
-    kinds = {"published" if source == "published" else "generated" for source in settings.data.split("+")}
-    return done, {
-        "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
-        "data": [s.name for s in sets], "data_kind": " and ".join(sorted(kinds)),
-        "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
-        "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
-        "baseline": {s.name: baseline(s) for s in sets},
-        "draws_per_epoch": dict(zip([s.name for s in sets], data.sampler.draws)),
-        "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
-        "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
-                        for s in sets},
-        "parameters": parameters, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
-    }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
 
 
 def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[EvaluationSet],

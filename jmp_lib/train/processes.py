@@ -60,12 +60,11 @@ def keep_freed_memory() -> bool:
 
 def launched() -> tuple[int, int] | None:
     """(processes per node, nodes) where torchrun or srun started this process among others, else None."""
-    environment = os.environ
-    if "TORCHELASTIC_RUN_ID" in environment:
-        local = int(environment["LOCAL_WORLD_SIZE"])
-        return local, int(environment["WORLD_SIZE"]) // local
-    tasks, nodes = (int(environment.get(f"SLURM_STEP_NUM_{name}", 1)) for name in ("TASKS", "NODES"))
-    return (tasks // nodes, nodes) if tasks > 1 and "SLURM_PROCID" in environment else None
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    tasks, nodes = (int(os.environ.get(f"SLURM_STEP_NUM_{name}", 1)) for name in ("TASKS", "NODES"))
+    return (tasks // nodes, nodes) if tasks > 1 and "SLURM_PROCID" in os.environ else None
 
 
 def is_first() -> bool:
@@ -97,8 +96,7 @@ class Processes:
                              "start fewer (engine.devices), let every task see all of them (srun --gpus-per-node), or "
                              "set device: cpu in the profile")
         strategy = DDPStrategy(timeout=PATIENCE) if per_node * nodes > 1 else "auto"
-        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy,
-                             plugins=plugins)
+        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy, plugins=plugins)
         self.fabric.launch()
         self.rank, self.size, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         self.first = self.rank == 0
@@ -165,8 +163,7 @@ def needed(engine: Engine) -> bool:
 def in_processes(count: int, function: Callable, *arguments) -> None:
     """``function(*arguments)`` in ``count`` new processes that train together; importable, with picklable arguments.
 
-    ``RuntimeError`` with the sentence of the process that failed first; ``Terminated`` when the run was ended from
-    outside.
+    ``RuntimeError`` with the sentence of the process that failed first; ``Terminated``: the run was ended from outside.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
