@@ -35,11 +35,15 @@ def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: f
                                   periodic=np.asarray(pbc, dtype=bool) if periodic else False, quantities="PS",
                                   copy=False)
     pairs, natoms, (images, image) = pairs.astype(np.int64), max(len(pos), 1), distinct_images(shift)
-    code = (pairs[:, 0] * natoms + pairs[:, 1]) * len(images) + image
+    code = pairs[:, 0] * natoms  # a number for each edge, in place: large new arrays cost more than what is computed
+    code += pairs[:, 1]
+    code *= len(images)
+    code += image
     code.sort(kind="stable")  # of all kinds the quickest here: the list comes nearly sorted
-    atoms = code // len(images)
-    target, image = atoms // natoms, code - atoms * len(images)  # half the time of np.divmod
-    edge_index = np.stack([atoms - target * natoms, target])
+    atoms, edge_index = code // len(images), np.empty((2, len(code)), dtype=np.int64)
+    image = code - atoms * len(images)  # half the time of np.divmod
+    edge_index[1] = atoms // natoms
+    edge_index[0] = atoms - edge_index[1] * natoms
     squared = squared_distance(pos, cell, edge_index[0], edge_index[1], images, image)
     limit = np.float32(cutoff) ** 2
     keep = (squared > MIN_SQUARED_DISTANCE) & (squared <= limit) if periodic else squared < limit

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -135,9 +134,8 @@ def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) 
     path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
 
     def kept() -> dict[str, float] | None:
-        with suppress(FileNotFoundError, json.JSONDecodeError):
-            stored = json.loads(path.read_text())
-            return stored["factors"] if stored.get("fingerprint") == wanted else None
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        return stored["factors"] if stored.get("fingerprint") == wanted else None
 
     if not fit:
         return kept()
