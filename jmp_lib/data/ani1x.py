@@ -95,15 +95,9 @@ def split_formulas(sizes: dict[str, tuple[int, int]], *, seed: int = 42,
     rng = np.random.RandomState(seed)
     for _ in range(6):
         rng.shuffle(names)
-    parts, start = [], 0
-    for _ in ("test", "val"):
-        stop, frames = start, 0
-        while stop < len(names) and frames < n_held_out:
-            frames += sizes[names[stop]][0]
-            stop += 1
-        parts.append(list(names[start:stop]))
-        start = stop
-    test, val = parts
-    if start >= len(names):
+    frames = np.cumsum([0, *(sizes[name][0] for name in names)])  # of the first 0, 1, 2, ... formulas
+    first = int(np.searchsorted(frames, n_held_out))
+    second = int(np.searchsorted(frames, frames[min(first, len(names))] + n_held_out))
+    if second >= len(names):
         raise ValueError(f"{len(names)} formulas do not hold two parts of {n_held_out} frames and a train part")
-    return list(names[start:]), val, test
+    return names[second:].tolist(), names[first:second].tolist(), names[:first].tolist()

@@ -79,8 +79,8 @@ def same(a: tuple[float, np.ndarray], b: tuple[float, np.ndarray]) -> bool:
 
 
 def distances(structure, cutoff: float, nearest: int | None = None) -> np.ndarray:
-    """(N,K,W) float32 Å: of every atom, by element, the distances, rising, to its neighbours of each of the K elements (the
-    ``nearest`` of them); ``cutoff`` where there are no more."""
+    """(N,K,W) float32 Å: of every atom, by element, the distances, rising, to its (``nearest``) neighbours of each of the K elements;
+    ``cutoff`` where there are no more."""
     kinds, kind = np.unique(structure["atomic_numbers"], return_inverse=True)
     edges, _, squared = find_neighbors(*(structure[key] for key in ("pos", "cell", "pbc")), cutoff, periodic=True)
     group, found = edges[1] * len(kinds) + kind[edges[0]], np.sqrt(squared)

@@ -13,7 +13,6 @@ official rows and targets; name and description of the set say what they are.
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -40,7 +39,6 @@ FORMS = {
     "_analog_structures": (" with analog structures", "each structure is of the same compound as its official row, from another "
                            "source; not a random sample of the rows"),
 }  # fmt: skip
-_ENDING = re.compile("(" + "|".join(filter(None, FORMS)) + r")?\.json(\.gz)?$")
 
 
 def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
@@ -70,8 +68,7 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
     row_of = np.full(total, -1)
     row_of[data.ids] = np.arange(len(data))
     official = splits.matbench(total, fold)
-    parts = [row_of[rows] for rows in (official.train, official.val, official.test)]
-    parts = [rows[rows >= 0] for rows in parts]
+    parts = [row_of[rows][row_of[rows] >= 0] for rows in (official.train, official.val, official.test)]
     if not all(len(rows) for rows in parts):
         counts = ", ".join(str(len(rows)) for rows in parts)
         raise ValueError(f"{path}: its {len(data)} of {total} structures leave a part of official fold {fold} empty (train, "
@@ -81,7 +78,8 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
 
 @lru_cache(maxsize=1)  # five folds read the same file
 def _whole(path: Path, name: str, modified: int) -> StructureSet:
-    (title, note), total = FORMS[_ENDING.search(path.name)[1] or ""], n_total(name)
+    form = next(ending for ending in reversed(FORMS) if path.name.endswith(f"{ending}.json.gz"))
+    (title, note), total = FORMS[form], n_total(name)
     description = f"published MatBench v0.1 {name}, {{n}} of {total} structures, from {path.name}" + f": {note}" * bool(note)
     return whole_set(f"MatBench {name}{title}", read(path, name), total, description, path)
 

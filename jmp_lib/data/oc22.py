@@ -38,7 +38,8 @@ def read_graphs(path: str | Path, of: str, periodic: bool, *, mend: str, rejecte
 
 
 def _items(file: Path, of: str, periodic: bool, mend: str) -> Iterator:
-    for name, fields in _pickled(file, mend) if file.suffix == ".pkl" else _lmdb(file, mend):
+    for number, fields in enumerate(_pickled(file, mend) if file.suffix == ".pkl" else _lmdb(file, mend)):
+        name = f"record {number}"
         if not isinstance(fields, dict | ValueError):
             raise ValueError(f"{file}: {name} is not a graph; {mend}")
         if isinstance(fields, dict) and bool(np.any(fields.get("pbc", fields.get("cell", 0)))) != periodic:
@@ -46,15 +47,15 @@ def _items(file: Path, of: str, periodic: bool, mend: str) -> Iterator:
         yield name, partial(_structure, fields)
 
 
-def _pickled(file: Path, mend: str) -> Iterator[tuple[str, dict]]:
+def _pickled(file: Path, mend: str) -> list[dict]:
     graphs = load_pickle(file, mend=mend)
     graphs = [graphs] if isinstance(graphs, dict) else graphs
     if not isinstance(graphs, list):
         raise ValueError(f"{file} is not a list of graphs; {mend}")
-    yield from ((f"record {row}", graph) for row, graph in enumerate(graphs))
+    return graphs
 
 
-def _lmdb(file: Path, mend: str) -> Iterator[tuple[str, dict | ValueError]]:
+def _lmdb(file: Path, mend: str) -> Iterator[dict | ValueError]:
     """Records of one LMDB in the order of their numbers; for one that cannot be read the reason."""
     with open_lmdb(file, mend=mend) as base:
         entries, said = base.entries(), base.values(["length"])
@@ -65,12 +66,11 @@ def _lmdb(file: Path, mend: str) -> Iterator[tuple[str, dict | ValueError]]:
             try:
                 if not (value := base.values([str(number)])):
                     raise ValueError(f"it is missing (the file says it has {length})")
-                found = loads(value[str(number)].tobytes(), where=f"{file}: record {number}", mend=mend)
+                yield loads(value[str(number)].tobytes(), where=f"{file}: record {number}", mend=mend)
             except Refused:
                 raise
             except ValueError as error:
-                found = error
-            yield f"record {number}", found
+                yield error
 
 
 def _structure(fields: dict | ValueError) -> dict:
