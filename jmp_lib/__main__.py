@@ -54,8 +54,8 @@ def main_of(module: str, *names: str):
 
 def _pretrain(args) -> int:
     for record in run_of(args, "sizes").pretrain_all():
-        print(f"{record['size']}: " + (f"{record['shipped']} comes with the package, nothing was trained; "
-                                       "for a pre-training of your own: --profile mini:embedded" if "shipped" in record else "done"))
+        shipped = f"{record.get('shipped')} comes with the package, nothing was trained; to train: --profile mini:embedded"
+        print(f"{record['size']}: {shipped if 'shipped' in record else 'done'}")
     return 0
 
 
@@ -128,9 +128,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("finetune", _finetune, "fine-tune tasks with arms", *RUN, "tasks", "arms", *ENGINE)
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
 
-    command = add("baselines", _baselines, "mean, linear composition, frozen embeddings, MACE and SchNet on the same data as the arms", *RUN, "tasks")
-    command.add_argument("--only", help="mean, composition, frozen, untrained, mace (after `make mace`), schnet, with commas (default all, "
-                         "schnet on published data)")
+    command = add("baselines", _baselines, "simpler models on the same data as the arms", *RUN, "tasks")
+    command.add_argument("--only", help="mean, composition, frozen, untrained, mace (after `make mace`), schnet, with commas "
+                         "(default all, schnet on published data)")
 
     add("scale-factors", _scale_factors, "fit the scale factors of the networks", *RUN, "sizes")
 
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="DIR", help="folder to write (default: checkpoints/<name> of the data folder)")
 
     asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
-    command = add("predict", main_of("predict", *asked), "predict with a trained network; structures in, extended XYZ out; goes on after a kill")
+    command = add("predict", main_of("predict", *asked), "structures in, extended XYZ with predictions out; goes on after a kill")
     command.add_argument("model", help="folder with model.json and model.safetensors, or mini-small, mini-large")
     command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
     command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")

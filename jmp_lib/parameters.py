@@ -34,7 +34,7 @@ KINDS = {
     "reduction": ("text", "mean, sum (a property that grows with size) or max over atoms"),
     "split": ("text", "random, group, composition or given"),
     "group_key": ("text", "label that says which structures belong together"),
-    "checkpoint": ("text", "folder of a pre-trained or fine-tuned network, or a name that jmp_lib.load knows: mini-small, mini-large"),
+    "checkpoint": ("text", "folder of a trained network, or a name that jmp_lib.load knows: mini-small, mini-large"),
     "updates": ("int", "optimiser steps of each run"),
     "seeds": ("int", "how many seeds"),
     "results_dir": ("text", "folder of records, tables and figures (default results/<profile>)"),

@@ -24,7 +24,7 @@ def results_dir(override: str | Path | None = None) -> Path:
 
 
 def shipped_dir(name: str) -> Path:
-    """Absolute folder of the reference results that come with a checkout: mini, mini-ablations, published_small, rates, benchmarks.
+    """Absolute folder of results that come with a checkout: mini, mini-ablations, published_small, rates, benchmarks.
 
     Runs only read it (they write to ``results/<profile>``); ``python -m tools.ship`` renews it.
     """

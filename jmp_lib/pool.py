@@ -97,7 +97,7 @@ def failures_file(results_dir: Path) -> Path:
 
 
 def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
-    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any, if all are needed)."""
+    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any: all_needed)."""
     failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
     with locked(file.with_suffix(".lock")):  # two runs may share the results
         known = json.loads(file.read_text()) if file.is_file() else {}

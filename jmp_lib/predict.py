@@ -75,15 +75,15 @@ class Predictor:
         elif dataset is not None:
             raise ValueError(f"{what} is a fine-tuned network with one set of heads: leave dataset out")
         else:
-            graph, normalisers, names = self.info["graph"], self.info["normalisers"], tuple(spec.name for spec in self.model.specs)
+            graph, normalisers, names = self.info["graph"], self.info["normalisers"], [spec.name for spec in self.model.specs]
         self.graph, self.note = GraphConfig.from_dict(graph), ""
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         if "energy" in names and "energy" not in self.normalisers:
-            self.note = (f"the energy of {what} has no zero: this network was trained on forces alone, so only energy differences "
-                         "between structures of the same atoms mean something" if self.gradient_forces else
-                         f"{what} gives no energy: this network was trained on forces alone and predicts them directly, not as the "
-                         "derivative of an energy; fine-tune with an energy_coefficient for energies")
-        self.names = names if self.gradient_forces else tuple(name for name in names if name in self.normalisers)
+            self.note = (f"the energy of {what} has no zero: this network was trained on forces alone, so only energy "
+                         "differences between structures of the same atoms mean something" if self.gradient_forces else
+                         f"{what} gives no energy: this network was trained on forces alone and predicts them directly, not as "
+                         "the derivative of an energy; fine-tune with an energy_coefficient for energies")
+        self.names = tuple(name for name in names if self.gradient_forces or name in self.normalisers)
         trained = self.info["datasets"][dataset] if self.pretrained else self.info
         own, seen = trained.get("elements"), seen_elements(self.info)
         self.own_elements, self.foreign = set(own or range(1, 121)), set()
@@ -152,8 +152,8 @@ class Predictor:
         Raises ``ValueError`` naming the structure where one is not finite.
         """
         batches = EvaluationSet(items, min(self.most, len(items)), self.device)
-        output = predict(self.model, batches, lambda found: {name: found[name][..., self.place] if self.pretrained else found[name]
-                                                             for name in self.names}, self.gradient_forces)
+        output = predict(self.model, batches, lambda out: {name: out[name][..., self.place] if self.pretrained else out[name]
+                                                           for name in self.names}, self.gradient_forces)
         if batches.most < len(items):
             self.most = batches.most
         ends = np.cumsum([len(item["pos"]) for item in items])[:-1]
@@ -218,16 +218,14 @@ def several(structures) -> Iterable:
 
 
 def predictions(checkpoint, structures, *, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
-                check_elements: bool = True, progress: bool = False) -> Iterator[dict]:
+                check_elements: bool = True) -> Iterator[dict]:
     """One dict of predictions per structure, in order: floats for scalars, (N,3) for forces, in the model's units.
 
     checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures, one, several
     or an iterator, which is read no more than WINDOW batches ahead.  Raises ``ValueError`` naming the structure.
     """
     predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, dataset, check_elements, device)
-    items = several(structures)
-    yield from tqdm(predictor.each(items, batch_size, predictor.run), unit="structure", desc="predicting", disable=not progress,
-                    total=len(items) if hasattr(items, "__len__") else None)
+    yield from predictor.each(several(structures), batch_size, predictor.run)
 
 
 def main(model: str, source: str, output: str, batch_size: int = 32, device: str = "cpu", dataset: str | None = None,
@@ -244,8 +242,8 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if "OMP_NUM_THREADS" not in os.environ and predictor.model.config.emb_size_edge <= NARROW:
         torch.set_num_threads(1)
     keep_freed_memory()
-    made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size, any_element, device,
-                 torch.__version__, torch.get_num_threads()]
+    made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size, any_element,
+                 device, torch.__version__, torch.get_num_threads()]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     with writing(target), locked(f"{target}.tmp", f"another process is writing {target}: wait for it, or choose another name"):
         if target.is_dir():
@@ -257,8 +255,8 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if predictor.note:
         print(f"note: {predictor.note}")
     if predictor.foreign:
-        print(f"note: {_symbols(sorted(predictor.foreign))} {'was' if len(predictor.foreign) == 1 else 'were'} not in the data that "
-              "the heads of this network were trained on: expect larger errors there")
+        print(f"note: {_symbols(sorted(predictor.foreign))}: not in the data that the heads of this network were trained on, expect "
+              "larger errors there")
     return 0
 
 

@@ -45,7 +45,7 @@ RECORDS = {
 RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
 PACKAGED = (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
 TO_OPEN = {"report.html": "everything on one page, to read or to send",
-           "comparison.html": "the certificate: this run beside the shipped one", "tables/all_tasks.csv": "one row per task and arm",
+           "comparison.html": "the certificate: this run and the shipped one", "tables/all_tasks.csv": "one row per task and arm",
            "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own", "tables": "all tables as CSV",
            "figures": "all figures as PNG and SVG", "tsne.html": "the embeddings, to explore in a browser"}
 PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
@@ -163,9 +163,8 @@ def clean(notebook):
                 output.text = "\n".join(line for line in output.text.replace("\r", "\n").split("\n") if not PROGRESS.search(line))
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
-    text = nbformat.writes(notebook)
-    names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
-    for folder, name in names.items():
+    text, names = nbformat.writes(notebook), dict.fromkeys(map(str, paths.data_dirs()), "data")
+    for folder, name in (names | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}).items():
         text = text.replace(json.dumps(folder)[1:-1], name)
     return nbformat.reads(text, as_version=4)
 

@@ -52,7 +52,7 @@ def length(text: str) -> tuple[int, str]:
 
 
 Length = Annotated[str, AfterValidator(lambda text: length(text) and text)]
-Precision = Literal["float32", "tf32", "bfloat16-mixed", "float16-mixed"]  # tf32: products of float32 rounded to 10 bits, on a GPU
+Precision = Literal["float32", "tf32", "bfloat16-mixed", "float16-mixed"]  # tf32: products rounded to 10 bits, on a GPU
 
 
 class Schedule(Settings):
@@ -189,7 +189,7 @@ class Engine(Settings):
     # one machine, count their own
     devices: int = Field(1, ge=1)
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
-    max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole share of a batch
+    max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole batch
     # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in float16;
     # on: a CPU pads too (and records nothing), to try it
     graphs: Literal["auto", "on", "off"] = "auto"
@@ -300,7 +300,8 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
     for place, got, valid, all_needed in (
             ("models", profile.models, SIZES, True), ("graphs", profile.graphs, (*PRETRAINING_SETS, *FAMILIES), True),
             ("pretraining.datasets", sets, PRETRAINING_SETS, True), ("pretrained", profile.pretrained, SIZES, False),
-            ("tasks", dict.fromkeys(profile.tasks or ()), TASKS, False), ("published_tasks", profile.published_tasks, FAMILIES, False),
+            ("tasks", dict.fromkeys(profile.tasks or ()), TASKS, False),
+            ("published_tasks", profile.published_tasks, FAMILIES, False),
             ("finetuning.task_folds", tuned.task_folds, TASKS, False), ("finetuning.families", tuned.families, FAMILIES, False),
             ("finetuning.tasks", tuned.tasks, TASKS, False)):
         check_keys(got, valid, f"{where}.{place}")
@@ -308,7 +309,7 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
             raise ValueError(f"{where}.{place}: the key '{missing[0]}' is missing; add it")
     for task, folds in tuned.task_folds.items():
         if not folds or not set(folds) <= set(range(TASKS[task].n_folds)):
-            raise ValueError(f"{where}.finetuning.task_folds.{task} is {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
+            raise ValueError(f"{where}.finetuning.task_folds.{task}: {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
     base = tuned.defaults.model_dump()
     for group in ("families", "tasks"):
         for key, change in getattr(tuned, group).items():
@@ -348,7 +349,7 @@ def _sentence(error: dict, cls: type, where: str) -> str:
         return f"{parent}: the key '{last}' is missing; add it"
     words = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if isinstance(value, str) else None  # 5e-5 is text in YAML
-    mend = f" (text); write {trap[1]}{trap[2] or '.0'}e{trap[3] or '+'}{trap[4]} without quotes, with a decimal point" if trap else ""
+    mend = f" (text); write {trap[1]}{trap[2] or '.0'}e{trap[3] or '+'}{trap[4]}, without quotes" if trap else ""
     return f"{parent}.{last} {words}, not {value!r}{mend}"
 
 

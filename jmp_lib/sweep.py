@@ -17,6 +17,7 @@ import sys
 from collections import namedtuple
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -99,8 +100,8 @@ def outdated(sweep: Sweep) -> list[str]:
     """Records that are there but not done: made with other settings (of the pre-training too) or data than the sweep's, or
     without their files. The question is the one that the runs themselves ask (``records.finished_record``)."""
     profile, folder = sweep.profile, sweep.results_dir
-    wanted = {str(pretrain_record_path(folder, size)): lambda size=size: pretraining.fingerprint(profile, size) for size in sweep.sizes}
-    wanted |= {path: lambda job=job: finetuning.fingerprint(profile, *job, folder) for path, job in sweep.jobs.items()}
+    wanted = {str(pretrain_record_path(folder, size)): partial(pretraining.fingerprint, profile, size) for size in sweep.sizes}
+    wanted |= {path: partial(finetuning.fingerprint, profile, *job, folder) for path, job in sweep.jobs.items()}
     found = []
     for path in filter(os.path.isfile, wanted):
         with suppress(FileNotFoundError):  # data that are gone: the record stays, it could not be made again

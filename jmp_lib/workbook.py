@@ -31,9 +31,6 @@ from jmp_lib.records import (
     pretrain_record_path,
     read_record,
 )
-from jmp_lib.results.pages import frame_html
-from jmp_lib.results.style import save
-from jmp_lib.results.variants import ROLES, shown, variant_values
 from jmp_lib.settings import SIZES, Profile, load_profile
 from jmp_lib.train.finetuning import finetune
 from jmp_lib.train.loading import first_updates, given_start, shipped_names
@@ -75,8 +72,8 @@ class Run:
         given, sizes = self.profile.pretrained, sizes or self.sizes
         wanted, shipped = [size for size in sizes if size not in given], self._shipped(sizes)
         if not wanted and not shipped:
-            raise ValueError(f"profile {self.profile.name} starts from given weights ({', '.join(map(str, given.values()))}): there "
-                             "is nothing to pre-train; go on with the fine-tunings")
+            raise ValueError(f"profile {self.profile.name} starts from given weights ({', '.join(given.values())}): there is "
+                             "nothing to pre-train; go on with the fine-tunings")
         for size in shipped:
             given_start(self.profile, size, self.results_dir)
         self._run(self._jobs(sizes=wanted), "pre-training")
@@ -142,6 +139,8 @@ class Run:
     def run_variants(self) -> dict[str, Path]:
         """Runs every variant of the profile, pre-trainings first; returns for each role of a variant (seed, size,
         ablation) the folder whose variants are to be shown (:func:`jmp_lib.results.variants.shown`)."""
+        from jmp_lib.results.variants import ROLES, shown, variant_values
+
         runs = self.variants()
         self._run([job for one in runs for job in one._jobs(sizes=one.sizes)], "pre-training")
         self._run([job for one in runs for job in one._jobs(one.tasks, one.arms)], "fine-tuning")
@@ -170,6 +169,8 @@ class Run:
 
     def save(self, figure, name: str) -> None:
         """Saves ``figure`` as PNG and SVG under ``figures/`` of the results folder."""
+        from jmp_lib.results.style import save  # a training draws nothing
+
         save(figure, self.results_dir / "figures", name)
 
     def write_table(self, table: pd.DataFrame, name: str, index: bool = False) -> pd.DataFrame:
@@ -203,9 +204,12 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
             raise ValueError(words)
         print(words)
         tasks = [task for task in tasks if task not in without]
-    run = Run(profile, results_folder(values.get("results_dir"), profile), values, family, tuple(tasks), tuple(arms), tuple(sizes))
+    folder = results_folder(values.get("results_dir"), profile)
+    run = Run(profile, folder, values, family, tuple(tasks), tuple(arms), tuple(sizes))
     torch.set_num_threads(profile.threads)  # repeatable sums, and no threads that fight over few cores
     if shell := IPython.get_ipython():  # a data frame at the end of a cell looks like the tables of the report
+        from jmp_lib.results.pages import frame_html
+
         shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, frame_html)
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
@@ -213,8 +217,8 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
           f"profile {profile.name} · {profile.data} data · seed {profile.seed} · results in {_short(run.results_dir)}")
     shipped = paths.shipped_dir(run.results_dir.name)
     if set(declared) <= {"profile", "results_dir"} and shipped.is_dir() and not any(run.records_dir.rglob("*.json")):
-        print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run that "
-              f"comes with the checkout is in {_short(shipped)}")
+        print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run "
+              f"that comes with the checkout is in {_short(shipped)}")
     return run
 
 

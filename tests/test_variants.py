@@ -45,7 +45,7 @@ def test_folds_that_a_task_names(tmp_path):
     profile = load_profile("published_small")
     assert profile.folds_of("matbench_phonons") == (0, 1, 2, 3, 4) and profile.folds_of("matbench_mp_gap") == (0,)
     assert profile.folds_of("matbench_perovskites") == (0,) and profile.folds_of("qm9_mu") == (0,)
-    with pytest.raises(ValueError, match="task_folds.qm9_mu is .*folds are 0 to 0"):
+    with pytest.raises(ValueError, match="task_folds.qm9_mu: .*folds are 0 to 0"):
         load_profile("mini", **{"finetuning.task_folds": {"qm9_mu": [1]}})
 
 

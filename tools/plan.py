@@ -252,7 +252,7 @@ def report(sweep: Sweep) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: options are those of a sweep."""
-    parser = argparse.ArgumentParser(prog="python -m tools.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m tools.plan", description=__doc__.split("\n")[0])
     for key in KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", help="as of `python -m jmp_lib sweep`")
     try:

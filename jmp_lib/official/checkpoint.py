@@ -35,8 +35,8 @@ BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. size: small or large; tensors: what the published fine-tuning starts from, by the names of the network's
-    state dict, as views of the file."""
+    """A checked checkpoint. size: small or large; tensors: what the published fine-tuning starts from, by the names of the
+    network's state dict, as views of the file."""
 
     path: Path
     size: str
@@ -158,7 +158,8 @@ def trained(name: str) -> bool:
 def _check_names(state: dict, expected: dict) -> None:
     """Entries are those of the network, in the official order, by which averages are assigned; counters may stand beside them."""
     counters = {COUNTER.format(key) for key in PRETRAINING_SETS}
-    for words, names in (("lacks", expected.keys() - state.keys()), ("has the unknown", state.keys() - expected.keys() - counters)):
+    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys() - counters
+    for words, names in (("lacks", missing), ("has the unknown", unknown)):
         if names:
             raise ValueError(f"its state_dict {words} {min(map(str, names))!r} ({len(names)} such entries)")
     if [name for name in state if name in expected] != list(expected):
@@ -187,8 +188,8 @@ def _averages(root: dict, expected: dict) -> tuple[dict, dict[str, torch.Tensor]
 
 
 def taken(name: str, raw: dict, averages: dict) -> torch.Tensor:
-    """The tensor that the published fine-tuning starts from. Raises ``ValueError`` (the reason alone): a number that is not finite,
-    aliases that differ, other radial functions."""
+    """The tensor that the published fine-tuning starts from. Raises ``ValueError`` (the reason alone): a number that is not
+    finite, aliases that differ, other radial functions."""
     twin = name.replace(ALIAS, LAYERS)
     if twin != name and not torch.equal(raw[twin], raw[name]):
         raise ValueError(f"{name!r} and {twin!r} must be the same tensor and differ")

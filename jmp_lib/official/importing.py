@@ -38,7 +38,8 @@ def import_checkpoint(file: str | Path, out: str | Path | None = None, networks:
     """Check an official checkpoint and write its folder, which is returned (default: ``checkpoints/jmp-s`` or ``jmp-l`` of
     the data folder); ``FileNotFoundError`` or ``ValueError`` in one sentence, and then nothing was changed."""
     checkpoint = read_checkpoint(file, networks)
-    folder, info, tensors, seen = Path(out or default_folder(checkpoint.size)), describe(checkpoint), dict(checkpoint.tensors), set()
+    folder, info = Path(out or default_folder(checkpoint.size)), describe(checkpoint)
+    tensors, seen = dict(checkpoint.tensors), set()
     for name, tensor in tensors.items():  # entries that are one tensor in the file are two in safetensors
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
@@ -69,7 +70,7 @@ def describe(checkpoint: Checkpoint) -> dict:
     model = meta_model(checkpoint.network)
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
     path = checkpoint.path
-    factors = {name: float(checkpoint.tensors[f"{name}.scale_factor"]) for name in scale_modules(model)}  # 0: not fitted, acts as 1
+    factors = {name: float(checkpoint.tensors[f"{name}.scale_factor"]) for name in scale_modules(model)}  # 0: acts as 1
     return {
         "kind": "pretrain", "size": checkpoint.size, "profile": "official", "weights": "official",
         "backbone": checkpoint.network.to_dict(), "datasets": datasets,
