@@ -255,8 +255,8 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if predictor.note:
         print(f"note: {predictor.note}")
     if predictor.foreign:
-        print(f"note: {_symbols(sorted(predictor.foreign))}: not in the data that the heads of this network were trained on, expect "
-              "larger errors there")
+        print(f"note: {_symbols(sorted(predictor.foreign))}: not in the data that the heads of this network were trained on; "
+              "expect larger errors there")
     return 0
 
 
