@@ -97,23 +97,16 @@ MAKERS = {  # all that a pickle can have made; a tensor is a view of a storage, 
 }
 
 
-class StandIn:
+class StandIn(dict):
     """What a pickle makes by a strange name ``origin``, or gets from a call of it: keeps its ``state``, does nothing."""
 
-    __slots__ = ("state",)
-    origin = ""
-
-    def __new__(cls, *_args, **_kwargs):
-        return super().__new__(cls)
+    origin, state = "", None
 
     def __init__(self, *_args, **_kwargs):
-        pass
+        super().__init__()
 
     def __setstate__(self, state):
         self.state = state
-
-    def __setitem__(self, _key, _value):
-        pass
 
     def append(self, _value):
         pass
@@ -130,7 +123,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         origin = f"{module}.{name}".replace("__builtin__", "builtins")
-        return Call(MAKERS[origin]) if origin in MAKERS else type("StandIn", (StandIn,), {"__slots__": (), "origin": origin})
+        return Call(MAKERS[origin]) if origin in MAKERS else type("StandIn", (StandIn,), {"origin": origin})
 
 
 def meta_model(network: BackboneConfig) -> PretrainModel:
