@@ -100,7 +100,7 @@ MAKERS = {  # all that a pickle can have made; a tensor is a view of a storage, 
 class StandIn(dict):
     """What a pickle makes by a strange name ``origin``, or gets from a call of it: keeps its ``state``, does nothing."""
 
-    origin, state = "", None
+    origin, state, __hash__ = "", None, object.__hash__
 
     def __init__(self, *_args, **_kwargs):
         super().__init__()
