@@ -87,6 +87,12 @@ def test_the_same_records_give_the_same_page(page, folder):
     assert sorted(p.name for p in folder.iterdir()) == ["figures", "records", "report.html", "tsne.html"]
 
 
+def test_a_pre_training_alone_has_a_report(folder, tmp_path):
+    shutil.copytree(folder / "records" / "pretrain", tmp_path / "records" / "pretrain")
+    page = write_report(tmp_path, "mini").read_text()
+    assert "2 records," in page and "fine-tuning records" not in page
+
+
 def test_a_folder_without_records_is_said_in_one_sentence(tmp_path, capsys):
     assert main(["report", "--results-dir", str(tmp_path)]) == 2
     assert "holds no records" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -136,7 +136,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
             "task": runs["task"], "arm": runs["arm"], "fold": runs["fold"], "test error": runs["value"],
             "trivial prediction": runs["trivial"], "unit": runs["unit"],
             "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}" for r in runs.astype({"n_val": "Int64"}).itertuples()],
-            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"].str.partition(" (")[0],
+            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"].str.split(" (", regex=False).str[0],
             **pd.DataFrame([file(results_dir / record) for record in runs["record"]])}), words=True))
 
 

@@ -282,16 +282,6 @@ def costs(run) -> list[str]:
     return said
 
 
-def _starts(run, tasks) -> tuple[bool, ...]:
-    """Whether the trainings of ``tasks`` start from a linear model of the composition: (False,), (True,) or, of some, both."""
-    settings = (run.profile.finetune_settings(TASKS[task].family, task) for task in tasks)
-    return tuple(sorted({one.linear_reference or one.reference_values is not None for one in settings}))
-
-
-def _tasks(rows) -> str:
-    return f"{len(rows)} task" + "s" * (len(rows) != 1)
-
-
 # notebook 01; ``sets`` are {name: structures}
 
 def elements(sets: dict) -> Markdown:
@@ -330,6 +320,18 @@ def targets(values: dict, units: dict) -> Markdown:
     off = pd.Series({name: np.abs(np.asarray(v, float) - np.median(v)).mean() for name, v in values.items() if units.get(name) == "meV"})
     return _between(off, "Of the targets in meV, the best constant is off by {} meV on average on {} and by {} meV on {}.", "So the same error "
                     "is much on one task and little on another: read it beside that of the constant.")
+
+
+# pieces
+
+def _starts(run, tasks) -> tuple[bool, ...]:
+    """Whether the trainings of ``tasks`` start from a linear model of the composition: (False,), (True,) or, of some, both."""
+    settings = (run.profile.finetune_settings(TASKS[task].family, task) for task in tasks)
+    return tuple(sorted({one.linear_reference or one.reference_values is not None for one in settings}))
+
+
+def _tasks(rows) -> str:
+    return f"{len(rows)} task" + "s" * (len(rows) != 1)
 
 
 def _between(values: pd.Series, what: str, then: str) -> Markdown:
