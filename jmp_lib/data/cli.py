@@ -91,7 +91,7 @@ def _tasks_of(one: Entry) -> list:
 def download(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[Path]:
     """Fetch, check and unpack the files of data set ``name``; returns what its reader takes. Done steps are skipped.
 
-    Raises as :func:`jmp_lib.data.fetch.fetch` and :func:`jmp_lib.data.fetch.extract`.
+    Raises as :func:`jmp_lib.data.fetch.fetch` and :func:`~jmp_lib.data.fetch.extract`.
     """
     from jmp_lib.data.catalog import entry
     from jmp_lib.data.fetch import fetch, is_archive

@@ -19,7 +19,6 @@ from torch_geometric.data import Data, Dataset
 
 from jmp_lib.data.door import DEFAULTS, DTYPES, MAX_ATOMIC_NUMBER, PER_ATOM, SHAPES, check
 
-_NO_SCALARS = (*DTYPES, "id", "fid", "name")  # fields of a structure that are no scalar labels
 BLOCK = 1 << 16  # structures of a large set that are looked at together
 
 
@@ -311,7 +310,7 @@ class StructureSet(Dataset):
         return digest.hexdigest()
 
 
-# --- of structures ---------------------------------------------------------------------------------------------
+# --- sets of structures one by one ---------------------------------------------------------------------------------------------
 
 
 def labels_of(structure: Mapping) -> list[str]:
@@ -322,7 +321,7 @@ def labels_of(structure: Mapping) -> list[str]:
         value = structure[key]
         if isinstance(value, str):
             found.append(f"text {key}")
-        elif key not in _NO_SCALARS:
+        elif key not in (*DTYPES, "id", "fid", "name"):
             if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
                 raise ValueError(f"field {key!r} is neither a number nor a text")
             found.append(f"scalar {key}")
