@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jmp_lib.__main__ import main
-from jmp_lib.results.pages import frame_html, number, table, write_report
+from jmp_lib.results.pages import frame_html, number, table, table_html, write_report
 from jmp_lib.results.views import merged
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
@@ -150,6 +150,11 @@ def test_a_data_frame_in_a_notebook_has_units_and_no_counting_index():
     assert cells == ["a", "1535", "meV Å⁻¹", "c", "0", "meV Å⁻¹"]
     assert '<td style="text-align: left">a</td>' in frame_html(frame), "JupyterLab drops the style of a notebook that it does not trust"
     assert re.findall("<td[^>]*>(.*?)</td>", frame_html(frame.set_index(["task", "unit"])))[:2] == ["a", "meV Å⁻¹"]
+
+
+def test_cells_of_a_table_of_words_name_their_column_for_narrow_screens():
+    frame = pd.DataFrame({"claim": ["a"], "paper": ["59 %"]})
+    assert 'data-of="paper: ">59 %' in table_html(frame, words=True) and "data-of" not in table_html(frame)
 
 
 def test_tasks_of_equal_numbers_share_a_row():
