@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -127,8 +127,10 @@ def _of_table(table: pd.DataFrame) -> dict[str, Atoms]:
         raise ValueError(f"the table must have one column of ase.Atoms or pymatgen structures, it has {len(columns)} "
                          f"among {', '.join(map(str, table))}")
     names = [f"row {number} of the table" for number in range(len(table))]
-    labels = table.drop(columns=columns).to_dict("records") or [{}] * len(table)
-    return {name: _with_labels(to_atoms(item, name), row) for name, item, row in zip(names, table[columns[0]], labels)}
+    frames = {name: to_atoms(item, name) for name, item in zip(names, table[columns[0]])}
+    for atoms, labels in zip(frames.values(), table.drop(columns=columns).to_dict("records")):
+        atoms.info.update({str(key): value for key, value in labels.items()})
+    return frames
 
 
 def _of_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
@@ -158,7 +160,8 @@ def _of_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
         first, *more = iter_atoms(path)
         if more:
             raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
-        frames[f"{path} (line {line} of {labels_csv.name})"] = _with_labels(first, rows[line])
+        first.info.update(rows[line])
+        frames[f"{path} (line {line} of {labels_csv.name})"] = first
     return frames
 
 
@@ -217,11 +220,6 @@ def _read_csv(path: Path, file_of: Callable[[str], Path | None]) -> tuple[str, d
             for row in rows.values():
                 row[name] = row[name].replace(",", ".")
     return named[0], rows
-
-
-def _with_labels(atoms: Atoms, labels: Mapping) -> Atoms:
-    atoms.info.update({str(key): value for key, value in labels.items()})
-    return atoms
 
 
 def _value(atoms: Atoms, key: str, where: str):

@@ -56,11 +56,11 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataF
         atoms = _atoms(structure, calculator)
         MaxwellBoltzmannDistribution(atoms, temperature_K=2 * KELVIN, rng=np.random.default_rng(0))  # half goes to the springs
         Stationary(atoms)
-        bonds = np.argwhere(np.triu(atoms.get_all_distances() < 1.7, 1))
-        lengths, first = _lengths(atoms, bonds), atoms.get_total_energy()
+        bonds, first = np.nonzero(np.triu(atoms.get_all_distances() < 1.7, 1)), atoms.get_total_energy()
+        lengths = atoms.get_all_distances()[bonds]
         run = VelocityVerlet(atoms, units.fs)
         for count in range(0, round(1000 * picoseconds) + 1, 10):
-            longest = float((_lengths(atoms, bonds) / lengths).max())
+            longest = float((atoms.get_all_distances()[bonds] / lengths).max())
             rows.append({"network": name, "time / ps": count / 1000, "temperature / K": atoms.get_temperature(),
                          "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
             if longest > STRETCHED or not atoms.get_temperature() < 100 * KELVIN:
@@ -142,7 +142,3 @@ def silicon() -> pd.DataFrame:
 def _atoms(structure, calculator) -> Atoms:
     numbers, places, cell, pbc = (np.asarray(structure[key]) for key in ("atomic_numbers", "pos", "cell", "pbc"))
     return Atoms(numbers, places.astype(float), cell=cell if pbc.any() else None, pbc=pbc, calculator=calculator)
-
-
-def _lengths(atoms: Atoms, bonds: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(atoms.positions[bonds[:, 0]] - atoms.positions[bonds[:, 1]], axis=1)

@@ -19,12 +19,10 @@ from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals, values
 from jmp_lib.results.claims import claims_table, scoreboard
-from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals
+from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals  # noqa: F401 (for notebooks)
 from jmp_lib.results.style import shared_words, short_task, significant
 from jmp_lib.results.values import COMPARISONS, all_tasks_table, comparable, gain, own_values, published_values
 
-__all__ = ["all_tasks_table", "claims_table", "cost_table", "gains_table", "paper_table", "save_table", "scaling_table",
-           "scoreboard", "speedup_table", "speedup_totals", "write_tables"]
 NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.89 times too small; ours are in meV/Å",
          "qmof": "the unit is not printed in the paper; the data set is in eV"}
 NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
