@@ -8,7 +8,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.summary import baseline_summary, flat_lines, shortened_lines, summary
+from jmp_lib.results.summary import baseline_summary, flat_lines, halved_lines, summary
 from jmp_lib.results.tables import write_tables
 from test_tables import write_record
 from tools.readme import computing_summary, speed
@@ -84,9 +84,7 @@ def test_a_long_run_says_when_fine_tuning_was_as_good():
     assert large == "rmd17_ethanol, L: from scratch 30 meV/A after 1200 of 2400 updates; fine-tuning is never as good."
 
 
-def test_shorter_fine_tunings_are_counted_in_words():
-    columns = ["size", "of", "tasks", "ratio", "from", "to", "all", "half", "quarter"]
-    totals = pd.DataFrame([("L", "forces", 12, 5.0, 4.0, 6.0, 12, 11, 7)], columns=columns)
-    assert shortened_lines(totals) == [
-        "L, forces: of 12 fine-tunings 12 with all of the updates, 11 with half of the updates, 7 with a quarter of the updates are as "
-        "good as training from scratch with all; the shortest that are need 5.00x [4.00, 6.00] fewer."]
+def test_halved_fine_tunings_are_counted_in_words():
+    table = pd.DataFrame([("L", "forces", 12, 12, 8, 1.5, 1.25, 1.75)], columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
+    assert halved_lines(table) == ["L, forces: with half of the updates fine-tuning is as good as training from scratch with all on 8 of 12, with "
+                                   "all on 12; the shorter of the two that is as good needs 1.50x [1.25, 1.75] fewer updates."]

@@ -12,7 +12,7 @@ from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results import views
 from jmp_lib.results.claims import claims_table, scoreboard, standing, verdict
-from jmp_lib.results.speedup import shortened_table, shortened_totals, speedup_table, speedup_totals
+from jmp_lib.results.speedup import halved, speedup_table, speedup_totals
 from jmp_lib.results.style import significant
 from jmp_lib.results.tables import (
     folds_table,
@@ -265,23 +265,19 @@ def test_speedup_counts_until_the_scratch_best_is_reached(tmp_path):
     assert total["ratio_seconds_all"] == pytest.approx((16.0 + 6.0) / (4.0 + 10.0))
 
 
-def test_the_shortest_fine_tuning_that_is_as_good_is_counted(tmp_path):
+def test_fine_tunings_with_half_of_the_updates_are_counted(tmp_path):
     def run(folder, arm, updates, error, task="qm9_mu", unit="D"):
         write_record(folder, task, arm, error, unit, history=[(0, 0.0, 9.0), (updates, 1.0, error)])
 
-    for task, unit in (("qm9_mu", "D"), ("rmd17_ethanol", "meV/A"), ("qm9_delta_eps", "meV")):  # the last has no shorter run
+    for task, unit, error in (("qm9_mu", "D", 1.5), ("rmd17_ethanol", "meV/A", 2.5), ("qm9_delta_eps", "meV", None)):
         run(tmp_path, "GN-OC-S", 80, 2.0, task, unit)
         run(tmp_path, "JMP-S", 80, 1.0, task, unit)
-    for budget, updates, errors in (("half", 40, (1.5, 2.5)), ("quarter", 20, (1.9, 3.0)), ("eighth", 10, (2.1, 4.0))):
-        run(tmp_path / "variants" / budget, "JMP-S", updates, errors[0])
-        run(tmp_path / "variants" / budget, "JMP-S", updates, errors[1], "rmd17_ethanol", "meV/A")
-    table = shortened_table(tmp_path)
-    assert table.groupby("budget")["relative"].max().to_dict() == {"all": 0.5, "half": 1.25, "quarter": 1.5, "eighth": 2.0}
-    assert set(table["task"]) == {"qm9_mu", "rmd17_ethanol"} and set(table["share"]) == {1.0, 0.5, 0.25, 0.125}
-    every, forces = shortened_totals(table).to_dict("records")
-    assert (every["tasks"], every["all"], every["half"], every["quarter"], every["eighth"]) == (2, 2, 1, 1, 0)
-    assert every["ratio"] == 160 / (20 + 80) and forces["ratio"] == 1.0 and forces["of"] == "forces"
-    assert shortened_table(tmp_path / "nothing").empty and shortened_totals(shortened_table(tmp_path / "nothing")).empty
+        if error:  # the last task has no shorter run
+            run(tmp_path / "variants" / "half", "JMP-S", 40, error, task, unit)
+    every, forces = halved(tmp_path).to_dict("records")
+    assert (every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1) and every["ratio"] == 160 / (40 + 80)
+    assert (forces["of"], forces["tasks"], forces["half"], forces["ratio"]) == ("forces", 1, 0, 1.0)
+    assert halved(tmp_path / "nothing").empty
 
 
 def test_write_tables_writes_blank_cells_and_dashes(tmp_path):

@@ -21,8 +21,8 @@ from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.speedup import speedup_table
-from jmp_lib.results.summary import baseline_summary, flat_lines, markdown, scoreboard_summary, summary, variant_summary
+from jmp_lib.results.speedup import halved, speedup_table
+from jmp_lib.results.summary import baseline_summary, flat_lines, halved_lines, markdown, scoreboard_summary, summary, variant_summary
 from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import PAIRS, all_tasks_table, finetune_records
 
@@ -74,6 +74,7 @@ def blocks(shipped: str | Path) -> dict[str, str]:
     mini, small, ablations, bulk, benchmarks = (
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
     long = [f"- Long enough to be flat: {line}" for line in flat_lines(speedup_table(small / "variants" / "long" / "records"))]
+    long += [f"- {line}" for line in halved_lines(halved(small))]
     parts = [summary(small), "\n".join(textwrap.fill(line, 118, subsequent_indent="  ") for line in long),
              *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),

@@ -149,27 +149,6 @@ def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
     return legend_below(figure, axes)
 
 
-def shortened(table: pd.DataFrame):
-    """Lowest validation error of ever shorter fine-tunings over that of training from scratch (``shortened_table``), a panel per size:
-    means with 95 % intervals over tasks, every task a thin line."""
-    figure, axes = new_figure(1, max(table["size"].nunique(), 1), width=9.0, height=3.3, sharey=True)
-    if table.empty:
-        axes[0].set_title("nothing was run")
-    rows = table.assign(of=table["unit"].eq("meV/A").map({True: "forces", False: "properties"}))
-    for axis, (size, part) in zip(axes, rows.groupby("size", sort=False)):
-        one = {"data": part, "x": "share", "y": "relative", "hue": "of", "hue_order": ["forces", "properties"], "palette": PALETTE[:2], "ax": axis}
-        sns.lineplot(**one, units="task", estimator=None, alpha=0.25, linewidth=0.8, legend=False)
-        sns.lineplot(**one, style="of", style_order=["forces", "properties"], markers=["o", "s"], dashes=False, errorbar=("ci", 95),
-                     err_style="bars", seed=0)
-        axis.axhline(1.0, color="black", linewidth=0.8)
-        axis.set(title=f"JMP-{size}", xlabel="updates of the fine-tuning, share of all", ylabel="validation error / that from scratch")
-        log_axis(axis, "y")
-        axis.set_xscale("log")
-        axis.set_xticks(shares := sorted(part["share"].round(3).unique()), [f"{share:.2g}" for share in shares])
-        axis.xaxis.minorticks_off()
-    return legend_below(figure, axes)
-
-
 def pretraining_curves(records: list[dict]):
     """Validation errors per pre-training set over steps, where they are trained; one column per model size, energies above forces."""
     figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)

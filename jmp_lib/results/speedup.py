@@ -5,8 +5,8 @@ the cost of the pre-trained arm (JMP) of the same size is its time until the fir
 Validation happens now and then, so the time of the JMP arm is an upper limit and the ratio a lower one. The paper compares
 GPU-hours over all tasks in this way; which error it watches was not found.
 
-Within one run the curves fall up to its end, because the learning rate does; so a second measure asks how short a fine-tuning may
-be that has its whole schedule (``shortened_table``).
+Within one run the curves fall up to its end, because the learning rate does; so ``halved`` asks it of fine-tunings that have their
+whole schedule in half of the updates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from jmp_lib.results.intervals import of_ratio
 from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
 
 ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
-SHORTER = ("half", "quarter", "eighth")  # variants of a profile: the pre-trained arms with fewer updates
 NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
            "jmp_seconds_whole_run", "jmp_steps_whole_run"]
 
@@ -75,39 +74,27 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 
-def shortened_table(results_dir: str | Path) -> pd.DataFrame:
-    """Fine-tunings with all updates and with fewer (SHORTER), beside the from-scratch run with all: one row per task, size and run.
+def halved(results_dir: str | Path) -> pd.DataFrame:
+    """Fine-tunings with half of the updates (variant ``half``) beside the runs with all: a row per size, of all tasks and of forces.
 
-    updates of the run, budget (all, half, ...) and ``share`` of all; relative: its lowest validation error over that of the
-    from-scratch run; scratch_steps: updates of the latter until then. Tasks without a shorter run are left out.
+    all, half: on how many tasks they are as good as training from scratch with all (lowest validation error); ratio: updates of the
+    latter until its best over those of the shortest that are, with its 95 % interval over tasks (one that never is counts with all).
     """
-    folders = {"all": Path(results_dir)} | {name: Path(results_dir) / "variants" / name for name in SHORTER}
-    runs = {name: [r for r in finetune_records(folder / "records") if r["fold"] == 0] for name, folder in folders.items()}
-    short = {(r["task"], r["arm"]) for name in SHORTER for r in runs[name]}
-    whole, rows = speedup_table(folders["all"] / "records").set_index(["task", "size"]), []
-    for budget, found in runs.items():
-        for run in (r for r in found if (r["task"], r["arm"]) in short and (r["task"], r["arm"][-1]) in whole.index):
-            base = whole.loc[(run["task"], run["arm"][-1])]
-            updates, lowest = run["history"][-1]["step"], in_printed_unit(run, min(entry["val_metric"] for entry in _validated(run)))
-            rows.append({"task": run["task"], "unit": base["unit"], "size": run["arm"][-1], "budget": budget, "updates": updates,
-                         "share": updates / base["jmp_steps_whole_run"], "relative": lowest / base["target_val"],
-                         "scratch_steps": base["scratch_steps"]})
-    return pd.DataFrame(rows, columns=["task", "unit", "size", "budget", "updates", "share", "relative", "scratch_steps"])
-
-
-def shortened_totals(table: pd.DataFrame) -> pd.DataFrame:
-    """Per size, of all tasks and of forces: how many tasks there are, on how many each budget is enough, and how many times fewer
-    updates the shortest fine-tunings that are as good need (``ratio``, with its 95 % interval over tasks; one that never is counts
-    with all)."""
+    runs = {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(Path(results_dir) / "variants" / "half" / "records"))}
+    found = []
+    for row in speedup_table(Path(results_dir) / "records").to_dict("records"):
+        if run := runs.get((row["task"], row["size"])):
+            good = min(in_printed_unit(run, entry["val_metric"]) for entry in _validated(run)) <= row["target_val"]
+            found.append({**row, "all": row["ratio_steps"] == row["ratio_steps"], "half": good,
+                          "spent": run["history"][-1]["step"] if good else row["jmp_steps_whole_run"]})
+    whole = pd.DataFrame(found, columns=["size", "unit", "scratch_steps", "all", "half", "spent"])
     rows = []
-    for size, part in table.groupby("size", sort=False):
-        for of, some in (("all tasks", part), ("forces", part[part["unit"] == "meV/A"])):
-            tasks = some.groupby("task").agg(scratch=("scratch_steps", "first"), spent=("updates", "max"))
-            spent = some[some["relative"] <= 1].groupby("task")["updates"].min().reindex(tasks.index).fillna(tasks["spent"])
-            low, high = of_ratio(tasks["scratch"], spent)
-            rows.append({"size": size, "of": of, "tasks": len(tasks), "ratio": tasks["scratch"].sum() / spent.sum(), "from": low, "to": high,
-                         **some["relative"].le(1).groupby(some["budget"], sort=False).sum()})
-    return pd.DataFrame(rows)
+    for size, part in whole.groupby("size", sort=False):
+        for of, tasks in (("all tasks", part), ("forces", part[part["unit"] == "meV/A"])):
+            low, high = of_ratio(tasks["scratch_steps"], tasks["spent"])
+            rows.append({"size": size, "of": of, "tasks": len(tasks), **tasks[["all", "half"]].sum(),
+                         "ratio": _ratio(tasks["scratch_steps"].sum(), tasks["spent"].sum()), "from": low, "to": high})
+    return pd.DataFrame(rows, columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
 
 
 def cost_table(records_dir: str | Path) -> pd.DataFrame:

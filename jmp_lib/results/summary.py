@@ -71,13 +71,11 @@ def flat_lines(table: pd.DataFrame) -> list[str]:
                else "fine-tuning is never as good.") for r in table.itertuples()]  # fmt: skip
 
 
-def shortened_lines(totals: pd.DataFrame) -> list[str]:
-    """A sentence for each row of ``shortened_totals``."""
-    said = {"all": "all", "half": "half", "quarter": "a quarter", "eighth": "an eighth"}
-    return [f"{row['size']}, {row['of']}: of {row['tasks']} fine-tunings " + ", ".join(
-                f"{row[budget]} with {share} of the updates" for budget, share in said.items() if budget in row)
-            + " are as good as training from scratch with all; the shortest that are need "
-            f"{words(row['ratio'], row['from'], row['to'], 'x')} fewer." for row in totals.to_dict("records")]
+def halved_lines(table: pd.DataFrame) -> list[str]:
+    """A sentence for each row of ``halved``."""
+    return [f"{row['size']}, {row['of']}: with half of the updates fine-tuning is as good as training from scratch with all on {row['half']} "
+            f"of {row['tasks']}, with all on {row['all']}; the shorter of the two that is as good needs "
+            f"{words(row['ratio'], row['from'], row['to'], 'x')} fewer updates." for row in table.to_dict("records")]
 
 
 def variant_summary(results_dir: str | Path) -> str:
