@@ -22,7 +22,15 @@ from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
 from jmp_lib.results.speedup import halved, speedup_table
-from jmp_lib.results.summary import baseline_summary, flat_lines, halved_lines, markdown, scoreboard_summary, summary, variant_summary
+from jmp_lib.results.summary import (
+    baseline_summary,
+    flat_lines,
+    halved_lines,
+    markdown,
+    scoreboard_summary,
+    summary,
+    variant_summary,
+)
 from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import PAIRS, all_tasks_table, finetune_records
 
