@@ -12,7 +12,7 @@ from jmp_lib import facts
 from jmp_lib.__main__ import main
 from jmp_lib.data import catalog, cli, qmof, rmd17
 from jmp_lib.data.tasks import FAMILIES
-from jmp_lib.data.fetch import Source
+from jmp_lib.data.catalog import Source
 from jmp_lib.data.store import open_store
 from tests.test_fetch import server  # noqa: F401  (a fixture)
 

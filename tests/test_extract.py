@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jmp_lib.data import fetch as module
-from jmp_lib.data.fetch import extract
+from jmp_lib.data import catalog as module
+from jmp_lib.data.catalog import extract
 
 FILES = {"set/a.txt": b"alpha" * 1000, "set/deep/b.bin": bytes(range(256)) * 40, "c": b""}
 

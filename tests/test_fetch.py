@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from jmp_lib.data import fetch as module
-from jmp_lib.data.fetch import Source, fetch
+from jmp_lib.data import catalog as module
+from jmp_lib.data.catalog import Source, fetch
 from jmp_lib.files import locked
 
 DATA = np.random.default_rng(0).bytes(300_000)

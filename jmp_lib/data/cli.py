@@ -91,10 +91,9 @@ def _tasks_of(one: Entry) -> list:
 def download(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[Path]:
     """Fetch, check and unpack the files of data set ``name``; returns what its reader takes. Done steps are skipped.
 
-    Raises as :func:`jmp_lib.data.fetch.fetch` and :func:`~jmp_lib.data.fetch.extract`.
+    Raises as :func:`jmp_lib.data.catalog.fetch` and :func:`~jmp_lib.data.catalog.extract`.
     """
-    from jmp_lib.data.catalog import entry
-    from jmp_lib.data.fetch import fetch, is_archive
+    from jmp_lib.data.catalog import entry, fetch, is_archive
 
     one, root = entry(name), paths.data_root(data_root)
     folder = paths.data_dir(root) / one.folder
@@ -110,7 +109,7 @@ def download(name: str, data_root: str | Path | None = None, *, progress: bool =
 
 def _unpack(archive: Path, one: Entry, folder: Path) -> None:
     """Unpack once: a mark beside the archive says that it was done, and of which file."""
-    from jmp_lib.data.fetch import extract
+    from jmp_lib.data.catalog import extract
 
     mark = archive.with_name(archive.name + ".unpacked")
     about = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"

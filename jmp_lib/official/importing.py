@@ -14,7 +14,7 @@ import jinja2
 from ase.data import atomic_numbers
 
 from jmp_lib import facts, paths
-from jmp_lib.data.fetch import Source, fetch
+from jmp_lib.data.catalog import Source, fetch
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.files import file_sha256, locked, write_atomically
 from jmp_lib.model import BackboneConfig
