@@ -4,7 +4,10 @@
 network needs torch, ``import jmp_lib`` not.
 """
 
+import warnings
 from importlib import import_module
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # some library asks for bars of ipywidgets; bars of text do
 
 _PLACES = {"load": "train.loading", "Loaded": "train.loading", "JMPCalculator": "calculator", "predictions": "predict",
            "embed": "embeddings"}

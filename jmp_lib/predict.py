@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from jmp_lib.data.door import check_structure
 from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms

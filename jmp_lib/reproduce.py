@@ -96,7 +96,7 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             states[path.stem] = state(path, profile, loaded, folder)
             write_json(state_file, states)
             print(f"{title}done in {minutes:.1f} min", flush=True)
-        if any((folder / "records").rglob("*.json")):
+        if any(path for kind in ("pretrain", "finetune") for path in (folder / "records" / kind).rglob("*.json")):
             write_report(folder, loaded.name)
         shipped = paths.shipped_dir(results_folder(None, loaded).name)
         if not loaded.variant and all(any((one / "records" / "finetune").glob("*/*.json")) for one in (folder, shipped)):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,8 +34,6 @@ from jmp_lib.settings import SIZES, Profile, load_profile
 from jmp_lib.train.finetuning import finetune
 from jmp_lib.train.loading import first_updates, given_start, shipped_names
 from jmp_lib.train.pretraining import pretrain
-
-warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm prints text bars where ipywidgets is absent
 
 SUBSET_NAMES = tuple(dict.fromkeys(family.subset for family in FAMILIES.values()))  # of the parameters cells
 

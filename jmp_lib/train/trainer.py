@@ -21,7 +21,7 @@ from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from jmp_lib import records
 from jmp_lib.files import write_json
