@@ -73,6 +73,7 @@ def test_a_run_that_differs_shows_where(shipped, tmp_path):
     assert certificate["compared"] == len(found.rows) and "JMP-L over GN-OC-L" in certificate["beyond_noise"]
     assert len(certificate["test_errors"]) == len(found.errors) and set(certificate["made_with"]) == {"this run", "shipped run"}
     assert "<pre>This run beside the shipped one:" in page and "+190" in page and "http" not in page
+    assert "JMP-L lowers the error against the same network trained from scratch" in page, "claims by their words"
     written = pd.read_csv(run / "tables" / "comparison.csv")
     assert len(written) == len(found.rows) and (~written["within_noise"]).sum() == found.rows["within_noise"].eq(False).sum()
 

@@ -153,7 +153,8 @@ def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
     write_json(folder / "comparison.json", certificate)
     save_table(found.rows, folder / "tables" / "comparison.csv")
     rows = found.rows.assign(**{name: found.rows[name].map({True: "yes", False: "no"}).fillna("not known") for name in ("same_sign", "within_noise")})
+    rows["name"] = rows["name"].replace(facts.claims().set_index("id")["claim"].to_dict())
     write_page(folder / "comparison.html", "comparison", title=f"This run of {folder.name} beside the shipped one", words=words,
-               rows=table(rows.rename(columns=lambda name: name.replace("_", " "))), made=made,
+               rows=table(rows[["name", *rows.columns.drop("name")]].rename(columns=lambda name: name.replace("_", " ")), words=True), made=made,
                errors=table(found.errors.rename(columns={"change_percent": "change / %"})))
     return words
