@@ -122,7 +122,7 @@ def relaxed(table: pd.DataFrame) -> Markdown:
     """Relaxations (``use.relaxation``): which networks end at rest, and the largest force that the others leave."""
     said = []
     for _, row in table.iterrows():
-        left = row["largest force / eV/Å"]
+        left = row.get("largest force / eV/Å", float("nan"))  # no column where no network ends
         end = f"at rest after {row['steps']} steps" if row["converged"] == "yes" else "atoms are driven into each other" if pd.isna(left) else \
             f"not at rest after {row['steps']} steps, the largest force is {significant(left, 2)} eV/Å"
         said.append(f"{row['network'].capitalize()}: {end}.")
