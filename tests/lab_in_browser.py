@@ -26,7 +26,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = Path(os.environ.get("JMP_SCREENSHOTS") or ROOT / "results" / "smoke" / "lab")
-NOTEBOOKS = [path for number in ("00", "02", "05", "14") for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
+NOTEBOOKS = [path for number in ("00", "02", "03", "05", "14") for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",

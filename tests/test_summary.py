@@ -79,9 +79,9 @@ def test_a_long_run_says_when_fine_tuning_was_as_good():
     table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0),
                           ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)], columns=names)
     small, large = flat_lines(table)
-    assert small == ("rmd17_ethanol, S: from scratch 40 meV/A after 2400 of 2400 updates; "
+    assert small == ("rmd17_ethanol, S: from scratch 40 meV Å⁻¹ after 2400 of 2400 updates; "
                      "fine-tuning is as good after 600, 4.0 times sooner.")
-    assert large == "rmd17_ethanol, L: from scratch 30 meV/A after 1200 of 2400 updates; fine-tuning is never as good."
+    assert large == "rmd17_ethanol, L: from scratch 30 meV Å⁻¹ after 1200 of 2400 updates; fine-tuning is never as good."
 
 
 def test_halved_fine_tunings_are_counted_in_words():

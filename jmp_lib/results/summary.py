@@ -13,6 +13,7 @@ import pandas as pd
 from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.intervals import UNKNOWN, of_mean, words
+from jmp_lib.results.style import unit_text
 from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
 from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
 
@@ -66,7 +67,7 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
 
 def flat_lines(table: pd.DataFrame) -> list[str]:
     """A sentence for each row of a ``speedup_table`` of runs that are long enough for training from scratch to come to rest."""
-    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {r.unit} after {r.scratch_steps:.0f} of {r.jmp_steps_whole_run:.0f} updates; "
+    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {unit_text(r.unit)} after {r.scratch_steps:.0f} of {r.jmp_steps_whole_run:.0f} updates; "
             + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner." if r.ratio_steps == r.ratio_steps
                else "fine-tuning is never as good.") for r in table.itertuples()]  # fmt: skip
 
