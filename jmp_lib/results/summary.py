@@ -67,9 +67,9 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
 
 def flat_lines(table: pd.DataFrame) -> list[str]:
     """A sentence for each row of a ``speedup_table`` of runs that are long enough for training from scratch to come to rest."""
-    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {unit_text(r.unit)} after {r.scratch_steps:.0f} of {r.jmp_steps_whole_run:.0f} updates; "
-            + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner." if r.ratio_steps == r.ratio_steps
-               else "fine-tuning is never as good.") for r in table.itertuples()]  # fmt: skip
+    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {unit_text(r.unit)} after {r.scratch_steps:.0f} of "
+            f"{r.jmp_steps_whole_run:.0f} updates; " + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner."
+            if r.ratio_steps == r.ratio_steps else "fine-tuning is never as good.") for r in table.itertuples()]
 
 
 def halved_lines(table: pd.DataFrame) -> list[str]:
