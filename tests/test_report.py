@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ase.data import chemical_symbols
 from PIL import Image
 
 from jmp_lib.__main__ import main
-from jmp_lib.results.pages import frame_html, number, table, table_html, write_report
+from jmp_lib.data.tasks import load_task_data
+from jmp_lib.results.pages import frame_html, number, show_parity, table, table_html, write_report
 from jmp_lib.results.views import merged
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "shipped" / "mini"
@@ -142,6 +145,20 @@ def test_the_worst_predicted_structures_are_in_the_viewer(page):
     shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
     assert [words.split(":")[0] for words in shown["structures"]] == ["rmd17_ethanol", "qmof_bandgap"]
     assert len(shown["structures"][next(iter(shown["structures"]))]["pos"]) == 9 and "is off by" in next(iter(shown["structures"]))
+
+
+def test_points_of_a_parity_plot_lead_to_their_structures():
+    test = load_task_data("qm9_mu", caps={"test": 3}).test
+    record = {"task": "qm9_mu", "data_kind": "generated", "n_test": 3, "unit": "D"}
+    true, predicted = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 2.0])
+    page = html.unescape(show_parity([record], {"qm9_mu": (true, predicted)}, {"qm9_mu": np.ones(3)}).data)
+    shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
+    (x, y, key), (_, _, other) = shown["points"]["qm9_mu"][0], shown["points"]["qm9_mu"][2]
+    assert (x, y) == (0.0, 0.5) and shown["units"] == {"qm9_mu": "D"} and key != other
+    assert shown["structures"][key]["elements"] == [chemical_symbols[z] for z in test[0]["atomic_numbers"].tolist()]
+    forces = record | {"task": "rmd17_ethanol", "unit": "meV/A"}
+    assert show_parity([forces], {"rmd17_ethanol": (np.ones((4, 3)), np.ones((4, 3)))}) is None
+    assert show_parity([record | {"data_kind": "published"}], {"qm9_mu": (true, predicted)}) is None
 
 
 def test_a_data_frame_in_a_notebook_has_units_and_no_counting_index():

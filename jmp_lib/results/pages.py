@@ -221,15 +221,39 @@ def show_tasks(tasks: pd.DataFrame):
                 notes=[(letter, f"data here: {words}") for words, letter in letters.items()])
 
 
-def show_structures(structures: dict, label: str):
-    """A menu of ``structures`` {words: structure} and a view of the chosen one that turns, in a frame of a notebook.
+def show_structures(structures: dict, label: str) -> HTML:
+    """A menu of ``structures`` {words: structure} and a view of the chosen one that turns, in a frame of a notebook."""
+    return _framed("structures(data, label)", data=drawings(structures), label=label)
 
-    JupyterLab shows frames of a notebook that it trusts, one that its reader has run; the site shows them to all.
+
+def show_parity(records: list[dict], predictions: dict, without: dict | None = None) -> HTML | None:
+    """Predicted over true values of the test structures, a menu of tasks, and a view of the structure whose point is chosen.
+
+    records of one arm; predictions {task: (true, predicted)}; without {task: (S,)}: what both are shown without. None where no task
+    has one value for each structure of the shipped data.
     """
+    points, units, drawn, known = {}, {}, {}, {}  # known: bytes of a structure, which targets share -> its key
+    for record in records:
+        task, (true, predicted) = record["task"], predictions.get(record["task"], ((), ()))
+        if record.get("data_kind") != "generated" or np.ndim(true) != 1 or not len(true):
+            continue
+        test = load_task_data(task, caps={"test": record["n_test"]}).test
+        if len(test) != len(true):
+            continue
+        keys = [known.setdefault((s["atomic_numbers"].numpy().tobytes(), s["pos"].numpy().tobytes()), str(len(known))) for s in test]
+        drawn |= dict(zip(keys, test))
+        both = np.stack([true, predicted]) - (without or {}).get(task, 0.0)
+        points[task], units[task] = [[*pair, key] for pair, key in zip(both.T.round(6).tolist(), keys)], unit_text(record["unit"])
+    return _framed("parity(data)", data={"points": points, "units": units, **drawings(drawn)}) if points else None
+
+
+def _framed(macro: str, **values) -> HTML:
+    """A macro of ``structures.html.j2`` in a frame; JupyterLab shows frames of a notebook that it trusts, one that its reader has
+    run; the site shows them to all."""
     look = ":root { color-scheme: light dark; } body { margin: 0; font: 14px system-ui, sans-serif; } select { max-width: 75%; }"
-    page = environment().from_string('{% from "structures.html.j2" import structures %}<!doctype html><meta charset="utf-8"><style>{{ look }}'
-                                     '</style>{{ structures(data, label) }}').render(data=drawings(structures), label=label, look=look)
-    return HTML(Markup('<div><iframe title="{}" width="100%" height="400" style="border: 0" srcdoc="{}"></iframe></div>').format(label, str(page)))
+    page = environment().from_string('{% import "structures.html.j2" as macros %}<!doctype html><meta charset="utf-8"><style>{{ look }}'
+                                     f"</style>{{{{ macros.{macro} }}}}").render(look=look, **values)
+    return HTML(Markup('<div><iframe title="structures" width="100%" height="400" style="border: 0" srcdoc="{}"></iframe></div>').format(str(page)))
 
 
 def number(value, digits: int = 4) -> str:
