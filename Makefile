@@ -35,7 +35,7 @@ site: $(STAMP) ## executed notebooks, docs and reports as one static site: open 
 test: $(STAMP) ## run the tests in CORES processes, with the slowest ones listed
 	$(VENV)/bin/python -m pytest -q -n $(CORES) --dist loadfile --no-loadscope-reorder --durations=15
 
-smoke: $(STAMP) ## run every notebook in about 3 minutes; its numbers mean nothing
+smoke: $(STAMP) ## run every notebook in about 4 minutes; its numbers mean nothing
 	$(VENV)/bin/python -m jmp_lib reproduce --profile smoke
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
