@@ -96,7 +96,7 @@ def test_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda d: (steps.append("fsync"), fsync(d)))
     monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
     save_checkpoint(tmp_path / "c.pt")
-    assert steps == ["fsync", "replace"]  # the file, its name, the folder
+    assert steps == ["fsync", "replace"]  # the file, then its name
 
 
 def test_the_log_has_every_update_once(tmp_path):

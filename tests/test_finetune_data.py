@@ -14,7 +14,7 @@ from jmp_lib.train.finetuning import Finetuning, finetune_data
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import fit_forces, fit_property
 from jmp_lib.train.schedule import layerwise_groups
-from jmp_lib.train.trainer import Job
+from jmp_lib.train.job import Job
 from toy_sets import toy_set
 
 WIDTH = {"width": lambda natoms, pos, z: np.array([x[:, 0].max() - x[:, 0].min() for x in pos])}

@@ -31,7 +31,7 @@ import numpy as np
 KINDS = ("prepare", "pretrain", "finetune", "report", "notebook", "sweep")
 TIMES = {"wall_time_s", "train_time_s", "waiting_s", "waiting_share", "peak_memory_mb", "seconds", "train_seconds", "waiting",
          "memory_mb", "commit", "curves"}  # names that are left out; curves: the hash of a file that holds seconds
-LEFT = re.compile(r"^lock$|\.(tmp|lock|building|partial|failed\.ipynb|previous)$|^checkpoint")
+LEFT = re.compile(r"^lock$|\.(tmp|lock|building|partial|failed\.ipynb)$|^checkpoint")
 SETTINGS = ("--profile", "smoke", "--tasks", "qm9_mu", "--arms", "GN-OC-S,JMP-S")
 MARK = "JMP_KILL_TEST"  # in the environment of every process of a trial
 PRELOAD = ["jmp_lib.workbook", "jmp_lib.data.store", "jmp_lib.train.finetuning", "jmp_lib.results.pages", "jmp_lib.reproduce"]

@@ -66,6 +66,8 @@ def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.nda
     """
     (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
     span = 4 * max(max(int(o.max(initial=0)), -int(o.min(initial=0))) for o in (main_o, ae_o, q_o)) + 1
+    if natoms**2 * span**3 >= 2**62:
+        raise ValueError(f"{natoms} atoms lie in cells too far apart: wrap the positions into the cell before building graphs")
 
     def image(offset: np.ndarray) -> np.ndarray:
         if span == 1:

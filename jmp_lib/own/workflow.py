@@ -30,10 +30,10 @@ from jmp_lib.own.data import OwnData, read_own, split_own, units_of
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.settings import FinetuneSettings, Profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_groups
+from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
 from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property, numbers_of
-from jmp_lib.train.trainer import Job
 
 ARMS = ("pre-trained", "from scratch")
 FORCES = ["energy", "forces"], ["eV", "eV/Å"]

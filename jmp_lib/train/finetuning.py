@@ -30,6 +30,7 @@ from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.strict import nearest
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
+from jmp_lib.train.job import Job
 from jmp_lib.train.loading import given_start, read_info, seen_elements
 from jmp_lib.train.losses import Counts, finetuning_loss, mae, structure_errors
 from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
@@ -38,7 +39,7 @@ from jmp_lib.train.processes import in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.saving import load_weights, save_weights
 from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau
-from jmp_lib.train.trainer import Job, Progress
+from jmp_lib.train.trainer import Progress
 
 
 def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: bool = True, fold: int = 0) -> dict:

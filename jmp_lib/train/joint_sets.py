@@ -20,7 +20,7 @@ FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitte
 @dataclass(frozen=True, eq=False)
 class JointSet:
     """One pre-training set. What the settings give is taken; references, normalisers and scales are else fitted when first
-    asked for, in one pass over at most FIT_STRUCTURES of the training part, evenly spaced."""
+    asked for, on at most FIT_STRUCTURES of the training part, evenly spaced."""
 
     key: str  # oc20, oc22, ani1x, transition1x
     train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
@@ -34,10 +34,13 @@ class JointSet:
         return self.train.name
 
     @cached_property
-    def _fitted(self) -> JointFit:
+    def _rows(self) -> np.ndarray:
         count = len(self.train)
-        rows = range(count) if count <= FIT_STRUCTURES else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64)
-        return fit(self.train.arrays(int(row)) for row in rows)
+        return np.arange(count) if count <= FIT_STRUCTURES else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64)
+
+    @cached_property
+    def _fitted(self) -> JointFit:
+        return fit(self.train.arrays(int(row)) for row in self._rows)
 
     @cached_property
     def energy(self) -> Normaliser:
@@ -68,7 +71,7 @@ class JointSet:
     def force_scale(self) -> float:
         """Factor of the force loss; by default the mean number of atoms."""
         given = self.settings.force_loss_scale
-        return float(np.mean(self.train.natoms)) if given is None else given
+        return float(np.mean(np.asarray(self.train.natoms)[self._rows])) if given is None else given
 
 
 def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:

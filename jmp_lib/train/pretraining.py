@@ -19,11 +19,12 @@ import pandas as pd
 import torch
 
 from jmp_lib import records
-from jmp_lib.files import locked, write_atomically, write_json
+from jmp_lib.files import locked, reading, write_atomically, write_json
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import fit_scale_factors, set_factors
 from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
+from jmp_lib.train.job import Job
 from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, heads, joint_sets
 from jmp_lib.train.losses import Counts, mae, pretraining_loss
 from jmp_lib.train.normalise import denormalised
@@ -31,7 +32,6 @@ from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.saving import save_weights
 from jmp_lib.train.schedule import EMA, in_updates
-from jmp_lib.train.trainer import Job
 
 
 def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, also: Sequence[JointSet] = ()) -> dict:
@@ -134,8 +134,11 @@ def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) 
     path = Path(out_dir) / "work" / "scale_factors" / f"{size}.json"
 
     def kept() -> dict[str, float] | None:
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        return stored["factors"] if stored.get("fingerprint") == wanted else None
+        if not path.exists():
+            return None
+        with reading(path, "delete it; they are fitted again"):
+            stored = json.loads(path.read_text())
+            return stored["factors"] if stored["fingerprint"] == wanted else None
 
     if not fit:
         return kept()

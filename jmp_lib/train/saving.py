@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jmp_lib.files import reading, replacing, write_atomically, write_json, writing
-from jmp_lib.records import device_name
 
 LAYOUT = 4  # raised whenever the content of a checkpoint changes
 
@@ -47,6 +46,8 @@ def load_checkpoint(path: Path) -> dict | None:
                 raise ValueError("check sum")
         state = torch.load(path, map_location="cpu", weights_only=True)
         torch.set_rng_state(state["torch_rng"])
+    except (MemoryError, OSError):  # the file may be whole
+        raise
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}); delete it to start this run from the beginning") from None
     if "cuda_rng" in state and torch.cuda.is_available():
@@ -60,20 +61,6 @@ def say_others(path: Path, name: str) -> None:
     if others and not path.exists():
         print(f"{name}: {path.parent} holds unfinished training of other settings, data or versions ({', '.join(others)}): this "
               "run begins anew beside it; give the settings of then to go on there, or remove it", file=sys.stderr)
-
-
-def gone_on(machines: list[dict], processes, update: int, name: str) -> list[dict]:
-    """``machines``, on which a run was computed so far, and the one that it goes on with after ``update`` updates.
-
-    One that differs is said in a line: sums are then rounded in another order, or in another precision.
-    """
-    now = {"device": device_name(processes.device), "precision": processes.precision, "processes": processes.size,
-           "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
-    changed = [f"{key} {machines[-1][key]} -> {value}" for key, value in now.items() if machines and machines[-1][key] != value]
-    if changed and processes.first:
-        print(f"{name}: goes on after update {update} with {', '.join(changed)}: its last digits may differ from those of an "
-              "undisturbed run, and its record says so", file=sys.stderr)
-    return [*machines, {"from_update": update, **now}] if changed or not machines else machines
 
 
 class Log:

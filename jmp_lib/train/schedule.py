@@ -143,18 +143,23 @@ class EMA:
     @contextmanager
     def swapped_in(self):
         """Within this context the model has the averaged weights (validation, test, saving)."""
-        own = [p.detach().clone() for p in self.parameters]
-        self.copy_to_model()
+        self._swap()
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters, own)
+            self._swap()
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
         """Give the model the averaged weights for good."""
         torch._foreach_copy_(self.parameters, self.averages)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.averages):  # one by one: no second copy of the network
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
 
     def state_dict(self) -> dict:
         return {"averages": self.averages}

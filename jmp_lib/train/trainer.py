@@ -1,17 +1,18 @@
-"""The trainer: one loop for pre-training and fine-tuning (``train``) and what is around it (``Job``); read it from top to bottom.
+"""The trainer: one loop for pre-training and fine-tuning; read it from top to bottom.
 
 One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
 -> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
 
 No update waits for its numbers: an update whose loss or gradient is not finite is left out by the device itself, and losses
 and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any case.  The first
-that is not finite ends the run.
+that is not finite ends the run; in float16, whose scaler lowers its scale instead, the first that no scale of 1 or more mends.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -24,15 +25,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jmp_lib import records
-from jmp_lib.files import write_json
 from jmp_lib.graphs.padding import buckets, shape
 from jmp_lib.pool import GO_ON, end, termination
-from jmp_lib.settings import Engine, Profile
+from jmp_lib.settings import Engine
 from jmp_lib.train.batches import Share, UpdateBatches, give_back, is_out_of_memory, prepared
 from jmp_lib.train.losses import Counts, with_padding
-from jmp_lib.train.processes import Processes, choose_device, keep_freed_memory
+from jmp_lib.train.processes import Processes, keep_freed_memory
 from jmp_lib.train.recorded import Recorded
-from jmp_lib.train.saving import Log, checkpoint_path, gone_on, load_checkpoint, save_checkpoint, say_others
+from jmp_lib.train.saving import Log, load_checkpoint, save_checkpoint
 from jmp_lib.train.schedule import EMA, Updates, set_rates
 
 READ_EVERY = {"cpu": 1, "cuda": 16}  # updates whose losses and norms are read at once: a GPU must be waited for
@@ -85,7 +85,7 @@ class Progress:
     without_improvement: int = 0
     stopped: str = ""  # why the run ended early
     max_edges: int | None = None  # size of a part of a batch, as it has become by running out of memory
-    skipped_by_scaler: int = 0  # updates without a step: a scaled gradient of float16 was infinite, the scale is lowered
+    skipped_by_scaler: int = 0  # updates without a step: float16 did not hold the loss or a scaled gradient, the scale is lowered
     history: list[dict] = field(default_factory=list)
     machines: list[dict] = field(default_factory=list)  # from which update on it was computed on what
     buckets: list[dict] = field(default_factory=list)  # shapes to which parts of batches are padded
@@ -110,14 +110,15 @@ class Progress:
 def train(run: Run) -> Progress:
     """Run to the end, from the last checkpoint if there is one.  The model ends with the chosen weights.
 
-    Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite, ``RuntimeError``
+    Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite (in float16: at a scale
+    below 1), ``RuntimeError``
     when a single structure does not fit in memory, and ends with ``Terminated`` when SIGTERM comes.
     """
     processes = run.processes
     if processes.device.type == "cpu":
         keep_freed_memory()
     progress = _resume(run)
-    progress.machines = gone_on(progress.machines, processes, progress.step, run.name)
+    progress.machines = _gone_on(progress.machines, processes, progress.step, run.name)
     _pad(run, progress)
     run.data.max_edges = progress.max_edges
     if progress.step == 0:
@@ -288,16 +289,18 @@ def _account(run: Run, progress: Progress, update: Update, values: list[float], 
     """What the ``values`` of an update mean: sums, a row of the log, or the end of the run; whether an end is asked for."""
     *values, ask_end, norm = values
     losses = dict(zip(run.loss_names, values))
-    if not (math.isfinite(losses["total"]) and (math.isfinite(norm) or run.processes.scaler.is_enabled())):
+    finite, scaler = math.isfinite(losses["total"]) and math.isfinite(norm), run.processes.scaler
+    if not finite and not (scaler.is_enabled() and scaler.get_scale() >= 1.0):
         names = sorted({name for own in run.processes.gather(update.structures) for part in own for name in part})
         number = update.step - 1
         what = f"loss of update {number} is {losses['total']}" if not math.isfinite(losses["total"]) else \
             f"gradient norm of update {number} is {norm}"
         raise FloatingPointError(f"the {what} (learning rate {update.rate:.2e}); structures of this batch: {', '.join(names)}; "
                                  "look at their labels and close contacts, or lower lr")
-    progress.skipped_by_scaler += not math.isfinite(norm)
-    progress.loss_sum += losses["total"]
-    progress.loss_count += 1
+    progress.skipped_by_scaler += not finite
+    if math.isfinite(losses["total"]):
+        progress.loss_sum += losses["total"]
+        progress.loss_count += 1
     if log is not None:
         device = run.processes.device
         memory = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else records.peak_memory_mb()
@@ -358,61 +361,15 @@ def _resume(run: Run) -> Progress:
     return Progress(**state["progress"])
 
 
-@dataclass
-class Job:
-    """One training, of which one record comes, whatever is trained: processes, lock, finished or not, checkpoint, record."""
+def _gone_on(machines: list[dict], processes, update: int, name: str) -> list[dict]:
+    """``machines``, on which a run was computed so far, and the one that it goes on with after ``update`` updates.
 
-    name: str  # for the bar, logs and errors
-    record: Path
-    out_dir: Path  # the results that the record and its files belong to
-    fingerprint: str  # of everything that decides the numbers
-    profile: Profile  # says how the training is carried out
-    precision: str = "float32"
-    progress: bool = True
-    processes: Processes | None = None  # joined by ``run``
-
-    @property
-    def work(self) -> Path:
-        """Folder of weights, predictions, checkpoint, log."""
-        return records.work_dir(self.record, self.out_dir)
-
-    def run(self, recipe: Callable[[Job], tuple[Progress, dict, dict[str, str]]]) -> dict:
-        """The record: the finished one of the same fingerprint, or that of ``recipe``.
-
-        recipe: trains (``train``) and writes its files; returns the progress, its own fields of the record, and
-        {key: file in ``work``}. It runs on every process; fields and files are those of the first one.
-        """
-        profile = self.profile
-        self.processes = processes = Processes(choose_device(profile.device), self.precision, profile.engine.cpu_autocast)
-        checkpoint = checkpoint_path(self.work, self.fingerprint)
-        with processes.alone(self.work / "lock"):
-            found = records.finished_record(self.record, self.out_dir, self.fingerprint)
-            if not processes.broadcast(found is not None):
-                torch.set_num_threads(profile.threads)
-                if processes.first:
-                    say_others(checkpoint, self.name)
-                done, fields, files = recipe(self)
-                if processes.first:
-                    how = {
-                        "updates": done.step, "history": done.history, "wall_time_s": done.seconds,
-                        "train_time_s": done.train_seconds, "waiting_s": done.waiting_seconds,
-                        "waiting_share": done.waiting_share, "processes": processes.size,
-                        "workers_data": profile.engine.workers_data, "max_edges": done.max_edges,
-                        "graphs": done.graphs, "skipped_by_scaler": done.skipped_by_scaler,
-                        "threads": profile.threads, "machines": done.machines,
-                        "device": records.device_name(processes.device), "precision": processes.precision,
-                        "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(),
-                        "versions": records.versions()}
-                    entries = {key: records.file_entry(self.work / file, self.out_dir) for key, file in files.items()}
-                    write_json(self.record, {"schema": records.SCHEMA, **fields, **how, "files": entries,
-                                             "fingerprint": self.fingerprint})
-                    for file in self.work.glob(f"{checkpoint.name}*"):  # also what a kill left of one
-                        file.unlink()
-        return records.read_record(self.record)
-
-    def train(self, **run) -> Progress:
-        """The loop (:class:`Run`), with a bar; from the last checkpoint if there is one."""
-        silent = not self.progress or not self.processes.first
-        with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
-            return train(Run(name=self.name, checkpoint=checkpoint_path(self.work, self.fingerprint),
-                             processes=self.processes, engine=self.profile.engine, bar=bar, **run))
+    One that differs is said in a line: sums are then rounded in another order, or in another precision.
+    """
+    now = {"device": records.device_name(processes.device), "precision": processes.precision, "processes": processes.size,
+           "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    changed = [f"{key} {machines[-1][key]} -> {value}" for key, value in now.items() if machines and machines[-1][key] != value]
+    if changed and processes.first:
+        print(f"{name}: goes on after update {update} with {', '.join(changed)}: its last digits may differ from those of an "
+              "undisturbed run, and its record says so", file=sys.stderr)
+    return [*machines, {"from_update": update, **now}] if changed or not machines else machines
