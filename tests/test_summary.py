@@ -87,4 +87,4 @@ def test_a_long_run_says_when_fine_tuning_was_as_good():
 def test_halved_fine_tunings_are_counted_in_words():
     table = pd.DataFrame([("L", "forces", 12, 12, 8, 1.5, 1.25, 1.75)], columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
     assert halved_lines(table) == ["L, forces: with half of the updates fine-tuning is as good as training from scratch with all on 8 of 12, with "
-                                   "all on 12; the shorter of the two that is as good needs 1.50x [1.25, 1.75] fewer updates."]
+                                   "all on 12; in the sooner of the two it is as good 1.50x [1.25, 1.75] sooner (neither: its whole run)."]

@@ -266,17 +266,20 @@ def test_speedup_counts_until_the_scratch_best_is_reached(tmp_path):
 
 
 def test_fine_tunings_with_half_of_the_updates_are_counted(tmp_path):
-    def run(folder, arm, updates, error, task="qm9_mu", unit="D"):
-        write_record(folder, task, arm, error, unit, history=[(0, 0.0, 9.0), (updates, 1.0, error)])
+    def run(folder, arm, task, unit, *errors, every=10):
+        history = [(0, 0.0, 9.0), *((every * k, float(k), error) for k, error in enumerate(errors, 1))]
+        write_record(folder, task, arm, errors[-1], unit, history=history)
 
-    for task, unit, error in (("qm9_mu", "D", 1.5), ("rmd17_ethanol", "meV/A", 2.5), ("qm9_delta_eps", "meV", None)):
-        run(tmp_path, "GN-OC-S", 80, 2.0, task, unit)
-        run(tmp_path, "JMP-S", 80, 1.0, task, unit)
-        if error:  # the last task has no shorter run
-            run(tmp_path / "variants" / "half", "JMP-S", 40, error, task, unit)
+    for task, unit, errors in (("qm9_mu", "D", (2.5, 2.0)), ("rmd17_ethanol", "meV/A", (3.0, 2.5)), ("qm9_delta_eps", "meV", None)):
+        run(tmp_path, "GN-OC-S", task, unit, 5.0, 4.0, 3.0, 2.0)
+        run(tmp_path, "JMP-S", task, unit, 4.0, 3.0, 2.0, 1.0)
+        if errors:  # the last task has no shorter run
+            run(tmp_path / "variants" / "half", "JMP-S", task, unit, *errors)
     every, forces = halved(tmp_path).to_dict("records")
-    assert (every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1) and every["ratio"] == 160 / (40 + 80)
-    assert (forces["of"], forces["tasks"], forces["half"], forces["ratio"]) == ("forces", 1, 0, 1.0)
+    assert (every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1) and every["ratio"] == 80 / (20 + 30)
+    assert (forces["of"], forces["tasks"], forces["half"], forces["ratio"]) == ("forces", 1, 0, 40 / 30)
+    run(tmp_path / "variants" / "half", "JMP-S", "qm9_mu", "D", 1.9, 1.8, every=5)  # more than twice as soon is seen
+    assert halved(tmp_path).to_dict("records")[0]["ratio"] == 80 / (5 + 30)
     assert halved(tmp_path / "nothing").empty
 
 

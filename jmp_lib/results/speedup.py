@@ -78,15 +78,17 @@ def halved(results_dir: str | Path) -> pd.DataFrame:
     """Fine-tunings with half of the updates (variant ``half``) beside the runs with all: a row per size, of all tasks and of forces.
 
     all, half: on how many tasks they are as good as training from scratch with all (lowest validation error); ratio: updates of the
-    latter until its best over those of the shortest that are, with its 95 % interval over tasks (one that never is counts with all).
+    latter until its best over those until the first validation that is as good, in the sooner of the two, with its 95 % interval
+    over tasks (one that is as good in neither counts with all updates). Without the half it is that of ``speedup_totals``.
     """
     runs = {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(Path(results_dir) / "variants" / "half" / "records"))}
     found = []
     for row in speedup_table(Path(results_dir) / "records").to_dict("records"):
         if run := runs.get((row["task"], row["size"])):
-            good = min(in_printed_unit(run, entry["val_metric"]) for entry in _validated(run)) <= row["target_val"]
-            found.append({**row, "all": row["ratio_steps"] == row["ratio_steps"], "half": good,
-                          "spent": run["history"][-1]["step"] if good else row["jmp_steps_whole_run"]})
+            hit = next((e["step"] for e in _validated(run) if in_printed_unit(run, e["val_metric"]) <= row["target_val"]), math.inf)
+            whole = row["jmp_steps"] if row["jmp_steps"] == row["jmp_steps"] else math.inf
+            found.append({**row, "all": math.isfinite(whole), "half": math.isfinite(hit),
+                          "spent": min(hit, whole, row["jmp_steps_whole_run"])})
     whole = pd.DataFrame(found, columns=["size", "unit", "scratch_steps", "all", "half", "spent"])
     rows = []
     for size, part in whole.groupby("size", sort=False):

@@ -75,8 +75,8 @@ def flat_lines(table: pd.DataFrame) -> list[str]:
 def halved_lines(table: pd.DataFrame) -> list[str]:
     """A sentence for each row of ``halved``."""
     return [f"{row['size']}, {row['of']}: with half of the updates fine-tuning is as good as training from scratch with all on {row['half']} "
-            f"of {row['tasks']}, with all on {row['all']}; the shorter of the two that is as good needs "
-            f"{words(row['ratio'], row['from'], row['to'], 'x')} fewer updates." for row in table.to_dict("records")]
+            f"of {row['tasks']}, with all on {row['all']}; in the sooner of the two it is as good "
+            f"{words(row['ratio'], row['from'], row['to'], 'x')} sooner (neither: its whole run)." for row in table.to_dict("records")]
 
 
 def variant_summary(results_dir: str | Path) -> str:
