@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jmp_lib.settings import Engine, load_profile
-from jmp_lib.train import trainer
+from jmp_lib.train import pretraining, trainer
 from jmp_lib.train.saving import load_checkpoint, save_checkpoint
 from jmp_lib.pool import Terminated
 from jmp_lib.train.finetuning import finetuning_parameters
@@ -28,13 +28,14 @@ def test_numbers_that_are_read_together_are_those_that_are_read_at_once(tmp_path
     """As on a GPU: history, logs and resumed runs are the same; an error comes some updates late, and its update changed nothing."""
     whole = train(tiny_run(tmp_path / "whole", ema=True))
     monkeypatch.setitem(trainer.READ_EVERY, "cpu", 16)
-    ended = dataclasses.replace(tiny_run(tmp_path / "ended", ema=True, poison_at=16), checkpoint_every=99)
+    ended = dataclasses.replace(tiny_run(tmp_path / "ended", ema=True, poison_at=6), checkpoint_every=99)
+    ended.schedule = dataclasses.replace(ended.schedule, validate_every=30)
     before, clip = [], ended.clip
     ended.clip = lambda norm: (before.append([p.detach().clone() for p in (*ended.model.parameters(), *ended.ema.averages)]), clip(norm))
-    with pytest.raises(FloatingPointError, match=r"loss of update 16 is nan.*toy\[16\]"):
+    with pytest.raises(FloatingPointError, match=r"loss of update 6 is nan.*toy\[6\]"):
         train(ended)
     moved = [[not torch.equal(a, b) for a, b in zip(one, other)] for one, other in zip(before, before[1:])]
-    assert [all(m) for m in moved] == [k != 16 for k in range(len(moved))] and not any(moved[16])
+    assert [all(m) for m in moved] == [k != 6 for k in range(15)] and not any(moved[6])  # 16 updates, read together
     folder = tmp_path / "late"
     with pytest.raises(Exception):
         train(tiny_run(folder, ema=True, kill_at=15))
@@ -88,6 +89,25 @@ def test_a_damaged_checkpoint_is_said(tmp_path, damage):
     path.write_bytes({"cut": content[:-200], "bit": content, "empty": b"", "text": b"hello"}[damage])
     with pytest.raises(ValueError, match="c.pt cannot be read .*; delete it to start"):
         load_checkpoint(path)
+
+
+def test_a_checkpoint_is_not_called_damaged_where_memory_or_disk_fail(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, value=torch.arange(3.0))
+    for error in (MemoryError, PermissionError):
+        with monkeypatch.context() as patch, pytest.raises(error):
+            patch.setattr(torch, "load", lambda *_, error=error, **__: (_ for _ in ()).throw(error()))
+            load_checkpoint(path)
+    assert load_checkpoint(path)["value"][2] == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_file_of_scale_factors_is_said(tmp_path, content):
+    path = tmp_path / "work" / "scale_factors" / "small.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match="small.json cannot be read .*; delete it; they are fitted again"):
+        pretraining.scale_factors(load_profile("smoke"), "small", tmp_path, fit=False)
 
 
 def test_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):

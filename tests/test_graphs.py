@@ -8,6 +8,7 @@ from structures import methanol, random_molecule, skewed_crystal, slab
 
 from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.graphs.build import a2a_edges, cut_graphs, drop_edges
+from jmp_lib.graphs.indices import index_sets
 from jmp_lib.graphs.neighbors import find_neighbors, rank_in_group
 from tools.reference_check import count_members
 
@@ -160,3 +161,10 @@ def test_a_single_atom_in_a_crystal_has_a_graph():
 def test_rank_in_group_counts_from_zero():
     assert rank_in_group(np.array([2, 0, 2, 2, 0])).tolist() == [0, 0, 1, 2, 1]
     assert rank_in_group(np.zeros(0, dtype=np.int64)).tolist() == []
+
+
+def test_atoms_in_cells_too_far_apart_are_refused():
+    """Numbers that stand for an edge must fit in 64 bits."""
+    graphs = {name: (np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [0, 0, 2_000_000]])) for name in ("main", "a2ee2a", "qint", "a2a")}
+    with pytest.raises(ValueError, match="wrap the positions into the cell"):
+        index_sets(graphs, 2)

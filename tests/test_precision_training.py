@@ -1,6 +1,7 @@
 """Mixed precision through whole trainings, on a CPU: autocast where it is asked for, and steps that the scaler leaves out."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from jmp_lib.records import load_predictions
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.saving import load_checkpoint
 from jmp_lib.train.processes import Processes
-from jmp_lib.train.trainer import train
+from jmp_lib.train.trainer import Run, train
 from test_resume import tiny_run
 
 MIXED = ("bfloat16-mixed", "float16-mixed")
@@ -92,6 +93,22 @@ def test_the_average_stays_where_the_scaler_leaves_out_a_step(tmp_path):
     stayed = [weights for weights, _ in moved].count(False)
     assert stayed > 0 and done.skipped_by_scaler in (stayed, stayed + 1) and any(weights for weights, _ in moved)
     assert done.step == 30  # an update that is left out counts: its batch is used up
+
+
+def test_a_loss_that_float16_does_not_hold_is_left_out_and_one_that_no_scale_mends_ends_the_run(tmp_path):
+    def poisoned(folder, bad) -> Run:
+        """Losses of the updates in ``bad`` are not finite."""
+        run, asked = half_run(tmp_path / folder), iter(range(30))
+        usual = run.loss
+        run.loss = lambda batch, counts: {"total": usual(batch, counts)["total"] * (math.nan if next(asked) in bad else 1.0)}
+        return run
+
+    usual = train(half_run(tmp_path / "usual"))
+    done = train(poisoned("once", {20}))
+    assert done.step == 30 and done.skipped_by_scaler == usual.skipped_by_scaler + 1
+    assert all(math.isfinite(row["train_loss"]) for row in done.history)
+    with pytest.raises(FloatingPointError, match="loss of update 24 is nan"):  # the scale falls from 2^24 to below 1
+        train(poisoned("always", range(30)))
 
 
 def test_a_resumed_float16_run_has_the_same_numbers(tmp_path):
