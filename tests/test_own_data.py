@@ -59,6 +59,7 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
     assert right.units == {"energy": "eV", "forces": "eV/Å"} and doubts(right, graph) == []
     assert "kcal/mol/Å" in doubts(wrong, graph)[0] and "units given" in doubts(mixed, graph)[0]
     assert factor("Hartree/bohr", "forces") == pytest.approx(51.42, abs=0.01)
+    assert factor("kcal/(mol Å)", "forces") == factor("kcal/mol/Å", "forces")
     assert "O" in summary(right)["found"][2]
 
 
@@ -69,6 +70,8 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
     (lambda f: [[a.info.update(gap=1.0) for a in f], f][1], ["gap"], ["eV"], "is the same for all 20"),
     (lambda f: f, ["gap"], None, "give the unit of each"),
     (lambda f: with_forces(f), ["energy", "forces"], ["furlong", "eV/Å"], "unknown energy unit"),
+    (lambda f: with_forces(f), ["energy", "forces"], ["eV/Å", "eV/Å"], "unknown energy unit 'eV/Å'"),
+    (lambda f: with_forces(f), ["energy", "forces"], ["eV", "KJ/Mole/Å"], "unknown energy unit 'KJ/Mole'"),
     (lambda f: with_forces(f), ["forces"], ["eV/Å"], "together with one energy"),
 ])
 def test_bad_labels(tmp_path, change, keys, units, words):

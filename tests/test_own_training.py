@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase.io import write
 
 import jmp_lib
-from jmp_lib.own import evaluation
+from jmp_lib.own import evaluation, workflow
 from jmp_lib.own.data import read_own, split_own, units_of
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.workflow import finetune_own, own_start, smooth_limit
+from jmp_lib.pool import failures_file
 from jmp_lib.settings import load_profile
 from own_models import pretrained
 from test_own_data import waters, with_forces
@@ -44,6 +47,37 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
     assert len(table) == 4 * len(keys) - ("forces" in keys) and "better than" in table  # a composition has no forces
     assert (table["95 % from"] <= table["95 % to"]).all()
     assert set(evaluation.errors_by_element(data, split, found["pre-trained"])["element"]) == {"H", "O"}
+
+
+@pytest.fixture
+def gaps(tmp_path):
+    """Own data with one property and their split."""
+    write(tmp_path / "a.extxyz", waters())
+    data = read_own(tmp_path / "a.extxyz", ["gap"], ["eV"])
+    return data, split_own(data)
+
+
+def test_an_unknown_arm_is_told_and_not_trained(tmp_path, gaps):
+    with pytest.raises(ValueError, match="unknown arm 'pretrained'; arms are pre-trained, from scratch"):
+        finetune_own(load_profile("smoke"), *gaps, None, "pretrained", seed=1, out_dir=tmp_path)
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("error, words", [
+    (ValueError("structure 3 has no neighbour"), "^structure 3 has no neighbour$"), (TypeError("a fault of ours"), "(?s)in full:.*Traceback")])
+def test_a_fault_of_the_data_ends_in_its_sentence_and_one_of_ours_in_full(tmp_path, gaps, monkeypatch, error, words):
+    seen = []
+
+    def fails(*args, progress, **more):
+        seen.append(progress)
+        raise error
+
+    monkeypatch.setattr(workflow, "finetune_own", fails)
+    run = SimpleNamespace(profile=load_profile("smoke", workers=1), results_dir=tmp_path,
+                          parameters={"seeds": 1, "updates": 3, "reduction": None})
+    with pytest.raises(ValueError if isinstance(error, ValueError) else RuntimeError, match=words):
+        workflow.finetune_all(run, *gaps, None)
+    assert seen == [True, True] and failures_file(tmp_path).is_file(), "one worker shows the bar of each training"
 
 
 def test_no_limit_cuts_an_edge_of_a_small_molecule():

@@ -148,8 +148,8 @@ def test_the_worst_predicted_structures_are_in_the_viewer(page):
 
 
 def test_points_of_a_parity_plot_lead_to_their_structures():
-    test = load_task_data("qm9_mu", caps={"test": 3}).test
-    record = {"task": "qm9_mu", "data_kind": "generated", "n_test": 3, "unit": "D"}
+    data = load_task_data("qm9_mu", caps={"test": 3})
+    test, record = data.test, {"task": "qm9_mu", "data_kind": "generated", "data_sha256": data.data_sha256, "n_test": 3, "unit": "D"}
     true, predicted = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 2.0])
     page = html.unescape(show_parity([record], {"qm9_mu": (true, predicted)}, {"qm9_mu": np.ones(3)}).data)
     shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
@@ -158,7 +158,8 @@ def test_points_of_a_parity_plot_lead_to_their_structures():
     assert shown["structures"][key]["elements"] == [chemical_symbols[z] for z in test[0]["atomic_numbers"].tolist()]
     forces = record | {"task": "rmd17_ethanol", "unit": "meV/A"}
     assert show_parity([forces], {"rmd17_ethanol": (np.ones((4, 3)), np.ones((4, 3)))}) is None
-    assert show_parity([record | {"data_kind": "published"}], {"qm9_mu": (true, predicted)}) is None
+    for other in ({"data_kind": "published"}, {"data_sha256": "0" * 64}, {"fold": 1}):
+        assert show_parity([record | other], {"qm9_mu": (true, predicted)}) is None, "those are other structures"
 
 
 def test_a_data_frame_in_a_notebook_has_units_and_no_counting_index():

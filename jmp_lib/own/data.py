@@ -257,14 +257,14 @@ def _energies_and_forces(columns: dict[str, list], units: list[str], where: str)
 def factor(unit: str, of: str) -> float:
     """Factor from ``unit`` to eV or, of ``forces`` (energy/length, for instance ``kcal/mol/Å``), to eV/Å; ``ValueError`` says which
     are known."""
-    energy, length = unit.strip().lower(), ""
+    energy, length = unit, ""
     if of == "forces":
-        energy, _, length = energy.replace("(mol å)", "mol/å").rpartition("/")
-        if not energy or length.strip() not in LENGTH:
+        energy, _, length = re.sub(r"\(mol å\)", "mol/Å", unit, flags=re.IGNORECASE).rpartition("/")
+        if not energy or length.strip().lower() not in LENGTH:
             raise ValueError(f"unknown force unit {unit!r}; write energy/length, for instance eV/Å, kcal/mol/Å or Hartree/bohr")
-    if energy.strip() not in ENERGY:
+    if energy.strip().lower() not in ENERGY:
         raise ValueError(f"unknown energy unit {energy!r}; known are eV, meV, Hartree, Ry, kcal/mol, kJ/mol")
-    return ENERGY[energy.strip()] / LENGTH.get(length.strip(), 1.0)
+    return ENERGY[energy.strip().lower()] / LENGTH.get(length.strip().lower(), 1.0)
 
 
 def _structures(found: dict[str, Atoms], columns: dict[str, list]):

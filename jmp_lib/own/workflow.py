@@ -156,6 +156,8 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     The settings are those of rMD17 in the profile for energies and forces, of MatBench for other properties.
     Written: ``own/<name>/<arm>.seed<k>.json`` and, under ``work/own/<name>/<arm>.seed<k>``, model and predictions.
     """
+    if arm not in ARMS:
+        raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
     pretrained = arm == ARMS[0]
     settings = budget(profile.finetune_settings("rmd17" if data.forces else "matbench", data.name), updates)
     train, val, test = (data.structures.subset(rows) for rows in (split.train, split.val, split.test))
@@ -212,14 +214,20 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
 
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
     """Both arms with every seed, the same budget, side by side in worker processes; records, the pre-trained arm last.
-    RuntimeError when one fails."""
+    ValueError with the sentence of the first that fails for its data or settings; RuntimeError when one fails otherwise."""
     values = run.parameters
     seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
     train = partial(finetune_own, run.profile, data, split, start, out_dir=run.results_dir, updates=values["updates"],
-                    reduction=reduction(run), progress=False)
+                    reduction=reduction(run), progress=run.profile.workers < 2)
     jobs = [(f"{data.name}, {arm}, seed {seed}", partial(train, arm=arm, seed=seed), ()) for arm in ARMS[::-1] for seed in seeds]
     outcomes = run_jobs(jobs, run.profile.workers, f"fine-tuning {data.name}")
-    report(run.results_dir, outcomes, "fine-tuning", all_needed=True)
+    try:
+        report(run.results_dir, outcomes, "fine-tuning", all_needed=True)
+    except RuntimeError:
+        kind, _, sentence = next(outcome.error for outcome in outcomes if outcome.error).partition(": ")
+        if kind == "ValueError":
+            raise ValueError(sentence) from None
+        raise
     return [outcome.result for outcome in outcomes]
 
 

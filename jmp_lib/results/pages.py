@@ -230,18 +230,18 @@ def show_parity(records: list[dict], predictions: dict, without: dict | None = N
     """Predicted over true values of the test structures, a menu of tasks, and a view of the structure whose point is chosen.
 
     records of one arm; predictions {task: (true, predicted)}; without {task: (S,)}: what both are shown without. None where no task
-    has one value for each structure of the shipped data.
+    has one value for each structure of the shipped data (that the record was made with, fold 0).
     """
     points, units, drawn, known = {}, {}, {}, {}  # known: bytes of a structure, which targets share -> its key
     for record in records:
         task, (true, predicted) = record["task"], predictions.get(record["task"], ((), ()))
         if record.get("data_kind") != "generated" or np.ndim(true) != 1 or not len(true):
             continue
-        test = load_task_data(task, caps={"test": record["n_test"]}).test
-        if len(test) != len(true):
+        data = load_task_data(task, caps={"test": record["n_test"]})
+        if record.get("fold") or (data.data_sha256, len(data.test)) != (record["data_sha256"], len(true)):
             continue
-        keys = [known.setdefault((s["atomic_numbers"].numpy().tobytes(), s["pos"].numpy().tobytes()), str(len(known))) for s in test]
-        drawn |= dict(zip(keys, test))
+        keys = [known.setdefault((s["atomic_numbers"].numpy().tobytes(), s["pos"].numpy().tobytes()), str(len(known))) for s in data.test]
+        drawn |= dict(zip(keys, data.test))
         both = np.stack([true, predicted]) - (without or {}).get(task, 0.0)
         points[task], units[task] = [[*pair, key] for pair, key in zip(both.T.round(6).tolist(), keys)], unit_text(record["unit"])
     return _framed("parity(data)", data={"points": points, "units": units, **drawings(drawn)}) if points else None

@@ -261,9 +261,9 @@ def pretraining(run) -> list[str]:
     table, words = views.pretraining_table(run), []
     for things, column in (("energies", "energy MAE / eV"), ("forces", "force MAE / eV/Å")):
         worse = table[table[column] >= table[f"trivial {column}"]]
-        said = "; ".join(f"the {size} network on {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
+        said = " and ".join(f"by the {size} network on {', '.join(part['set'])}" for size, part in worse.groupby("size", sort=False))
         words.append(f"The {things} are predicted better than trivially by either network on every set where they are trained"
-                     + (f", but not by {said}." if said else "."))
+                     + (f", except {said}." if said else "."))
     without = table.loc[table["energy MAE / eV"].isna(), "set"].unique()
     few = "only forces are trained: their compositions are too few to fix the energies of their elements."
     return [*words, f"On {', '.join(without)} {few}" * bool(len(without)), *{record.get("note", "") for record in run.pretraining_records()}]
