@@ -13,7 +13,7 @@ from jmp_lib import pool, records
 from jmp_lib.__main__ import main
 from jmp_lib.data.tasks import load_task_data
 from jmp_lib.graphs import AddGraphs, collate
-from jmp_lib.results import baselines
+from jmp_lib.results import baselines, networks
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
@@ -131,10 +131,10 @@ def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("task", ["rmd17_ethanol", "matbench_phonons"])
 def test_schnet_learns_forces_and_properties(task, monkeypatch):
     """What it has seen, in 80 updates: a clock that goes on by 1 s with every look at it."""
-    monkeypatch.setattr(baselines.time, "process_time", itertools.count().__next__)
+    monkeypatch.setattr(networks.time, "process_time", itertools.count().__next__)
     data = load_task_data(task, caps={"train": 16, "val": 4, "test": 1})
     data = dataclasses.replace(data, test=data.train, val=data.train)
-    predicted, about = baselines.train_network("schnet", data, SMOKE.finetune_settings(data.task.family, task), 80, 0)
+    predicted, about = networks.train_network("schnet", data, SMOKE.finetune_settings(data.task.family, task), 80, 0)
     true = true_values(data.test, data.label)
     assert about["updates"] == 80 and predicted.shape == true.shape
     assert about["best_val"] == pytest.approx(np.abs(predicted - true).mean(), rel=1e-4)
@@ -148,23 +148,23 @@ def test_schnet_sees_the_images_of_a_crystal():
     double = {**cell, "pos": np.concatenate([cell["pos"], cell["pos"] + cell["cell"][0].astype(np.float32)]),
               "atomic_numbers": np.tile(cell["atomic_numbers"], 2), "cell": cell["cell"] * [[2.0], [1.0], [1.0]]}
     torch.manual_seed(0)
-    model = baselines._schnet("mean").double()
-    frames = [baselines._frame(one, "y", Normaliser(), 5.0) for one in (cell, double)]
+    model = networks._schnet("mean").double()
+    frames = [networks._frame(one, "y", Normaliser(), 5.0) for one in (cell, double)]
     frames = [{key: value.double() if value.is_floating_point() else value for key, value in one.items()} for one in frames]
-    first, second = baselines._schnet_output(model, baselines._joined(frames), False)
+    first, second = networks._schnet_output(model, networks._joined(frames), False)
     assert first.item() == pytest.approx(second.item(), rel=1e-5)
     rattled = frames[0]["pos"] + 0.05 * torch.rand(len(frames[0]["pos"]), 3)
     step = torch.zeros_like(rattled)
     step[0, 0] = 1e-4
     moved = [{**frames[0], "pos": rattled + sign * step} for sign in (0, 1, -1)]
-    _, ahead, behind = baselines._schnet_output(model, baselines._joined(moved), False).tolist()
-    assert baselines._schnet_output(model, baselines._joined(moved[:1]), True)[0, 0].item() == pytest.approx((behind - ahead) / 2e-4, rel=1e-2)
+    _, ahead, behind = networks._schnet_output(model, networks._joined(moved), False).tolist()
+    assert networks._schnet_output(model, networks._joined(moved[:1]), True)[0, 0].item() == pytest.approx((behind - ahead) / 2e-4, rel=1e-2)
 
 
-@pytest.mark.skipif(not baselines.mace_available(), reason="MACE is not installed (make mace)")
+@pytest.mark.skipif(not networks.mace_available(), reason="MACE is not installed (make mace)")
 def test_mace_learns_forces():
     data = load_task_data("rmd17_ethanol", caps={"train": 40, "val": 4, "test": 10})
-    predicted, about = baselines.train_network("mace", data, SMOKE.finetune_settings("rmd17", "rmd17_ethanol"), 10.0, 0)
+    predicted, about = networks.train_network("mace", data, SMOKE.finetune_settings("rmd17", "rmd17_ethanol"), 10.0, 0)
     true = np.concatenate([s["forces"] for s in data.test])
     assert about["updates"] > 5 and np.abs(predicted - true).mean() < 0.8 * np.abs(true).mean()
 
@@ -176,5 +176,5 @@ def test_a_network_gets_its_seconds_of_the_processor_whatever_else_runs():
         time.sleep(0.02)  # another program has the core
         return model(torch.tensor(chosen)).square().mean()
 
-    found = baselines.train_for(0.05, model, [[1.0]] * 8, loss, lambda: 1.0, batch=2, rate=0.01, seed=0)
+    found = networks.train_for(0.05, model, [[1.0]] * 8, loss, lambda: 1.0, batch=2, rate=0.01, seed=0)
     assert found["updates"] > 5 and found["seconds"] >= 0.05

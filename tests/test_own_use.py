@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from jmp_lib.calculator import JMPCalculator
 from jmp_lib.data.exchange import from_ase
-from jmp_lib.own import shown, use, workflow
+from jmp_lib.own import figures, use, workflow
 from jmp_lib.own.workflow import read_example
 from jmp_lib.settings import load_profile
 from own_models import finetuned, pretrained
@@ -52,7 +52,7 @@ def test_networks_relax_and_move_a_molecule(run, tmp_path):
     assert set(moved["network"]) == set(calculators) and (moved.groupby("network")["drift / meV per atom"].first() == 0).all()
     ends = use.dynamics_table(moved).set_index("network")
     assert set(ends["bonds hold"]) <= {"yes", "no"} and ends["picoseconds"].max() <= 0.03
-    assert len(shown.drift(moved).axes[0].get_lines()) >= 2
+    assert len(figures.drift(moved).axes[0].get_lines()) >= 2
 
 
 def test_dynamics_end_where_a_bond_breaks():
@@ -103,7 +103,7 @@ def test_the_equation_of_state_finds_the_volume_and_modulus_of_the_labels():
     found = use.equation_of_state_table(curves).set_index("network")
     assert list(found["minimum"]) == ["yes", "no"] and found.loc["pre-trained"].iloc[1:].isna().all()
     assert found.loc["labels"].iloc[1:3].tolist() == pytest.approx([5.432**3 / 8, 98], rel=0.01)  # as published for this potential
-    assert len(shown.equation_of_state(curves).axes[0].get_lines()) >= 2
+    assert len(figures.equation_of_state(curves).axes[0].get_lines()) >= 2
 
 
 def test_both_arms_learn_silicon_where_the_data_are_no_crystals(run):

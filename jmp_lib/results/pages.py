@@ -29,6 +29,7 @@ from jmp_lib.data.tasks import TASKS, load_task_data
 from jmp_lib.files import file_sha256, write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path, unpacked_errors
 from jmp_lib.results import intervals, tables
+from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, shared_words, unit_text
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
@@ -121,7 +122,7 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         results_dir / "report.html", "report", title=f"JMP workbook: results of the profile {name}",
         kinds={str(r.get("data_kind")) for r in records}, smoke=not all(is_comparable(r) for r in every),
         means=table(means), families=table(tables.means_table(scaling)), paper_tables=paper_tables,
-        speedups=speedup_lines(tables.speedup_totals(tables.speedup_table(records_dir))),
+        speedups=speedup_lines(speedup_totals(speedup_table(records_dir))),
         folds=table(tables.folds_table(records_dir), title="MatBench, fold by fold"),
         scoreboard=table(with_evidence(tables.scoreboard(records_dir), "notebooks/"), words=True, title="Scoreboard"),
         claims=table(tables.claims_table(records_dir)[list(CLAIMS)].rename(columns=CLAIMS), words=True),

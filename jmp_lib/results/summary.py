@@ -13,8 +13,9 @@ import pandas as pd
 from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.intervals import UNKNOWN, of_mean, words
+from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import unit_text
-from jmp_lib.results.tables import own_cells, scaling_table, speedup_table, speedup_totals
+from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
 
 NETWORKS = {"mace": "MACE", "schnet": "SchNet"}  # baselines that are networks

@@ -19,7 +19,7 @@ from jmp_lib import facts
 from jmp_lib.files import write_atomically
 from jmp_lib.results import intervals, values
 from jmp_lib.results.claims import claims_table, scoreboard
-from jmp_lib.results.speedup import cost_table, speedup_table, speedup_totals  # noqa: F401 (for notebooks)
+from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import shared_words, short_task, significant
 from jmp_lib.results.values import COMPARISONS, all_tasks_table, comparable, gain, own_values, published_values
 

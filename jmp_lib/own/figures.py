@@ -1,4 +1,4 @@
-"""Figures of notebook 14, and what they show in sentences computed from the data, predictions and tables beside them."""
+"""Figures of notebook 14, and under each the sentence that says what it shows, computed from the data, predictions and tables beside it."""
 
 from __future__ import annotations
 
