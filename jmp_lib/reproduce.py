@@ -48,7 +48,7 @@ TO_OPEN = {"report.html": "everything on one page, to read or to send",
            "comparison.html": "the certificate: this run and the shipped one", "tables/all_tasks.csv": "one row per task and arm",
            "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own", "tables": "all tables as CSV",
            "figures": "all figures as PNG and SVG", "tsne.html": "the embeddings, to explore in a browser"}
-PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d")  # tqdm, with and without a known end
+PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d|^(\x1b\[A)+$")  # tqdm, with and without a known end; back up from an inner bar
 
 
 def notebook_paths() -> list[Path]:

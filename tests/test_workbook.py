@@ -183,7 +183,7 @@ def test_select_notebooks():
 def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
     root = str(ROOT)
     monkeypatch.setenv("JMP_DATA", str(tmp_path))
-    output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n")
+    output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n\x1b[A")
     words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini, {tmp_path}/qm9\n")
     cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words],
                                      metadata={"papermill": {"duration": 3}, "execution": {}, "tags": ["injected-parameters"]})
