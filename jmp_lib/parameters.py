@@ -4,8 +4,8 @@ every value."""
 
 from __future__ import annotations
 
+import ast
 import os
-import re
 import types
 
 from jmp_lib.strict import nearest
@@ -45,9 +45,17 @@ WANTED = {"text": "text", "list": "a list of names, or one text with commas", "f
 
 
 def names_set(cell: str) -> list[str]:
-    """Names that a cell sets, if it is one of parameters: papermill's, or one that begins with a profile."""
-    is_one = re.search(r"^(# Parameters|profile *= *[\"'])", cell, re.MULTILINE)
-    return re.findall(r"^(\w+) *(?::.*)?=", cell, re.MULTILINE) if is_one else []
+    """Names that a cell sets, if it is one of parameters: papermill's, or one that begins with a profile, and nothing in it but
+    ``name = literal``."""
+    names = []
+    try:
+        for statement in ast.parse(cell).body:
+            (target,) = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            ast.literal_eval(statement.value)
+            names.append(target.id)
+    except (SyntaxError, AttributeError, ValueError, TypeError):  # no code, no assignment to one name, no literal
+        return []
+    return names if cell.lstrip().startswith("# Parameters") or names[:1] == ["profile"] else []
 
 
 def assigned_names(namespace: dict) -> list[str]:

@@ -93,10 +93,13 @@ def unpacked_errors(record: dict) -> np.ndarray | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that the package lies in, with '+' when files differ; None outside git."""
-    command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    """Commit of the checkout that the package lies in, with '+' when files of the package differ; None outside git."""
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(PACKAGE_DIR), *arguments], capture_output=True, text=True, timeout=20)
+
     with suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip() or None
+        head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else None
     return None
 
 

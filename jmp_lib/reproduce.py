@@ -155,18 +155,27 @@ def clean(notebook):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
+    names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
+
+    def plain(text: str) -> str:
+        for folder, name in names.items():
+            text = text.replace(folder, name)
+        return text
+
     for cell in notebook.cells:
+        cell.source = plain(cell.source)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"  # papermill's is drawn
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = "\n".join(line for line in output.text.replace("\r", "\n").split("\n") if not PROGRESS.search(line))
+                lines = output.text.replace("\r", "\n").split("\n")
+                output.text = plain("\n".join(line for line in lines if not PROGRESS.search(line)))
+            for kind, text in output.get("data", {}).items():
+                if kind.startswith("text/"):
+                    output.data[kind] = plain(text)
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
-    text, names = nbformat.writes(notebook), dict.fromkeys(map(str, paths.data_dirs()), "data")
-    for folder, name in (names | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}).items():
-        text = text.replace(json.dumps(folder)[1:-1], name)
-    return nbformat.reads(text, as_version=4)
+    return notebook
 
 
 def state(notebook: Path, profile: str, loaded: Profile, results_dir: Path) -> str:

@@ -269,9 +269,10 @@ def load_profile(name: str, **overrides) -> Profile:
     last, _, blocks = Path(name).name.partition(":")
     path = Path(name).with_name(last)
     if path.suffix not in (".yaml", ".yml"):
-        path = PROFILE_DIR / f"{last}.yaml"
-        if not path.exists():
-            raise ValueError(f"unknown profile '{last}'; {nearest(last, available_profiles())}".replace("key", "name"))
+        bare = name.removesuffix(f":{blocks}")
+        if bare not in available_profiles():
+            raise ValueError(f"unknown profile '{bare}'; {nearest(bare, available_profiles())}".replace("key", "name"))
+        path = PROFILE_DIR / f"{bare}.yaml"
     with reading(path, f"give a valid YAML file, or the name of a profile: {', '.join(available_profiles())}"):
         values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):

@@ -30,6 +30,11 @@ def test_oc20_lmdb(tmp_path):
         check_slab(structure, atoms, ENERGY - number)
 
 
+def test_graph_records_of_transition1x_have_no_parts(tmp_path):
+    with pytest.raises(ValueError, match="a.lmdb holds graph records, which have no part 'val'; read the file of that part"):
+        list(transition1x.read(tmp_path / "a.lmdb", part="val"))
+
+
 def test_oc20_frames_without_tags_get_them(tmp_path):
     images = frames()
     for atoms in images:

@@ -141,7 +141,7 @@ NINE = "5.64 0 0 0 5.64 0 0 0 5.64"
 
 def read(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [from_ase(atoms, i) for i, atoms in enumerate(list(iter_atoms(path)))]
+    return [from_ase(atoms, i) for i, atoms in enumerate(iter_atoms(path))]
 
 
 READ = {
@@ -174,6 +174,7 @@ def test_xyz_is_read(tmp_path, kind, name):
         assert structure["atomic_numbers"].tolist() == [8, 1, 1] and not structure["pbc"].any()
         assert np.allclose(structure["pos"], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
         assert structure.get("energy", -1.5) == -1.5
+        assert structure.get("name", "café") == "café"
 
 
 REFUSED = {

@@ -2,7 +2,7 @@
 
 import ase.io
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 from jmp_lib.data.exchange import iter_atoms
 
@@ -21,3 +21,10 @@ def test_damaged_and_foreign_files(tmp_path):
         list(iter_atoms(tmp_path / "page.db"))
     with pytest.raises(FileNotFoundError, match="none.db is missing"):
         list(iter_atoms(tmp_path / "none.db"))
+
+
+@pytest.mark.parametrize("name", ["XDATCAR", "XDATCAR.gz"])
+def test_files_of_vasp_without_an_ending(tmp_path, name):
+    frames = [bulk("NaCl", "rocksalt", a=5.64, cubic=True) for _ in range(3)]
+    ase.io.write(tmp_path / name, frames, format="vasp-xdatcar")
+    assert [len(atoms) for atoms in iter_atoms(tmp_path / name)] == [8, 8, 8]

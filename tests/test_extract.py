@@ -109,3 +109,11 @@ def test_no_room_and_no_file(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="y.tar is missing; remove it and download it again"):
         extract(tmp_path / "y.tar", tmp_path / "out")
     assert left(tmp_path) == ["x.tar"]
+
+
+def test_a_folder_that_may_not_be_written_is_no_fault_of_the_archive(tmp_path):
+    make_tar(tmp_path / "x.tar")
+    (tmp_path / "out").write_text("a file in the way")
+    with pytest.raises(Exception, match="out.*a file is in the way") as caught:
+        extract(tmp_path / "x.tar", tmp_path / "out")
+    assert "download it again" not in str(caught.value)

@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,3 +208,14 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RuntimeError, match="cannot write .*: a file is in the way; make room or choose another place"):
         get(tmp_path / "file" / "sub" / "file.bin", Source("http://127.0.0.1:9/", MD5))
+
+
+def test_why_a_source_fails_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WAIT", 0.0)
+    monkeypatch.setattr(module.requests, "get", lambda *_, **__: (_ for _ in ()).throw(module.requests.exceptions.SSLError("certificate\nexpired")))
+    with pytest.raises(RuntimeError, match=r"b.bin could not be downloaded from https://here \(certificate expired\); get it"):
+        fetch(tmp_path / "b.bin", [Source("https://here")])
+    answer = SimpleNamespace(status_code=206, headers={})
+    monkeypatch.setattr(module.requests, "get", lambda *_, **__: nullcontext(answer))
+    with pytest.raises(RuntimeError, match=r"from https://here \(the part at hand does not fit the file on the server\); get it"):
+        fetch(tmp_path / "b.bin", [Source("https://here")])

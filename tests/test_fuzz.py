@@ -16,7 +16,7 @@ import torch
 from catalyst_files import record, slab, write_lmdb
 from torch_geometric.data import Data
 
-from jmp_lib.data import ani1x, apart, oc20, oc22, spice
+from jmp_lib.data import ani1x, apart, oc22, spice
 from jmp_lib.data.exchange import iter_atoms
 from jmp_lib.data.formats import open_h5, read_npz
 from jmp_lib.data.pickles import loads
@@ -44,14 +44,14 @@ def test_the_fuzzer_tells_faults_apart(monkeypatch, tmp_path, broken, verdict):
     monkeypatch.setattr(fuzz, "read", lambda kind, folder: broken())
     monkeypatch.setattr(fuzz, "SECONDS", 3.0)
     worker = fuzz.Worker()
-    kind = fuzz.Kind("md22.xyz", "md22", {"a.xyz": b""}, 3, 126)
+    kind = fuzz.Kind("md22.npz", "md22", {"a.npz": b""}, 3, 126)
     assert worker.ask(kind, tmp_path, True)[0] == verdict
     worker.close()
 
 
 def test_a_poscar_that_says_that_it_has_many_atoms(tmp_path):
     (tmp_path / "POSCAR").write_text("a\n1\n4 0 0\n0 4 0\n0 0 4\nNa\n99999999999\nDirect\n0 0 0\n")
-    with pytest.raises(ValueError, match="POSCAR (asks for more memory|cannot be read)"):
+    with pytest.raises(ValueError, match="POSCAR says that it has 99999999999 atoms, in 9 lines"):
         list(iter_atoms(tmp_path / "POSCAR"))
 
 
@@ -60,8 +60,6 @@ def test_damaged_files_that_were_reported():
     for path in sorted(Path(CASES, "49-damaged-spice").iterdir()):  # one of them ends the process inside libhdf5
         with pytest.raises(ValueError, match=path.name):
             list(spice.read(path, "dipeptides"))
-    with pytest.raises(ValueError, match="random77.traj"):
-        list(oc20.read(Path(CASES, "48-damaged-traj", "random77.traj")))
 
 
 def test_a_process_that_reads_hdf5_may_die(tmp_path):

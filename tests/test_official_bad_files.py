@@ -3,14 +3,16 @@
 import builtins
 import os
 import pickle
+import struct
 import subprocess
 import zipfile
 
 import pytest
 import torch
-from official_files import Call, checkpoint_of, official_model, rewrite, write
+from official_files import Call, checkpoint_of, foreign, official_model, rewrite, write
 from test_model import NARROW
 
+from jmp_lib.official.checkpoint import COUNTER
 from jmp_lib.official.importing import import_checkpoint
 
 NAME = "backbone.int_blocks.1.dense_ca.linear.weight"
@@ -65,6 +67,12 @@ def reordered(parts):
     parts["state_dict"] = {name: old[name] for name in names}
 
 
+def in_an_object(parts):
+    """The configuration as an instance of a class of the authors."""
+    parts["hyper_parameters"]["backbone"] = config = foreign("absent_configs", "BackboneConfig")()
+    config.absolute_rbf_cutoff = 8.0
+
+
 @pytest.mark.parametrize("change, words", [
     (state(lambda s: s.pop(NAME)), "lacks 'backbone.int_blocks.1.dense_ca"),
     (state(lambda s: s.update({"backbone.extra": torch.zeros(2)})), "has the unknown 'backbone.extra' .1 such"),
@@ -83,6 +91,10 @@ def reordered(parts):
     (lambda p: with_average(p, lambda t: 3), "the averaged .* is not a tensor"),
     (lambda p: p.pop("state_dict"), "no state_dict"),
     (reordered, "not in the official order"),
+    (state(lambda s: s.pop(COUNTER.format("oc22"))), "step counters .3. are not those of oc20, oc22"),
+    (state(lambda s: s.update({COUNTER.format("oc20"): s.pop(COUNTER.format("oc20"))})), "step counters .4. are not those of oc20, oc22"),
+    (lambda p: p["hyper_parameters"]["backbone"].update(absolute_rbf_cutoff=8.0), "absolute_rbf_cutoff = 8.0"),
+    (in_an_object, "absolute_rbf_cutoff = 8.0"),
 ])  # fmt: skip
 def test_content_that_does_not_fit(parts, tmp_path, change, words):
     change(parts)
@@ -217,3 +229,37 @@ def test_opcodes_that_torch_never_writes(file, mark):
         rewrite(file, lambda name, data, pickled=pickled: pickled if name.endswith("data.pkl") else data)
         refused(file, "no state_dict|data.pkl is altered")
     assert not mark.exists()
+
+
+def split_zip(data: bytes) -> tuple[bytes, list[bytes]]:
+    """Body and entries of the directory of a small zip."""
+    start, at, entries = struct.unpack_from("<I", data, len(data) - 6)[0], 0, []
+    body, directory = data[:start], data[start:]
+    while directory[at : at + 4] == b"PK\1\2":
+        length = 46 + sum(struct.unpack_from("<HHH", directory, at + 28))
+        entries.append(directory[at : at + length])
+        at += length
+    return body, entries
+
+
+def test_a_program_that_torch_alone_finds(file, monkeypatch):
+    """Two zips in one file: Python looks for the directory just before the end record, torch where that record says."""
+    monkeypatch.setattr(torch.jit, "load", lambda *_args, **_kwargs: pytest.fail("a program was loaded"))
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file.with_name("program.pt"))
+    (program, theirs), (body, entries) = (split_zip(path.read_bytes()) for path in (file.with_name("program.pt"), file))
+    shift = len(program) - len(b"".join(theirs))  # what Python adds again, since it finds the directory later than stated
+    for number, entry in enumerate(entries):
+        offset = struct.pack("<I", struct.unpack_from("<I", entry, 42)[0] + shift)
+        entries[number] = entry[:42] + offset + entry[46:]
+    directory = b"".join(entries)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, len(theirs), len(theirs), len(directory), len(program) + len(body), 0)
+    file.write_bytes(program + body + b"".join(theirs) + directory + end)
+    with zipfile.ZipFile(file) as zipped:
+        assert zipped.testzip() is None and not any("constants" in name for name in zipped.namelist())
+    assert "constants.pkl" in torch._C.PyTorchFileReader(str(file)).get_all_records()
+    refused(file, "two directories")
+
+
+def test_bytes_before_the_zip(file):
+    file.write_bytes(b"PK\3\4" + bytes(60) + file.read_bytes())
+    refused(file, "damaged or cut short|two directories")

@@ -62,7 +62,7 @@ def test_what_is_written(file, averaged):
 
 def test_strange_classes_stay_inert_and_their_plain_state_readable(file):
     hyper = contents(file)["hyper_parameters"]
-    assert isinstance(hyper["optimizer"], StandIn) and hyper["optimizer"].origin == "absent_configs.OptimizerConfig"
+    assert isinstance(hyper["optimizer"], StandIn)
     assert hyper["optimizer"].state["lr"] == 3e-4 and hyper["edge_dropout"] == 0.1
     with pytest.raises(Exception, match="weights_only|Unsupported|WeightsUnpickler"):
         torch.load(file, weights_only=True)

@@ -1,6 +1,7 @@
 """Records: fingerprints, atomic files, what counts as finished."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -105,3 +106,24 @@ def test_load_pretraining_records(tmp_path):
 
 def test_machine_facts():
     assert records.versions()["torch"] and records.peak_memory_mb() > 10
+
+
+def test_only_changes_of_the_package_mark_a_commit(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], check=True, capture_output=True)
+
+    (tmp_path / "package").mkdir()
+    for name in ("package/a.py", "notebook.ipynb"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(records, "PACKAGE_DIR", tmp_path / "package")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert records.git_commit() is None
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    commit = records.git_commit()
+    assert len(commit) == 40
+    (tmp_path / "notebook.ipynb").write_text("saved")
+    assert records.git_commit() == commit
+    (tmp_path / "package/a.py").write_text("2")
+    assert records.git_commit() == commit + "+"

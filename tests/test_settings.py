@@ -130,3 +130,9 @@ def test_overrides_reach_their_place():
 def test_round_trip():
     profile = load_profile("paper")
     assert profile_from_dict(profile.model_dump()) == profile
+
+
+@pytest.mark.parametrize("name", ["nowhere/paper", "./paper", "nowhere/paper:packaged"])
+def test_a_path_without_yaml_is_no_profile_that_ships(name):
+    with pytest.raises(ValueError, match="unknown profile '.*/paper'; .*valid name.*paper"):
+        load_profile(name)

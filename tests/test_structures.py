@@ -1,6 +1,7 @@
 """Structure sets, their checks, and the mini sets' files."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -278,3 +279,16 @@ def test_elements_of_a_part_are_found_block_by_block(monkeypatch):
     rows = np.random.default_rng(0).permutation(50)[:20]
     assert data.subset(rows).elements == sorted((rows + 1).tolist()) and data[10:13].elements == [11, 12, 13]
     assert data[::-5].elements == list(range(5, 51, 5)) and data.subset([]).elements == []
+
+
+@pytest.mark.parametrize("rows", [slice(3, 5), [7, 2]])
+def test_a_part_travels_without_the_rest(rows):
+    """To every process that prepares batches, or trains on own data."""
+    n = 5000
+    whole = StructureSet.from_arrays("many", [3] * n, 5 * np.arange(9 * n).reshape(-1, 3) % 899, [8, 1, 1] * n, ids=np.arange(n) + 10,
+                                     forces=np.ones((3 * n, 3)), scalars={"gap": np.arange(n)}, texts={"sid": [str(i) for i in range(n)]})
+    part = whole[rows]
+    sent = pickle.dumps(part)
+    again = pickle.loads(sent)
+    assert len(sent) < 10_000 and again.sha256 == part.sha256 and again.ids.tolist() == part.ids.tolist()
+    assert [s["sid"] for s in again] == [s["sid"] for s in part] and again[1]["gap"] == part[1]["gap"]

@@ -12,8 +12,11 @@ from jmp_lib.results import views
 from jmp_lib.settings import load_profile
 
 
-def test_mini_data_serve_every_task():
+def test_mini_data_serve_every_task(monkeypatch):
+    loaded, load = [], survey.mini.load_mini
+    monkeypatch.setattr(survey.mini, "load_mini", lambda name: loaded.append(name) or load(name))
     found = survey.survey("mini", limit=3)
+    assert loaded.count("qm9-mini") == 1  # which 12 tasks share
     assert found.counts["set or task"].tolist() == [*PRETRAINING_SETS, *TASKS] and found.missing == {}
     assert len(found.sets) == 10 and {len(structures) for structures in found.sets.values()} == {3}
     assert set(found.targets) == {task.id for task in TASKS.values() if not task.is_force_task} == set(found.units)

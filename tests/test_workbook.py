@@ -32,7 +32,7 @@ def test_missing_parameter_is_told():
 
 def test_injected_and_edited_cells_are_told_from_other_variables():
     cells = ["", 'profile = "mini"\nseed = None', '# Parameters\nsede = 3', "run = start(globals(), names)", "x = 3",
-             'profile = "smoke"\nsedd = 4']
+             'profile = "smoke"\nsedd = 4', 'y = 5\nprofile = "mini"', 'profile = "mini"\ndf = read()', 'profile = "mini"\nx == 3']
     assert assigned_names({"In": cells, "x": 3}) == ["profile", "seed", "sede", "sedd"]
     with pytest.raises(ValueError, match="'sede'.*'seed'"):
         collect({"In": cells, "profile": "mini", "seed": None}, ("profile", "seed"))
@@ -183,13 +183,16 @@ def test_select_notebooks():
 def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
     root = str(ROOT)
     monkeypatch.setenv("JMP_DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", "/hömé")
     output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n\x1b[A")
     words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini, {tmp_path}/qm9\n")
-    cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words],
+    shown = nbformat.v4.new_output("display_data", {"text/plain": "/hömé/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"})
+    cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words, shown],
                                      metadata={"papermill": {"duration": 3}, "execution": {}, "tags": ["injected-parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"name": "python", "version": "3.11.2"}})
     cleaned = reproduce.clean(notebook)
-    assert cleaned.cells[0].outputs == [{**words, "text": "results in results/mini, data/qm9\n"}]
+    assert cleaned.cells[0].outputs[0] == {**words, "text": "results in results/mini, data/qm9\n"}
+    assert cleaned.cells[0].outputs[1].data == {"text/plain": "~/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"}  # no path
     assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {"tags": ["injected-parameters"]}
     assert cleaned.cells[0].id == "injected-parameters"  # drawn by papermill
     nbformat.validate(cleaned)

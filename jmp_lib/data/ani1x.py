@@ -22,7 +22,7 @@ from jmp_lib.data.apart import Asked
 from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, number_of, screened
 from jmp_lib.data.formats import check_shapes, frames_of, open_h5, read_npz, slices
-from jmp_lib.data.oc22 import read_graphs
+from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get ani1x-release.h5 from {source_url('ANI-1x', 'pre-training')}"
 THEORY = ("wb97x/6-31g*", "wb97x/6-31g(d)")  # one basis, two spellings

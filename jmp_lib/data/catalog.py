@@ -36,7 +36,13 @@ CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk
 TRIES = 5  # in a row without any progress
 _WAIT = 1.0  # seconds before the second try; doubles
-_BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout)
+
+
+class _Misfit(requests.exceptions.RequestException):
+    """The server has another file than the one of which a part is at hand."""
+
+
+_BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout, _Misfit)
 
 
 @cache
@@ -166,10 +172,10 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
         for source in sources:
             try:
                 return _fetch_from(path, source, progress)
-            except requests.exceptions.ConnectionError:
-                failures.append(f"{source.url} (no connection)")
             except (ValueError, requests.exceptions.RequestException) as error:
-                failures.append(f"{source.url} ({str(error)[:300]})")
+                lost = isinstance(error, requests.exceptions.ConnectionError) and not isinstance(error, requests.exceptions.SSLError)
+                said = "no connection" if lost else " ".join(str(error).split())[:300] or type(error).__name__
+                failures.append(f"{source.url} ({said})")
         raise RuntimeError(f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put "
                            f"it at {path}")
 
@@ -242,7 +248,7 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
         goes_on = answer.status_code == 206
         if answer.status_code == 416 or goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             _forget(path)
-            raise requests.exceptions.ConnectionError("the part at hand does not fit the file on the server")
+            raise _Misfit("the part at hand does not fit the file on the server")
         if answer.status_code not in (200, 206):
             raise ValueError(f"the server answers {answer.status_code} {answer.reason}")
         if "text/html" in answer.headers.get("Content-Type", ""):
@@ -274,9 +280,10 @@ def extract(archive: str | Path, folder: str | Path) -> list[Path]:
     archive, folder = Path(archive), Path(folder)
     unpacking = folder / f".{archive.name}.unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)  # of a run that was killed
+    with writing(unpacking):
+        unpacking.mkdir(parents=True)
     try:
         with opened(archive, "an archive", mend="remove it and download it again"):
-            unpacking.mkdir(parents=True)
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as zipped:
                     _check_room(archive, sum(item.file_size for item in zipped.infolist()), folder)

@@ -50,7 +50,7 @@ _BARE = re.compile(rf"\b({'|'.join(_HEADS)})\s*=\s*({_WORD}(?:[\s,]+{_WORD})*)(?
 
 
 def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
-    """Lines of a text, plain or compressed as its first bytes say, in UTF-8 or UTF-16 (else with marks for letters beyond ASCII).
+    """Lines of a text, plain or compressed as its first bytes say, in UTF-8, UTF-16 or else Latin-1.
 
     Raises ``FileNotFoundError`` or ``ValueError`` (one sentence), also where the file turns out cut short or altered.
     """
@@ -63,11 +63,19 @@ def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
         opener = next((opener for magic, opener in _PACKED.items() if head.startswith(magic)), open)
         with opener(path, "rb") as stream:
             encoding = "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        with opener(path, "rt", encoding=encoding, errors="replace") as stream:
+        with opener(path, "rt", encoding=encoding, errors="surrogateescape") as stream:
             while line := stream.readline(_LONGEST):
                 if len(line) == _LONGEST:
                     raise ValueError(f"{path} has a line of more than {_LONGEST:,} characters, so it is something else; {mend}")
-                yield line
+                yield line if line.isascii() else _decoded(line)
+
+
+def _decoded(line: str) -> str:
+    raw = line.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
@@ -214,7 +222,7 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
     if ending in _REFUSED:
         raise ValueError(f"{path}: {ending} files are not read (they may run code or lack meaning); write extended XYZ "
                          "with ase.io.write('mine.extxyz', frames)")
-    if ending in (".xyz", ".extxyz") or (ending == "" and not is_poscar(path)):
+    if ending in (".xyz", ".extxyz") or (ending == "" and not is_poscar(path) and _counts_atoms(path)):
         frames = read_frames(path, mend=_KNOWN)
     elif ending in (".db", ".json"):
         frames = _rows_of(path)
@@ -225,6 +233,8 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
 
         vasp = ending in (".poscar", ".vasp") or is_poscar(path)
         with opened(path, "a file of structures", mend=_KNOWN):
+            if vasp:
+                _check_counts(path)
             try:
                 frames = read(path, index=":", format="vasp" if vasp else None)
             except KeyError as error:  # a symbol that ASE does not know
@@ -236,6 +246,21 @@ def iter_atoms(path: Path) -> Iterator[Atoms]:
         yield atoms
     if empty:
         raise ValueError(f"{path} holds no structure; {_KNOWN}")
+
+
+def _counts_atoms(path: Path) -> bool:
+    """Whether the first line with something in it is a number, as in XYZ; OUTCAR and XDATCAR have no ending either."""
+    first = next((line.strip() for line in read_lines(path, mend=_KNOWN) if line.strip()), "")
+    return re.fullmatch(r"[-+]?[\d.]+", first) is not None
+
+
+def _check_counts(path: Path) -> None:
+    """``ValueError`` for a POSCAR that says that it has more atoms than lines: ASE takes memory for what it says."""
+    lines = list(read_lines(path, mend=_KNOWN))
+    for line in lines[5:7]:  # of which the second has the numbers where the first has the elements
+        stated = sum(int(word) for word in line.split() if word.isdigit())
+        if stated > len(lines):
+            raise ValueError(f"{path} says that it has {stated} atoms, in {len(lines)} lines; {_KNOWN}")
 
 
 def ending_of(path: Path) -> str:

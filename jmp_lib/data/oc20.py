@@ -21,7 +21,7 @@ from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, screened
 from jmp_lib.data.exchange import from_ase, read_frames, read_lines
 from jmp_lib.data.formats import read_npz, slices
-from jmp_lib.data.oc22 import read_graphs
+from jmp_lib.data.graph_records import read_graphs
 
 ADSORBATE_ELEMENTS = (1, 6, 7, 8)
 MEND = f"get it anew from {source_url('OC20', 'pre-training')} (or a smaller part of OC20 S2EF) and unpack it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,8 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
     found, rng, is_mini = Survey(), np.random.default_rng(seed), data == "mini"
     official = facts.datasets().query("stage == 'pre-training'").set_index("pretraining_name")["n_train_paper"]
     mini_sets = {s.name: s[1:] for s in pretraining.load_pretraining_data("mini")} if is_mini else {}
-    samples: dict[str, dict[str, list[Structure]]] = {}  # of each file of a family; the tasks of QM9 share one
+    mini_set = lru_cache(maxsize=1)(mini.load_mini)  # the tasks of QM9 share one
+    samples: dict[str, dict[str, list[Structure]]] = {}  # of each file of a family
 
     def drawn(structures: StructureSet) -> list[Structure]:
         rows = rng.choice(len(structures), min(limit, len(structures)), replace=False)
@@ -61,7 +62,7 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
 
     def fine_tuning_task(task: Task) -> tuple:
         if is_mini:
-            whole = mini.load_mini(task.mini_name)
+            whole = mini_set(task.mini_name)
             split = get_family(task.family).mini_split(len(whole), 0)
         else:
             whole, split = load_published(task, data_root)

@@ -210,6 +210,15 @@ class StructureSet(Dataset):
         made.__dict__ = {key: value for key, value in self.__dict__.items() if key not in ("natoms", "sha256")}  # which it keeps
         return made
 
+    def __getstate__(self) -> dict:
+        """Of a part of a set in memory its own structures travel to another process, of one on disk only the rows."""
+        made, rows, c = self.__copy__(), self.indices(), self.columns
+        if self._indices is not None and c.path is None:
+            texts = {key: [column[row] for row in rows] for key, column in c.texts.items()}
+            made.columns = Columns(**{key: c.take(key, rows) for key in DTYPES}, scalars=self.scalars, texts=texts, group_names=c.group_names)
+            made._indices = None
+        return made.__dict__
+
     def __repr__(self) -> str:
         return f"StructureSet({self.name!r}, {len(self)} structures, {int(self.natoms.sum())} atoms, {' '.join(self.labels)})"
 

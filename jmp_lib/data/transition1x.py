@@ -17,7 +17,7 @@ import numpy as np
 from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, screened
 from jmp_lib.data.formats import frames_of, open_h5
-from jmp_lib.data.oc22 import read_graphs
+from jmp_lib.data.graph_records import read_graphs
 
 MEND = f"get Transition1x.h5 from {source_url('Transition-1x', 'pre-training')}"
 ENERGY, FORCES = "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces"
@@ -31,6 +31,8 @@ def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = N
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl"):
+        if part != "data":
+            raise ValueError(f"{path} holds graph records, which have no part {part!r}; read the file of that part")
         return read_graphs(path, "Transition-1x", False, mend=MEND, rejected=rejected)
     return screened(_frames(path, part), str(path), rejected)
 

@@ -25,6 +25,7 @@ from jmp_lib.data.formats import opened
 from jmp_lib.data.pickles import Call, check_size
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.model import BackboneConfig, PretrainModel
+from jmp_lib.model.config import FIXED
 
 MEND = "get the file again (jmp-s.pt or jmp-l.pt of the official release)"
 NETWORKS = {"small": BackboneConfig.small(), "large": BackboneConfig.large()}
@@ -61,6 +62,7 @@ def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETW
         _check_names(state, expected)
         for name, own in expected.items():
             _check_one(f"state_dict entry {name!r}", state[name], own)
+        _check_settings(root.get("hyper_parameters"), networks[size])
         optimizer, averages = _averages(root, expected)
         facts = [value if type(value) in (int, float) else None
                  for value in (root.get("epoch"), root.get("global_step"), optimizer.get("decay"))]
@@ -73,9 +75,15 @@ def contents(path: Path):
     Raises ``ValueError`` (cut short, altered) with the reason alone.
     """
     try:
-        with zipfile.ZipFile(path) as zipped:
-            if any(info.compress_type or info.filename.endswith("/constants.pkl") for info in zipped.infolist()):
+        with zipfile.ZipFile(path) as zipped, open(path, "rb") as stream:
+            entries, program = zipped.infolist(), "constants.pkl"
+            listed = [info.filename.partition("/")[2] for info in entries]
+            if any(info.compress_type for info in entries) or program in listed:
                 raise ValueError("it is a zip file but no torch checkpoint (compressed, or a program)")
+            # a file can have two directories, of which torch.load, which runs programs, finds another than Python
+            seen = torch._C.PyTorchFileReader(stream).get_all_records()
+            if program in seen or sorted(seen) != sorted(listed) or min(info.header_offset for info in entries):
+                raise ValueError("it is no checkpoint as torch writes it (a zip file with two directories)")
             damaged = zipped.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError):
         raise ValueError("it is damaged or cut short (no whole zip file)") from None
@@ -98,9 +106,9 @@ MAKERS = {  # all that a pickle can have made; a tensor is a view of a storage, 
 
 
 class StandIn(dict):
-    """What a pickle makes by a strange name ``origin``, or gets from a call of it: keeps its ``state``, does nothing."""
+    """What a pickle makes by a strange name, or gets from a call of it: keeps its ``state``, does nothing."""
 
-    origin, state, __hash__ = "", None, object.__hash__
+    state, __hash__ = None, object.__hash__
 
     def __init__(self, *_args, **_kwargs):
         super().__init__()
@@ -123,7 +131,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         origin = f"{module}.{name}".replace("__builtin__", "builtins")
-        return Call(MAKERS[origin]) if origin in MAKERS else type("StandIn", (StandIn,), {"origin": origin})
+        return Call(MAKERS[origin]) if origin in MAKERS else type("StandIn", (StandIn,), {})
 
 
 def meta_model(network: BackboneConfig) -> PretrainModel:
@@ -149,14 +157,30 @@ def trained(name: str) -> bool:
 
 
 def _check_names(state: dict, expected: dict) -> None:
-    """Entries are those of the network, in the official order, by which averages are assigned; counters may stand beside them."""
-    counters = {COUNTER.format(key) for key in PRETRAINING_SETS}
-    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys() - counters
+    """Entries are those of the network, in the official order, by which averages are assigned; beside them the step counters of
+    the heads, whose order is that of the heads, or none."""
+    counters = [COUNTER.format(key) for key in PRETRAINING_SETS]
+    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys() - set(counters)
     for words, names in (("lacks", missing), ("has the unknown", unknown)):
         if names:
             raise ValueError(f"its state_dict {words} {min(map(str, names))!r} ({len(names)} such entries)")
     if [name for name in state if name in expected] != list(expected):
         raise ValueError("the entries of its state_dict are not in the official order, by which averages are assigned")
+    if (steps := [name for name in state if name in counters]) and steps != counters:
+        raise ValueError(f"its step counters ({len(steps)}) are not those of {', '.join(PRETRAINING_SETS)} in this order: its heads are others")
+
+
+def _check_settings(hyper, network: BackboneConfig) -> None:
+    """The plain values of ``hyper_parameters.backbone`` are those of the network (shapes do not show all of them)."""
+
+    def fields(item) -> dict:
+        item = item.state if isinstance(item, StandIn) and item.state else item
+        return item if isinstance(item, dict) else {}
+
+    wanted = FIXED | network.to_dict()
+    for name, value in fields(fields(hyper).get("backbone")).items():
+        if name in wanted and isinstance(value, (bool, int, float, str)) and value != wanted[name]:
+            raise ValueError(f"its configuration has {name} = {value!r}, the network {wanted[name]!r}")
 
 
 def _check_one(what: str, tensor, own: torch.Tensor) -> None:
