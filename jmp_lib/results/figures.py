@@ -314,7 +314,7 @@ def target_distributions(sets: dict, units: dict):
     for axis, (name, values) in zip(axes, sets.items()):
         values = np.asarray(values, float)
         far = bool(np.abs(values).max() > 1e5)  # total energies
-        sns.histplot(x=values - far * values.mean(), bins=40, color=PALETTE[0], alpha=1.0, linewidth=0, ax=axis)
+        sns.histplot(x=values - far * values.mean(), bins=40, element="step", color=PALETTE[0], alpha=1.0, linewidth=0, ax=axis)
         axis.set(title=name, xlabel=axis_label("label" + " less the mean" * far, units.get(name, "unitless")), ylabel="structures")
     return figure
 
