@@ -8,8 +8,9 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.summary import baseline_summary, flat_lines, halved_lines, summary
+from jmp_lib.results.summary import baseline_summary, halved_lines, long_lines, summary
 from jmp_lib.results.tables import write_tables
+from jmp_lib.results.values import published_values
 from test_tables import write_record
 from tools.readme import computing_summary, speed
 
@@ -21,6 +22,9 @@ def test_families_that_were_not_run_are_left_out(tmp_path):
     words = summary(tmp_path)
     assert "| qm9 | +50.0 | +80.0 | -25.0 | +50.0 |" in words and "rmd17" not in words and "nan" not in words
     assert "| tasks improved | 1 of 1 | 1 of 1 | 0 of 1 | 1 of 1 |" in words
+    row = published_values().loc["qm9_mu"]
+    gain = 100 * (1 - row["JMP-S"] / row["GN-OC-S"])
+    assert f"| *paper, the same 1 tasks* | {gain:+.1f} |" in words
 
 
 def test_one_arm_or_smoke_alone_give_a_sentence(tmp_path):
@@ -71,14 +75,18 @@ def test_baselines_are_counted_against_the_arms(tmp_path):
 def test_computing_is_added_up_over_variants(tmp_path):
     write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=90.0)
     write_record(tmp_path / "variants" / "seed-43", "qm9_mu", "JMP-S", 1.0, "D", wall_time_s=30.0)
-    assert computing_summary(tmp_path) == "All 2 runs, with pre-trainings and baselines, took 2 minutes of computing, added up."
+    assert computing_summary(tmp_path) == "All 2 fine-tunings and baselines took 2 minutes of computing, added up."
+    path = tmp_path / "records" / "pretrain" / "small.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"schema": SCHEMA, "kind": "pretrain", "size": "small", "wall_time_s": 180.0, "shipped": "mini-small"}))
+    assert computing_summary(tmp_path).endswith("2 minutes of computing, added up; the pre-training that ships took 3.")
 
 
 def test_a_long_run_says_when_fine_tuning_was_as_good():
     names = ["task", "size", "unit", "target_val", "scratch_steps", "jmp_steps", "jmp_steps_whole_run", "ratio_steps"]
     table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0),
                           ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)], columns=names)
-    small, large = flat_lines(table)
+    small, large = long_lines(table)
     assert small == ("rmd17_ethanol, S: from scratch 40 meV Å⁻¹ after 2400 of 2400 updates; "
                      "fine-tuning is as good after 600, 4.0 times sooner.")
     assert large == "rmd17_ethanol, L: from scratch 30 meV Å⁻¹ after 1200 of 2400 updates; fine-tuning is never as good."
@@ -86,5 +94,6 @@ def test_a_long_run_says_when_fine_tuning_was_as_good():
 
 def test_halved_fine_tunings_are_counted_in_words():
     table = pd.DataFrame([("L", "forces", 12, 12, 8, 1.5, 1.25, 1.75)], columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
-    assert halved_lines(table) == ["L, forces: with half of the updates fine-tuning is as good as training from scratch with all on 8 of 12, with "
-                                   "all on 12; in the sooner of the two it is as good 1.50x [1.25, 1.75] sooner (neither: its whole run)."]
+    assert halved_lines(table) == ["L, forces: with half of the updates fine-tuning is as good (in validation error) as training from scratch "
+                                   "with all on 8 of 12, with all on 12; in the sooner of the two it is as good 1.50x [1.25, 1.75] sooner "
+                                   "(neither: its whole run)."]

@@ -27,7 +27,7 @@ MEAN, LINEAR = "the mean of the training labels", "a linear model of the composi
 SIMPLEST = {(False,): MEAN, (True,): f"{LINEAR}, which is where training starts",
             (False, True): f"{MEAN} or, where training starts from one, of {LINEAR}"}
 AGREE = {"undecided": "the interval holds zero, so this is undecided here", "no": "this disagrees with the paper",
-         "yes": "this agrees with the paper", "in sign, smaller": "the sign is the paper's, the effect is smaller",
+         "yes": "the interval holds the paper's value", "in sign, smaller": "the sign is the paper's, the effect is smaller",
          "in sign, larger": "the sign is the paper's, the effect is larger"}
 
 
@@ -60,7 +60,7 @@ def learning(run) -> list[str]:
                          + (f", in the median with {100 * share:.0f} % of the updates that {reference} took." if len(reached) else "."))
     hours = facts.hyperparameters()["finetuning"]["gpu_hours"]
     share = 100 * hours["finetuning_until_equal"] / hours["from_scratch"]
-    return [*words, f"In the paper {share:.0f} % of the compute, summed over its 40 tasks, is enough." * bool(words)]
+    return [*words, f"By the paper's GPU-hours, second-hand, {share:.0f} % of the compute is enough." * bool(words)]
 
 
 @_written
@@ -165,7 +165,7 @@ def few_labels(run, table: pd.DataFrame) -> list[str]:
     seen = "is undecided" if apart[0] == apart[1] else "is seen" if apart[0] > apart[1] else "is not seen"
     return [f"{name}: {'; '.join(words)}.  With the fewest labels the gain is larger on {more} of {_tasks(words)} (on {apart[0]} the two",
             f"intervals lie apart) and smaller on {len(words) - more} (on {apart[1]} they do).  That pre-training matters most where labels "
-            f"are few, as the paper says, {seen} here."]
+            f"are few, as one expects of it, {seen} here."]
 
 
 @_written

@@ -16,7 +16,17 @@ from jmp_lib.results.intervals import UNKNOWN, of_mean, words
 from jmp_lib.results.speedup import speedup_table, speedup_totals
 from jmp_lib.results.style import unit_text
 from jmp_lib.results.tables import own_cells, scaling_table
-from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, gain, not_learnt, own_values
+from jmp_lib.results.values import (
+    PAIRS,
+    all_tasks_table,
+    baseline_table,
+    comparable,
+    gain,
+    gains_summary,
+    not_learnt,
+    own_values,
+    published_values,
+)
 
 NETWORKS = {"mace": "MACE", "schnet": "SchNet"}  # baselines that are networks
 SHOWN = ["JMP-S over GN-OC-S", "JMP-L over GN-OC-L", "GN-OC-L over GN-OC-S", "JMP-L over JMP-S"]
@@ -39,6 +49,10 @@ def summary(results_dir: str | Path) -> str:
     table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
                                    for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
     table.loc["*paper, published data, all tasks*"] = [words(mean, *UNKNOWN) for mean in over_all["published_mean_gain_percent"]]
+    ran = own_values(comparable(all_tasks)).dropna(how="all").index
+    if len(ran) < len(published_values()):
+        same = gains_summary(published_values().loc[ran]).query("family == 'all'").set_index("comparison").loc[SHOWN]
+        table.loc[f"*paper, the same {len(ran)} tasks*"] = [words(mean, *UNKNOWN) for mean in same["mean_gain_percent"]]
     said = ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
             f"{', '.join(without)}.", ""] if without else []
     below = [*said, *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
@@ -62,12 +76,12 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
     return [f"{row.size}: fine-tuning reaches the best validation error of training from scratch on {row.tasks_reached} of "
             f"{row.tasks} tasks. Over all, in updates "
             f"{words(row.ratio_steps_all, row.ratio_steps_all_from, row.ratio_steps_all_to, 'x')} sooner and in time "
-            f"{row.ratio_seconds_all:.2f}x (a task that never reaches it counted with its whole run); over those that reach it "
+            f"{row.ratio_seconds_all:.2f}x (a task that never reaches it counted with its whole run, which is too little); over those that reach it "
             f"{row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x." for row in totals.itertuples() if row.tasks]
 
 
-def flat_lines(table: pd.DataFrame) -> list[str]:
-    """A sentence for each row of a ``speedup_table`` of runs that are long enough for training from scratch to come to rest."""
+def long_lines(table: pd.DataFrame) -> list[str]:
+    """A sentence for each row of a ``speedup_table`` of the variant ``long``."""
     return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {unit_text(r.unit)} after {r.scratch_steps:.0f} of "
             f"{r.jmp_steps_whole_run:.0f} updates; " + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner."
             if r.ratio_steps == r.ratio_steps else "fine-tuning is never as good.") for r in table.itertuples()]
@@ -75,8 +89,8 @@ def flat_lines(table: pd.DataFrame) -> list[str]:
 
 def halved_lines(table: pd.DataFrame) -> list[str]:
     """A sentence for each row of ``halved``."""
-    return [f"{row['size']}, {row['of']}: with half of the updates fine-tuning is as good as training from scratch with all on {row['half']} "
-            f"of {row['tasks']}, with all on {row['all']}; in the sooner of the two it is as good "
+    return [f"{row['size']}, {row['of']}: with half of the updates fine-tuning is as good (in validation error) as training from scratch "
+            f"with all on {row['half']} of {row['tasks']}, with all on {row['all']}; in the sooner of the two it is as good "
             f"{words(row['ratio'], row['from'], row['to'], 'x')} sooner (neither: its whole run)." for row in table.to_dict("records")]
 
 

@@ -182,7 +182,7 @@ def live_table(records: list[dict], live: list[dict]) -> pd.DataFrame:
         "structures / update": one["parameters"]["pretraining"]["batch_size"],
         "training structures": ", ".join(f"{name} {count:,}" for name, count in one["n_train"].items()),
         "held out": sum(one["n_val"].values()), "average of weights": one["parameters"]["pretraining"]["ema_decay"],
-        "seed": one["seed"], "device": one["device"], "minutes": round(one["wall_time_s"] / 60, 1)}
+        "seed": one["seed"], "device": ", then ".join(machine["device"] for machine in one["machines"]), "minutes": round(one["wall_time_s"] / 60, 1)}
         for kind, one in _recorded_and_live(records, live)])
 
 
