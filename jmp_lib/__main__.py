@@ -60,8 +60,12 @@ def _pretrain(args) -> int:
 
 
 def _finetune(args) -> int:
-    print(run_of(args, "tasks", "arms").finetune_all(fold=args.fold).to_string(index=False))
-    return 0
+    from jmp_lib.pool import failures_file
+
+    run = run_of(args, "tasks", "arms")
+    failures_file(run.results_dir).unlink(missing_ok=True)  # of the run before
+    print(run.finetune_all(fold=args.fold).to_string(index=False))
+    return int(failures_file(run.results_dir).is_file())
 
 
 def _scale_factors(args) -> int:
@@ -168,7 +172,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; bad input ends with one sentence on stderr and exit code 2."""
     args = parser().parse_args(arguments)
     try:
-        return args.function(args)
+        code = args.function(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # its reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("JMP_TRACEBACK"):
             raise

@@ -1,6 +1,6 @@
 """An ASE calculator around a trained network.
 
-    atoms.calc = JMPCalculator("results/mini/own/ethanol/pre-trained")
+    atoms.calc = JMPCalculator("results/mini/work/own/example/pre-trained.seed42")
     BFGS(atoms).run(fmax=0.05)
 
 Fine-tuned networks with gradient forces give energy, forces and (periodic cells) stress; direct-force networks and

@@ -111,7 +111,8 @@ def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bo
     lines = [f"{len(failed)} of {len(outcomes)} {what} runs failed:"]
     lines += [f"  {outcome.label}: {outcome.error}" for outcome in failed]
     if all_needed or len(failed) == len(outcomes):
-        raise RuntimeError("\n".join(lines + ["", "the first one in full:", failed[0].details]).rstrip())
+        told = failed[0].error.startswith(("ValueError: ", "FileNotFoundError: "))  # a sentence for the user
+        raise RuntimeError("\n".join(lines + ["", "the first one in full:", failed[0].details] * (not told)).rstrip())
     print("\n".join(lines))
 
 

@@ -263,7 +263,7 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
 def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_size: int) -> tuple[int, int, float]:
     """Writes all frames with their predictions; returns how many there are, how many were computed now, and the seconds.
 
-    ``<target>.part.json`` {key, frames, bytes} counts whole windows, so that batches are the same after a kill.  What a
+    ``<target>.part.json`` {key, frames, bytes, foreign} counts whole windows, so that batches are the same after a kill.  What a
     frame is refused for ends the run and takes the part along; after a kill or an error of the disk it stays.
     """
     from ase.io import write
@@ -275,6 +275,7 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
         if found["key"] == key and found["bytes"] <= part.stat().st_size:
             done = found
     count = before = done["frames"]
+    predictor.foreign |= set(done.get("foreign", ()))
     began = time.monotonic()
     try:
         with open(part, "ab") as stream, tqdm(unit="structure", desc="predicting", initial=before) as bar:
@@ -291,7 +292,7 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
                 stream.flush()
                 os.fsync(stream.fileno())
                 count += len(window)
-                write_json(about, {"key": key, "frames": count, "bytes": stream.tell()})
+                write_json(about, {"key": key, "frames": count, "bytes": stream.tell(), "foreign": sorted(predictor.foreign)})
                 bar.update(len(window))
         os.replace(part, target)
         about.unlink()

@@ -28,6 +28,7 @@ from jmp_lib.pool import failures_file
 from jmp_lib.results.comparison import write_comparison
 from jmp_lib.results.pages import write_report
 from jmp_lib.settings import Profile
+from jmp_lib.train.loading import shipped_names, weights_path
 from jmp_lib.workbook import choose_tasks, missing, resolved_profile, results_folder
 
 # Records that a notebook reads or writes, as patterns under records/.
@@ -43,7 +44,7 @@ RECORDS = {
            "../variants/*/records/finetune/*/*.json"),
 }
 RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
-PACKAGED = (".py", ".yaml", ".csv", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
+PACKAGED = (".py", ".yaml", ".csv", ".json", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
 TO_OPEN = {"report.html": "everything on one page, to read or to send",
            "comparison.html": "the certificate: this run and the shipped one", "tables/all_tasks.csv": "one row per task and arm",
            "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own", "tables": "all tables as CSV",
@@ -77,7 +78,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             if reason := no_data(path, loaded):
                 print(f"{title}left out, {reason}", flush=True)
                 continue
-            if copy.is_file() and states.get(path.stem) == state(path, profile, loaded, folder):
+            before = sources(path, profile, loaded)  # of the code that runs, whatever becomes of it meanwhile
+            if copy.is_file() and states.get(path.stem) == f"{before} {records_of(path, folder)}":
                 print(f"{title}done and unchanged", flush=True)
                 continue
             print(f"{title}running", flush=True)
@@ -93,7 +95,7 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
                 incomplete.append(path.stem)
                 print(f"{title}some runs failed, see {copy} ({minutes:.1f} min)", flush=True)
                 continue
-            states[path.stem] = state(path, profile, loaded, folder)
+            states[path.stem] = f"{before} {records_of(path, folder)}"
             write_json(state_file, states)
             print(f"{title}done in {minutes:.1f} min", flush=True)
         if any(path for kind in ("pretrain", "finetune") for path in (folder / "records" / kind).rglob("*.json")):
@@ -178,18 +180,23 @@ def clean(notebook):
     return notebook
 
 
-def state(notebook: Path, profile: str, loaded: Profile, results_dir: Path) -> str:
-    """SHA-256 of all that the notebook depends on: itself, profile, package with its facts and mini data, the records that
-    it reads and writes, and names, bytes and times of change of the published files that it may read."""
+def sources(notebook: Path, profile: str, loaded: Profile) -> str:
+    """SHA-256 of what the notebook is made from: itself, profile, package with its facts and mini data, given weights, and names,
+    bytes and times of change of the published files that it may read."""
     number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
     digest = hashlib.sha256(profile.encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in PACKAGED]
-    records = [p for pattern in RECORDS.get(number, ()) for p in sorted((results_dir / "records").glob(pattern))]
-    for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *records]:
-        name = os.path.relpath(path, results_dir) if path in records else path.name
-        digest.update(name.encode() + file_sha256(path).encode())
+    given = [weights_path(name) for name in loaded.pretrained.values() if name not in (None, "base", "official", *shipped_names())]
+    for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *(one for one in given if one.is_file())]:
+        digest.update(path.name.encode() + file_sha256(path).encode())
     if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
         for path in (path for folder in paths.data_dirs(loaded.data_root) for path in sorted(folder.rglob("*"))):
             if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp"):
                 digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def records_of(notebook: Path, results_dir: Path) -> str:
+    """SHA-256 of the records that the notebook reads and writes."""
+    records = [p for pattern in RECORDS.get(notebook.stem[:2], ()) for p in sorted((results_dir / "records").glob(pattern))]
+    return hashlib.sha256("".join(os.path.relpath(path, results_dir) + file_sha256(path) for path in records).encode()).hexdigest()

@@ -104,8 +104,8 @@ class Run:
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         self._run(jobs, "fine-tuning")
-        names = ["task", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
-        return pd.DataFrame(self.records(tasks, arms), columns=names)
+        names = ["task", "arm", *["fold"] * (fold is not None), "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
+        return pd.DataFrame(self.records(tasks, arms, fold), columns=names)
 
     def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
         """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``."""
@@ -149,9 +149,9 @@ class Run:
                       + (f"so those of {folder.name} are shown" if some else "and none ship"))
         return folders
 
-    def records(self, tasks=None, arms=None) -> list[dict]:
-        """Finished fine-tuning records (fold 0, or the first one of the profile), in the order of tasks and arms."""
-        found = [finetune_record_path(self.results_dir, task, arm, self.profile.folds_of(task)[0])
+    def records(self, tasks=None, arms=None, fold: int | None = None) -> list[dict]:
+        """Finished fine-tuning records (of ``fold``, else fold 0, or the first one of the profile), in the order of tasks and arms."""
+        found = [finetune_record_path(self.results_dir, task, arm, self.profile.folds_of(task)[0] if fold is None else fold)
                  for task in tasks or self.tasks for arm in arms or self.arms]
         return [read_record(path) for path in found if path.is_file()]
 
@@ -193,7 +193,7 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
     tasks = choose_tasks(values, profile, family)
     arms = parameters.choose(values.get("arms"), list(profile.arms), "arm")
     sizes = parameters.choose(values.get("sizes"), list(SIZES), "model size")
-    if profile.data == "published" and not profile.data_root:
+    if profile.data == "published" and not profile.data_root and {"data", "data_root"} & set(declared):
         raise ValueError("data='published' needs data_root: the folder that holds the published files")
     if family and (without := missing(tasks, profile, thorough=True)):
         words = "\n".join(f"no published data for {task}: {reason}" for task, reason in without.items())

@@ -53,6 +53,19 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
         train(run)
 
 
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    run = tiny_run(tmp_path, patience=5)
+    usual, found = run.validate, []
+
+    def validate():
+        found.append(usual()["val_metric"] if found else float("nan"))
+        return {"val_metric": found[-1]}
+
+    run.validate = validate
+    done = train(run)
+    assert done.best_value == min(found[1:]) and done.best_step > 2
+
+
 def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path, capsys):
     whole_run = tiny_run(tmp_path / "whole")
     whole = train(whole_run)

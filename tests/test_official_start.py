@@ -5,10 +5,12 @@ import torch
 from official_files import checkpoint_of, official_model, write
 from safetensors.torch import load_file
 
+from jmp_lib import paths
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.official.importing import import_checkpoint
 from jmp_lib.settings import load_profile
 from jmp_lib.train import finetuning as finetune_module
+from jmp_lib.train.loading import weights_path
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,12 @@ def given(tmp_path_factory):
     network = load_profile("smoke").models["small"]
     write(folder / "jmp.pt", checkpoint_of(official_model(network)))
     return import_checkpoint(folder / "jmp.pt", folder / "weights", networks={"small": network})
+
+
+def test_a_relative_folder_is_sought_in_the_checkout_too(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "checkout_dir", lambda: given.parent)
+    monkeypatch.chdir(tmp_path)
+    assert weights_path(given.name).parent == given
 
 
 def test_both_arms_start_from_the_given_folder(given, tmp_path, monkeypatch):

@@ -120,6 +120,28 @@ def test_the_same_command_goes_on_with_the_same_bytes(tmp_path, frames, capsys, 
     assert target.read_bytes() == (tmp_path / "whole.extxyz").read_bytes() and list(target.parent.iterdir()) == [target]
 
 
+def test_what_was_said_of_elements_is_said_after_a_kill_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "WINDOW", 1)
+    model, source, target = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    write(source, [molecule(name) for name in ("SH2", "H2O", *["CH4"] * 6)])
+    usual, run, calls = predict.Predictor.__init__, predict.Predictor.run, []
+
+    def narrow(self, *args, **kwargs):
+        usual(self, *args, **kwargs)
+        self.own_elements = {1, 6, 8}
+
+    def killed(self, items):
+        calls.append(len(items))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(self, items)
+
+    monkeypatch.setattr(predict.Predictor, "__init__", narrow)
+    monkeypatch.setattr(predict.Predictor, "run", killed)
+    assert command(model, source, target) == 130 and "note: S:" not in capsys.readouterr().out
+    assert command(model, source, target) == 0 and "note: S: not in the data" in capsys.readouterr().out
+
+
 def test_structures_are_taken_as_they_are_needed(tmp_path, frames):
     model, taken = finetuned(tmp_path, periodic=False), []
     stream = jmp_lib.predictions(model, (taken.append(i) or frames[i % 5] for i in range(10**9)), batch_size=2)

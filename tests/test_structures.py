@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.data import mini
-from jmp_lib.data.structures import Structure, StructureSet
+from jmp_lib.data.structures import Structure, StructureSet, to_set
 from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import file_sha256
 
@@ -279,6 +279,13 @@ def test_elements_of_a_part_are_found_block_by_block(monkeypatch):
     rows = np.random.default_rng(0).permutation(50)[:20]
     assert data.subset(rows).elements == sorted((rows + 1).tolist()) and data[10:13].elements == [11, 12, 13]
     assert data[::-5].elements == list(range(5, 51, 5)) and data.subset([]).elements == []
+
+
+def test_a_label_may_have_a_space_in_its_name():
+    molecules = [Structure.of({"pos": [[0.0, 0, 0], [0, 0, 1.0]], "atomic_numbers": [1, 8], "band gap": value, "id": k})
+                 for k, value in enumerate((1.0, 2.0))]
+    found = to_set("many", molecules)
+    assert found.labels == ["band gap"] and found.scalars["band gap"].tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("rows", [slice(3, 5), [7, 2]])

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jmp_lib import pool, reproduce, workbook
+from jmp_lib import pool, records, reproduce, workbook
+from jmp_lib.__main__ import main
 from jmp_lib.parameters import assigned_names, choose, collect, convert
-from jmp_lib.files import locked, write_atomically
+from jmp_lib.files import locked, write_atomically, write_json
 from jmp_lib.pool import Outcome
 from jmp_lib.settings import Rates, load_profile
 
@@ -166,7 +167,7 @@ def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_pat
     first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "10"))
 
     def states():
-        return [reproduce.state(n, "p", profile, tmp_path) for n, profile in ((first, published), (ninth, published), (first, mini))]
+        return [reproduce.sources(n, "p", profile) for n, profile in ((first, published), (ninth, published), (first, mini))]
 
     before = states()
     (tmp_path / "data" / "qm9.sdf").write_text("new")
@@ -200,13 +201,70 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
 
 
 def test_records_decide_whether_a_notebook_is_done(tmp_path):
-    notebook, profile = reproduce.select(reproduce.notebook_paths(), "04")[0], load_profile("mini")
-    empty = reproduce.state(notebook, "mini", profile, tmp_path)
+    notebook = reproduce.select(reproduce.notebook_paths(), "04")[0]
+    empty = reproduce.records_of(notebook, tmp_path)
     for task, changes in (("md22_dha", False), ("qm9_mu", True)):
         path = tmp_path / "records" / "finetune" / task / "JMP-S.json"
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        assert (reproduce.state(notebook, "mini", profile, tmp_path) != empty) == changes
+        assert (reproduce.records_of(notebook, tmp_path) != empty) == changes
+
+
+def test_given_weights_decide_whether_a_notebook_is_done(tmp_path):
+    notebook, weights = reproduce.notebook_paths()[4], tmp_path / "model.safetensors"
+    profile, found = load_profile("mini", pretrained={"small": str(tmp_path), "large": "mini-large"}), set()
+    for words in (None, "1", "2"):
+        if words:
+            weights.write_text(words)
+        found.add(reproduce.sources(notebook, "mini", profile))
+    assert len(found) == 3
+
+
+def test_a_package_that_changes_meanwhile_does_not_count_as_the_one_that_ran(tmp_path, monkeypatch, capsys):
+    notebooks, version = reproduce.select(reproduce.notebook_paths(), "11"), ["old"]
+    monkeypatch.setattr(reproduce, "notebook_paths", lambda: notebooks)
+    monkeypatch.setattr(reproduce, "sources", lambda *_: version[0])
+
+    def pulled(source, copy, values):
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text("{}")
+        version[0] = "new"
+
+    monkeypatch.setattr(reproduce, "execute", pulled)
+    for words in ("done in", "done in", "done and unchanged"):
+        assert reproduce.main("smoke", None, str(tmp_path)) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_a_fold_that_is_asked_for_is_the_one_that_is_shown(tmp_path, monkeypatch, capsys):
+    for fold, value in ((0, 20.0), (3, 38.0)):
+        write_json(records.finetune_record_path(tmp_path, "matbench_jdft2d", "JMP-S", fold),
+                           {"schema": records.SCHEMA, "task": "matbench_jdft2d", "arm": "JMP-S", "fold": fold, "value": value})
+    monkeypatch.setattr(workbook.Run, "_run", lambda self, jobs, what: pool.report(
+        tmp_path, [Outcome(job[0], error="RuntimeError: no memory" * (not k)) for k, job in enumerate(jobs)], what))
+    command = ["finetune", "--profile", "smoke", "--results-dir", str(tmp_path), "--tasks", "matbench_jdft2d", "--arms"]
+    assert main([*command, "JMP-S,GN-OC-S", "--fold", "3"]) == 1  # one of two runs failed
+    assert "38.0" in (out := capsys.readouterr().out) and "20.0" not in out and "fold" in out
+
+
+def test_a_sentence_for_the_user_comes_without_a_traceback(tmp_path):
+    for kind, shown in (("ValueError", False), ("ZeroDivisionError", True)):
+        outcome = Outcome("a", error=f"{kind}: the folder is missing", details="Traceback: line 1")
+        with pytest.raises(RuntimeError, match="the folder is missing") as caught:
+            pool.report(tmp_path, [outcome], "test")
+        assert ("Traceback" in str(caught.value)) == shown
+
+
+def test_only_notebooks_that_take_a_folder_of_published_files_ask_for_it(tmp_path):
+    values = {"profile": "paper", "results_dir": str(tmp_path)}
+    assert workbook.start(values, ("profile", "results_dir")).profile.data == "published"
+    with pytest.raises(ValueError, match="needs data_root"):
+        workbook.start(values | {"data_root": ""}, ("profile", "results_dir", "data_root"))
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m jmp_lib data list | head -1", shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize("arguments, words", [(["reproduce", "--profile", "minni"], "mini"),

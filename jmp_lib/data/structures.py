@@ -342,8 +342,8 @@ def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarr
     natoms = np.array([len(s["atomic_numbers"]) for s in structures])
 
     def column(key: str) -> np.ndarray | list[str]:
-        kind, _, name = key.rpartition(" ")
-        if kind:
+        kind, _, name = key.partition(" ")
+        if name:
             return [s[name] for s in structures] if kind == "text" else np.array([float(s[name]) for s in structures])
         values = [np.asarray(s[key]) if key in s else default(key, s) for s in structures]
         return (np.concatenate if key in PER_ATOM else np.stack)(values).astype(DTYPES[key], copy=False)

@@ -69,6 +69,8 @@ def weights_path(name: str | Path) -> Path:
     if str(name) in (shipped := shipped_names()):
         return shipped_weights(str(name))
     path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
+    if not path.exists() and (root := paths.checkout_dir()) and (root / path).exists():  # a profile is used from any folder
+        path = root / path
     if path.parts == (str(name),) and not path.exists():  # a word, no path
         known = [*shipped, *OFFICIAL]
         raise FileNotFoundError(f"there is no network or folder {str(name)!r} ({nearest(str(name), known)}): give "

@@ -317,7 +317,7 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
     with run.ema.swapped_in() if run.ema is not None else nullcontext():
         with run.processes.autocast():
             values = run.validate()
-        improved = run.watch is not None and (
+        improved = run.watch is not None and math.isfinite(values[run.watch]) and (
             progress.best_value is None or values[run.watch] < progress.best_value - run.min_delta)
         if improved:
             progress.best_value, progress.best_step = values[run.watch], progress.step
