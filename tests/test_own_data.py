@@ -65,6 +65,8 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
 
 @pytest.mark.parametrize("change, keys, units, words", [
     (lambda f: f, ["energy", "forces"], ["eV", "eV/Å"], "no 'energy' in it \\(there is: gap"),
+    (lambda f: with_forces(f[:16]) + f[16:], ["energy", "forces"], ["eV", "eV/Å"],
+     "structure 16: no 'energy' in it \\(there is: gap, source\\); 4 of 20 structures lack it: leave them out, or set properties"),
     (lambda f: [f[3].info.update(gap=np.nan), f][1], ["gap"], ["eV"], "structure 3: field 'gap' holds NaN"),
     (lambda f: f[:1], ["gap"], ["eV"], "holds 1 structure: at least 10"),
     (lambda f: [[a.info.update(gap=1.0) for a in f], f][1], ["gap"], ["eV"], "is the same for all 20"),
@@ -78,6 +80,31 @@ def test_bad_labels(tmp_path, change, keys, units, words):
     write(tmp_path / "a.extxyz", change(waters()))
     with pytest.raises(ValueError, match=words):
         read_own(tmp_path / "a.extxyz", keys, units)
+
+
+def test_other_data_have_another_name_and_the_same_data_the_same(tmp_path):
+    def name(properties, units, moved: float = 0.0) -> str:
+        frames = waters()
+        frames[0].positions[0] += moved
+        for i, atoms in enumerate(frames):
+            atoms.info["dipole"] = float(i)
+        write(tmp_path / "a.extxyz", frames)
+        return read_own(tmp_path / "a.extxyz", properties, units, name="a").name
+
+    assert name(["gap"], ["eV"]) == name(["gap"], ["eV"]) and name(["gap"], ["eV"]).startswith("a-")
+    assert len({name(["gap"], ["eV"]), name(["dipole"], ["eV"]), name(["gap"], ["meV"]), name(["gap"], ["eV"], 0.01)}) == 4
+
+
+@pytest.mark.parametrize("length, sign, words", [(1.0, 1, None), (1 / 0.529177, 1, "positions and cells in Å"), (1.0, -1, "are these gradients")])
+def test_positions_in_bohr_and_gradients_are_doubted(length, sign, words):
+    frames = waters(30)
+    for atoms in frames:
+        moved = atoms.positions - waters(1)[0].positions  # harmonic, 20 eV/Å²
+        atoms.info.update(energy=10 * float((moved**2).sum()), forces=-20.0 * sign * moved)
+        atoms.positions *= length
+    table = pd.DataFrame({"structure": frames} | {key: [atoms.info.pop(key) for atoms in frames] for key in ("energy", "forces")})
+    found = doubts(read_own(table, ["energy", "forces"], ["eV", "eV/Å"]), GraphConfig(6.0, 8, False))
+    assert found == [] if words is None else len(found) == 1 and words in found[0]
 
 
 def test_bad_files(tmp_path):

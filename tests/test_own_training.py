@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from ase.io import write
 
 import jmp_lib
-from jmp_lib.own import evaluation, workflow
+from jmp_lib.own import evaluation, figures, workflow
 from jmp_lib.own.data import read_own, split_own, units_of
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.workflow import finetune_own, own_start, smooth_limit
@@ -30,9 +31,9 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
     records = [finetune_own(load_profile("smoke"), data, split, start, arm, seed=1, out_dir=tmp_path, updates=3, progress=False)
                for arm in ("from scratch", "pre-trained", "pre-trained")]
     again = records.pop()
-    assert again == records[1] and (tmp_path / "own" / "own" / "pre-trained.seed1.json").is_file()
+    assert again == records[1] and (tmp_path / "own" / data.name / "pre-trained.seed1.json").is_file()
     assert set(records[1]["value"]) == set(data.properties) and records[1]["updates"] == 3
-    folder = tmp_path / "work" / "own" / "own" / "pre-trained.seed1"
+    folder = tmp_path / "work" / "own" / data.name / "pre-trained.seed1"
     found = evaluation.network_predictions(records, tmp_path)
     from jmp_lib.predict import predictions
 
@@ -55,6 +56,52 @@ def gaps(tmp_path):
     write(tmp_path / "a.extxyz", waters())
     data = read_own(tmp_path / "a.extxyz", ["gap"], ["eV"])
     return data, split_own(data)
+
+
+def test_a_sum_leaves_a_network_more_than_rounding(tmp_path):
+    """Where there are as many elements as structures, least squares leaves nothing of the labels."""
+    whole = workflow.read_example("crystals").structures
+    train, val = whole.subset(slice(0, 20)), whole.subset(slice(20, 30))
+    values = train.scalars["last_phdos_peak"]
+    fitted = workflow.fit_own(train, "sum", False)["last_phdos_peak"]
+    assert fitted.std > 1e-3 * values.std() and fitted.reference is not None
+    targets = [fitted.normalise(v, s["atomic_numbers"]) for v, s in zip(val.scalars["last_phdos_peak"], val)]
+    assert np.abs(targets).max() < 1e3
+    frames = [atoms[: 2 + row % 2] for row, atoms in enumerate(waters())]
+    for atoms in frames:
+        atoms.info["electrons"] = float(atoms.numbers.sum())
+    write(tmp_path / "a.extxyz", frames)
+    with pytest.raises(ValueError, match="composition explains 'electrons' to the last digit"):
+        workflow.fit_own(read_own(tmp_path / "a.extxyz", ["electrons"], ["1"]).structures, "sum", False)
+
+
+def test_only_what_the_draw_of_test_structures_does_not_explain_is_claimed(gaps):
+    data, split = gaps
+    true, groups = data.structures.scalars["gap"][split.test], units_of(data, "random")
+    signs = np.where(np.arange(len(true)) % 2, 1, -1)
+    found = {"mean": {"gap": true + 0.5}, "linear composition": {"gap": true + 2.0}, "from scratch": {"gap": true + 0.6},
+             "pre-trained": {"gap": true + 0.49 + 0.3 * signs}}
+    records = [{"arm": arm, "seed": seed, "value": {"gap": value}} for arm, values in
+               (("pre-trained", (0.49, 0.7, 0.5)), ("from scratch", (0.6, 0.6, 0.6))) for seed, value in enumerate(values)]
+    for seeds, words in ((1, "more seeds would tell."), (3, "the error is lower with 2 of 3 seeds.")):
+        gained = evaluation.gain(data, split, found, [r for r in records if r["seed"] < seeds], groups)
+        assert gained["better than"].tolist() == ["linear composition"] and gained["beyond the draw"].tolist() == ["no"]
+        sentence = figures.gained(gained.assign(property="logK_VRH")).data
+        assert sentence.startswith("logK_VRH: pre-training lowers") and sentence.endswith(f"which structures were tested may explain that; {words}")
+
+
+def test_a_file_named_like_a_task_gets_no_settings_of_that_task(tmp_path, gaps, monkeypatch):
+    asked, profile = [], load_profile("smoke")
+
+    def settings(self, family, task):
+        asked.append(task)
+        raise KeyError
+
+    monkeypatch.setattr(type(profile), "finetune_settings", settings)
+    data = replace(gaps[0], name="matbench_jdft2d")
+    with pytest.raises(KeyError):
+        finetune_own(profile, data, gaps[1], own_start(pretrained(tmp_path / "pre"), data), "pre-trained", seed=1, out_dir=tmp_path)
+    assert asked == ["own"]
 
 
 def test_an_unknown_arm_is_told_and_not_trained(tmp_path, gaps):

@@ -28,6 +28,7 @@ from jmp_lib.data.door import check_structure, hill
 from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, iter_atoms, read_lines, to_atoms
 from jmp_lib.data.splits import Split, group_parts
 from jmp_lib.data.structures import StructureSet, to_set
+from jmp_lib.records import fingerprint
 from jmp_lib.strict import nearest
 
 FEWEST = 10  # structures: below this there is nothing to split
@@ -47,7 +48,7 @@ OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": 
 class OwnData:
     """What is learnt, of which structures."""
 
-    name: str
+    name: str  # of its results: with a mark of structures, labels and units, so that other data never overwrite them
     structures: StructureSet  # energies in eV, forces in eV/Å, other properties in their own unit
     properties: tuple[str, ...]  # names of what is learnt; ("energy", "forces") for energies and forces
     units: dict[str, str]  # of each
@@ -81,6 +82,7 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
         if key in RESERVED or not re.fullmatch(r"[\w \-]+", key):
             raise ValueError(f"property {key!r} cannot be a name here: rename it with letters, digits and _")
     found = read_source(source, labels_csv)
+    _check_all_have(found, properties)
     columns = {key: [_value(atoms, key, name) for name, atoms in found.items()] for key in properties}
     if len(found) < FEWEST:
         raise ValueError(f"{where} holds {len(found)} structure{'s' * (len(found) != 1)}: at least {FEWEST} are needed to "
@@ -98,7 +100,8 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     groups = None if group_key is None else np.array([str(atoms.info[group_key]) for atoms in found.values()])
     given = [str(atoms.info.get("split", "")).strip().lower() for atoms in found.values()]
     given = np.array([OTHER_NAMES.get(part, part) for part in given])
-    return OwnData(name, structures, tuple(columns), dict(zip(columns, units)), groups, given if given.any() else None)
+    mark = fingerprint({"data": structures.sha256, "units": dict(zip(columns, units))})[:8]
+    return OwnData(f"{name}-{mark}", structures, tuple(columns), dict(zip(columns, units)), groups, given if given.any() else None)
 
 
 def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms]:
@@ -222,15 +225,26 @@ def _read_csv(path: Path, file_of: Callable[[str], Path | None]) -> tuple[str, d
     return named[0], rows
 
 
-def _value(atoms: Atoms, key: str, where: str):
-    """Label ``key`` from info, calculator results or per-atom arrays: a float or (N,3)."""
+def _labels(atoms: Atoms) -> dict:
+    """What a structure holds beside its geometry: info, calculator results and per-atom arrays."""
     arrays = {name: array for name, array in atoms.arrays.items() if name not in ("positions", "numbers")}
-    known = {**arrays, **getattr(atoms.calc, "results", {}), **atoms.info}
-    if isinstance(known.get(key), str) and not known[key].strip():
+    return {**arrays, **getattr(atoms.calc, "results", {}), **atoms.info}
+
+
+def _check_all_have(found: dict[str, Atoms], properties: list[str]) -> None:
+    """``ValueError`` for a property that some structures lack: how many, the first of them, and what is in it."""
+    for key in properties:
+        if without := [where for where, atoms in found.items() if _labels(atoms).get(key) is None]:
+            there = ", ".join(sorted(map(str, _labels(found[without[0]])))) or "nothing but geometry"
+            some = f"{len(without)} of {len(found)} structures lack it: leave them out, or" if len(without) < len(found) else "no structure has it:"
+            raise ValueError(f"{without[0]}: no '{key}' in it (there is: {there}); {some} set properties to names that every structure has")
+
+
+def _value(atoms: Atoms, key: str, where: str):
+    """Label ``key``: a float or (N,3)."""
+    known = _labels(atoms)
+    if isinstance(known[key], str) and not known[key].strip():
         raise ValueError(f"{where}: '{key}' is empty; leave this structure out or fill it in")
-    if known.get(key) is None:
-        raise ValueError(f"{where}: no '{key}' in it (there is: {', '.join(sorted(map(str, known))) or 'nothing but geometry'}); set "
-                         "properties to names that every structure has")
     try:
         value = np.asarray(known[key], float)
     except (TypeError, ValueError):

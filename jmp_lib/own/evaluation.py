@@ -3,11 +3,12 @@ baselines without a network, bootstrap intervals over test structures or groups,
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
 
 from jmp_lib.data.copies import TOLERANCE
 from jmp_lib.data.splits import Split
@@ -22,6 +23,8 @@ from jmp_lib.train.normalise import element_counts, fit_linear_reference, number
 SIMPLE = ("mean", "linear composition")  # ways to predict without a network
 OUTLIER = 12.0  # median absolute deviations from the median
 FORCE_RANGE = (0.05, 15.0)  # eV/Å, root mean square of the components: outside, units are doubted
+LENGTH_RANGE = (0.75, 1.35)  # nearest neighbour over the sum of covalent radii, median: outside, positions are doubted
+NEAR, FEWEST, FRAMES = 0.3, 10, 200  # Å per atom between frames that are compared; pairs that say something; frames of one kind
 RATIO_RANGE = (0.002, 0.5)  # Å, spread of energies over force norm of a structure: outside, units are doubted
 
 
@@ -44,9 +47,16 @@ def summary(data: OwnData) -> pd.DataFrame:
 
 def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     """Sentences about what may be wrong; raises ``ValueError`` for a structure that the graphs cannot serve."""
+    nearest = []  # of every atom: distance over the sum of the covalent radii
     for row, structure in enumerate(data.structures):
-        neighbours(structure, f"structure {row}", graph)
+        edges, _, squared = neighbours(structure, f"structure {row}", graph)
+        radii = covalent_radii[np.asarray(structure["atomic_numbers"])]
+        nearest.append(np.full(len(radii), np.inf))
+        np.minimum.at(nearest[-1], edges[1], np.sqrt(squared) / radii[edges].sum(0))
     extra, sizes, numbers, found = _repeats(data), data.structures.natoms, numbers_of(data.structures), []
+    if not LENGTH_RANGE[0] <= (length := float(np.median(np.concatenate(nearest)))) <= LENGTH_RANGE[1]:
+        found.append(f"neighbours are {length:.2f} times as far apart as their covalent radii let expect (median): are positions and "
+                     "cells in Å?")
     if extra.size:
         found.append(f"{extra.size} structures repeat another one within {TOLERANCE} Å (the first: {extra[0]} repeats "
                      f"{data.copies[extra[0]]}); copies always go to the same part of the split")
@@ -61,7 +71,7 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
             found.append(f"{key}: {rows.size} values lie more than {OUTLIER:g} median deviations out (rows "
                          f"{', '.join(map(str, rows[:5]))}{', ...' * (rows.size > 5)}); mixed units or broken labels?")
     if data.forces:
-        return found + _doubted_units(data, float(left.std()))
+        return found + _doubted_units(data, float(left.std())) + _doubted_sign(data)
     for key in data.properties if sizes.min() < sizes.max() else ():
         correlation = np.corrcoef(sizes, data.structures.scalars[key])[0, 1]
         if abs(correlation) > 0.95:
@@ -73,6 +83,31 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
 def _repeats(data: OwnData) -> np.ndarray:
     """Rows of the structures that are copies of an earlier one."""
     return np.flatnonzero(data.copies != np.arange(len(data.copies)))
+
+
+def _doubted_sign(data: OwnData) -> list[str]:
+    """A sentence where energies rise along the forces: of pairs of near frames of the same atoms (and cell), ΔE is about -F·Δx with
+    the mean of both forces. Nothing where there are few such pairs."""
+    s, same, rises = data.structures, defaultdict(list), {}
+    forces = np.split(s.forces.astype(float), np.cumsum(s.natoms)[:-1])
+    for row, structure in enumerate(s):
+        same[tuple(np.asarray(structure[key]).tobytes() for key in ("atomic_numbers", "cell", "pbc"))].append(row)
+    for rows in (rows[:FRAMES] for rows in same.values() if len(rows) > 1):
+        first, places = s[rows[0]], np.stack([np.asarray(s[row]["pos"], float) for row in rows])
+        lattice = np.asarray(first["cell"], float) * np.asarray(first["pbc"])[:, None]
+        for one, place in enumerate(places):
+            moves = places - place
+            moves -= np.round(moves @ np.linalg.pinv(lattice)) @ lattice  # to the nearest image
+            apart = np.sqrt((moves**2).sum(2).mean(1))
+            apart[one] = np.inf
+            if apart[other := int(apart.argmin())] < NEAR:
+                a, b = rows[one], rows[other]
+                rises[min(a, b), max(a, b)] = (np.subtract(*s.scalars["energy"][[b, a]]), -0.5 * ((forces[a] + forces[b]) * moves[other]).sum())
+    if len(rises) < FEWEST or not min(np.ptp(pairs := np.array(list(rises.values())), axis=0)) > 0:
+        return []
+    correlation = np.corrcoef(pairs.T)[0, 1]
+    return [f"energies rise along the forces (correlation {correlation:.2f} of ΔE and -F·Δx in {len(pairs)} pairs of near frames): are "
+            "these gradients? forces have the other sign"] * int(correlation < -0.5)
 
 
 def _doubted_units(data: OwnData, spread: float) -> list[str]:
@@ -133,30 +168,40 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
                          "mean of seeds": np.mean(seeds) if seeds else None,
                          "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors),
-                         "better than": "" if way in SIMPLE else _better(found, true, name, way)})
+                         "better than": "" if way in SIMPLE else _better(data, split, found, groups, name, way)})
     return pd.DataFrame(rows)
 
 
-def gain(data: OwnData, split: Split, found: dict, groups: np.ndarray, new="pre-trained", base="from scratch") -> pd.DataFrame:
-    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap.
+def gain(data: OwnData, split: Split, found: dict, records: list[dict], groups: np.ndarray, new="pre-trained",
+         base="from scratch") -> pd.DataFrame:
+    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap; of the first seed.
 
+    ``beyond the draw``: whether the draw of the test structures does not explain it. ``lower with seeds``: of how many.
     ``better than``: the simple ways that ``new`` is better than; where it is none of them, the gain says nothing.
     """
     rows, true = [], true_test(data, split)
     for name in data.properties:
-        natoms, exact = data.structures.natoms[split.test], [mae(found[way][name], true[name]) for way in (new, base)]
-        draws = [bootstrap(structure_errors(found[way][name], true[name], natoms), groups[split.test]) for way in (new, base)]
+        exact = [mae(found[way][name], true[name]) for way in (new, base)]
+        draws = [_draws(data, split, found, groups, name, way) for way in (new, base)]
         low, high = middle(100 * (1 - draws[0] / draws[1]))
+        first, second = ({r["seed"]: r["value"][name] for r in records if r["arm"] == arm} for arm in (new, base))
         rows.append({"property": name, f"{new} over {base} / %": 100 * (1 - exact[0] / exact[1]),
-                     "95 % from": low, "95 % to": high, "beyond chance": "yes" if low > 0 or high < 0 else "no",
-                     "better than": _better(found, true, name, new)})
+                     "95 % from": low, "95 % to": high, "beyond the draw": "yes" if low > 0 or high < 0 else "no",
+                     "lower with seeds": f"{sum(first[seed] < second[seed] for seed in first)} of {len(first)}",
+                     "better than": _better(data, split, found, groups, name, new)})
     return pd.DataFrame(rows)
 
 
-def _better(found: dict, true: dict, name: str, way: str) -> str:
-    """Names of the simple ways that predict the property worse than ``way``."""
-    error, simple = mae(found[way][name], true[name]), [other for other in SIMPLE if name in found.get(other, {})]
-    return " and ".join(other for other in simple if error < mae(found[other][name], true[name])) or "none"
+def _draws(data: OwnData, split: Split, found: dict, groups: np.ndarray, name: str, way: str) -> np.ndarray:
+    """Bootstrapped MAE of ``way``; the same test structures (groups) are drawn for every way."""
+    errors = structure_errors(found[way][name], true_test(data, split)[name], data.structures.natoms[split.test])
+    return bootstrap(errors, groups[split.test])
+
+
+def _better(data: OwnData, split: Split, found: dict, groups: np.ndarray, name: str, way: str) -> str:
+    """Names of the simple ways that predict the property worse than ``way``, beyond what the draw of the test structures explains."""
+    draws = {other: _draws(data, split, found, groups, name, other) for other in (way, *SIMPLE) if name in found.get(other, {})}
+    return " and ".join(other for other in SIMPLE if other in draws and middle(draws[way] - draws[other])[1] < 0) or "none"
 
 
 def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]) -> pd.DataFrame:

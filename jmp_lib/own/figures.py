@@ -61,8 +61,11 @@ def gained(table: pd.DataFrame) -> Markdown:
     for _, row in table.iterrows():
         gain, ends = row[column], [row["95 % from"], row["95 % to"]]
         change = words(gain, *ends, "%") if gain > 0 else words(-gain, -ends[1], -ends[0], "%")
-        said.append(f"{row['property'].capitalize()}: pre-training {'lowers' if gain > 0 else 'raises'} the test error by "
-                    f"{change.replace('+', '')}; chance alone {'does not explain' if row['beyond chance'] == 'yes' else 'may explain'} that.")
+        explains = "does not explain" if row["beyond the draw"] == "yes" else "may explain"
+        lower, seeds = row["lower with seeds"].split(" of ")
+        of_seeds = "more seeds would tell" if seeds == "1" else f"the error is lower with {lower} of {seeds} seeds"
+        said.append(f"{row['property']}: pre-training {'lowers' if gain > 0 else 'raises'} the test error by {change.replace('+', '')}; "
+                    f"which structures were tested {explains} that; {of_seeds}.")
     return Markdown("  ".join(said))
 
 
@@ -110,10 +113,12 @@ def by_element_and_size(data, split, values: dict):
 
 
 def elements(table: pd.DataFrame) -> Markdown:
-    """Errors by element (``evaluation.errors_by_element``): the largest and the smallest."""
+    """Errors by element (``evaluation.errors_by_element``): the largest and the smallest, where they differ."""
     if len(table) < 2:
         return Markdown("There is one element, or none.")
     high, low = (table.loc[place] for place in (table["MAE"].idxmax(), table["MAE"].idxmin()))
+    if significant(high["MAE"]) == significant(low["MAE"]):
+        return Markdown(f"The same on all elements ({significant(high['MAE'])} {high['unit']}).")
     return Markdown(f"Largest on {high['element']} ({significant(high['MAE'])} {high['unit']}), smallest on {low['element']} "
                     f"({significant(low['MAE'])} {low['unit']}).")
 
@@ -148,8 +153,8 @@ def drift(table: pd.DataFrame):
 def drifts(table: pd.DataFrame) -> Markdown:
     """Dynamics (``use.dynamics_table``): what a network gains or loses of energy; one trajectory each, so without an interval."""
     return Markdown("Energy per atom and picosecond, one trajectory each: " + "; ".join(
-        f"{row['network']} " + (f"{row['drift / meV per atom and ps']:+.0f} meV" if row["bonds hold"] == "yes" else
-                                f"breaks the molecule after {row['picoseconds']:g} ps") for _, row in table.iterrows()) + ".")
+        f"{row['network']} " + (f"{row['drift / meV per atom and ps']:+.0f} meV" if row.get("bonds hold") != "no" else
+                                f"breaks bonds after {row['picoseconds']:g} ps") for _, row in table.iterrows()) + ".")
 
 
 def equation_of_state(table: pd.DataFrame):
@@ -161,9 +166,9 @@ def equation_of_state(table: pd.DataFrame):
 
 
 def volumes(table: pd.DataFrame) -> Markdown:
-    """Equation of state (``use.equation_of_state_table``): the volume of each network beside that of the labels."""
+    """Equation of state (``use.equation_of_state_table``): the volume of each network, beside that of the labels if it is known."""
     found = table.set_index("network")["volume / Å³ per atom"]
     exact = float(found.get("labels", float("nan")))
     said = [f"{name} " + ("no volume" if pd.isna(value) else f"{value:.1f} Å³" + f" ({100 * (value / exact - 1):+.1f} %)" * (exact > 0))
             for name, value in found.drop("labels", errors="ignore").items()]
-    return Markdown(f"Volume per atom beside that of the labels: {'; '.join(said)}.")
+    return Markdown(f"Volume per atom{' beside that of the labels' * (exact > 0)}: {'; '.join(said)}.")

@@ -15,12 +15,14 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.eos import EquationOfState
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import natural_cutoffs
 from ase.optimize import BFGS
 
 SILICON = TersoffParameters(m=3.0, gamma=1.0, lambda3=0.0, c=1.0039e5, d=16.217, h=-0.59825, n=0.78734, beta=1.1e-6,
                                lambda2=1.7322, B=471.18, R=2.85, D=0.15, lambda1=2.4799, A=1830.8)  # eV, Å
 EDGE = 5.432  # Å, of the cube of eight atoms of silicon
 KELVIN = 300.0  # mean temperature of dynamics as it begins
+BOND = 1.2  # times the sum of two covalent radii: the longest bond of a first structure
 STRETCHED = 1.5  # times its first length: a bond that is broken
 
 
@@ -48,19 +50,19 @@ def relaxation(calculators: dict, structure, steps: int = 200) -> pd.DataFrame:
 def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataFrame:
     """Dynamics at constant energy, 1 fs a step, from ``KELVIN`` and the same velocities for all; a row per network and 10 steps.
 
-    ``longest bond``: the longest of the first bonds over its first length. A network stops where that is above
-    ``STRETCHED``, its temperature above 100 times the first, or where it drives atoms into each other (infinite).
+    ``longest bond``: the longest of the first bonds (``BOND``) over its first length, NaN where there are none. A network stops
+    where that is above ``STRETCHED``, its temperature above 100 times the first, or where it drives atoms into each other (infinite).
     """
     rows = []
     for name, calculator in calculators.items():
         atoms = _atoms(structure, calculator)
         MaxwellBoltzmannDistribution(atoms, temperature_K=2 * KELVIN, rng=np.random.default_rng(0))  # half goes to the springs
         Stationary(atoms)
-        bonds, first = np.nonzero(np.triu(atoms.get_all_distances() < 1.7, 1)), atoms.get_total_energy()
-        lengths = atoms.get_all_distances()[bonds]
+        apart, first, reach = atoms.get_all_distances(mic=True), atoms.get_total_energy(), np.array(natural_cutoffs(atoms, BOND))
+        bonds = np.nonzero(np.triu(apart < reach[:, None] + reach, 1))
         run = VelocityVerlet(atoms, units.fs)
         for count in range(0, round(1000 * picoseconds) + 1, 10):
-            longest = float((atoms.get_all_distances()[bonds] / lengths).max())
+            longest = float(max(atoms.get_all_distances(mic=True)[bonds] / apart[bonds], default=np.nan))
             rows.append({"network": name, "time / ps": count / 1000, "temperature / K": atoms.get_temperature(),
                          "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
             if longest > STRETCHED or not atoms.get_temperature() < 100 * KELVIN:
@@ -74,13 +76,15 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataF
 
 
 def dynamics_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The end of ``dynamics``: how long the molecule held, its drift per picosecond (slope of a line), mean temperature."""
-    return pd.DataFrame([{
+    """The end of ``dynamics``: how long the bonds held (no column where there are none), the drift per picosecond (slope of a line),
+    mean temperature."""
+    made = pd.DataFrame([{
         "network": name, "picoseconds": part["time / ps"].iloc[-1],
-        "bonds hold": "yes" if part["longest bond"].iloc[-1] <= STRETCHED else "no",
+        "bonds hold": "" if np.isnan(longest := part["longest bond"].iloc[-1]) else "yes" if longest <= STRETCHED else "no",
         "drift / meV per atom and ps":
             np.polyfit(part["time / ps"], part["drift / meV per atom"], 1)[0] if len(part) > 2 else float("nan"),
         "mean temperature / K": part["temperature / K"].mean()} for name, part in table.groupby("network", sort=False)])
+    return made if made["bonds hold"].any() else made.drop(columns="bonds hold")
 
 
 def equation_of_state(calculators: dict, structure) -> pd.DataFrame:

@@ -29,18 +29,19 @@ from jmp_lib.own import evaluation, use
 from jmp_lib.own.data import OwnData, read_own, split_own, units_of
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.settings import FinetuneSettings, Profile
+from jmp_lib.train import pretraining
 from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_groups
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import Normaliser, fit_forces, fit_property, numbers_of
+from jmp_lib.train.normalise import Normaliser, fit_composition, fit_forces, fit_property, numbers_of
 
 ARMS = ("pre-trained", "from scratch")
 FORCES = ["energy", "forces"], ["eV", "eV/Å"]
 # source -> properties and units: 100 frames of paracetamol (GFN2-xTB, 500 K), and 80 crystals (CHGNet)
 EXAMPLES = {"example": FORCES, "crystals": (["last_phdos_peak"], ["1/cm"])}
-NETWORK = "work/pretrain/small"  # of a results folder: what the notebook of the pre-training writes
 SHIPPED = "mini-small"  # comes with the package
+ROUNDING = 1e-6  # of the spread of a property: what references leave below it is rounding
 ANI, OC20 = "ani1x", "oc20"  # heads and graphs of a pre-trained network: for molecules, for periodic structures
 
 
@@ -56,8 +57,8 @@ def read_data(run) -> OwnData:
 
 
 def read_example(name: str) -> OwnData:
-    """One of ``EXAMPLES``, which come with the package."""
-    return read_own(paths.PACKAGE_DIR / "own" / f"{name}.extxyz", *EXAMPLES[name], name=name)
+    """One of ``EXAMPLES``, which come with the package; its name is as it is."""
+    return replace(read_own(paths.PACKAGE_DIR / "own" / f"{name}.extxyz", *EXAMPLES[name]), name=name)
 
 
 def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
@@ -77,14 +78,18 @@ def reduction(run) -> str:
 
 def checkpoint(run) -> str | Path:
     """Where fine-tuning starts: ``checkpoint`` (a folder, or a name such as mini-large), else the small network that the profile
-    has pre-trained itself (in a trial profile: on the spot), else the one that comes with the package."""
+    has pre-trained itself with its present settings and data (in a trial profile: on the spot), else the one that comes with
+    the package."""
     if run.parameters["checkpoint"]:
         return run.parameters["checkpoint"]
-    own = [] if "small" in run.profile.pretrained else \
-        [run.results_dir / NETWORK, paths.results_dir() / run.profile.name / NETWORK]
-    if not run.profile.comparable and not any((f / "model.safetensors").is_file() for f in own):
-        run.pretrain_all(["small"])
-    return next((f for f in own if (f / "model.safetensors").is_file()), SHIPPED)
+    for folder in () if "small" in run.profile.pretrained else (run.results_dir, paths.results_dir() / run.profile.name):
+        path = records.pretrain_record_path(folder, "small")
+        if path.is_file() and (found := records.finished_record(path, folder, pretraining.fingerprint(run.profile, "small"))):
+            return (folder / found["files"]["weights"]["file"]).parent
+    if run.profile.comparable or "small" in run.profile.pretrained:
+        return SHIPPED
+    run.pretrain_all(["small"])
+    return checkpoint(run)
 
 
 @dataclass(frozen=True)
@@ -138,11 +143,18 @@ def budget(settings: FinetuneSettings, updates: int | None) -> FinetuneSettings:
 
 
 def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
-    """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative."""
+    """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative. A sum has
+    references by element, from a ridge regression where least squares would leave rounding noise to learn."""
     numbers, made = numbers_of(train), {}
     for name, values in train.scalars.items():
         made[name] = fit_property(numbers, values, linear_reference=forces or reduction == "sum") \
             if values.std() > 0 else Normaliser(float(values.mean()), 1.0)
+        if not forces and made[name].std < ROUNDING * values.std():  # as many elements as structures: least squares leaves nothing
+            ridge = tuple(fit_composition(numbers, values, extensive=True)[0].tolist())
+            made[name] = fit_property(numbers, values, linear_reference=True, reference_values=ridge)
+            if made[name].std < ROUNDING * values.std():
+                raise ValueError(f"the composition explains '{name}' to the last digit, so a sum over atoms leaves a network nothing "
+                                 "to learn: use reduction = \"mean\", or no network")
     if forces:
         made["forces"] = fit_forces(train.forces)
         made["energy"] = replace(made["energy"], std=made["forces"].std)
@@ -159,7 +171,7 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     if arm not in ARMS:
         raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
     pretrained = arm == ARMS[0]
-    settings = budget(profile.finetune_settings("rmd17" if data.forces else "matbench", data.name), updates)
+    settings = budget(profile.finetune_settings("rmd17" if data.forces else "matbench", "own"), updates)
     train, val, test = (data.structures.subset(rows) for rows in (split.train, split.val, split.test))
     normalisers = fit_own(train, reduction, data.forces)
     if data.forces:  # forces as minus the gradient of the energy
@@ -239,12 +251,18 @@ def model_folder(run, records: list[dict], arm: str = ARMS[0]) -> Path:
 
 def networks(run, records: list[dict], data: OwnData) -> dict[str, JMPCalculator]:
     """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, or for OC20, where it has one
-    and has met all elements of the data), and the first seed of every arm after it."""
+    where the data of that head hold all elements), and the first seed of every arm after it."""
     made, first, head = {}, load(checkpoint(run)), OC20 if data.structures.periodic else ANI
-    present = set(data.structures.elements)
-    if first.info["kind"] == "pretrain" and head in first.info["datasets"] and present <= set(seen_elements(first.info) or present):
+    heads, present = first.info["datasets"] if first.info["kind"] == "pretrain" else {}, set(data.structures.elements)
+    if head in heads and present <= set(heads[head].get("elements") or present):
         made["before fine-tuning"] = JMPCalculator(first, dataset=head)
     return made | {arm: JMPCalculator(model_folder(run, records, arm)) for arm in dict.fromkeys(r["arm"] for r in records)}
+
+
+def known_structure(data: OwnData, split: Split):
+    """The first test structure whose elements are all in the training part, None without one: of others the networks know no energy."""
+    known = set(data.structures.subset(split.train).elements)
+    return next((s for s in map(data.structures.__getitem__, map(int, split.test)) if known.issuperset(s["atomic_numbers"].tolist())), None)
 
 
 def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -253,16 +271,16 @@ def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     split, groups = split_data(run, data)
     records = finetune_all(run, data, split, own_start(checkpoint(run), data))
     found = evaluation.baselines(data, split, reduction(run)) | evaluation.network_predictions(records, run.results_dir)
-    return evaluation.compare(data, split, found, records, groups), evaluation.gain(data, split, found, groups)
+    return evaluation.compare(data, split, found, records, groups), evaluation.gain(data, split, found, records, groups)
 
 
 def crystal(run, data: OwnData, split: Split, records: list[dict]) -> tuple[dict, object]:
     """Calculators and a crystal for an equation of state: those of the data, where they hold energies and forces of crystals,
     else the networks that both arms learn on silicon, and the potential that gave its labels. Nothing for other own data."""
-    if data.forces and data.structures.pbc.all():
-        return networks(run, records, data), data.structures[int(split.test[0])]
+    if data.forces and data.structures.pbc.all() and (first := known_structure(data, split)) is not None:
+        return networks(run, records, data), first
     if run.parameters["source"] is not None:
         return {}, None
-    data = read_own(use.silicon(), *FORCES, name="silicon")
+    data = replace(read_own(use.silicon(), *FORCES), name="silicon")
     records = finetune_all(run, data, split_own(data, seed=run.profile.seed), own_start(checkpoint(run), data))
     return {"labels": use.potential(), **networks(run, records, data)}, from_ase(use.shaken(0.0, 0.01, 0), where="silicon")
