@@ -34,7 +34,7 @@ from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_gr
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import Normaliser, fit_composition, fit_forces, fit_property, numbers_of
+from jmp_lib.train.normalise import MAX_ELEMENTS, Normaliser, fit_forces, fit_property, numbers_of
 
 ARMS = ("pre-trained", "from scratch")
 FORCES = ["energy", "forces"], ["eV", "eV/Å"]
@@ -144,17 +144,17 @@ def budget(settings: FinetuneSettings, updates: int | None) -> FinetuneSettings:
 
 def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
     """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative. A sum has
-    references by element, from a ridge regression where least squares would leave rounding noise to learn."""
+    references by element; one for the atoms of all, where as many elements as structures would leave rounding noise to learn."""
     numbers, made = numbers_of(train), {}
     for name, values in train.scalars.items():
         made[name] = fit_property(numbers, values, linear_reference=forces or reduction == "sum") \
             if values.std() > 0 else Normaliser(float(values.mean()), 1.0)
-        if not forces and made[name].std < ROUNDING * values.std():  # as many elements as structures: least squares leaves nothing
-            ridge = tuple(fit_composition(numbers, values, extensive=True)[0].tolist())
-            made[name] = fit_property(numbers, values, linear_reference=True, reference_values=ridge)
-            if made[name].std < ROUNDING * values.std():
-                raise ValueError(f"the composition explains '{name}' to the last digit, so a sum over atoms leaves a network nothing "
-                                 "to learn: use reduction = \"mean\", or no network")
+        if not forces and made[name].std < ROUNDING * values.std():
+            atoms = train.natoms.astype(float)
+            each = float(atoms @ values / (atoms @ atoms))
+            if (values - each * atoms).std() < ROUNDING * values.std():
+                raise ValueError(f"'{name}' is {each:.6g} times the number of atoms of every structure: there is nothing to learn")
+            made[name] = fit_property(numbers, values, linear_reference=True, reference_values=(0.0, *[each] * (MAX_ELEMENTS - 1)))
     if forces:
         made["forces"] = fit_forces(train.forces)
         made["energy"] = replace(made["energy"], std=made["forces"].std)
