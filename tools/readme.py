@@ -89,7 +89,7 @@ def blocks(shipped: str | Path) -> dict[str, str]:
              *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
             "families of results/shipped": family_gains({"mini": mini, "published_small": small}),
-            "summary of results/shipped/mini": summary(mini),
+            "summary of results/shipped/mini": "\n\n".join(filter(None, [summary(mini), variant_summary(mini)])),
             "summary of results/shipped/mini-ablations": variant_summary(ablations),
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
