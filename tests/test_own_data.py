@@ -75,6 +75,7 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
     (lambda f: with_forces(f), ["energy", "forces"], ["eV/Å", "eV/Å"], "unknown energy unit 'eV/Å'"),
     (lambda f: with_forces(f), ["energy", "forces"], ["eV", "KJ/Mole/Å"], "unknown energy unit 'KJ/Mole'"),
     (lambda f: with_forces(f), ["forces"], ["eV/Å"], "together with one energy"),
+    (lambda f: f, ["name"], ["eV"], "'name' cannot be a name here"),
 ])
 def test_bad_labels(tmp_path, change, keys, units, words):
     write(tmp_path / "a.extxyz", change(waters()))

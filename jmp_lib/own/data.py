@@ -33,7 +33,7 @@ from jmp_lib.strict import nearest
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")
-RESERVED = (*FIELDS, "id", "natoms", "batch", "graphs")
+RESERVED = (*FIELDS, "id", "natoms", "batch", "graphs", "name", "group", "dataset_index", "candidates", "real_atoms", "a2a_pair")
 FOLDER_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
 FILE_COLUMNS = ("file", "filename", "file_name", "name", "id", "structure", "structure_id", "material_id", "cif", "cif_id")
 ENERGY = {"ev": 1.0, "mev": 1e-3, "hartree": ase_units.Hartree, "ha": ase_units.Hartree, "ry": ase_units.Rydberg,
