@@ -8,7 +8,8 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.summary import baseline_summary, halved_lines, long_lines, summary
+from jmp_lib.results.summary import baseline_summary, halved_lines, longer_summary, summary
+from jmp_lib.results.speedup import longer
 from jmp_lib.results.tables import write_tables
 from jmp_lib.results.values import published_values
 from test_tables import write_record
@@ -82,14 +83,17 @@ def test_computing_is_added_up_over_variants(tmp_path):
     assert computing_summary(tmp_path).endswith("2 minutes of computing, added up; the pre-training that ships took 3.")
 
 
-def test_a_long_run_says_when_fine_tuning_was_as_good():
-    names = ["task", "size", "unit", "target_val", "scratch_steps", "jmp_steps", "jmp_steps_whole_run", "ratio_steps"]
-    table = pd.DataFrame([("rmd17_ethanol", "S", "meV/A", 40.0, 2400, 600, 2400, 4.0),
-                          ("rmd17_ethanol", "L", "meV/A", 30.0, 1200, None, 2400, None)], columns=names)
-    small, large = long_lines(table)
-    assert small == ("rmd17_ethanol, S: from scratch 40 meV Å⁻¹ after 2400 of 2400 updates; "
-                     "fine-tuning is as good after 600, 4.0 times sooner.")
-    assert large == "rmd17_ethanol, L: from scratch 30 meV Å⁻¹ after 1200 of 2400 updates; fine-tuning is never as good."
+def test_what_eight_times_the_updates_change(tmp_path):
+    for folder, values, steps in ((tmp_path, (4.0, 2.0), (10, 20)), (tmp_path / "variants" / "long", (2.0, 1.5), (80, 160))):
+        for arm, value in zip(("GN-OC-S", "JMP-S"), values):
+            history = [(steps[0], 1.0, value), (steps[1], 2.0, value + 0.1 * (arm == "GN-OC-S"))]
+            write_record(folder, "rmd17_ethanol", arm, value, "eV/A", history=history)
+    table = longer(tmp_path)
+    assert table.iloc[0, 2:].tolist() == [160, 80, 80, 1.0, 25.0, 50.0]
+    assert longer_summary(table) == (
+        "With eight times the updates training from scratch is at its best before the last of them in 1 of 1 cases. JMP-S is 25 % better on "
+        "average over 1 tasks, where it was 50 % with the usual updates, and as good as training from scratch in the median 1.0 times sooner.")
+    assert longer_summary(longer(tmp_path / "nothing")) == ""
 
 
 def test_halved_fine_tunings_are_counted_in_words():

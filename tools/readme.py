@@ -21,11 +21,11 @@ from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.speedup import halved, speedup_table
+from jmp_lib.results.speedup import halved, longer
 from jmp_lib.results.summary import (
     baseline_summary,
     halved_lines,
-    long_lines,
+    longer_summary,
     markdown,
     scoreboard_summary,
     summary,
@@ -83,9 +83,10 @@ def blocks(shipped: str | Path) -> dict[str, str]:
     """Mark -> the words between it and the next end, from the folders of ``results/shipped``."""
     mini, small, ablations, bulk, benchmarks = (
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
-    long = [f"- Eight times the updates: {line}" for line in long_lines(speedup_table(small / "variants" / "long" / "records"))]
-    long += [f"- {line}" for line in halved_lines(halved(small))]
-    parts = [summary(small), "\n".join(textwrap.fill(line, 118, subsequent_indent="  ") for line in long),
+    more, short = longer(small), [textwrap.fill(f"- {line}", 118, subsequent_indent="  ") for line in halved_lines(halved(small))]
+    forms = dict.fromkeys(more.columns[2:5], "{:.0f}") | {"times sooner": "{:.1f}"} | dict.fromkeys(more.columns[-2:], "{:+.1f}")
+    cells = more.assign(**{name: more[name].map(form.format).replace("nan", "not reached") for name, form in forms.items()})
+    parts = [summary(small), "\n".join(short), markdown(cells.set_index("task")) if len(more) else "", textwrap.fill(longer_summary(more), 118),
              *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
             "families of results/shipped": family_gains({"mini": mini, "published_small": small}),

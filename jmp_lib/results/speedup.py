@@ -19,7 +19,15 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.records import load_pretraining_records
 from jmp_lib.results.intervals import of_ratio
-from jmp_lib.results.values import PAIRS, finetune_records, in_printed_unit
+from jmp_lib.results.values import (
+    PAIRS,
+    all_tasks_table,
+    comparable,
+    finetune_records,
+    gain,
+    in_printed_unit,
+    own_values,
+)
 
 ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
 NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
@@ -97,6 +105,20 @@ def halved(results_dir: str | Path) -> pd.DataFrame:
             rows.append({"size": size, "of": of, "tasks": len(tasks), **tasks[["all", "half"]].sum(),
                          "ratio": _ratio(tasks["scratch_steps"].sum(), tasks["spent"].sum()), "from": low, "to": high})
     return pd.DataFrame(rows, columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
+
+
+def longer(results_dir: str | Path) -> pd.DataFrame:
+    """Trainings with eight times the updates (variant ``long``): a row per task and size with all of them, the update at which training
+    from scratch is best, that at which fine-tuning is as good, how much sooner, and the gain in test error with as many and with the
+    usual updates."""
+    folders = [Path(results_dir, *variant, "records") for variant in ((), ("variants", "long"))]
+    usual, eight = (own_values(comparable(all_tasks_table(folder))) for folder in folders)
+    rows = [{"task": row.task, "size": row.size, "updates": row.jmp_steps_whole_run, "best from scratch": row.scratch_steps,
+             "as good pre-trained": row.jmp_steps, "times sooner": row.ratio_steps,
+             "gain / %": gain(eight, *ARMS_OF[row.size])[row.task], "gain, usual updates / %": gain(usual, *ARMS_OF[row.size])[row.task]}
+            for row in speedup_table(folders[1]).itertuples(index=False)]
+    return pd.DataFrame(rows, columns=["task", "size", "updates", "best from scratch", "as good pre-trained", "times sooner", "gain / %",
+                                       "gain, usual updates / %"])
 
 
 def cost_table(records_dir: str | Path) -> pd.DataFrame:

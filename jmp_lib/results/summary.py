@@ -14,7 +14,6 @@ from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.intervals import UNKNOWN, of_mean, words
 from jmp_lib.results.speedup import speedup_table, speedup_totals
-from jmp_lib.results.style import unit_text
 from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import (
     PAIRS,
@@ -80,11 +79,17 @@ def speedup_lines(totals: pd.DataFrame) -> list[str]:
             f"{row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x." for row in totals.itertuples() if row.tasks]
 
 
-def long_lines(table: pd.DataFrame) -> list[str]:
-    """A sentence for each row of a ``speedup_table`` of the variant ``long``."""
-    return [f"{r.task}, {r.size}: from scratch {r.target_val:.3g} {unit_text(r.unit)} after {r.scratch_steps:.0f} of "
-            f"{r.jmp_steps_whole_run:.0f} updates; " + (f"fine-tuning is as good after {r.jmp_steps:.0f}, {r.ratio_steps:.1f} times sooner."
-            if r.ratio_steps == r.ratio_steps else "fine-tuning is never as good.") for r in table.itertuples()]
+def longer_summary(table: pd.DataFrame) -> str:
+    """A sentence on the table of ``longer``: whether training from scratch came to rest, and what the gain and the lead become."""
+    if table.empty:
+        return ""
+    rest = (table["best from scratch"] < table["updates"]).sum()
+    said = [f"With eight times the updates training from scratch is at its best before the last of them in {rest} of {len(table)} cases."]
+    for size, part in table.groupby("size", sort=False):
+        now, before = (part[name].mean() for name in ("gain / %", "gain, usual updates / %"))
+        said.append(f"JMP-{size} is {now:.0f} % better on average over {len(part)} tasks, where it was {before:.0f} % with the usual updates, and as "
+                    f"good as training from scratch in the median {part['times sooner'].median():.1f} times sooner.")
+    return " ".join(said)
 
 
 def halved_lines(table: pd.DataFrame) -> list[str]:
