@@ -165,3 +165,14 @@ def test_parity_of_values_far_from_zero_is_shown_less_their_mean():
     record = {"task": "qm9_eps_homo", "arm": "JMP-L", "value": 100.0, "unit": "meV"}
     axis = figures.parity([record], {"qm9_eps_homo": (true, true + 100)}).axes[0]
     assert axis.get_xlim()[0] > -2000 and "less the mean" in axis.get_xlabel()
+
+
+@pytest.mark.parametrize("labels", [list(ARM_COLOURS), [f"transition1x-sample-{k}" for k in range(8)]])
+def test_a_legend_is_never_wider_than_its_figure(labels):
+    figure, axes = style.new_figure(width=7.6, height=3.0)
+    for label in labels:
+        axes[0].plot([0, 1], [0, 1], label=label)
+    style.legend_below(figure, axes)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and len(figure.legends[0].get_texts()) == len(labels)

@@ -6,6 +6,7 @@ are warm, pre-trained arms cool, and every arm also has its own marker.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def legend_below(figure, axes):
         if axis.get_legend():
             axis.get_legend().remove()
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+        inches = 0.085 * sum(len(label) + 6 for label in handles)  # of one row
+        rows = math.ceil(inches / figure.get_figwidth())
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=math.ceil(len(handles) / rows))
     return figure
 
 
