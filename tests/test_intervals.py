@@ -142,7 +142,7 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
 
 
 @pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "the sign is the paper's, the effect is smaller"),
-                                                     (1, 60, 50, "this agrees with the paper"),
+                                                     (1, 60, 50, "the interval holds the paper's value"),
                                                      (60, 70, 50, "larger"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
                                                      (-3, -1, -8, "the effect is smaller"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
 def test_verdicts(low, high, paper, words):
