@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -263,8 +264,11 @@ def test_only_notebooks_that_take_a_folder_of_published_files_ask_for_it(tmp_pat
 
 
 def test_a_reader_that_has_enough_is_no_error():
-    done = subprocess.run(f"{sys.executable} -m jmp_lib data list | head -1", shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout and not done.stderr
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([sys.executable, "-m", "jmp_lib", "data", "list"], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("arguments, words", [(["reproduce", "--profile", "minni"], "mini"),
