@@ -60,12 +60,9 @@ def _pretrain(args) -> int:
 
 
 def _finetune(args) -> int:
-    from jmp_lib.pool import failures_file
-
-    run = run_of(args, "tasks", "arms")
-    failures_file(run.results_dir).unlink(missing_ok=True)  # of the run before
-    print(run.finetune_all(fold=args.fold).to_string(index=False))
-    return int(failures_file(run.results_dir).is_file())
+    table = run_of(args, "tasks", "arms").finetune_all(fold=args.fold)
+    print(table.to_string(index=False))
+    return int(bool(table.attrs["failed"]))
 
 
 def _scale_factors(args) -> int:

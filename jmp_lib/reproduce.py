@@ -186,8 +186,9 @@ def sources(notebook: Path, profile: str, loaded: Profile) -> str:
     number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
     digest = hashlib.sha256(profile.encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in PACKAGED]
-    given = [weights_path(name) for name in loaded.pretrained.values() if name not in (None, "base", "official", *shipped_names())]
-    for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *(one for one in given if one.is_file())]:
+    weights = [weights_path(name) for name in loaded.pretrained.values() if name not in (None, "base", "official", *shipped_names())]
+    given = [path for one in weights for path in (one, one.with_suffix(".json")) if path.is_file()]  # a network's graphs stand in its JSON
+    for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *given]:
         digest.update(path.name.encode() + file_sha256(path).encode())
     if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
         for path in (path for folder in paths.data_dirs(loaded.data_root) for path in sorted(folder.rglob("*"))):

@@ -96,16 +96,18 @@ class Run:
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run.
 
-        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words and
-        the others go on; RuntimeError when all fail, ValueError when no task has the fold.
+        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words, named in
+        ``attrs["failed"]`` of the table, and the others go on; RuntimeError when all fail, ValueError when no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
         jobs = self._jobs(tasks, arms, fold=fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
-        self._run(jobs, "fine-tuning")
+        results = self._run(jobs, "fine-tuning")
         names = ["task", "arm", *["fold"] * (fold is not None), "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
-        return pd.DataFrame(self.records(tasks, arms, fold), columns=names)
+        table = pd.DataFrame(self.records(tasks, arms, fold), columns=names)
+        table.attrs["failed"] = [job[0] for job, result in zip(jobs, results) if result is None]
+        return table
 
     def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
         """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -212,13 +213,13 @@ def test_records_decide_whether_a_notebook_is_done(tmp_path):
 
 
 def test_given_weights_decide_whether_a_notebook_is_done(tmp_path):
-    notebook, weights = reproduce.notebook_paths()[4], tmp_path / "model.safetensors"
-    profile, found = load_profile("mini", pretrained={"small": str(tmp_path), "large": "mini-large"}), set()
-    for words in (None, "1", "2"):
-        if words:
-            weights.write_text(words)
+    notebook, found = reproduce.notebook_paths()[4], set()
+    profile = load_profile("mini", pretrained={"small": str(tmp_path), "large": "mini-large"})
+    for name, words in (("", ""), ("model.safetensors", "1"), ("model.safetensors", "2"), ("model.json", "1"), ("model.json", "2")):
+        if name:
+            (tmp_path / name).write_text(words)
         found.add(reproduce.sources(notebook, "mini", profile))
-    assert len(found) == 3
+    assert len(found) == 5
 
 
 def test_a_package_that_changes_meanwhile_does_not_count_as_the_one_that_ran(tmp_path, monkeypatch, capsys):
@@ -241,11 +242,15 @@ def test_a_fold_that_is_asked_for_is_the_one_that_is_shown(tmp_path, monkeypatch
     for fold, value in ((0, 20.0), (3, 38.0)):
         write_json(records.finetune_record_path(tmp_path, "matbench_jdft2d", "JMP-S", fold),
                            {"schema": records.SCHEMA, "task": "matbench_jdft2d", "arm": "JMP-S", "fold": fold, "value": value})
-    monkeypatch.setattr(workbook.Run, "_run", lambda self, jobs, what: pool.report(
-        tmp_path, [Outcome(job[0], error="RuntimeError: no memory" * (not k)) for k, job in enumerate(jobs)], what))
+    ends = ["RuntimeError: no memory", ""]  # the first of two runs fails
+    monkeypatch.setattr(workbook, "run_jobs", lambda jobs, workers, what: [
+        Outcome(job[0], None if end else {}, error=end) for job, end in zip(jobs, ends)])
     command = ["finetune", "--profile", "smoke", "--results-dir", str(tmp_path), "--tasks", "matbench_jdft2d", "--arms"]
     assert main([*command, "JMP-S,GN-OC-S", "--fold", "3"]) == 1  # one of two runs failed
     assert "38.0" in (out := capsys.readouterr().out) and "20.0" not in out and "fold" in out
+    ends[0] = ""
+    assert main([*command, "JMP-S", "--fold", "0"]) == 0  # whatever failed in the command before, which stays on its list
+    assert json.loads(pool.failures_file(tmp_path).read_text())
 
 
 def test_a_sentence_for_the_user_comes_without_a_traceback(tmp_path):
