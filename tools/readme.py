@@ -1,8 +1,9 @@
 """Keeps the measured parts of README.md, docs/results.md and docs/speed.md in step with the shipped records:
 ``python -m tools.readme``.
 
-Measured are the blocks between marks (scoreboard and gains by family; summaries of mini, published_small and the ablations; speed,
-from the measurements of ``tools.benchmarks`` by the template ``speed.md.j2``) and the last column of the table of notebooks.
+Measured are the blocks between marks (scoreboard and gains by family; summaries of mini, published_small and the ablations; findings,
+by the template ``findings.md.j2``; speed, from the measurements of ``tools.benchmarks`` by ``speed.md.j2``) and the last column of the
+table of notebooks.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
+from jmp_lib.facts import ARMS
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.speedup import halved, longer
+from jmp_lib.results.speedup import halved, longer, speedup_table, speedup_totals
 from jmp_lib.results.summary import (
     baseline_summary,
     halved_lines,
@@ -32,7 +34,8 @@ from jmp_lib.results.summary import (
     variant_summary,
 )
 from jmp_lib.results.tables import own_cells, scaling_table
-from jmp_lib.results.values import PAIRS, all_tasks_table, finetune_records
+from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, finetune_records, gain, own_values
+from jmp_lib.results.variants import by_training_size, variant_values
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 
@@ -94,7 +97,69 @@ def blocks(shipped: str | Path) -> dict[str, str]:
             "summary of results/shipped/mini-ablations": variant_summary(ablations),
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
-            "speed of results/shipped/benchmarks": speed(benchmarks)}
+            "speed of results/shipped/benchmarks": speed(benchmarks),
+            **{f"findings of results/shipped{name}": findings(part, shipped)
+               for name, part in (("", "readme"), ("/mini", "mini"), ("/published_small", "published"))}}
+
+
+def findings(part: str, shipped: str | Path) -> str:
+    """What the results in ``shipped`` say (part: readme, mini or published), by the template ``findings.md.j2``: the words are ours,
+    every number in them is computed here."""
+    of = functools.cache(lambda name, *variant: own_values(comparable(all_tasks_table(Path(shipped, name, *variant, "records")))))
+
+    @functools.cache
+    def errors(name: str, variant: str = "") -> pd.DataFrame:
+        """Test errors: tasks x (arms and baselines)."""
+        baselines = baseline_table(Path(shipped) / name).pivot(index="task", columns="baseline", values="value")
+        return of(name, "variants", variant).dropna(how="all") if variant else of(name).join(baselines)
+
+    def gains(name: str, new: tuple[str, ...], *families: str, over: str = "") -> pd.Series:
+        """Improvement in % of each of ``new`` over its arm from scratch (or ``over``), by task, one below the other."""
+        return pd.concat([gain(errors(name), arm, over or arm.replace("JMP", "GN-OC"), family).dropna()
+                          for arm in new for family in families or ("",)])
+
+    def count(which: pd.Series) -> str:
+        return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
+
+    def better(name: str, others: tuple[str, ...], *families: str) -> str:
+        """On how many tasks ``name`` has a lower error than all ``others``."""
+        known = errors("published_small")[[name, *others]].dropna()
+        known = known[known.index.str.startswith(families)]
+        return count(known[name] < known[[*others]].min(axis=1))
+
+    def updates(name: str, family: str = "") -> str:
+        found = [r["updates"] for r in finetune_records(Path(shipped) / name / "records") if r["family"].startswith(family)]
+        return " to ".join(map(str, dict.fromkeys((min(found), max(found)))))
+
+    def structures(name: str, family: str) -> int:
+        (found,) = {r["n_train"] for r in finetune_records(Path(shipped) / name / "records") if r["family"] == family}
+        return found
+
+    small, every = Path(shipped) / "published_small", longer(Path(shipped) / "published_small")
+
+    def long(size: str = "", task: str = "") -> pd.DataFrame:
+        return every[every["size"].str.startswith(size) & every["task"].str.startswith(task)]
+
+    given = load_pretraining_records(small)
+    environment = page_templates()
+    environment.globals |= {
+        "errors": errors, "gains": gains, "count": count, "better": better, "updates": updates, "structures": structures, "long": long,
+        "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
+        "half": lambda size: halved(small).query("size == @size and of == 'all tasks'").iloc[0],
+        "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
+        "drawn": lambda: pd.Series([r["updates"] * r["parameters"]["pretraining"]["batch_size"] for r in given]),
+        "few": lambda task: by_training_size(variant_values(small)).query("task == @task"),
+        "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
+    return environment.get_template("findings.md.j2").render(part=part).strip()
+
+
+def page_templates() -> jinja2.Environment:
+    """The templates of this folder, with filters for numbers (``fixed``) and for lines of Markdown (``wrap``)."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"fixed": lambda value, digits=0: f"{value:.{digits}f}",
+                     "wrap": lambda text: textwrap.fill(text.strip(), 120, subsequent_indent="  " * text.strip().startswith("-"),
+                                                        break_on_hyphens=False)}
+    return made
 
 
 def filled(text: str, shipped: str | Path) -> str:
@@ -116,10 +181,7 @@ def speed(folder: str | Path) -> str:
     records = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
     if "step" not in records:
         raise FileNotFoundError(f"there is no {folder}/step.json: run `python -m tools.benchmarks step` first")
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"fixed": lambda value, digits=0: f"{value:.{digits}f}",
-                     "wrap": lambda text: textwrap.fill(text, 120, subsequent_indent="  " * text.startswith("-"))}
-    return made.get_template("speed.md.j2").render(records).rstrip()
+    return page_templates().get_template("speed.md.j2").render(records).rstrip()
 
 
 if __name__ == "__main__":
