@@ -105,13 +105,12 @@ def blocks(shipped: str | Path) -> dict[str, str]:
 def findings(part: str, shipped: str | Path) -> str:
     """What the results in ``shipped`` say (part: readme, mini or published), by the template ``findings.md.j2``: the words are ours,
     every number in them is computed here."""
-    of = functools.cache(lambda name, *variant: own_values(comparable(all_tasks_table(Path(shipped, name, *variant, "records")))))
-
     @functools.cache
-    def errors(name: str, variant: str = "") -> pd.DataFrame:
+    def errors(name: str, *variant: str) -> pd.DataFrame:
         """Test errors: tasks x (arms and baselines)."""
-        baselines = baseline_table(Path(shipped) / name).pivot(index="task", columns="baseline", values="value")
-        return of(name, "variants", variant).dropna(how="all") if variant else of(name).join(baselines)
+        folder = Path(shipped, name, *variant)
+        arms = own_values(comparable(all_tasks_table(folder / "records"))).dropna(how="all")
+        return arms.join(baseline_table(folder).pivot(index="task", columns="baseline", values="value"))
 
     def gains(name: str, new: tuple[str, ...], *families: str, over: str = "") -> pd.Series:
         """Improvement in % of each of ``new`` over its arm from scratch (or ``over``), by task, one below the other."""
