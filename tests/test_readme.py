@@ -1,12 +1,14 @@
 """The README's measured numbers are those of the shipped tables, and its files exist."""
 
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from jmp_lib.results.summary import summary
-from tools.readme import PAGES, blocks, computing_minutes, filled
+from tools.readme import PAGES, blocks, computing_minutes, filled, findings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -58,3 +60,11 @@ def test_files_and_folders_that_the_readme_names_exist():
     named = set(re.findall(r"`((?:jmp_lib|notebooks|tests)/[\w/.]*)`", README))
     assert len(named) >= 8
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_a_count_in_the_findings_is_the_one_that_the_files_give():
+    table = pd.read_csv(SHIPPED / "published_small" / "tables" / "all_tasks.csv").query("arm == 'JMP-L' and not metric.str.contains('force')")
+    ours = table.set_index("task")["value"]
+    files = [SHIPPED / "published_small" / "records" / "baselines" / f"{task}--schnet.json" for task in ours.index]
+    lower = sum(json.loads(file.read_text())["value"] < ours[file.stem.removesuffix("--schnet")] for file in files)
+    assert 0 < lower < len(ours) and f"SchNet is better on {lower} of {len(ours)} |" in findings("readme", SHIPPED)

@@ -34,7 +34,15 @@ from jmp_lib.results.summary import (
     variant_summary,
 )
 from jmp_lib.results.tables import own_cells, scaling_table
-from jmp_lib.results.values import PAIRS, all_tasks_table, baseline_table, comparable, finetune_records, gain, own_values
+from jmp_lib.results.values import (
+    PAIRS,
+    all_tasks_table,
+    baseline_table,
+    comparable,
+    finetune_records,
+    gain,
+    own_values,
+)
 from jmp_lib.results.variants import by_training_size, variant_values
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
