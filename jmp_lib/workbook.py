@@ -110,12 +110,13 @@ class Run:
         return table
 
     def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
-        """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``."""
+        """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``, of large
+        networks first: the shorter the last ones, the less a worker waits for the other."""
         name, profile, folder = f"{self.profile.variant} " if self.profile.variant else "", self.profile, self.results_dir
         folds = {task: profile.folds_of(task) if fold is None else (fold,) * (fold < TASKS[task].n_folds) for task in tasks}
         return [(f"{name}{size}", pretrain, (profile, size, folder, False)) for size in sizes] + [
             (f"{name}{task} {arm}" + f" fold {k}" * bool(k), finetune, (profile, task, arm, folder, False, k))
-            for task in tasks for k in folds[task] for arm in arms]
+            for size in "LS" for task in tasks for k in folds[task] for arm in arms if arm.endswith(size)]
 
     def variants(self) -> list[Run]:
         """One run per variant of the profile (other seeds, less training data, ablations), in their order.

@@ -31,12 +31,12 @@ def keep_gradients(out: Path) -> None:
     """The summed gradient of the first update of training n goes to OUT/gradients.<n>.<rank>.pt."""
     original, seen = trainer._gradient_norm, []
 
-    def norm(model):
-        if not seen or seen[-1] is not model:
-            seen.append(model)
-            gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+    def norm(run):
+        if not seen or seen[-1] is not run:
+            seen.append(run)
+            gradients = {n: None if p.grad is None else p.grad.clone() for n, p in run.model.named_parameters()}
             torch.save(gradients, out / f"gradients.{len(seen)}.{os.environ.get('RANK', 0)}.pt")
-        return original(model)
+        return original(run)
 
     trainer._gradient_norm = norm
 

@@ -205,11 +205,11 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
 
     truth = {part: {label: true_values(structures, label) for label in what.predicted}
              for part, structures in parts.items()}
-    epoch = batches.sampler.batches_per_epoch
+    epoch, trained = batches.sampler.batches_per_epoch, list(model.parameters())
     done = job.train(
         model=model, optimizer=optimizer, schedule=in_updates(s.schedule, epoch, job.profile.max_steps),
         updates_per_epoch=epoch, data=batches, loss=loss, validate=lambda: what.judge(predicted("val"), truth["val"]),
-        clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), s.clip_value),
+        clip=lambda norm: torch.nn.utils.clip_grad_value_(trained, s.clip_value),
         checkpoint_every=s.checkpoint_every, ema=None if s.ema_decay is None else EMA(model, s.ema_decay),
         gradient_divisors=model.gradient_divisors(), watch="val_metric",
         plateau=plateau(optimizer, s.plateau_factor, s.plateau_patience), patience=s.early_stopping_patience,

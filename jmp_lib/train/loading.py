@@ -37,7 +37,7 @@ from jmp_lib.strict import merge, nearest
 from jmp_lib.train.saving import load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
-LIVE_STRUCTURES = 6400  # drawn by the first updates, which a notebook trains again: two to three minutes of one quiet core
+LIVE_STRUCTURES = {"small": 6400, "large": 3200}  # drawn by the first updates, which a notebook trains again: 90 s of a quiet core each
 LIVE_AVERAGE = 0.9  # of their weights; the long average of the recorded run would still be at the random ones
 
 
@@ -215,7 +215,7 @@ def first_updates(profile: Profile, size: str) -> Profile:
     validated as the profile says) and the average of the weights, which acts on no update.
     """
     recorded, own = shipped_record(profile.pretrained[size])["parameters"], profile.pretraining
-    updates = -(-LIVE_STRUCTURES // recorded["pretraining"]["batch_size"])
+    updates = -(-LIVE_STRUCTURES[size] // recorded["pretraining"]["batch_size"])
     settings = merge(recorded["pretraining"], {
         "data": "mini", "ema_decay": LIVE_AVERAGE, "eval_batch_size": own.eval_batch_size, "checkpoint_every": 50,
         "schedule": {"stop_at": f"{updates} updates", "validate_every": f"{-(-updates // 5)} updates"},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
             model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
             updates_per_epoch=epoch, data=data, loss=loss, loss_names=("total", "energy", "force"),
             validate=lambda: validate(model, sets, validation, job.processes),
-            clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, norm),
+            clip=partial(torch.nn.utils.clip_grads_with_norm_, list(model.parameters()), settings.clip_norm),
             checkpoint_every=settings.checkpoint_every, ema=EMA(model, settings.ema_decay), restart=True,
             gradient_divisors=model.gradient_divisors())
         if not job.processes.first:
