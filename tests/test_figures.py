@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jmp_lib.results import figures, overview, style
+from jmp_lib.results import figures, overview, speedup, style
 from jmp_lib.results.figures import PAPER
 from jmp_lib.results.style import ARM_COLOURS, unit_text
 
@@ -85,12 +85,13 @@ def test_axes_have_units():
     assert style.axis_label("MAE", "unitless") == "MAE (no unit)"
 
 
-def test_what_was_not_run_leaves_an_empty_figure():
+def test_what_was_not_run_leaves_an_empty_figure(tmp_path):
     none = pd.Series(dtype=float)
     no_ratio = pd.DataFrame(columns=["task", "ratio_steps", "ratio_seconds"], dtype=float)
     for draw in (lambda: figures.learning_curves([]), lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
                  lambda: figures.gains(gains_of([], none)), lambda: figures.speedup(no_ratio, {}),
-                 lambda: figures.large_over_small(pd.DataFrame(columns=["task", "of", "data", "gain", "from", "to"]))):
+                 lambda: figures.large_over_small(pd.DataFrame(columns=["task", "of", "data", "gain", "from", "to"])),
+                 lambda: figures.shortened(speedup.shortened(tmp_path))):
         assert not [line for axis in draw().axes for line in axis.get_lines() if len(line.get_xdata()) > 2]
 
 

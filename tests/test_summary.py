@@ -8,7 +8,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results.claims import claims_table
-from jmp_lib.results.summary import baseline_summary, halved_lines, longer_summary, summary
+from jmp_lib.results.summary import baseline_summary, longer_summary, soonest_lines, summary
 from jmp_lib.results.speedup import longer
 from jmp_lib.results.tables import write_tables
 from jmp_lib.results.values import published_values
@@ -96,8 +96,9 @@ def test_what_eight_times_the_updates_change(tmp_path):
     assert longer_summary(longer(tmp_path / "nothing")) == ""
 
 
-def test_halved_fine_tunings_are_counted_in_words():
-    table = pd.DataFrame([("L", "forces", 12, 12, 8, 1.5, 1.25, 1.75)], columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
-    assert halved_lines(table) == ["L, forces: with half of the updates fine-tuning is as good (in validation error) as training from scratch "
-                                   "with all on 8 of 12, with all on 12; in the sooner of the two it is as good 1.50x [1.25, 1.75] sooner "
-                                   "(neither: its whole run)."]
+def test_short_fine_tunings_are_counted_in_words():
+    table = pd.DataFrame([("L", "forces", 12, 12, 8, 2, 1.5, 1.25, 1.75)],
+                         columns=["size", "of", "tasks", "all", "half", "eighth", "ratio", "from", "to"])
+    assert soonest_lines(table) == ["L, forces: fine-tuning is as good (in validation error) as training from scratch with all updates on "
+                                    "12 of 12 with as many, 8 of 12 with a half of them, 2 of 12 with an eighth of them; in the soonest of "
+                                    "these runs it is as good 1.50x [1.25, 1.75] sooner (in none: all updates count)."]

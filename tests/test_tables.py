@@ -12,7 +12,7 @@ from jmp_lib import facts
 from jmp_lib.records import SCHEMA
 from jmp_lib.results import views
 from jmp_lib.results.claims import claims_table, scoreboard, standing, verdict
-from jmp_lib.results.speedup import halved, speedup_table, speedup_totals
+from jmp_lib.results.speedup import shortened, soonest, speedup_table, speedup_totals
 from jmp_lib.results.style import significant
 from jmp_lib.results.tables import (
     folds_table,
@@ -265,22 +265,35 @@ def test_speedup_counts_until_the_scratch_best_is_reached(tmp_path):
     assert total["ratio_seconds_all"] == pytest.approx((16.0 + 6.0) / (4.0 + 10.0))
 
 
-def test_fine_tunings_with_half_of_the_updates_are_counted(tmp_path):
+def test_fine_tunings_with_fewer_updates_are_counted(tmp_path):
     def run(folder, arm, task, unit, *errors, every=10):
         history = [(0, 0.0, 9.0), *((every * k, float(k), error) for k, error in enumerate(errors, 1))]
         write_record(folder, task, arm, errors[-1], unit, history=history)
+
+    def half(*errors, **every):
+        run(tmp_path / "variants" / "half", "JMP-S", *errors, **every)
 
     for task, unit, errors in (("qm9_mu", "D", (2.5, 2.0)), ("rmd17_ethanol", "meV/A", (3.0, 2.5)), ("qm9_delta_eps", "meV", None)):
         run(tmp_path, "GN-OC-S", task, unit, 5.0, 4.0, 3.0, 2.0)
         run(tmp_path, "JMP-S", task, unit, 4.0, 3.0, 2.0, 1.0)
         if errors:  # the last task has no shorter run
-            run(tmp_path / "variants" / "half", "JMP-S", task, unit, *errors)
-    every, forces = halved(tmp_path).to_dict("records")
+            half(task, unit, *errors)
+    found = shortened(tmp_path)
+    assert found[["task", "budget", "share", "relative", "hit"]].values.tolist() == [
+        ["qm9_mu", "all", 1.0, 0.5, 30.0], ["qm9_mu", "half", 0.5, 1.0, 20.0],
+        ["rmd17_ethanol", "all", 1.0, 0.5, 30.0], ["rmd17_ethanol", "half", 0.5, 1.25, float("inf")]]
+    every, forces = soonest(found).to_dict("records")
     assert (every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1) and every["ratio"] == 80 / (20 + 30)
     assert (forces["of"], forces["tasks"], forces["half"], forces["ratio"]) == ("forces", 1, 0, 40 / 30)
-    run(tmp_path / "variants" / "half", "JMP-S", "qm9_mu", "D", 1.9, 1.8, every=5)  # more than twice as soon is seen
-    assert halved(tmp_path).to_dict("records")[0]["ratio"] == 80 / (5 + 30)
-    assert halved(tmp_path / "nothing").empty
+    half("qm9_mu", "D", 1.9, 1.8, every=5)  # more than twice as soon is seen
+    assert soonest(shortened(tmp_path)).to_dict("records")[0]["ratio"] == 80 / (5 + 30)
+    run(tmp_path / "variants" / "eighth", "JMP-S", "qm9_mu", "D", 3.0, 2.0, every=2)
+    found = shortened(tmp_path)  # the task without this budget is left out
+    assert set(found["task"]) == {"qm9_mu"} and soonest(found)[["tasks", "all", "half", "eighth", "ratio"]].values[0].tolist() == [1, 1, 1, 1, 10]
+    run(tmp_path, "JMP-S", "qm9_mu", "D", 4.0, 3.0)  # as good in none but the short ones
+    assert soonest(shortened(tmp_path))["all"][0] == 0 and soonest(shortened(tmp_path))["ratio"][0] == 10
+    assert shortened(tmp_path / "nothing").empty and soonest(shortened(tmp_path / "nothing")).empty
+
 
 
 def test_write_tables_writes_blank_cells_and_dashes(tmp_path):

@@ -13,6 +13,7 @@ from jmp_lib.results import variants as tables
 from jmp_lib.results.summary import variant_summary
 from jmp_lib.train.finetuning import finetuning_parameters
 from jmp_lib.data.tasks import get_task
+from jmp_lib.results.speedup import BUDGETS
 from jmp_lib.train.loading import given_start
 
 
@@ -27,7 +28,7 @@ def test_a_variant_changes_what_it_says_and_nothing_else():
         one, other = settings[base.name], settings[profile.name]
         differing = {key for key in one if one[key] != other[key]}
         kind = name.split("-")[0]
-        assert differing == ({"seed"} if kind == "seed" else {"settings"} if kind in ("train", "half", "long") else set())
+        assert differing == ({"seed"} if kind == "seed" else {"settings"} if kind in ("train", "long", *BUDGETS) else set())
 
 
 def test_ablations_differ_in_the_pre_training_alone():

@@ -23,13 +23,13 @@ from jmp_lib.facts import ARMS
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.speedup import halved, longer, speedup_table, speedup_totals
+from jmp_lib.results.speedup import longer, shortened, soonest, speedup_table, speedup_totals
 from jmp_lib.results.summary import (
     baseline_summary,
-    halved_lines,
     longer_summary,
     markdown,
     scoreboard_summary,
+    soonest_lines,
     summary,
     variant_summary,
 )
@@ -94,7 +94,8 @@ def blocks(shipped: str | Path) -> dict[str, str]:
     """Mark -> the words between it and the next end, from the folders of ``results/shipped``."""
     mini, small, ablations, bulk, benchmarks = (
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
-    more, short = longer(small), [textwrap.fill(f"- {line}", 118, subsequent_indent="  ") for line in halved_lines(halved(small))]
+    more = longer(small)
+    short = [textwrap.fill(f"- {line}", 118, subsequent_indent="  ") for line in soonest_lines(soonest(shortened(small)))]
     forms = dict.fromkeys(more.columns[2:5], "{:.0f}") | {"times sooner": "{:.1f}"} | dict.fromkeys(more.columns[-2:], "{:+.1f}")
     cells = more.assign(**{name: more[name].map(form.format).replace("nan", "not reached") for name, form in forms.items()})
     parts = [summary(small), "\n".join(short), markdown(cells.set_index("task")) if len(more) else "", textwrap.fill(longer_summary(more), 118),
@@ -152,7 +153,7 @@ def findings(part: str, shipped: str | Path) -> str:
     environment.globals |= {
         "errors": errors, "gains": gains, "count": count, "better": better, "updates": updates, "structures": structures, "long": long,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
-        "half": lambda size: halved(small).query("size == @size and of == 'all tasks'").iloc[0],
+        "short": lambda size, of="all tasks": soonest(shortened(small)).query("size == @size and of == @of").to_dict("records")[0],
         "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
         "drawn": lambda: pd.Series([r["updates"] * r["parameters"]["pretraining"]["batch_size"] for r in given]),
         "few": lambda task: by_training_size(variant_values(small)).query("task == @task"),

@@ -214,6 +214,21 @@ def by_training_size(table: pd.DataFrame):
     return figure
 
 
+def shortened(table: pd.DataFrame):
+    """Lowest validation error of ever shorter fine-tunings over that of training from scratch with all updates, logarithmic: a panel
+    per size, the median of each family with its lowest and highest task; ``table`` of ``speedup.shortened``."""
+    rows = table.assign(family=table["task"].str.split("_").str[0], updates=100 * table["share"])
+    figure, axes = new_figure(1, max(rows["size"].nunique(), 1), width=9.0, height=3.0, sharey=True)
+    for axis, (size, part) in zip(axes, rows.groupby("size", sort=False)):
+        colours = dict(zip(part["family"].unique(), PALETTE))
+        sns.pointplot(part, x="updates", y="relative", hue="family", palette=colours, estimator="median", errorbar=("pi", 100), dodge=0.3,
+                      markersize=4, linewidth=1.2, err_kws={"linewidth": 1}, formatter="{:g}".format, ax=axis)
+        axis.axhline(1.0, color="#777777", linewidth=1, linestyle="--", label="as good")
+        axis.set(title=f"JMP-{size}", xlabel="updates / % of those from scratch", ylabel="validation error / from scratch")
+        log_axis(axis, "y")
+    return legend_below(figure, axes)
+
+
 def gain_spread(table: pd.DataFrame):
     """Relative improvement by pre-training, mean over seeds with lowest and highest as a line; one row per task.
 

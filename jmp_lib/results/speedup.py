@@ -5,8 +5,8 @@ the cost of the pre-trained arm (JMP) of the same size is its time until the fir
 Validation happens now and then, so the time of the JMP arm is an upper limit and the ratio a lower one. The paper compares
 GPU-hours over all tasks in this way; which error it watches was not found.
 
-Within one run the curves fall up to its end, because the learning rate does; so ``halved`` asks it of fine-tunings that have their
-whole schedule in half of the updates.
+Within one run the curves fall up to its end, because the learning rate does; so ``shortened`` asks it of fine-tunings that have their
+whole schedule in a half, a quarter, an eighth of the updates.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jmp_lib.results.values import (
 )
 
 ARMS_OF = {new[-1]: (new, reference) for new, reference in PAIRS.values()}  # S and L -> JMP arm, from-scratch arm
+BUDGETS = {"half": 2, "quarter": 4, "eighth": 8}  # variants of the pre-trained arms: how many times fewer updates
 NUMBERS = ["target_val", "scratch_seconds", "scratch_steps", "jmp_seconds", "jmp_steps", "ratio_seconds", "ratio_steps",
            "jmp_seconds_whole_run", "jmp_steps_whole_run"]
 
@@ -82,29 +83,42 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 
-def halved(results_dir: str | Path) -> pd.DataFrame:
-    """Fine-tunings with half of the updates (variant ``half``) beside the runs with all: a row per size, of all tasks and of forces.
+def shortened(results_dir: str | Path) -> pd.DataFrame:
+    """Fine-tunings with ever fewer updates (the variants ``BUDGETS`` that were run) beside those with all: a row per task that has them
+    all, size and budget.
 
-    all, half: on how many tasks they are as good as training from scratch with all (lowest validation error); ratio: updates of the
-    latter until its best over those until the first validation that is as good, in the sooner of the two, with its 95 % interval
-    over tasks (one that is as good in neither counts with all updates). Without the half it is that of ``speedup_totals``.
+    relative: lowest validation error over that of training from scratch with all updates; hit: update of the first validation that is
+    as good, infinite without one; scratch_steps: that of training from scratch at its best; whole: all updates.
     """
-    runs = {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(Path(results_dir) / "variants" / "half" / "records"))}
-    found = []
-    for row in speedup_table(Path(results_dir) / "records").to_dict("records"):
-        if run := runs.get((row["task"], row["size"])):
-            hit = next((e["step"] for e in _validated(run) if in_printed_unit(run, e["val_metric"]) <= row["target_val"]), math.inf)
-            whole = row["jmp_steps"] if row["jmp_steps"] == row["jmp_steps"] else math.inf
-            found.append({**row, "all": math.isfinite(whole), "half": math.isfinite(hit),
-                          "spent": min(hit, whole, row["jmp_steps_whole_run"])})
-    whole = pd.DataFrame(found, columns=["size", "unit", "scratch_steps", "all", "half", "spent"])
+    folders = {name: Path(results_dir) / "variants" / name / "records" for name in BUDGETS}
+    runs = {name: {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(folder))} for name, folder in folders.items()
+            if any(folder.glob("finetune/*/*.json"))}  # the first fold remains
+    whole, found = {(r["task"], r["arm"]): r for r in reversed(finetune_records(Path(results_dir) / "records"))}, []
+    for row in speedup_table(Path(results_dir) / "records").to_dict("records") if runs else ():
+        every = {"all": whole[row["task"], ARMS_OF[row["size"]][0]]} | {name: of.get((row["task"], row["size"])) for name, of in runs.items()}
+        for name, run in every.items() if None not in every.values() else ():
+            errors = [(e["step"], in_printed_unit(run, e["val_metric"])) for e in _validated(run)]
+            found.append({"task": row["task"], "unit": row["unit"], "size": row["size"], "budget": name, "share": 1 / BUDGETS.get(name, 1),
+                          "relative": min(error for _, error in errors) / row["target_val"],
+                          "hit": next((float(step) for step, error in errors if error <= row["target_val"]), math.inf),
+                          "scratch_steps": row["scratch_steps"], "whole": row["jmp_steps_whole_run"]})
+    return pd.DataFrame(found, columns=["task", "unit", "size", "budget", "share", "relative", "hit", "scratch_steps", "whole"])
+
+
+def soonest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of ``shortened``, a row per size, of all tasks and of forces: tasks, on how many of them fine-tuning with each budget is as good,
+    and by which ratio it is so sooner in the soonest of its runs, with the 95 % interval over tasks (as good in none: all updates count).
+    """
     rows = []
-    for size, part in whole.groupby("size", sort=False):
+    for size, part in table.groupby("size", sort=False):
         for of, tasks in (("all tasks", part), ("forces", part[part["unit"] == "meV/A"])):
-            low, high = of_ratio(tasks["scratch_steps"], tasks["spent"])
-            rows.append({"size": size, "of": of, "tasks": len(tasks), **tasks[["all", "half"]].sum(),
-                         "ratio": _ratio(tasks["scratch_steps"].sum(), tasks["spent"].sum()), "from": low, "to": high})
-    return pd.DataFrame(rows, columns=["size", "of", "tasks", "all", "half", "ratio", "from", "to"])
+            each = tasks.groupby("task", sort=False)[["hit", "scratch_steps", "whole"]].min()
+            spent = each["hit"].where(each["hit"] < math.inf, each["whole"])
+            low, high = of_ratio(each["scratch_steps"], spent)
+            rows.append({"size": size, "of": of, "tasks": len(each),
+                         **{name: int((of_budget["hit"] < math.inf).sum()) for name, of_budget in tasks.groupby("budget", sort=False)},
+                         "ratio": _ratio(each["scratch_steps"].sum(), spent.sum()), "from": low, "to": high})
+    return pd.DataFrame(rows, columns=["size", "of", "tasks", *table["budget"].unique(), "ratio", "from", "to"])
 
 
 def longer(results_dir: str | Path) -> pd.DataFrame:

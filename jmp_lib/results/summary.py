@@ -13,7 +13,7 @@ import pandas as pd
 from jmp_lib.results import variants
 from jmp_lib.results.claims import scoreboard
 from jmp_lib.results.intervals import UNKNOWN, of_mean, words
-from jmp_lib.results.speedup import speedup_table, speedup_totals
+from jmp_lib.results.speedup import BUDGETS, speedup_table, speedup_totals
 from jmp_lib.results.tables import own_cells, scaling_table
 from jmp_lib.results.values import (
     PAIRS,
@@ -92,11 +92,13 @@ def longer_summary(table: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def halved_lines(table: pd.DataFrame) -> list[str]:
-    """A sentence for each row of ``halved``."""
-    return [f"{row['size']}, {row['of']}: with half of the updates fine-tuning is as good (in validation error) as training from scratch "
-            f"with all on {row['half']} of {row['tasks']}, with all on {row['all']}; in the sooner of the two it is as good "
-            f"{words(row['ratio'], row['from'], row['to'], 'x')} sooner (neither: its whole run)." for row in table.to_dict("records")]
+def soonest_lines(table: pd.DataFrame) -> list[str]:
+    """A sentence for each row of ``soonest``."""
+    named = {"all": "as many", **{name: f"{'an' if name == 'eighth' else 'a'} {name} of them" for name in BUDGETS}}
+    return [f"{row['size']}, {row['of']}: fine-tuning is as good (in validation error) as training from scratch with all updates on "
+            + ", ".join(f"{row[name]} of {row['tasks']} with {what}" for name, what in named.items() if name in table)
+            + f"; in the soonest of these runs it is as good {words(row['ratio'], row['from'], row['to'], 'x')} sooner (in none: all updates "
+            "count)." for row in table.to_dict("records")]
 
 
 def variant_summary(results_dir: str | Path) -> str:
