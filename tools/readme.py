@@ -24,6 +24,7 @@ from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
 from jmp_lib.results.speedup import longer, shortened, soonest, speedup_table, speedup_totals
+from jmp_lib.results.style import short_task
 from jmp_lib.results.summary import (
     baseline_summary,
     longer_summary,
@@ -43,7 +44,7 @@ from jmp_lib.results.values import (
     gain,
     own_values,
 )
-from jmp_lib.results.variants import by_training_size, variant_values
+from jmp_lib.results.variants import by_training_size, gain_spread, variant_values
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 
@@ -123,17 +124,21 @@ def findings(part: str, shipped: str | Path) -> str:
 
     def gains(name: str, new: tuple[str, ...], *families: str, over: str = "") -> pd.Series:
         """Improvement in % of each of ``new`` over its arm from scratch (or ``over``), by task, one below the other."""
-        return pd.concat([gain(errors(name), arm, over or arm.replace("JMP", "GN-OC"), family).dropna()
-                          for arm in new for family in families or ("",)])
+        found = pd.concat([gain(errors(name), arm, over or arm.replace("JMP", "GN-OC")).dropna() for arm in new])
+        return found[found.index.str.startswith(families or ("",))]
 
     def count(which: pd.Series) -> str:
         return f"all {len(which)}" if which.all() else f"{which.sum()} of {len(which)}"
 
-    def better(name: str, others: tuple[str, ...], *families: str) -> str:
-        """On how many tasks ``name`` has a lower error than all ``others``."""
+    def but(which: pd.Series) -> str:
+        return f" (not {', '.join(map(short_task, which.index[~which]))})" * bool(not which.all())
+
+    def better(name: str, others: tuple[str, ...], *families: str, named: bool = False) -> str:
+        """On how many tasks ``name`` has a lower error than all ``others``; ``named``: and on which not."""
         known = errors("published_small")[[name, *others]].dropna()
         known = known[known.index.str.startswith(families)]
-        return count(known[name] < known[[*others]].min(axis=1))
+        lower = known[name] < known[[*others]].min(axis=1)
+        return count(lower) + but(lower) * named
 
     def updates(name: str, family: str = "") -> str:
         found = [r["updates"] for r in finetune_records(Path(shipped) / name / "records") if r["family"].startswith(family)]
@@ -151,10 +156,12 @@ def findings(part: str, shipped: str | Path) -> str:
     given = load_pretraining_records(small)
     environment = page_templates()
     environment.globals |= {
-        "errors": errors, "gains": gains, "count": count, "better": better, "updates": updates, "structures": structures, "long": long,
+        "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
         "short": lambda size, of="all tasks": soonest(shortened(small)).query("size == @size and of == @of").to_dict("records")[0],
         "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
+        "every_seed": lambda: ", ".join(map(short_task, gain_spread(variant_values(small)).query(
+            "comparison == 'JMP-L over GN-OC-L' and lowest > 0")["task"])),
         "drawn": lambda: pd.Series([r["updates"] * r["parameters"]["pretraining"]["batch_size"] for r in given]),
         "few": lambda task: by_training_size(variant_values(small)).query("task == @task"),
         "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
