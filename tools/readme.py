@@ -15,13 +15,14 @@ import textwrap
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.facts import ARMS
 from jmp_lib.files import write_atomically
-from jmp_lib.records import load_pretraining_records, read_record
+from jmp_lib.records import load_pretraining_records, pretrain_record_path, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
 from jmp_lib.results.speedup import longer, shortened, soonest, speedup_table, speedup_totals
 from jmp_lib.results.style import short_task
@@ -45,6 +46,7 @@ from jmp_lib.results.values import (
     own_values,
 )
 from jmp_lib.results.variants import by_training_size, gain_spread, variant_values
+from jmp_lib.train.loading import shipped_record
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 
@@ -108,6 +110,7 @@ def blocks(shipped: str | Path) -> dict[str, str]:
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
             "speed of results/shipped/benchmarks": speed(benchmarks),
+            "summary of results/shipped/longer": longer_pretraining(shipped),
             **{f"findings of results/shipped{name}": findings(part, shipped)
                for name, part in (("", "readme"), ("/mini", "mini"), ("/published_small", "published"))}}
 
@@ -166,6 +169,27 @@ def findings(part: str, shipped: str | Path) -> str:
         "few": lambda task: by_training_size(variant_values(small)).query("task == @task"),
         "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
     return environment.get_template("findings.md.j2").render(part=part).strip()
+
+
+def longer_pretraining(shipped: str | Path) -> str:
+    """Markdown table: held-out errors of the networks that ship and of the same ones trained on (``longer``), and the lowest validation
+    error of fine-tuning from either over the rates of ``tools.study_rates``, with the geometric mean of its changes; empty without."""
+    folder, table = Path(shipped) / "longer", {}
+    if not (folder / "rates.csv").is_file():
+        return ""
+    lowest = [pd.read_csv(Path(shipped) / name / "rates.csv").groupby(["arm", "task"])["best_val"].min() for name in ("rates", "longer")]
+    for size, arm in (("small", "JMP-S"), ("large", "JMP-L")):
+        now, more = shipped_record(f"mini-{size}"), read_record(pretrain_record_path(folder, size))
+        ends = {f"pre-training, held out: {name}, {'eV' if kind == 'energy' else 'eV/Å'}": [r["final"][f"{name}_{kind}_mae"] for r in (now, more)]
+                for name in now["data"] if name.endswith("-large") for kind in ("energy", "force")}
+        ends |= {f"fine-tuning, lowest validation error: {short_task(task)}": [errors[arm, task] for errors in lowest]
+                 for task in lowest[1][arm].index}
+        change = {name: 100 * (after / before - 1) for name, (before, after) in ends.items()}
+        mean = np.exp(np.mean([np.log1p(value / 100) for name, value in change.items() if name.startswith("fine")])) - 1
+        table[f"{arm}: {now['updates']:,} and {more['updates']:,} updates"] = {
+            **{name: f"{before:.3g}, {after:.3g} ({change[name]:+.0f} %)" for name, (before, after) in ends.items()},
+            "fine-tuning, all of these": f"{100 * mean:+.0f} %"}
+    return markdown(pd.DataFrame(table).rename_axis("error"))
 
 
 def page_templates() -> jinja2.Environment:
