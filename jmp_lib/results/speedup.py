@@ -99,7 +99,7 @@ def shortened(results_dir: str | Path) -> pd.DataFrame:
         for name, run in every.items() if None not in every.values() else ():
             errors = [(e["step"], in_printed_unit(run, e["val_metric"])) for e in _validated(run)]
             found.append({"task": row["task"], "unit": row["unit"], "size": row["size"], "budget": name, "share": 1 / BUDGETS.get(name, 1),
-                          "relative": min(error for _, error in errors) / row["target_val"],
+                          "relative": min((error for _, error in errors), default=math.nan) / row["target_val"],
                           "hit": next((float(step) for step, error in errors if error <= row["target_val"]), math.inf),
                           "scratch_steps": row["scratch_steps"], "whole": row["jmp_steps_whole_run"]})
     return pd.DataFrame(found, columns=["task", "unit", "size", "budget", "share", "relative", "hit", "scratch_steps", "whole"])
