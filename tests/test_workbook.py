@@ -238,6 +238,11 @@ def test_a_package_that_changes_meanwhile_does_not_count_as_the_one_that_ran(tmp
         assert words in capsys.readouterr().out
 
 
+def test_large_networks_are_fine_tuned_first(tmp_path):
+    run = start(tmp_path, "qm9", targets="mu, alpha", arms="GN-OC-S,JMP-L")
+    assert [job[0] for job in run._jobs(run.tasks, run.arms)] == ["qm9_mu JMP-L", "qm9_alpha JMP-L", "qm9_mu GN-OC-S", "qm9_alpha GN-OC-S"]
+
+
 def test_a_fold_that_is_asked_for_is_the_one_that_is_shown(tmp_path, monkeypatch, capsys):
     for fold, value in ((0, 20.0), (3, 38.0)):
         write_json(records.finetune_record_path(tmp_path, "matbench_jdft2d", "JMP-S", fold),

@@ -156,32 +156,31 @@ def findings(part: str, shipped: str | Path) -> str:
     def long(size: str = "", task: str = "") -> pd.DataFrame:
         return every[every["size"].str.startswith(size) & every["task"].str.startswith(task)]
 
-    given = load_pretraining_records(small)
+    given, short, variants = load_pretraining_records(small), soonest(shortened(small)), variant_values(small)
     environment = page_templates()
     environment.globals |= {
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
-        "short": lambda size, of="all tasks": soonest(shortened(small)).query("size == @size and of == @of").to_dict("records")[0],
+        "short": lambda size: next(row for row in short.to_dict("records") if (row["size"], row["of"]) == (size, "all tasks")),
         "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
-        "every_seed": lambda: ", ".join(map(short_task, gain_spread(variant_values(small)).query(
+        "every_seed": lambda: ", ".join(map(short_task, gain_spread(variants).query(
             "comparison == 'JMP-L over GN-OC-L' and lowest > 0")["task"])),
         "drawn": lambda: pd.Series([r["updates"] * r["parameters"]["pretraining"]["batch_size"] for r in given]),
-        "few": lambda task: by_training_size(variant_values(small)).query("task == @task"),
+        "few": lambda task: by_training_size(variants).query("task == @task"),
         "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
     return environment.get_template("findings.md.j2").render(part=part).strip()
 
 
 def longer_pretraining(shipped: str | Path) -> str:
     """Markdown table: held-out errors of the networks that ship and of the same ones trained on (``longer``), and the lowest validation
-    error of fine-tuning from either over the rates of ``tools.study_rates``, with the geometric mean of its changes; empty without."""
+    error of fine-tuning from either over the rates of ``tools.study_rates``, with the geometric mean of its changes. All sets are shown,
+    but the energies that were not trained."""
     folder, table = Path(shipped) / "longer", {}
-    if not (folder / "rates.csv").is_file():
-        return ""
     lowest = [pd.read_csv(Path(shipped) / name / "rates.csv").groupby(["arm", "task"])["best_val"].min() for name in ("rates", "longer")]
     for size, arm in (("small", "JMP-S"), ("large", "JMP-L")):
         now, more = shipped_record(f"mini-{size}"), read_record(pretrain_record_path(folder, size))
         ends = {f"pre-training, held out: {name}, {'eV' if kind == 'energy' else 'eV/Å'}": [r["final"][f"{name}_{kind}_mae"] for r in (now, more)]
-                for name in now["data"] if name.endswith("-large") for kind in ("energy", "force")}
+                for name in now["data"] for kind in ("energy", "force") if now["loss_scales"][name][kind] > 0}
         ends |= {f"fine-tuning, lowest validation error: {short_task(task)}": [errors[arm, task] for errors in lowest]
                  for task in lowest[1][arm].index}
         change = {name: 100 * (after / before - 1) for name, (before, after) in ends.items()}
