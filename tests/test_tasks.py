@@ -32,12 +32,11 @@ def test_the_forty_tasks():
 def test_heads_and_reductions_of_the_run_script():
     heads = {task.id: task.head for task in TASKS.values()}
     assert [task for task, head in heads.items() if head == "spatial_extent"] == ["qm9_r2"]
-    direct = [task for task in TASKS.values() if task.direct_forces]
+    direct = [task for task in TASKS.values() if task.head == "direct_forces"]
     assert {task.id for task in direct} == {"md22_ac-ala3-nhme", "md22_double-walled-nanotube"}
     for task in TASKS.values():
         assert task.is_force_task == task.head.endswith("forces") == (task.metric == "force MAE")
         assert task.is_force_task == (task.family in ("rmd17", "md22", "spice"))
-        assert task.periodic == (task.family in ("matbench", "qmof"))
     assert get_task("matbench_phonons").reduction == "max"
     assert {task.reduction for task in TASKS.values() if task.family == "qm9"} == {"sum"}
 
@@ -102,7 +101,7 @@ def test_task_data(toy_mini, task_id, fold, counts):
     assert data.name == f"{data.task.mini_name} (GFN2-xTB; y: none)"
     ids = np.concatenate([data.train.ids, data.val.ids, data.test.ids])
     assert len(np.unique(ids)) == sum(counts)
-    assert data.train.periodic == data.task.periodic
+    assert data.train.periodic == (data.task.family == "matbench")
     assert data.split_sha256 == splits.Split(data.train.ids, data.val.ids, data.test.ids).sha256
     assert data.data_sha256 == mini.load_mini(data.task.mini_name).sha256
     again = load_task_data(task_id, fold=fold)
@@ -159,7 +158,7 @@ def test_shipped_mini_data_serves_the_task(task):
     about = mini.card(task.mini_name)
     unit = about["units"][task.label].replace("Å", "A")
     assert unit == task.label_unit
-    assert data.train.periodic == task.periodic
+    assert data.train.periodic == (task.family in ("matbench", "qmof"))
     assert min(len(data.train), len(data.val), len(data.test)) >= 8
     if not task.is_force_task:
         assert np.ptp(data.test.scalars[task.label]) > 0

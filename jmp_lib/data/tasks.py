@@ -117,7 +117,6 @@ class Task:
     atoms and components). head: ``scalar``, ``spatial_extent``, ``gradient_forces`` or ``direct_forces``. reduction: over
     atoms, ``sum``, ``mean`` or ``max``.
     n_train, n_val, n_test: the official counts (MatBench: of fold 0; all folds in fold_counts); n_total all.
-    cutoff Å, max_neighbors: of the official graphs; max_neighbors_by_size: {atoms above which: limit}.
     """
 
     id: str
@@ -134,10 +133,6 @@ class Task:
     n_test: int
     n_total: int
     fold_counts: tuple[tuple[int, int, int], ...]
-    cutoff: float
-    max_neighbors: int
-    max_neighbors_by_size: dict[int, int]
-    periodic: bool
 
     @property
     def print_factor(self) -> float:
@@ -148,11 +143,6 @@ class Task:
     def is_force_task(self) -> bool:
         """Whether the target is the forces."""
         return self.label == "forces"
-
-    @property
-    def direct_forces(self) -> bool:
-        """Whether forces come from per-edge vectors and not from an energy gradient."""
-        return self.head == "direct_forces"
 
     @property
     def n_folds(self) -> int:
@@ -208,11 +198,8 @@ def _read_tasks(path: Path) -> dict[str, Task]:
             printed_unit=row["unit_printed"],
             head=row["head_run_script"],
             reduction=row["reduction_run_script"],
-            **{key: int(row[key]) for key in ("n_train", "n_val", "n_test", "n_total", "max_neighbors")},
+            **{key: int(row[key]) for key in ("n_train", "n_val", "n_test", "n_total")},
             fold_counts=tuple(tuple(map(int, fold.split("/"))) for fold in row["folds"].split(";") if fold),
-            cutoff=float(row["cutoff"]),
-            max_neighbors_by_size={int(k): int(v) for k, v in (s.split(":") for s in row["max_neighbors_by_size"].split(";") if s)},
-            periodic=row["periodic"] == "true",
         )
 
     with open(path, newline="", encoding="utf-8") as stream:
