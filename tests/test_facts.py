@@ -105,11 +105,6 @@ def test_pretraining_sizes_give_the_published_sampling_probabilities():
     assert probabilities["ani1x"] == pytest.approx(0.0812536741, abs=1e-9)
 
 
-def test_unknown_task_names_the_nearest():
-    with pytest.raises(ValueError, match="qm9_eps_homo"):
-        facts.task("qm9_eps_hmo")
-
-
 def test_readers_hand_out_copies():
     table = facts.tasks()
     table.loc[0, "id"] = "changed"

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from jmp_lib import facts
+from jmp_lib.data.tasks import get_task
 from jmp_lib.records import SCHEMA, packed_errors, unpacked_errors
 from jmp_lib.results import intervals, sentences
 from jmp_lib.results.summary import summary
@@ -86,7 +87,7 @@ def results(tmp_path):
     """Three tasks of QM9, of which mu was not learnt, and one molecule with errors of its test frames."""
     for number, task in enumerate(("qm9_mu", "qm9_alpha", "qm9_r2")):
         for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0 + number, 1.0)):
-            write_record(tmp_path, task, arm, value, facts.task(task)["unit_printed"])
+            write_record(tmp_path, task, arm, value, get_task(task).printed_unit)
         composition(tmp_path, task, 0.5 if task == "qm9_mu" else 3.0)
     for arm, value in zip(facts.ARMS, (4.0, 5.0, 2.0, 1.0)):
         noise = np.random.default_rng(int(value)).normal(0, 0.1, 27)

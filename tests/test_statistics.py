@@ -67,7 +67,7 @@ def published_statistics(task: Task, fold: int = 0) -> dict[str, float]:
     if task.family == "matbench":
         mean, std = facts.hyperparameters()["matbench_normalisation"][task.suffix][fold]
         return {"mean": mean, "std": std}
-    row = facts.task(task.id)
+    row = facts.tasks().set_index("id").loc[task.id]
     named = {"mean": "mean", "std": "std", "energy mean": "energy_mean", "energy std": "energy_std"}
     return {key: float(row[column]) for key, column in named.items() if not pd.isna(row[column])}
 

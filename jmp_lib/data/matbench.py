@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,11 @@ from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, numbers_of_sites, screened
 from jmp_lib.data.formats import first_file, folder_of, folders_of, json_items, known, opened, whole_set
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import task as task_facts
+from jmp_lib.data.tasks import TASKS
 
 # task -> name of the target column: the check that a file is the task it is named for
 TARGET_COLUMN = {"jdft2d": "exfoliation_en", "phonons": "last phdos peak", "dielectric": "n", "log_gvrh": "log10(G_VRH)",
                  "log_kvrh": "log10(K_VRH)", "perovskites": "e_form", "mp_gap": "gap pbe", "mp_e_form": "e_form"}  # fmt: skip
-TASKS = tuple(TARGET_COLUMN)
 # ending of a file's name -> (what the name of the set says, what its description says), best first
 FORMS = {
     "": ("", ""),
@@ -49,7 +48,7 @@ def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
 
 def find(name: str, root: str | Path) -> list[Path]:
     """The best file of a task at hand."""
-    known("MatBench has no structure task", name, TASKS)
+    known("MatBench has no structure task", name, TARGET_COLUMN)
     files = [f"matbench_{name}{ending}.json.gz" for ending in FORMS]
     missing = f"no MatBench file of {name} in {root}; {mend(name, root)}"
     return [first_file(files, folders_of("matbench", root), missing)]
@@ -89,10 +88,9 @@ def read(path: Path, name: str) -> Iterator[dict]:
     return screened(_rows(path, name), str(path))
 
 
-@cache
 def n_total(name: str) -> int:
     """Official number of structures of task ``name`` (without the family)."""
-    return int(task_facts(f"matbench_{name}")["n_total"])
+    return TASKS[f"matbench_{name}"].n_total
 
 
 def official_id(name: str, row: int) -> str:

@@ -21,7 +21,7 @@ from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, screened
 from jmp_lib.data.formats import first_file, folder_of, folders_of, known, read_npz, whole_set
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import task as task_facts
+from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import reading
 
 # task -> (name in the file names, atoms: the check that a file is the molecule it is named for)
@@ -46,12 +46,11 @@ def find(name: str, root: str | Path) -> list[Path]:
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The frames at hand of a molecule and their split; ``ValueError`` when they are too few for it."""
     (path,), (molecule, _) = find(name, root), MOLECULES[name]
-    official = task_facts(f"md22_{name}")
-    pool, total = int(official["n_train"]) + int(official["n_val"]), int(official["n_total"])
-    description = f"published MD22 {molecule} (PBE+MBD), {{n}} of {total} frames, from {path.name}"
-    data = whole_set(f"MD22 {molecule}", read(path, name), total, description, path)
+    task = TASKS[f"md22_{name}"]
+    description = f"published MD22 {molecule} (PBE+MBD), {{n}} of {task.n_total} frames, from {path.name}"
+    data = whole_set(f"MD22 {molecule}", read(path, name), task.n_total, description, path)
     try:
-        return data, splits.md22(len(data), pool)
+        return data, splits.md22(len(data), task.n_train + task.n_val)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {mend(name, root)}") from None
 

@@ -24,7 +24,7 @@ from jmp_lib.data import formats, splits
 from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, numbers_of_sites, screened
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import task as task_facts
+from jmp_lib.data.tasks import TASKS
 
 
 def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:
@@ -41,7 +41,7 @@ def find(name: str, root: str | Path) -> list[Path]:
 
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All frameworks at hand with label ``y``, and their split."""
-    (path,), total = find(name, root), int(task_facts("qmof_bandgap")["n_total"])
+    (path,), total = find(name, root), TASKS["qmof_bandgap"].n_total
     description = f"published QMOF (PBE), {{n}} of {total} frameworks, from {path.name}"
     data = formats.whole_set("QMOF", read(path), total, description, path)
     return data, splits.eighty_ten_ten(len(data))

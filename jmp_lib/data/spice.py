@@ -27,7 +27,7 @@ from jmp_lib.data.catalog import source_url
 from jmp_lib.data.door import make_structure, screened
 from jmp_lib.data.formats import check_shapes, first_file, folder_of, folders_of, known, open_h5, whole_set
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.facts import task as task_facts
+from jmp_lib.data.tasks import TASKS
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
 # part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3; "(subset)" of a sample)
@@ -52,8 +52,7 @@ def find(subset: str, root: str | Path) -> list[Path]:
 
 def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """All conformations of ``subset`` and their split."""
-    (path,) = find(subset, root)
-    total = int(task_facts(f"spice_{subset}")["n_total"])
+    (path,), total = find(subset, root), TASKS[f"spice_{subset}"].n_total
     description = f"published SPICE {subset} (wB97M-D3BJ/def2-TZVPPD), {{n}} of {total} conformations, from {path.name}"
     data = whole_set(f"SPICE {subset}", read(path, subset), total, description, path)
     return data, splits.eighty_ten_ten(len(data))

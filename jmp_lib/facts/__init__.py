@@ -22,8 +22,6 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from jmp_lib.strict import nearest
-
 FOLDER = Path(__file__).resolve().parent
 ARMS = ("GN-OC-S", "GN-OC-L", "JMP-S", "JMP-L")
 
@@ -55,14 +53,6 @@ def tasks() -> pd.DataFrame:
     end in ``_run_script`` and ``_packaged`` are the two official settings. Empty cells (nothing published) are NaN.
     """
     return pd.concat([_read("tasks.csv"), *_MORE_TASKS], ignore_index=True).copy()
-
-
-def task(task_id: str) -> pd.Series:
-    """One row of ``tasks()``. Raises ``ValueError`` that names the nearest id when there is no such task."""
-    table = tasks().set_index("id", drop=False)
-    if task_id not in table.index:
-        raise ValueError(f"there is no task {task_id!r}; {nearest(task_id, table.index)}")
-    return table.loc[task_id]
 
 
 def published() -> pd.DataFrame:

@@ -61,7 +61,7 @@ def _values(results_dir: Path, record: dict) -> np.ndarray:
     if not is_comparable(record):
         raise ValueError(f"numbers of the {record['profile']} profile mean nothing")
     task = get_task(record["task"])
-    test = splits.matbench(files.n_total(task.suffix), record["fold"]).test
+    test = splits.matbench(task.n_total, record["fold"]).test
     if record["n_test"] != len(test):
         raise ValueError(f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)")
     predicted = load_predictions(results_dir, record)[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from jmp_lib import facts
-from jmp_lib.data.tasks import FAMILIES
+from jmp_lib.data.tasks import FAMILIES, get_task
 from jmp_lib.records import read_record, unpacked_errors
 from jmp_lib.results.intervals import draws_by_task, middle, of_mean_gain
 from jmp_lib.units import print_factor
@@ -57,7 +57,7 @@ def in_printed_unit(record: dict, value: float | None) -> float:
     if value is None:
         return float("nan")
     try:
-        return value * print_factor(record["unit"], facts.task(record["task"])["unit_printed"])
+        return value * print_factor(record["unit"], get_task(record["task"]).printed_unit)
     except ValueError as error:
         raise ValueError(f"the record of {record['arm']} on {record['task']}: {error}") from None
 
