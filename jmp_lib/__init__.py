@@ -9,11 +9,17 @@ from importlib import import_module
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # some library asks for bars of ipywidgets; bars of text do
 
-_PLACES = {"load": "train.loading", "Loaded": "train.loading", "JMPCalculator": "calculator", "predictions": "predict",
-           "embed": "embeddings"}
+
+def lazily(package: str, places: dict[str, str]):
+    """``__getattr__`` of ``package``: a name of ``places`` is imported from its module when first asked for."""
+
+    def attribute(name: str):
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{places[name]}"), name)
+
+    return attribute
 
 
-def __getattr__(name: str):
-    if name not in _PLACES:
-        raise AttributeError(f"module 'jmp_lib' has no attribute {name!r}")
-    return getattr(import_module(f"jmp_lib.{_PLACES[name]}"), name)
+__getattr__ = lazily(__name__, {"load": "train.loading", "Loaded": "train.loading", "JMPCalculator": "calculator",
+                                "predictions": "predict", "embed": "embeddings"})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
+from jmp_lib import lazily
+
 __all__ = ["AddGraphs", "GraphCache", "GraphConfig", "build_graphs", "collate", "graphs_to_arrays"]
-_MODULE_OF = {"AddGraphs": "build", "GraphCache": "build", "build_graphs": "build", "collate": "batch",
-              "graphs_to_arrays": "build"}
+__getattr__ = lazily(__name__, {"AddGraphs": "build", "GraphCache": "build", "build_graphs": "build",
+                                "graphs_to_arrays": "build", "collate": "batch"})
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,3 @@ class GraphConfig:
             if natoms > threshold:
                 n = reduced
         return {"main": n, "a2ee2a": 20 * n // 30, "qint": 8 * n // 30, "a2a": 1000 * n // 30}
-
-
-def __getattr__(name: str):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
