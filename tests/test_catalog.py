@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jmp_lib import facts
 from jmp_lib.__main__ import main
 from jmp_lib.data import catalog, cli, qmof, rmd17
 from jmp_lib.data.tasks import FAMILIES
@@ -26,8 +25,8 @@ def test_every_file_has_addresses_and_the_whole_study_is_covered():
         for file in one.files:
             assert one.sources(file) and all(source.url.startswith("http") for source in one.sources(file)), file
         assert one.size and one.licence and one.citation
-    pretraining = facts.downloads().query("use == 'pre-training'")["file"]
-    assert set(pretraining) <= {file for one in names.values() for file in one.files}
+    pretraining = {row["file"] for row in catalog.downloads() if row["use"] == "pre-training"}
+    assert pretraining <= {file for one in names.values() for file in one.files}
     for family in tuple(FAMILIES):
         assert any(name.startswith(family) for name in names)
     assert len([name for name in names if name.startswith("matbench")]) == 8

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from jmp_lib import facts
-from jmp_lib.data.tasks import FAMILIES
-from jmp_lib.data.tasks import get_task
+from jmp_lib.data.catalog import downloads
+from jmp_lib.data.tasks import FAMILIES, get_task
 from jmp_lib.units import print_factor
 
 TASKS = facts.tasks()
@@ -86,14 +86,13 @@ def test_claims_are_distinct_and_name_known_models():
 
 
 def test_downloads_have_addresses_and_well_formed_checksums():
-    table = facts.downloads()
     known = {"OC20", "OC22", "ANI-1x", "Transition-1x", "QM9", "rMD17", "MD22", "SPICE", "MatBench", "QMOF", "JMP"}
-    assert set(table["dataset"]) == known
-    for row in table.fillna("").itertuples():
-        assert row.file == row.file.strip() and "/" not in row.file
-        assert row.url.startswith("http") or row.use == "folds"
-        assert re.fullmatch(r"([0-9a-f]{32})?", row.md5), row.file
-        assert re.fullmatch(r"([0-9a-f]{64})?", row.sha256), row.file
+    assert {row["dataset"] for row in downloads()} == known
+    for row in downloads():
+        assert row["file"] == row["file"].strip() and "/" not in row["file"]
+        assert row["url"].startswith("http") or row["use"] == "folds"
+        assert re.fullmatch(r"([0-9a-f]{32})?", row["md5"]), row["file"]
+        assert re.fullmatch(r"([0-9a-f]{64})?", row["sha256"]), row["file"]
 
 
 def test_pretraining_sizes_give_the_published_sampling_probabilities():

@@ -4,7 +4,6 @@ import functools
 import http.server
 import threading
 
-import pandas as pd
 import pytest
 from official_files import checkpoint_of, official_model, write
 from test_model import NARROW
@@ -27,8 +26,9 @@ def served(tmp_path, monkeypatch):
     write(folder / "jmp-s.pt", checkpoint_of(official_model(NARROW)))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    rows = [{"file": f"jmp-{s}.pt", "url": f"http://127.0.0.1:{server.server_port}/jmp-{s}.pt", "size_bytes": None} for s in "sl"]
-    monkeypatch.setattr(download.facts, "downloads", lambda: pd.DataFrame(rows))
+    rows = [{"file": file, "url": f"http://127.0.0.1:{server.server_port}/{file}",
+             "size_bytes": "", "md5": "", "sha256": ""} for file in ("jmp-s.pt", "jmp-l.pt")]
+    monkeypatch.setattr(download, "downloads", lambda: rows)
     monkeypatch.setattr(download, "import_checkpoint", functools.partial(import_checkpoint, networks={"small": NARROW}))
     monkeypatch.setenv("JMP_DATA", str(tmp_path / "data"))
     yield folder

@@ -98,7 +98,7 @@ class Entry:
 
     def sources(self, file: str) -> list[Source]:
         """Addresses of one file in the order of downloads.csv."""
-        return [_source(row) for row in self.rows(file)]
+        return [source_of(row) for row in self.rows(file)]
 
     @property
     def size(self) -> str:
@@ -126,7 +126,8 @@ class Entry:
         return data_place(data_root, "stores", self.name)
 
 
-def _source(row: dict) -> Source:
+def source_of(row: dict) -> Source:
+    """Address, checksum and size of a row of downloads.csv."""
     url = row["url"]
     if "zenodo.org/record" in url:  # the row names the page of the record; its files lie below
         url = f"{url.replace('/record/', '/records/')}/files/{row['file']}?download=1"

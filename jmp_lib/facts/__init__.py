@@ -80,11 +80,6 @@ def datasets() -> pd.DataFrame:
     return _read("datasets.csv").copy()
 
 
-def downloads() -> pd.DataFrame:
-    """Files to fetch: address, size in bytes where published, checksums, layout, units, licence."""
-    return _read("downloads.csv").copy()
-
-
 def hyperparameters() -> dict:
     """The recipe of pre-training and fine-tuning; each entry is stated with its origin."""
     return yaml.safe_load((FOLDER / "hyperparameters.yaml").read_text())

@@ -14,7 +14,7 @@ import jinja2
 from ase.data import atomic_numbers
 
 from jmp_lib import facts, paths
-from jmp_lib.data.catalog import Source, fetch
+from jmp_lib.data.catalog import downloads, fetch, source_of
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.files import file_sha256, locked, write_atomically
 from jmp_lib.model import BackboneConfig
@@ -90,9 +90,8 @@ def official_folder(name: str) -> Path:
     folder = default_folder(SIZES[name])
     if (folder / "model.json").is_file() and (folder / "model.safetensors").is_file():
         return folder
-    row = facts.downloads().set_index("file").loc[f"{name}.pt"]
-    size = None if row.isna()["size_bytes"] else int(row["size_bytes"])
-    file = fetch(paths.data_dir() / "checkpoints" / f"{name}.pt", [Source(row["url"], None, size)])
+    row = next(row for row in downloads() if row["file"] == f"{name}.pt")
+    file = fetch(paths.data_dir() / "checkpoints" / row["file"], [source_of(row)])
     with locked(f"{folder}.lock"):
         if not (folder / "model.json").is_file():
             import_checkpoint(file, folder)
