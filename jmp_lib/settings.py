@@ -232,14 +232,11 @@ class Profile(Settings):
     variants: tuple[str, ...] = ()  # set by load_profile: names of the blocks there are
 
     @property
-    def base_name(self) -> str:
-        """Name without the variant."""
-        return self.name.removesuffix(f"-{self.variant}")
-
-    @property
     def results_name(self) -> str:
-        """Folder of its results: the name, with ``-published`` for such data where the profile is not made for them."""
-        return self.base_name + ("" if self.data == "mini" or self.published_at_hand else f"-{self.data}")
+        """Folder of its results: the name without the variant, and ``-published`` for such data where it is not made for
+        them."""
+        name = self.name.removesuffix(f"-{self.variant}")
+        return name if self.data == "mini" or self.published_at_hand else f"{name}-{self.data}"
 
     def folds_of(self, task_id: str) -> tuple[int, ...]:
         """Folds of a task that are run: (0,) where there are none."""

@@ -142,7 +142,7 @@ def test_every_shipped_variant_is_valid():
         for outer, block in values.get("alternatives", {}).items():
             for name in block.get("variants", {}):
                 profile = load_profile(f"{path.stem}:{outer}:{name}")
-                assert profile.tasks and profile.variant == name and profile.base_name == f"{path.stem}-{outer}"
+                assert profile.tasks and profile.variant == name and profile.results_name == f"{path.stem}-{outer}"
 
 
 def test_ablations_are_compared_at_equal_updates():
