@@ -7,7 +7,7 @@ groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle,
 validation, groups with an element of their own excepted.
 
 Of samples all that are there are put together, without copies; with ANI-1x go the S66x8 dimers of COMP6, which are of its
-theory. Their groups are systems of OC20 and OC22, formulas of ANI-1x and Transition-1x (wider than a molecule or a reaction,
+theory. Their groups are systems of OC20, formulas of ANI-1x and Transition-1x (wider than a molecule or a reaction,
 which not every sample names): those of official validation samples come first.
 
 ``large`` is the generator's large companion of the mini sets, as many parts as are there. A tenth of its groups, chosen by their
@@ -50,9 +50,9 @@ PARTS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "transition1x": (("transition1x", "transition1x-val"),),
 }
 # set -> samples under a data root: patterns of the files that go together, and of those of the official validation part
+# (samples of OC22 are found as its original files)
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "oc20": (("oc20/*relaxations*.npz",), ""),
-    "oc22": (("oc22/*train*.pkl",), "oc22/*val*.pkl"),
     "ani1x": (("ani1x/*train*.pkl", "ani1x/**/ani1x*.h*5", "ani1x/ani1x_truncated*.npz", "comp6_s66x8/*.h5"),
               "ani1x/*val*.pkl"),
     "transition1x": (("transition1x/*train*.pkl", "transition1x/*.lmdb"), "transition1x/*val*.pkl"),
@@ -139,7 +139,7 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
             raise FileNotFoundError(f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
                                     + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found))
         return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
-    patterns, val_pattern = SAMPLES[key]
+    patterns, val_pattern = SAMPLES.get(key, ((), ""))
     files = [path for pattern in patterns for path in matching(pattern, roots)]
     if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
         return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
