@@ -11,8 +11,8 @@ from importlib import import_module
 from jmp_lib.data.cli import add_actions
 from jmp_lib.parameters import KINDS
 
-TYPES = {"int": int, "float": float}
-OPTIONS = {name: {"type": TYPES.get(kind, str), "help": meaning} for name, (kind, meaning) in KINDS.items()}
+OPTIONS = {name: {"type": {"int": int, "float": float}.get(kind, str), "help": meaning}
+           for name, (kind, meaning) in KINDS.items()}
 OPTIONS["profile"]["default"] = "mini"
 ENGINE = {  # how a training is carried out: ``engine`` of the profile
     "devices": "processes that share every batch, a GPU each", "workers_data": "processes that prepare batches ahead",

@@ -24,8 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from jmp_lib.data.tasks import FAMILIES, TASKS
-from jmp_lib.data.tasks import PRETRAINING_SETS as MINI_NAMES
+from jmp_lib.data.tasks import FAMILIES, PRETRAINING_SETS, TASKS
 from jmp_lib.facts import ARMS
 from jmp_lib.files import reading
 from jmp_lib.graphs import GraphConfig
@@ -33,7 +32,6 @@ from jmp_lib.model.config import BackboneConfig
 from jmp_lib.strict import check_keys, merge, nearest
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
-PRETRAINING_SETS = tuple(MINI_NAMES)  # oc20, oc22, ani1x, transition1x: the order of the pre-training heads
 SIZES = ("small", "large")
 
 
