@@ -29,7 +29,7 @@ from jmp_lib.facts import ARMS
 from jmp_lib.files import reading
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model.config import BackboneConfig
-from jmp_lib.strict import check_keys, merge, nearest
+from jmp_lib.parameters import check_keys, merge, nearest
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 SIZES = ("small", "large")

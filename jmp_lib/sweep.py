@@ -24,10 +24,9 @@ import torch
 
 from jmp_lib import paths, workbook
 from jmp_lib.files import locked
-from jmp_lib.parameters import choose, convert
+from jmp_lib.parameters import check_keys, choose, convert
 from jmp_lib.records import finetune_record_path, finished_record, pretrain_record_path
 from jmp_lib.settings import Profile
-from jmp_lib.strict import check_keys
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.finetuning import size_of
 

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "jmp_lib"
 # room -> rooms whose files it may import; files of the package's own folder that are no room are below
-LOWER = ("", "files", "paths", "units", "strict", "facts")  # "": the package itself
+LOWER = ("", "files", "paths", "units", "parameters", "facts")  # "": the package itself
 ROOMS = {
     "graphs": (), "model": ("graphs",), "data": ("graphs", "settings", "model"),
     "official": ("data", "graphs", "model", "settings", "train"),  # its weights are written as those of a training

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from jmp_lib.data.formats import check_head, matching, opened
 from jmp_lib.files import locked, writing
+from jmp_lib.parameters import nearest
 from jmp_lib.paths import FACTS_DIR, data_dirs, data_place
-from jmp_lib.strict import nearest
 
 CHUNK = 1 << 16  # what is lost of the transfer when a connection breaks
 SPARE = 200 << 20  # bytes to be left free on the disk

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jmp_lib.data import splits
+from jmp_lib.parameters import nearest
 from jmp_lib.paths import FACTS_DIR, data_place
-from jmp_lib.strict import nearest
 from jmp_lib.units import print_factor
 
 if TYPE_CHECKING:

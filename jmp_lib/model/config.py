@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
-from jmp_lib.strict import check_keys
+from jmp_lib.parameters import check_keys
 
 # Official fields with the only value that this network implements; they may stand in a configuration.
 FIXED = {

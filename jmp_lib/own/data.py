@@ -28,8 +28,8 @@ from jmp_lib.data.door import check_structure, hill
 from jmp_lib.data.exchange import ending_of, from_ase, is_poscar, iter_atoms, read_lines, to_atoms
 from jmp_lib.data.splits import Split, group_parts
 from jmp_lib.data.structures import StructureSet, to_set
+from jmp_lib.parameters import nearest
 from jmp_lib.records import fingerprint
-from jmp_lib.strict import nearest
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")
