@@ -254,13 +254,14 @@ def profile_overrides(values: dict, family: str | None) -> dict:
 def choose_tasks(values: dict, profile: Profile, family: str | None) -> list[str]:
     """Task ids of the family (of all families without one): those asked for, else those of the profile."""
     only, what = profile.tasks, next((name for name in SUBSET_NAMES if values.get(name)), None)
-    every = [[task.id for task in TASKS.values() if task.family == name and (only is None or task.id in only)]
+    every = [[task for task in TASKS.values() if task.family == name and (only is None or task.id in only)]
              for name in ([family] if family else FAMILIES)]
     if what is None:
         chosen = profile.published_tasks.get(family) if profile.data == "published" else None
-        return list(chosen) if chosen is not None else [task for tasks in every for task in tasks[: profile.tasks_per_family]]
-    short = {task.split("_", 1)[-1]: task for tasks in every for task in tasks}
-    names = [word.split("_", 1)[-1] if word in short.values() else word for word in values[what]]
+        return list(chosen) if chosen is not None else \
+            [task.id for tasks in every for task in tasks[: profile.tasks_per_family]]
+    short = {task.suffix: task.id for tasks in every for task in tasks}
+    names = [TASKS[word].suffix if word in short.values() else word for word in values[what]]
     return [short[name] for name in parameters.choose(names, list(short), what.rstrip("s"))]
 
 

@@ -41,14 +41,15 @@ def load(name, root, fold=0):
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A family that no file of the package names: its reader, its row, its task and its data."""
+    """A family that no file of the package names, with "_" in its name: its reader, its row, its task and its data."""
     (tmp_path / "toy_reader.py").write_text(READER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(facts, "_MORE_TASKS", [])
     with open(facts.FOLDER / "tasks.csv", newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
-    row |= {"id": "toy_width", "family": "toy", "target": "width", "label": "width", "unit_in_loader": "A", "unit_printed": "A",
-            "n_train": 30, "n_val": 5, "n_test": 5, "n_total": 40, "reduction_run_script": "mean"}  # fmt: skip
+    row |= {"id": "toy_box_width", "family": "toy_box", "target": "width", "label": "width", "unit_in_loader": "A",
+            "unit_printed": "A", "n_train": 30, "n_val": 5, "n_test": 5, "n_total": 40,
+            "reduction_run_script": "mean"}  # fmt: skip
     with open(tmp_path / "tasks.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, row)
         writer.writeheader(), writer.writerow(row)
@@ -58,11 +59,11 @@ def toy(tmp_path, monkeypatch):
     ends = np.cumsum(natoms)
     np.savez(tmp_path / "toy.npz", natoms=natoms, pos=pos, z=rng.choice([1, 6, 8], natoms.sum()),
              width=[np.ptp(pos[end - n : end, 0]) for n, end in zip(natoms, ends)])  # fmt: skip
-    register(Family("toy", "Toy", "toy_reader", "tasks", "20_toy", lambda n, fold: None,
+    register(Family("toy_box", "Toy", "toy_reader", "tasks", "20_toy", lambda n, fold: None,
                     graph={"cutoff": 5.0, "max_neighbors": 12, "periodic": False}))  # fmt: skip
     add_tasks(tmp_path / "tasks.csv")
     yield tmp_path
-    del FAMILIES["toy"], TASKS["toy_width"]
+    del FAMILIES["toy_box"], TASKS["toy_box_width"]
     sys.modules.pop("toy_reader", None)
 
 
@@ -71,34 +72,36 @@ def test_a_family_from_outside_runs_from_its_file_to_the_table(toy):
     from jmp_lib.train.finetuning import finetune
     from jmp_lib.workbook import start
 
-    data = load_task_data("toy_width", data="published", data_root=toy)
+    data = load_task_data("toy_box_width", data="published", data_root=toy)
     assert (len(data.train), len(data.val), len(data.test)) == (30, 5, 5) and data.name == "toy (published)"
-    assert why_not(get_task("toy_width"), toy / "nowhere") == f"no toy file in {toy / 'nowhere'}; put toy.npz into {toy / 'nowhere'}"
-    parameters = {"profile": "smoke", "data": "published", "data_root": str(toy), "results_dir": str(toy / "out"), "tasks": None,
-                  "arms": None, "max_steps": 2}  # fmt: skip
-    run = start(parameters, tuple(parameters), family="toy")
-    assert run.tasks == ("toy_width",) and run.profile.graphs["toy"].cutoff == 5.0
-    record = finetune(run.profile, "toy_width", "GN-OC-S", run.results_dir, progress=False)
-    assert record["task"] == "toy_width" and record["data_sha256"] == data.data_sha256 and record["value"] > 0
+    nowhere = toy / "nowhere"
+    assert why_not(get_task("toy_box_width"), nowhere) == f"no toy file in {nowhere}; put toy.npz into {nowhere}"
+    parameters = {"profile": "smoke", "data": "published", "data_root": str(toy), "results_dir": str(toy / "out"),
+                  "tasks": ["width"], "arms": None, "max_steps": 2, "max_eval": 3}  # fmt: skip
+    run = start(parameters, tuple(parameters), family="toy_box")
+    assert run.tasks == ("toy_box_width",) and run.profile.graphs["toy_box"].cutoff == 5.0
+    record = finetune(run.profile, "toy_box_width", "GN-OC-S", run.results_dir, progress=False)
+    assert record["task"] == "toy_box_width" and record["data_sha256"] == data.data_sha256 and record["value"] > 0
+    assert (record["n_val"], record["n_test"]) == (3, 3)  # max_eval changes settings of the family
     write_tables(run.results_dir)
     table = (run.results_dir / "tables" / "all_tasks.csv").read_text().splitlines()
-    assert any(line.startswith("toy_width,toy,") for line in table), table[-1]
+    assert any(line.startswith("toy_box_width,toy_box,") for line in table), table[-1]
 
 
 def test_what_is_there_already_is_refused(toy):
-    with pytest.raises(ValueError, match="there is a family 'toy' already"):
-        register(FAMILIES["toy"])
-    with pytest.raises(ValueError, match="there is a task 'toy_width' already"):
+    with pytest.raises(ValueError, match="there is a family 'toy_box' already"):
+        register(FAMILIES["toy_box"])
+    with pytest.raises(ValueError, match="there is a task 'toy_box_width' already"):
         add_tasks(toy / "tasks.csv")
-    with pytest.raises(ValueError, match="there is no family 'tox'.*toy"):
-        get_family("tox")
+    with pytest.raises(ValueError, match="there is no family 'toy'.*toy_box"):
+        get_family("toy")
 
 
 def test_a_prepared_set_serves_in_place_of_the_files(toy, monkeypatch):
-    task = get_task("toy_width")
+    task = get_task("toy_box_width")
     whole, split = load_published(task, toy)
     store = prepare_task(task, toy, {"licence": "none"})
-    assert store.path == store_path(task, toy) == toy / "stores" / "toy-width"
+    assert store.path == store_path(task, toy) == toy / "stores" / "toy_box-width"
     tasks._load.cache_clear()
     again, same = load_published(task, toy)
     assert again.path and again.sha256 == whole.sha256 and same.sha256 == split.sha256

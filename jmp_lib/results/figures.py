@@ -15,6 +15,7 @@ from ase.visualize.plot import plot_atoms
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
+from jmp_lib.data.tasks import get_task
 from jmp_lib.facts import ARMS
 from jmp_lib.results import style
 from jmp_lib.results.style import ARM_COLOURS, PALETTE, axis_label, grid, legend_below, log_axis, new_figure, short_task
@@ -217,7 +218,7 @@ def by_training_size(table: pd.DataFrame):
 def shortened(table: pd.DataFrame):
     """Lowest validation error of ever shorter fine-tunings over that of training from scratch with all updates, logarithmic: a panel
     per size, the median of each family with its lowest and highest task; ``table`` of ``speedup.shortened``."""
-    rows = table.assign(family=table["task"].str.split("_").str[0], updates=100 * table["share"])
+    rows = table.assign(family=[get_task(name).family for name in table["task"]], updates=100 * table["share"])
     figure, axes = new_figure(1, max(rows["size"].nunique(), 1), width=9.0, height=3.0, sharey=True)
     for axis, (size, part) in zip(axes, rows.groupby("size", sort=False)):
         colours = dict(zip(part["family"].unique(), PALETTE))

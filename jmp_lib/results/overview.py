@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import FancyBboxPatch
 
 from jmp_lib import facts
+from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, log_axis, new_figure, rows_tight
 from jmp_lib.results.views import domain_of
 from jmp_lib.train.sampling import temperature_ratios
@@ -20,8 +21,7 @@ def method():
     sizes, temperature = numbers["train_sizes_in_paper"], numbers["sampling"]["temperature"]
     shares = temperature_ratios(list(sizes.values()), temperature)
     titles, periodic = (dict(zip(sets["pretraining_name"], sets[column])) for column in ("dataset", "periodic"))
-    families, names = facts.tasks().groupby("family", sort=False).size(), facts.datasets().query("stage == 'fine-tuning'")
-    title_of = dict(zip(names["task"].str.split("_").str[0], names["dataset"]))
+    families = facts.tasks().groupby("family", sort=False).size()
     figure, (axis,) = new_figure(width=8.6, height=5.2)
     axis.set(xlim=(0, 100), ylim=(0, 100))
     axis.set_axis_off()
@@ -33,7 +33,7 @@ def method():
         _arrow(axis, (62, 75.5), (77, y))
     for row, (family, count) in enumerate(families.items()):
         y, colour = 44 - 8 * row, DOMAIN_COLOURS[domain_of(family)]
-        _box(axis, 11, y, 20, 7, f"{title_of[family]}, {count} task" + "s" * (count > 1), colour)
+        _box(axis, 11, y, 20, 7, f"{FAMILIES[family].title}, {count} task" + "s" * (count > 1), colour)
         _box(axis, 88, y, 22, 7, "a new head for each" if count > 1 else "a new head", colour)
         _arrow(axis, (21, y), (42, 24))
         _arrow(axis, (62, 24), (77, y))

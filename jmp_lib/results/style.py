@@ -15,6 +15,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_atomically
 
 ARM_COLOURS = {"GN-OC-S": "#E69F00", "GN-OC-L": "#D55E00", "JMP-S": "#56B4E9", "JMP-L": "#0072B2"}
@@ -120,7 +121,7 @@ def axis_label(quantity: str, unit: str) -> str:
 
 def short_task(task: str) -> str:
     """``qm9_eps_homo`` -> ``eps_homo``: the task id without its family."""
-    return task.split("_", 1)[-1]
+    return get_task(task).suffix
 
 
 def shared_words(task: str, data: str) -> str:

@@ -138,7 +138,7 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
     ``values``: tasks x models. ``family`` limits the tasks.
     """
     if family:
-        values = values[values.index.str.startswith(f"{family}_")]
+        values = values[[get_task(task).family == family for task in values.index]]
     return relative_improvement(values[reference.split("|")].min(axis=1, skipna=False), values[new])
 
 

@@ -82,9 +82,9 @@ def merged(table: pd.DataFrame, family: str) -> pd.DataFrame:
     """Rows of a family that differ in the column ``family`` alone as one row, named after it ("qm9 (12)"); empty columns left out."""
     table = table.dropna(axis=1, how="all").loc[:, lambda found: ~(found == "").all()]
     rest = [name for name in table if name != family]
-    start = table[family].str.split("_").str[0]
-    rows = [part.iloc[:1] if len(part) == 1 else part.iloc[:1].assign(**{family: f"{part[family].iloc[0].split('_')[0]} ({len(part)} tasks)"})
-            for _, part in table.fillna("").groupby([start, *rest], sort=False)]
+    start = table[family].map(lambda name: TASKS[name].family if name in TASKS else name)
+    rows = [part.iloc[:1] if len(part) == 1 else part.iloc[:1].assign(**{family: f"{name} ({len(part)} tasks)"})
+            for (name, *_), part in table.fillna("").groupby([start, *rest], sort=False)]
     return pd.concat(rows)
 
 

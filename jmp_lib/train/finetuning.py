@@ -22,7 +22,7 @@ import torch
 
 from jmp_lib import records
 from jmp_lib.data.structures import StructureSet
-from jmp_lib.data.tasks import Task, TaskData, load_task_data
+from jmp_lib.data.tasks import Task, TaskData, get_task, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.model.scaling import set_factors
@@ -145,7 +145,7 @@ def learning_rate_groups(profile: Profile, arm: str) -> list[Group]:
 
 def task_data(profile: Profile, task_id: str, fold: int = 0) -> TaskData:
     """The data of a task as the profile wants them."""
-    settings = profile.finetune_settings(task_id.split("_")[0], task_id)
+    settings = profile.finetune_settings(get_task(task_id).family, task_id)
     return load_task_data(task_id, data=profile.data, data_root=profile.data_root, fold=fold,
                           caps={"train": settings.max_train, "val": settings.max_val, "test": settings.max_test})
 
