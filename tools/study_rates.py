@@ -28,7 +28,7 @@ from jmp_lib.train import finetuning
 from jmp_lib.train.job import Job
 from jmp_lib.train.saving import load_weights
 
-RATES = {"forces": (5.0e-4, 1.5e-3, 4.0e-3), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
+RATES = {"forces": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3, 1.0e-2), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
 COLUMNS = ["task", "arm", "lr", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
 
