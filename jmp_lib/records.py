@@ -58,11 +58,11 @@ def read_record(path: Path) -> dict:
     return record
 
 
-def finished_record(path: Path, results_dir: Path, wanted: str) -> dict | None:
-    """The record at ``path`` when it has the fingerprint ``wanted`` and its files are there unaltered."""
+def finished_record(path: Path, results_dir: Path, wanted: str | None = None) -> dict | None:
+    """The record at ``path`` when it has the fingerprint ``wanted`` (None: any) and its files are there unaltered."""
     with suppress(FileNotFoundError, ValueError):
         record = read_record(path)
-        if record.get("fingerprint") == wanted and all(
+        if wanted in (None, record.get("fingerprint")) and all(
                 file_sha256(Path(results_dir) / entry["file"]) == entry["sha256"] for entry in record.get("files", {}).values()):
             return record
     return None

@@ -25,24 +25,28 @@ from jmp_lib import paths
 from jmp_lib.data.tasks import FAMILIES
 from jmp_lib.files import file_sha256, locked, reading, write_atomically, write_json
 from jmp_lib.pool import failures_file
+from jmp_lib.records import finished_record
 from jmp_lib.results.comparison import write_comparison
 from jmp_lib.results.pages import write_report
 from jmp_lib.settings import Profile
 from jmp_lib.train.loading import shipped_names, weights_path
 from jmp_lib.workbook import choose_tasks, missing, resolved_profile, results_folder
 
+SIMPLE = tuple(f"baselines/*--{name}.json" for name in ("composition", "frozen", "untrained"))  # notebook 15 makes others
+VARIANTS = ("../variants/*/records/*/*.json", "../variants/*/records/finetune/*/*.json")
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
-    "03": ("pretrain/*.json",),
-    **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json",) for family in FAMILIES.values()},
-    "10": ("finetune/*/*.json",),
-    "11": ("finetune/*/*.json",),
-    "12": ("pretrain/*.json",),
-    "13": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json"),
-    "14": ("pretrain/small.json",),
-    "15": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", "../variants/*/records/*/*.json",
-           "../variants/*/records/finetune/*/*.json"),
+    "03": ("pretrain/*.json", "../live/records/pretrain/*.json"),
+    **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json", *(one.replace("*", f"{family.name}_*", 1) for one in SIMPLE))
+       for family in FAMILIES.values()},
+    "10": ("finetune/*/*.json", *SIMPLE),
+    "11": ("pretrain/*.json", "finetune/*/*.json", *VARIANTS),
+    "12": ("pretrain/*.json", "finetune/*/*.json", *SIMPLE),
+    "13": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", *VARIANTS),
+    "14": ("pretrain/small.json", "../own/*/*.json"),
+    "15": ("pretrain/*.json", "finetune/*/*.json", "baselines/*.json", *VARIANTS),
 }
+TRAINS = ("03", "14", *(family.notebook[:2] for family in FAMILIES.values()))  # what they made must be there unaltered
 RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
 PACKAGED = (".py", ".yaml", ".csv", ".json", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
 TO_OPEN = {"report.html": "everything on one page, to read or to send",
@@ -198,6 +202,11 @@ def sources(notebook: Path, profile: str, loaded: Profile) -> str:
 
 
 def records_of(notebook: Path, results_dir: Path) -> str:
-    """SHA-256 of the records that the notebook reads and writes."""
-    records = [p for pattern in RECORDS.get(notebook.stem[:2], ()) for p in sorted((results_dir / "records").glob(pattern))]
-    return hashlib.sha256("".join(os.path.relpath(path, results_dir) + file_sha256(path) for path in records).encode()).hexdigest()
+    """SHA-256 of the records that the notebook reads and writes; of those that it makes also whether their files (weights,
+    predictions) are there unaltered, as for the trainings themselves."""
+    number, digest = notebook.stem[:2], hashlib.sha256()
+    for path in (path for pattern in RECORDS.get(number, ()) for path in sorted((results_dir / "records").glob(pattern))):
+        home = next(one.parent for one in path.parents if one.name == "records")
+        intact = number not in TRAINS or finished_record(path, home) is not None
+        digest.update(f"{os.path.relpath(path, results_dir)} {file_sha256(path)} {intact}".encode())
+    return digest.hexdigest()

@@ -203,13 +203,34 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
 
 
 def test_records_decide_whether_a_notebook_is_done(tmp_path):
-    notebook = reproduce.select(reproduce.notebook_paths(), "04")[0]
-    empty = reproduce.records_of(notebook, tmp_path)
-    for task, changes in (("md22_dha", False), ("qm9_mu", True)):
-        path = tmp_path / "records" / "finetune" / task / "JMP-S.json"
-        path.parent.mkdir(parents=True)
+    notebooks = {path.stem[:2]: path for path in reproduce.notebook_paths()}
+    reads = {"pretrain/large": "03 11 12 13 15", "../live/records/pretrain/small": "03", "finetune/qm9_mu/JMP-S": "04 10 11 12 13 15",
+             "finetune/md22_dha/JMP-S": "06 10 11 12 13 15", "baselines/qm9_mu--composition": "04 10 12 13 15",
+             "baselines/qm9_mu--schnet": "13 15", "../own/example/pre-trained.seed42": "14",
+             "../variants/seed-43/records/finetune/qm9_mu/JMP-S": "11 13 15"}
+    for name, readers in reads.items():
+        before = {number: reproduce.records_of(path, tmp_path) for number, path in notebooks.items()}
+        path = (tmp_path / "records" / f"{name}.json").resolve()
+        (tmp_path / "records").mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-        assert (reproduce.records_of(notebook, tmp_path) != empty) == changes
+        after = {number: reproduce.records_of(path, tmp_path) for number, path in notebooks.items()}
+        assert [number for number in notebooks if after[number] != before[number]] == readers.split(), name
+
+
+def test_a_notebook_whose_weights_or_predictions_are_gone_is_not_done(tmp_path):
+    family, tables = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("04", "13"))
+    path, weights = tmp_path / "records" / "finetune" / "qm9_mu" / "JMP-S.json", tmp_path / "work" / "weights"
+    for folder in (path.parent, weights.parent):
+        folder.mkdir(parents=True)
+    weights.write_text("1")
+    write_json(path, {"schema": records.SCHEMA, "fingerprint": "f", "files": {"weights": records.file_entry(weights, tmp_path)}})
+    assert records.finished_record(path, tmp_path) == records.finished_record(path, tmp_path, "f") is not None
+    assert records.finished_record(path, tmp_path, "g") is None
+    done = [reproduce.records_of(notebook, tmp_path) for notebook in (family, tables)]
+    weights.write_text("2")
+    assert reproduce.records_of(family, tmp_path) != done[0]
+    assert reproduce.records_of(tables, tmp_path) == done[1]  # it only reads the record
 
 
 def test_given_weights_decide_whether_a_notebook_is_done(tmp_path):
