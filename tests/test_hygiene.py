@@ -4,8 +4,11 @@ import gzip
 import json
 import os
 
+import networkx as nx
 import numpy as np
 import pytest
+from ase.data import covalent_radii
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from jmp_lib.data.structures import to_set
@@ -60,6 +63,26 @@ def test_no_published_test_structure_is_in_a_pretraining_part():
                 pairs = shared(data.test, whole)
                 assert not len(pairs), f"{task} fold {fold}: {len(pairs)} of its test part are in {whole.name}"
     assert compared >= 10
+
+
+def molecules(structure) -> list[str]:
+    """Hashes of the molecules of a structure that is not periodic: elements and bonds (1.25 times the sum of covalent radii)."""
+    numbers, pos = np.asarray(structure["atomic_numbers"]), np.asarray(structure["pos"], float)
+    radii = covalent_radii[numbers]
+    bonds = (cdist(pos, pos) < 1.25 * (radii[:, None] + radii)) & ~np.eye(len(pos), dtype=bool)
+    graph = nx.from_numpy_array(bonds)
+    nx.set_node_attributes(graph, {atom: str(z) for atom, z in enumerate(numbers)}, "z")
+    return [nx.weisfeiler_lehman_graph_hash(graph.subgraph(one), node_attr="z") for one in nx.connected_components(graph)]
+
+
+@published
+def test_the_molecules_of_tasks_in_the_published_samples_are_those_that_are_listed():
+    """What docs/data.md says; of MD22 the small systems that stand for it (one holds benzene), of SPICE none is looked at."""
+    tasks = [task for task in TASKS.values() if task.family in ("rmd17", "md22")]
+    known = {one: task.id for task in tasks[::-1] for one in molecules(load_task_data(task.id, caps={"train": 1}).train[0])}
+    found = {known[one] for sample in load_pretraining_data("published") if sample.name in ("ani1x", "transition1x")
+             for part in sample[1:] for structure in part for one in molecules(structure) if one in known}
+    assert found == {f"rmd17_{name}" for name in ("benzene", "uracil", "ethanol", "aspirin")}
 
 
 @published

@@ -24,7 +24,7 @@ from jmp_lib.facts import ARMS
 from jmp_lib.files import write_atomically
 from jmp_lib.records import load_pretraining_records, pretrain_record_path, read_record
 from jmp_lib.results.intervals import UNKNOWN, words
-from jmp_lib.results.speedup import longer, shortened, soonest, speedup_table, speedup_totals
+from jmp_lib.results.speedup import ARMS_OF, longer, machines, shortened, soonest, speedup_table, speedup_totals
 from jmp_lib.results.style import short_task
 from jmp_lib.results.summary import (
     baseline_summary,
@@ -45,6 +45,8 @@ from jmp_lib.results.values import (
     gain,
     own_values,
 )
+from jmp_lib.results.values import gains as gains_by_task
+from jmp_lib.results.values import relative_improvement
 from jmp_lib.results.variants import by_training_size, gain_spread, variant_values
 from jmp_lib.train.loading import shipped_record
 
@@ -74,7 +76,7 @@ def computing_summary(results_dir: str | Path) -> str:
     once = {r["size"]: r["wall_time_s"] for r in given}
     minutes = [sum(times) / 60 for times in ((r["wall_time_s"] for r in own), once.values())]
     return (f"All {len(own)} fine-tunings and baselines took {minutes[0]:.0f} minutes of computing, added up"
-            + (f"; the pre-training that ships took {minutes[1]:.0f}." if once else "."))
+            + (f"; the pre-training that ships took {minutes[1]:.0f}, on {machines(given)}." if once else "."))
 
 
 def family_gains(columns: dict[str, Path]) -> str:
@@ -99,13 +101,16 @@ def blocks(shipped: str | Path) -> dict[str, str]:
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
     more = longer(small)
     short = [textwrap.fill(f"- {line}", 118, subsequent_indent="  ") for line in soonest_lines(soonest(shortened(small)))]
-    forms = dict.fromkeys(more.columns[2:5], "{:.0f}") | {"times sooner": "{:.1f}"} | dict.fromkeys(more.columns[-2:], "{:+.1f}")
+    forms = dict.fromkeys(more.columns[2:5], "{:.0f}") | {"times sooner": "{:.1f}"}
     cells = more.assign(**{name: more[name].map(form.format).replace("nan", "not reached") for name, form in forms.items()})
+    for name, folder in (("gain / %", small / "variants" / "long"), ("gain, usual updates / %", small)):
+        known = {size: gains_by_task(all_tasks_table(folder / "records"), *ARMS_OF[size])[["own", "from", "to"]] for size in more["size"]}
+        cells[name] = [words(*known[row.size].loc[row.task]) for row in more.itertuples()]
     parts = [summary(small), "\n".join(short), markdown(cells.set_index("task")) if len(more) else "", textwrap.fill(longer_summary(more), 118),
              *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
             "families of results/shipped": family_gains({"mini": mini, "published_small": small}),
-            "summary of results/shipped/mini": "\n\n".join(filter(None, [summary(mini), variant_summary(mini)])),
+            "summary of results/shipped/mini": "\n\n".join(filter(None, [part(mini) for part in (summary, variant_summary, baseline_summary)])),
             "summary of results/shipped/mini-ablations": variant_summary(ablations),
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
@@ -151,6 +156,27 @@ def findings(part: str, shipped: str | Path) -> str:
         (found,) = {r["n_train"] for r in finetune_records(Path(shipped) / name / "records") if r["family"] == family}
         return found
 
+    def sure(name: str, new: str, *families: str) -> str:
+        """On how many tasks ``new`` gains over its arm from scratch with an interval above zero."""
+        from_ = gains_by_task(all_tasks_table(Path(shipped) / name / "records"), new, new.replace("JMP", "GN-OC"))["from"].dropna()
+        return count(from_[from_.index.str.startswith(families or ("",))] > 0)
+
+    def fair(new: str) -> float:
+        """Mean improvement in % over the better of the arm from scratch and, where there is one, the model of the composition (mini)."""
+        found = errors("mini")
+        return relative_improvement(found[[new.replace("JMP", "GN-OC"), "composition"]].min(axis=1), found[new]).mean()
+
+    def below(name: str, model: str, other: str, *families: str) -> str:
+        """On how many tasks that have both ``model`` has a lower error than ``other``."""
+        known = errors(name)[[model, other]].dropna()
+        known = known[known.index.str.startswith(families or ("",))]
+        return f"{(known[model] < known[other]).sum()} of {len(known)}"
+
+    def held_out(sets: str, kind: str) -> str:
+        """Held-out errors (energy or force) of the small and the large network that ship, over those without a network."""
+        each = [r["final"][f"{sets}_{kind}_mae"] / r["baseline"][sets][f"{kind}_mae"] for r in map(shipped_record, ("mini-small", "mini-large"))]
+        return " and ".join(f"{ratio:.2f}" for ratio in each)
+
     small, every = Path(shipped) / "published_small", longer(Path(shipped) / "published_small")
 
     def long(size: str = "", task: str = "") -> pd.DataFrame:
@@ -160,6 +186,10 @@ def findings(part: str, shipped: str | Path) -> str:
     environment = page_templates()
     environment.globals |= {
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
+        "sure": sure, "fair": fair, "below": below, "held_out": held_out, "parameters": {
+            "pretrained": [shipped_record(f"mini-{size}")["model"]["n_parameters"] / 1e6 for size in ("small", "large")],
+            "tuned": [min(r["model"]["n_parameters"] for r in finetune_records(Path(shipped) / "mini" / "records") if r["arm"][-1] == size) / 1e6
+                      for size in "SL"]},
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
         "short": lambda size: next(row for row in short.to_dict("records") if (row["size"], row["of"]) == (size, "all tasks")),
         "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],

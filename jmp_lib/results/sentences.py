@@ -15,13 +15,14 @@ from jmp_lib import facts
 from jmp_lib.data.statistics import family_of
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS
 from jmp_lib.facts import ARMS
+from jmp_lib.records import load_pretraining_records
 from jmp_lib.results import intervals, pages, views
 from jmp_lib.results.claims import agreement, claims_table
-from jmp_lib.results.speedup import ARMS_OF, cost_table, speedup_table, speedup_totals
+from jmp_lib.results.speedup import ARMS_OF, cost_table, machines, speedup_table, speedup_totals
 from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.tables import own_cells, scaling_table
-from jmp_lib.results.values import PAPER, all_tasks_table, comparable, not_learnt, own_values, published_values
+from jmp_lib.results.values import PAPER, all_tasks_table, comparable, finetune_records, not_learnt, own_values, published_values
 
 MEAN, LINEAR = "the mean of the training labels", "a linear model of the composition"
 SIMPLEST = {(False,): MEAN, (True,): f"{LINEAR}, which is where training starts",
@@ -215,13 +216,20 @@ def first_updates(run, losses: pd.DataFrame, errors: pd.DataFrame) -> list[str]:
 @_written
 def neighbours(run, shares: pd.DataFrame) -> list[str]:
     """Embeddings (``embeddings.neighbour_shares``): how much of the paper's picture is there before any training."""
-    row = shares.set_index(shares.columns[0]).loc["neighbours of the same domain"]
-    trained, untrained, chance = row["pre-trained"], row["untrained"], row["by chance"]
-    said = [f"Of the neighbours of a point {trained:.0f} % are of its domain; by chance it would be {chance:.0f} %: like lies with",
-            f"like, as in the paper's picture.  Before any training it is {untrained:.0f} %:"]
-    if untrained - chance > (trained - chance) / 2:
-        return [*said, "most of the picture is the elements, which the network is told, and no proof of pre-training."]
-    return [*said, "it is the training that made most of the picture."]
+    table = shares.set_index(shares.columns[0])
+    trained, untrained, chance = table.loc["neighbours of the same domain", ["pre-trained", "untrained", "by chance"]]
+    given, explained = (table.loc[name] for name in ("neighbours of the same domain, element given", "variance explained by the element"))
+    elements = untrained - chance > (trained - chance) / 2
+    changed = given["pre-trained"] - given["untrained"]
+    return [f"Of the neighbours of a point {trained:.0f} % are of its domain; by chance it would be {chance:.0f} %: like lies with",
+            f"like, as in the paper's picture.  Before any training it is {untrained:.0f} %:",
+            "most of the picture is the elements, which the network is told, and no proof of pre-training." if elements else
+            "it is the training that made most of the picture.",
+            f"Among atoms of one element {given['pre-trained']:.0f} % of the neighbours are of the same domain, before training "
+            f"{given['untrained']:.0f} %:", "there training changes hardly anything." if abs(changed) < 2 else
+            f"training brings {'like nearer to like' if changed > 0 else 'the domains together'}.",
+            f"What it does change: the element explains {explained['pre-trained']:.0f} % of the variance, before it was "
+            f"{explained['untrained']:.0f} %."]
 
 
 @_written
@@ -271,14 +279,18 @@ def pretraining(run) -> list[str]:
 
 @_written
 def costs(run) -> list[str]:
-    """What the pre-training costs beside what it saves, here and in the paper."""
+    """What the pre-training costs beside what it saves, here and in the paper. Minutes of different machines are not compared."""
     table, said = cost_table(run.records_dir).set_index("step"), []
+    once_on, each_on = (machines(r) for r in (load_pretraining_records(run.results_dir), finetune_records(run.records_dir)))
     for name in table:
         once, scratch, tuned = table[name]
         whose = f"In this workbook ({name.split(' / ')[1]})" if "workbook" in name else "In the paper (GPU-hours)"
         paid = f"it is paid back after {once / (scratch - tuned):.1f} rounds of all tasks" if scratch > tuned else "nothing is saved"
-        said += [f"{whose} the pre-training costs {once / scratch:.1f} times what training all tasks from scratch does, fine-tuning "
-                 f"{tuned / scratch:.2f} times that; {paid}."] * bool(scratch)
+        costs = f"the pre-training costs {once / scratch:.1f} times what training all tasks from scratch does, " if scratch else ""
+        if "workbook" in name and once_on != each_on:
+            costs, paid = "", f"the minutes of the pre-training, on {once_on}, are no share of those of the tasks, on {each_on}"
+        said += [f"{whose} {costs}fine-tuning {tuned / scratch:.2f} times that; {paid}." if costs else
+                 f"{whose} fine-tuning costs {tuned / scratch:.2f} times what training from scratch does; {paid}."] * bool(scratch)
     return said
 
 

@@ -147,6 +147,11 @@ def cost_table(records_dir: str | Path) -> pd.DataFrame:
                          "this workbook / minutes": [round(seconds / 60, 1) for seconds in ours]})
 
 
+def machines(records: list[dict]) -> str:
+    """The machines that the runs of ``records`` were computed on, in words."""
+    return " and ".join(dict.fromkeys(name for record in records for name in [one["device"] for one in record["machines"]]))
+
+
 def _validated(record: dict) -> list[dict]:
     """Entries of the learning curve with a finite validation error."""
     return [e for e in record.get("history") or [] if e.get("val_metric") is not None and math.isfinite(e["val_metric"])]

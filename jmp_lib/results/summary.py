@@ -65,6 +65,7 @@ def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
         return ""
     links = [f"[{name}]({folder}notebooks/{name}.ipynb)" for name in table.pop("notebook")]
     data = table.pop("data")  # said where it is not that of most rows
+    table["own"] += [", of our arms and baselines" if "previous best" in claim else "" for claim in table["claim"]]
     table["own"] += [f" ({words.split(', ')[-1]})" if words != data.mode()[0] else "" for words in data]
     table = table.assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
     return markdown(table.set_index("claim"))
@@ -147,9 +148,10 @@ def baseline_summary(results_dir: str | Path) -> str:
     if {"frozen", "untrained"} <= set(simple):
         both = simple[["frozen", "untrained"]].dropna()
         gains = gain(both, "frozen", "untrained")
-        lines.append(f"A linear model on embeddings, the network frozen: pre-trained better than untrained on {(gains > 0).sum()} of "
+        lines.append(f"A linear model on embeddings of the small network, frozen: pre-trained better than untrained on {(gains > 0).sum()} of "
                      f"{len(gains)} tasks, on average {words(gains.mean(), *of_mean(gains), '%')}; better than JMP-S fine-tuned on "
-                     f"{(both['frozen'] < arms.loc[both.index, 'JMP-S']).sum()}.")
+                     f"{(both['frozen'] < arms.loc[both.index, 'JMP-S']).sum()}, than JMP-L on "
+                     f"{(both['frozen'] < arms.loc[both.index, 'JMP-L']).sum()}.")
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)
 
 
