@@ -28,3 +28,11 @@ def test_the_choice_is_the_least_mean_relative_error():
     assert found.loc[("property", "JMP-S", 2.0), "relative"] == pytest.approx(2.0)  # of 1 and 4
     assert found.loc[("property", "JMP-S", 1.0), "relative"] == pytest.approx(6.0 ** 0.5)
     assert found.loc[("rmd17", "GN-OC-S", 1.0)].tolist() == [1.0, 1]
+
+
+def test_the_own_example_is_a_cell_too(tmp_path):
+    for lr in (1.0e-3, 1.0e-4):
+        record = study_rates.own_cell("smoke", 2, lr, "pre-trained", tmp_path)
+        assert record["lr"] == lr and record["updates"] == 2
+    rows = study_rates.own_table(tmp_path)
+    assert rows["lr"].tolist() == [1.0e-4, 1.0e-3] and rows["best_val"].notna().all() and rows["test forces"].gt(0).all()

@@ -44,13 +44,13 @@ from jmp_lib.results.values import (
     finetune_records,
     gain,
     own_values,
+    relative_improvement,
 )
 from jmp_lib.results.values import gains as gains_by_task
-from jmp_lib.results.values import relative_improvement
 from jmp_lib.results.variants import by_training_size, gain_spread, variant_values
 from jmp_lib.train.loading import shipped_record
 
-PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/examples.md")
 
 CHAPTER_OF = {"pretrain": "03", **{family.name: family.notebook[:2] for family in FAMILIES.values()}}
 WITHOUT_TRAINING = ("00", "01", "02", "10", "11", "12", "13", "15")
@@ -115,9 +115,10 @@ def blocks(shipped: str | Path) -> dict[str, str]:
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
             "speed of results/shipped/benchmarks": speed(benchmarks),
+            "summary of results/shipped/own": own_examples(mini),
             "summary of results/shipped/longer": longer_pretraining(shipped),
             **{f"findings of results/shipped{name}": findings(part, shipped)
-               for name, part in (("", "readme"), ("/mini", "mini"), ("/published_small", "published"))}}
+               for name, part in (("", "readme"), ("/mini", "mini"), ("/published_small", "published"), ("/aims", "goals"))}}
 
 
 def findings(part: str, shipped: str | Path) -> str:
@@ -177,6 +178,17 @@ def findings(part: str, shipped: str | Path) -> str:
         each = [r["final"][f"{sets}_{kind}_mae"] / r["baseline"][sets][f"{kind}_mae"] for r in map(shipped_record, ("mini-small", "mini-large"))]
         return " and ".join(f"{ratio:.2f}" for ratio in each)
 
+    def sooner(size: str, families: tuple[str, ...] = ("",)) -> float:
+        """How many times sooner fine-tuning in mini is as good as training from scratch, in updates over the tasks of ``families``."""
+        table = speedup_table(Path(shipped) / "mini" / "records")
+        return speedup_totals(table[table["task"].str.startswith(families)]).set_index("size").loc[size, "ratio_steps_all"]
+
+    def own(updates: int) -> float:
+        """Gain in % of the forces of notebook 14's example, both arms with the rate of the lowest validation error."""
+        rows = pd.read_csv(Path(shipped) / "rates" / "own.csv").query("updates == @updates")
+        found = rows.loc[rows.groupby("arm")["best_val"].idxmin()].set_index("arm")["test forces"]
+        return relative_improvement(found["from scratch"], found["pre-trained"])
+
     small, every = Path(shipped) / "published_small", longer(Path(shipped) / "published_small")
 
     def long(size: str = "", task: str = "") -> pd.DataFrame:
@@ -186,7 +198,8 @@ def findings(part: str, shipped: str | Path) -> str:
     environment = page_templates()
     environment.globals |= {
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
-        "sure": sure, "fair": fair, "below": below, "held_out": held_out, "parameters": {
+        "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
+        "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")], "sure": sure, "fair": fair, "below": below, "held_out": held_out, "parameters": {
             "pretrained": [shipped_record(f"mini-{size}")["model"]["n_parameters"] / 1e6 for size in ("small", "large")],
             "tuned": [min(r["model"]["n_parameters"] for r in finetune_records(Path(shipped) / "mini" / "records") if r["arm"][-1] == size) / 1e6
                       for size in "SL"]},
@@ -199,6 +212,22 @@ def findings(part: str, shipped: str | Path) -> str:
         "few": lambda task: by_training_size(variants).query("task == @task"),
         "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
     return environment.get_template("findings.md.j2").render(part=part).strip()
+
+
+def own_examples(folder: Path) -> str:
+    """Markdown table: the examples of notebook 14, test errors of both arms and the gain with its interval where the notebook has one."""
+    rows = []
+    for path in sorted((folder / "own").glob("*/pre-trained.seed42.json")):
+        tuned, scratch = (read_record(path.with_name(f"{arm}.seed42.json")) for arm in ("pre-trained", "from-scratch"))
+        table = folder / "tables" / f"14_{tuned['data']}_gain.csv"
+        known = pd.read_csv(table).set_index("property")[["95 % from", "95 % to"]] if table.is_file() else pd.DataFrame()
+        for name, unit in tuned["unit"].items():
+            error, before = tuned["value"][name], scratch["value"][name]
+            ends = known.loc[name] if name in known.index else UNKNOWN
+            rows.append({"example": tuned["data"], "property": name, "training structures": tuned["n_train"], "updates": tuned["updates"],
+                         "from scratch": f"{before:.3g} {unit}", "pre-trained": f"{error:.3g} {unit}",
+                         "gain / % [95 %]": words(relative_improvement(before, error), *ends)})
+    return markdown(pd.DataFrame(rows).set_index("example"))
 
 
 def longer_pretraining(shipped: str | Path) -> str:

@@ -22,7 +22,15 @@ from jmp_lib.results.speedup import ARMS_OF, cost_table, machines, speedup_table
 from jmp_lib.results.style import short_task, significant
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.tables import own_cells, scaling_table
-from jmp_lib.results.values import PAPER, all_tasks_table, comparable, finetune_records, not_learnt, own_values, published_values
+from jmp_lib.results.values import (
+    PAPER,
+    all_tasks_table,
+    comparable,
+    finetune_records,
+    not_learnt,
+    own_values,
+    published_values,
+)
 
 MEAN, LINEAR = "the mean of the training labels", "a linear model of the composition"
 SIMPLEST = {(False,): MEAN, (True,): f"{LINEAR}, which is where training starts",
