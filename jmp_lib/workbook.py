@@ -103,6 +103,10 @@ class Run:
         jobs = self._jobs(tasks, arms, fold=fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
+        for size, arm in zip(SIZES, ("JMP-S", "JMP-L")):
+            if arm in arms and size not in self.profile.pretrained and not pretrain_record_path(self.results_dir, size).is_file():
+                print(f"no pre-trained {size} network in {_short(self.results_dir)}: the first fine-tuning of {arm} trains it before it "
+                      "begins, which may take long; notebook 03 shows it")
         results = self._run(jobs, "fine-tuning")
         names = ["task", "arm", *["fold"] * (fold is not None), "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
         table = pd.DataFrame(self.records(tasks, arms, fold), columns=names)

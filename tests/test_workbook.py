@@ -307,3 +307,15 @@ def test_a_reader_that_has_enough_is_no_error():
 def test_command_line_says_what_is_wrong(arguments, words):
     done = subprocess.run([sys.executable, "-m", "jmp_lib", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_fine_tuning_that_must_pretrain_first_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workbook, "run_jobs", lambda jobs, *_: [Outcome(job[0], {"task": "qm9_mu", "arm": "JMP-S"}) for job in jobs])
+    run = workbook.start({"profile": "smoke", "results_dir": str(tmp_path)}, ("profile", "results_dir"))
+    for arms, words in ((["GN-OC-S"], False), (["JMP-S"], True)):
+        run.finetune_all(["qm9_mu"], arms)
+        assert ("no pre-trained small network" in capsys.readouterr().out) == words
+    records.pretrain_record_path(tmp_path, "small").parent.mkdir(parents=True)
+    records.pretrain_record_path(tmp_path, "small").write_text("{}")
+    run.finetune_all(["qm9_mu"], ["JMP-S"])
+    assert "no pre-trained" not in capsys.readouterr().out

@@ -39,13 +39,19 @@ def ship(name: str, source: Path | None = None) -> Path:
     source, target = source or paths.results_dir() / name, paths.shipped_dir(name)
     if name == "shipped" or not any(source.rglob("*.json")):
         raise FileNotFoundError(f"{source} holds no results to ship: run `make reproduce PROFILE={name}` first")
-    if (source / "records").is_dir():
-        shutil.rmtree(target, ignore_errors=True)
     left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
-    shutil.copytree(source, target, ignore=left, dirs_exist_ok=True)
-    for notebook in target.glob("notebooks/*.ipynb"):  # executed with another folder, they name it
-        text = notebook.read_text(encoding="utf-8")
-        notebook.write_text(text.replace(str(source.resolve()), f"results/{name}"), encoding="utf-8")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:  # a kill loses nothing of what shipped
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        if target.is_dir() and not (source / "records").is_dir():
+            shutil.copytree(target, new)
+        shutil.copytree(source, new, ignore=left, dirs_exist_ok=True)
+        for notebook in new.glob("notebooks/*.ipynb"):  # executed with another folder, they name it
+            text = notebook.read_text(encoding="utf-8")
+            notebook.write_text(text.replace(str(source.resolve()), f"results/{name}"), encoding="utf-8")
+        if target.is_dir():
+            target.rename(old)
+        new.rename(target)
     return target
 
 
