@@ -46,7 +46,7 @@ class Job:
         checkpoint = checkpoint_path(self.work, self.fingerprint)
         with processes.alone(self.work / "lock"):
             found = records.finished_record(self.record, self.out_dir, self.fingerprint)
-            if not processes.broadcast(found is not None):
+            if not processes.fabric.broadcast(found is not None):
                 torch.set_num_threads(profile.threads)
                 if processes.first:
                     say_others(checkpoint, self.name)

@@ -26,7 +26,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor
 
 from jmp_lib.files import locked
 from jmp_lib.pool import run_jobs
@@ -74,7 +73,7 @@ def is_first() -> bool:
 
 class Processes:
     """The processes of one training: ``rank`` of this one from 0, ``size`` how many, ``first`` whether this is rank 0,
-    ``device`` of this one, ``scaler`` of the loss (float16 only)."""
+    ``device`` of this one, ``scaler`` of the loss (float16 only), ``fabric``: autocast, sums, broadcasts, barriers."""
 
     def __init__(self, device: torch.device | str = "cpu", precision: str = "float32", cpu_autocast: bool = False):
         """Joins the processes that torchrun or srun started; without them, this process is the only one.
@@ -101,14 +100,6 @@ class Processes:
         self.rank, self.size, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         self.first = self.rank == 0
         self._used: list[bool] | None = None  # parameters that get a gradient
-
-    def autocast(self):
-        """Context of the forward pass in the run's precision."""
-        return self.fabric.autocast() if self.precision in MIXED else nullcontext()
-
-    def sum_values(self, values: Tensor) -> Tensor:
-        """Every number of a tensor on the device, summed over the processes."""
-        return self.fabric.all_reduce(values, reduce_op="sum")
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """The gradient of every parameter summed over the processes.
@@ -137,22 +128,14 @@ class Processes:
         distributed.all_gather_object(found, value)
         return found
 
-    def broadcast(self, value):
-        """The first process's ``value``, on every process."""
-        return self.fabric.broadcast(value)
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.fabric.barrier()
-
     @contextmanager
     def alone(self, lock: Path):
         """No other training holds ``lock`` meanwhile; a second one says so, waits and then finds the first one's results."""
         busy = f"{lock.parent}: another process trains this run; waiting for it"
         with locked(lock, busy, wait=True) if self.first else nullcontext():
-            self.wait()
+            self.fabric.barrier()
             yield
-            self.wait()
+            self.fabric.barrier()
 
 
 def needed(engine: Engine) -> bool:

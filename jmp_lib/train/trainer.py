@@ -167,7 +167,7 @@ def train(run: Run) -> Progress:
                 parts = {name: part.state_dict() for name, part in _state(run).items()}
                 save_checkpoint(run.checkpoint, **parts, progress=dict(vars(progress)))
             if ask_end:
-                processes.wait()
+                processes.fabric.barrier()
                 end(f"{run.name}: SIGTERM after update {progress.step}; the checkpoint is written, and {GO_ON}")
             run.bar.update()
 
@@ -222,7 +222,8 @@ def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Te
         progress.padding += sum(padding)
         progress.recorded = run.recorded.count if run.recorded is not None else 0
     zero = torch.zeros((), dtype=torch.float64, device=processes.device)
-    numbers = processes.sum_values(torch.stack([*(losses.get(name, zero) for name in run.loss_names), zero + asked]))
+    numbers = torch.stack([*(losses.get(name, zero) for name in run.loss_names), zero + asked])
+    numbers = processes.fabric.all_reduce(numbers, reduce_op="sum")
     processes.sum_gradients(run.parameters)
     processes.scaler.unscale_(optimizer)
     if divided := [(p.grad, uses) for p, uses in run.shared if p.grad is not None]:
@@ -278,7 +279,7 @@ def _pass(run: Run, part, counts: Counts) -> dict[str, Tensor]:
 
 def _losses(run: Run, counts: Counts | None, part) -> dict[str, Tensor]:
     """``_pass`` of a part on the device; a padded one brings the counts along."""
-    with run.processes.autocast():
+    with run.processes.fabric.autocast():
         losses = run.loss(part, with_padding(counts, part))
     run.processes.scaler.scale(losses["total"]).backward()
     return {name: value.detach().double() for name, value in losses.items()}
@@ -319,7 +320,7 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
     began = time.perf_counter()
     run.model.eval()
     with run.ema.swapped_in() if run.ema is not None else nullcontext():
-        with run.processes.autocast():
+        with run.processes.fabric.autocast():
             values = run.validate()
         improved = run.watch is not None and math.isfinite(values[run.watch]) and (
             progress.best_value is None or values[run.watch] < progress.best_value - run.min_delta)

@@ -158,7 +158,7 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
     def bare() -> None:
         for batch, counts in batches:
             optimizer.zero_grad(set_to_none=True)
-            with processes.autocast():
+            with processes.fabric.autocast():
                 total = loss(batch, counts)["total"]
             total.backward()
             optimizer.step()
