@@ -127,24 +127,20 @@ def _times(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x.mul_(factor)
 
 
-class _OnlyPositions:
-    """Active while energies are differentiated with respect to positions, when no weight needs a gradient.
+@contextmanager
+def only_positions():
+    """``active`` while energies are differentiated with respect to positions, when no weight needs a gradient.
 
     PyTorch's own operators are told so; a hand-written node is asked for the gradients of all its inputs.
     """
-
-    active = False
-
-    @contextmanager
-    def __call__(self):
-        before, self.active = self.active, True
-        try:
-            yield
-        finally:
-            self.active = before
+    before, only_positions.active = only_positions.active, True
+    try:
+        yield
+    finally:
+        only_positions.active = before
 
 
-only_positions = _OnlyPositions()
+only_positions.active = False
 
 
 def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor) -> Tensor:
