@@ -158,12 +158,15 @@ def bases(num_radial: int, num_spherical: int, cutoff: float = 12.0, shown: int 
     return figure
 
 
-def growth(tables: dict[str, pd.DataFrame], ylabel: str = "number", log: bool = True):
-    """One panel per table ({label of the x axis: index x, a column per line}); one legend for all."""
-    figure, axes = new_figure(1, len(tables), 9.0, 3.1)
+def growth(tables: dict[str, pd.DataFrame], ylabel: str = "number", log: bool = True, xlabel: str | None = None):
+    """One panel per table (index x, a column per line), one legend for all. Their keys are the labels of the x axes, or
+    where all have one ``xlabel``, of whole numbers, titles of panels with one y axis."""
+    figure, axes = new_figure(1, len(tables), 9.0, 3.1, sharey=xlabel is not None)
     for axis, (label, table) in zip(axes, tables.items()):
         sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], legend=table.shape[1] > 1, ax=axis)
-        axis.set(xlabel=label, ylabel=ylabel)
+        words = {"xlabel": xlabel, "title": label, "xticks": table.index} if xlabel else {"xlabel": label}
+        axis.set(ylabel=ylabel, **words)
+    for axis in axes:  # when all lines are drawn: panels may have one y axis
         if log:
             log_axis(axis, "y")
         else:
@@ -178,12 +181,3 @@ def around_the_loop(angle: np.ndarray, curves: dict[str, np.ndarray]):
     axis.set(xlabel="torsion C-C-O-H turned by / degrees", ylabel="energy / eV", xticks=range(0, 361, 60))
     sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def variances(tables: dict[str, pd.DataFrame]):
-    """Variance of messages and embeddings in every block: one panel per table ({title: index block, a column per line})."""
-    figure, axes = new_figure(1, len(tables), 9.0, 3.3, sharey=True)
-    for axis, (title, table) in zip(axes, tables.items()):
-        sns.lineplot(table, dashes=False, markers=["o"] * table.shape[1], ax=axis)
-        axis.set(xlabel="interaction block", ylabel="variance (no unit)", title=title, xticks=table.index, yscale="log")
-    return legend_below(figure, axes)
