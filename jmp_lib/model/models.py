@@ -14,9 +14,6 @@ from .fast_grad import only_positions
 from .heads import HeadSpec, ScalarHead, SpatialExtentHead, head_mlp, reduce_atoms, sum_edge_forces
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
-SHARED = ("mlp_rbf_tint.linear", "mlp_cbf_tint", "mlp_rbf_h.linear", "mlp_rbf_qint.linear", "mlp_cbf_qint", "mlp_sbf_qint",
-          "mlp_rbf_aeint.linear", "mlp_cbf_aeint", "mlp_rbf_eaint.linear", "mlp_cbf_eaint", "mlp_rbf_aint",
-          "mlp_rbf_out.linear")  # projections that all blocks use, the last one also before the first
 
 
 class Network(nn.Module):
@@ -32,9 +29,10 @@ class Network(nn.Module):
         return self.run_backbone(batch)["h"]
 
     def gradient_divisors(self) -> dict[str, int]:
-        """How often each shared projection is used; its gradient is divided by that (section 9)."""
-        blocks = self.config.num_blocks
-        return {f"backbone.bases.{name}.weight": blocks + (name == "mlp_rbf_out.linear") for name in SHARED}
+        """How often each shared projection is used: by all blocks, that of the output also before the first; its gradient
+        is divided by that (section 9)."""
+        return {f"backbone.bases.{name}": self.config.num_blocks + name.startswith("mlp_rbf_out.")
+                for name, _ in self.backbone.bases.named_parameters() if not name.startswith("edge_emb.")}
 
 
 def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor:
