@@ -204,7 +204,7 @@ def test_unknown_elements_are_refused():
 def test_published_sizes():
     """JMP-S 44,131,328 and JMP-L 234,267,648 parameters; JMP-S without the force branch 28,577,792."""
     with torch.device("meta"):
-        small, large = BackboneConfig.small(), BackboneConfig.large()
+        small, large = BackboneConfig(), BackboneConfig.large()
         count = lambda m: sum(p.numel() for p in m.parameters())  # noqa: E731
         pretrain = PretrainModel(small)
         assert count(pretrain) == 44_131_328 and count(pretrain.backbone) == 38_842_368

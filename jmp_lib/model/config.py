@@ -22,7 +22,8 @@ USAGE = ("regress_forces", "edge_dropout")
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """One backbone. The defaults are JMP-S (GN-OC-S); the comments give the symbol of the specification."""
+    """One backbone. The defaults are JMP-S (GN-OC-S): 44,131,328 parameters with four energy and four force heads; the
+    comments give the symbol of the specification."""
 
     emb_size_atom: int = 256  # A: atom embedding h
     emb_size_edge: int = 512  # M: edge embedding m
@@ -48,11 +49,6 @@ class BackboneConfig:
     num_elements: int = 120
     absolute_rbf_cutoff: float = 12.0  # Å; every distance is divided by it, whatever the graph cutoff
     direct_forces: bool = True  # keep the edge (force) branch of the output blocks
-
-    @classmethod
-    def small(cls) -> BackboneConfig:
-        """JMP-S: 44,131,328 parameters with four energy and four force heads."""
-        return cls()
 
     @classmethod
     def large(cls) -> BackboneConfig:

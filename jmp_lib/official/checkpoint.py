@@ -28,7 +28,7 @@ from jmp_lib.model import BackboneConfig, PretrainModel
 from jmp_lib.model.config import FIXED
 
 MEND = "get the file again (jmp-s.pt or jmp-l.pt of the official release)"
-NETWORKS = {"small": BackboneConfig.small(), "large": BackboneConfig.large()}
+NETWORKS = {"small": BackboneConfig(), "large": BackboneConfig.large()}
 COUNTER = "task_steps._module_dict._typed_moduledict_{}.sum_value"
 ALIAS, LAYERS = ".seq_energy_pre.", ".layers."
 BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")

@@ -87,7 +87,7 @@ def attempt(work) -> dict:
 
 def one_step(case: dict, device: torch.device, count: int) -> dict:
     """Numbers of the row of a ``case``."""
-    config = {"S": BackboneConfig.small, "L": BackboneConfig.large, "narrow": lambda: load_profile("mini").models["small"]}
+    config = {"S": BackboneConfig, "L": BackboneConfig.large, "narrow": lambda: load_profile("mini").models["small"]}
     batch = steps.make_batch(case["kind"], case["structures"]).to(device)
     with device:  # the initialisation of JMP-L takes long on a CPU
         model = steps.make_model(config[case["network"]](), case["gradient_forces"])

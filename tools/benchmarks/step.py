@@ -72,7 +72,7 @@ def one_case(name: str, count: int) -> dict:
     """Time, operations and peak memory of one case, and the speed of products before and after."""
     kind, number, gradient = CASES[name]
     batch = steps.make_batch(kind, number)
-    step = steps.Step(steps.make_model(BackboneConfig.small(), gradient), batch)
+    step = steps.Step(steps.make_model(BackboneConfig(), gradient), batch)
     before = steps.product_rates()
     operations = steps.gflop(step)
     step()
