@@ -143,8 +143,8 @@ def run_of(folder: Path) -> Path:
         source, size = paths.BACKBONES_DIR / name, name.removeprefix("mini-")
         work = folder / "work" / "pretrain" / size
         work.mkdir(parents=True)
-        for old, new in (("model.safetensors",) * 2, ("model.json",) * 2, ("validation.csv", "curves.csv")):
-            shutil.copy(source / old, work / new)
+        for file in ("model.safetensors", "model.json"):
+            shutil.copy(source / file, work / file)
         pd.read_csv(source / "training.csv").assign(seconds=1.0).to_csv(work / "log.csv", index=False)
         record = json.loads((source / "record.json").read_text())
         record = {key: value for key, value in record.items() if key not in ("shipped", "note", "heads", "heads_left_out")}

@@ -30,7 +30,7 @@ import numpy as np
 
 KINDS = ("prepare", "pretrain", "finetune", "report", "notebook", "sweep")
 TIMES = {"wall_time_s", "train_time_s", "waiting_s", "waiting_share", "peak_memory_mb", "seconds", "train_seconds", "waiting",
-         "memory_mb", "commit", "curves"}  # names that are left out; curves: the hash of a file that holds seconds
+         "memory_mb", "commit"}  # names that are left out
 LEFT = re.compile(r"^lock$|\.(tmp|lock|building|partial|failed\.ipynb)$|^checkpoint")
 SETTINGS = ("--profile", "smoke", "--tasks", "qm9_mu", "--arms", "GN-OC-S,JMP-S")
 MARK = "JMP_KILL_TEST"  # in the environment of every process of a trial

@@ -91,7 +91,7 @@ def _files(profile, source: Path, size: str) -> dict:
     model = json.loads((work / "model.json").read_text())
     record["heads"] = {key: one["name"] for key, one in model["datasets"].items()}
     return {"weights": load_weights(work / "model.safetensors"), "model": model, "record": record,
-            "training": thinned(pd.read_csv(work / "log.csv")), "validation": pd.read_csv(work / "curves.csv")}
+            "training": thinned(pd.read_csv(work / "log.csv")), "validation": pd.DataFrame(record["history"])}
 
 
 def thinned(log: pd.DataFrame) -> pd.DataFrame:

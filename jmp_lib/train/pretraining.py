@@ -3,8 +3,7 @@
     record = pretrain(load_profile("mini"), "small", Path("results/mini"))
 
 Each update draws a batch across the sets by temperature sampling; every structure is judged by the heads of its own
-set. Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA) weights and
-``curves.csv``.
+set. Written: ``records/pretrain/<size>.json``, and under ``work/pretrain/<size>`` the averaged (EMA) weights.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from jmp_lib import records
-from jmp_lib.files import locked, reading, write_atomically, write_json
+from jmp_lib.files import locked, reading, write_json
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import fit_scale_factors, set_factors
 from jmp_lib.settings import PRETRAINING_SETS, Profile
@@ -52,7 +50,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
     parameters, backbone = pretraining_parameters(profile, size, also), profile.models[size].to_dict()
 
     def recipe(job: Job):
-        """Trains, writes weights and curves; the fields of the record."""
+        """Trains, writes weights; the fields of the record."""
         factors = scale_factors(profile, size, job.out_dir)
         model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
         validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device) for cache in caches(profile, sets, "val")]
@@ -73,8 +71,6 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
                                 "elements": s.train.elements} for head, s in heads(sets).items()},
             "graphs": {head: parameters["graphs"][s.key] for head, s in heads(sets).items()},
             "scale_factors": factors, "seed": profile.seed, "updates": done.step})
-        with write_atomically(job.work / "curves.csv") as stream:
-            pd.DataFrame(done.history).to_csv(stream, index=False)
         kinds = {"published" if source == "published" else "generated" for source in settings.data.split("+")}
         return done, {
             "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
@@ -87,7 +83,7 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
             "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
                             for s in sets},
             "parameters": parameters, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
-        }, {"weights": "model.safetensors", "config": "model.json", "curves": "curves.csv"}
+        }, {"weights": "model.safetensors", "config": "model.json"}
 
     wanted = fingerprint(profile, size, also)
     return Job(f"pre-training {size}", path, out_dir, wanted, profile, settings.precision, progress).run(recipe)
