@@ -27,9 +27,9 @@ from jmp_lib.parameters import nearest
 from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results.networks import INSTALL, NETWORKS, mace_available, train_network
 from jmp_lib.settings import Profile
-from jmp_lib.train.finetuning import size_of, start_of, task_data
+from jmp_lib.train.finetuning import size_of, start_of, task_data, trivial_predictions
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import composition, fit_composition, numbers_of, true_values
+from jmp_lib.train.normalise import Normaliser, composition, fit_composition, numbers_of, true_values
 from jmp_lib.train.saving import load_weights
 
 BUDGET_OF = "GN-OC-L"  # a network trains for as long as this arm did
@@ -79,10 +79,8 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
         predicted, about = train_network(name, data, settings, parameters["seconds"], profile.seed)
     elif name in EMBEDDED:
         predicted = ridge(*embeddings(profile, data, start, out_dir), data)
-    elif task.is_force_task:
-        predicted = np.zeros_like(true_values(data.test, "forces"))
     elif name == "mean":
-        predicted = np.full(len(data.test), true_values(data.train, data.label).mean())
+        predicted = trivial_predictions(data, Normaliser())
     else:
         predicted = linear_composition(numbers_of(data.train), true_values(data.train, data.label), numbers_of(data.test),
                                        task.reduction == "sum")
