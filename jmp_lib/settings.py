@@ -83,14 +83,14 @@ class Pretraining(Settings):
 
     data: Literal["mini", "published", "large", "mini+published", "large+published"]
     datasets: dict[str, PretrainingSet]
-    temperature: float
+    temperature: float = Field(gt=0)
     batch_size: int
     eval_batch_size: int
     lr: float
     betas: tuple[float, ...]
     weight_decay: float
     clip_norm: float
-    ema_decay: float
+    ema_decay: float = Field(ge=0, lt=1)
     edge_dropout: float
     schedule: Schedule
     scale_factor_batches: int
@@ -137,7 +137,7 @@ class FinetuneSettings(Settings):
     betas: tuple[float, ...]
     weight_decay: float
     clip_value: float  # every gradient component is clipped to ± this
-    ema_decay: float | None
+    ema_decay: float | None = Field(ge=0, lt=1)
     schedule: Schedule
     plateau_factor: float
     plateau_patience: int  # validations

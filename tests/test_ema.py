@@ -51,8 +51,3 @@ def test_swap_in_and_out():
     assert torch.equal(model.weight, raw) and torch.equal(ema.averages[0], average)
     ema.copy_to_model()
     assert torch.equal(model.weight, average)
-
-
-def test_decay_outside_its_range():
-    with pytest.raises(ValueError, match="ema_decay"):
-        EMA(torch.nn.Linear(1, 1), 1.0)

@@ -16,12 +16,10 @@ import numpy as np
 def temperature_ratios(sizes: list[int], temperature: float) -> list[float]:
     """Share of each data set, p_i ∝ (n_i / Σn)^(1/T), Σp = 1.  T = 1: by size; T = inf: uniform.
 
-    Raises ``ValueError`` for an empty set or a temperature that is not positive.
+    Raises ``ValueError`` for an empty set.
     """
     if not sizes or min(sizes) < 1:
         raise ValueError(f"every data set needs at least one structure, sizes are {sizes}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, not {temperature}")
     total = sum(sizes)
     powers = [(n / total) ** (1.0 / temperature) for n in sizes]
     return [power / sum(powers) for power in powers]

@@ -123,8 +123,6 @@ class EMA:
     """
 
     def __init__(self, model: torch.nn.Module, decay: float):
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"ema_decay must be from 0 to below 1, not {decay}")
         self.parameters = list(model.parameters())
         self.averages = [p.detach().clone() for p in self.parameters]
         self.share = torch.tensor(1 - decay, dtype=self.averages[0].dtype, device=self.averages[0].device)
