@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from jmp_lib.data.door import check_structure
 from jmp_lib.data.exchange import from_ase, iter_atoms, to_atoms
+from jmp_lib.data.normalise import Normaliser
 from jmp_lib.files import file_sha256, locked, write_json, writing
 from jmp_lib.graphs import GraphConfig, collate
 from jmp_lib.graphs.build import limited
@@ -37,7 +38,6 @@ from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.model import PretrainModel
 from jmp_lib.train.batches import EvaluationSet, parts_that_fit, predict
 from jmp_lib.train.loading import Loaded, load, seen_elements
-from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.processes import choose_device, keep_freed_memory
 
 PREFIX = "jmp_"

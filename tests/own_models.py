@@ -10,7 +10,7 @@ from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
-from jmp_lib.train.saving import save_weights
+from jmp_lib.model.weights import save_weights
 
 CONFIG = load_profile("smoke").models["small"]
 

@@ -18,7 +18,7 @@ from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.values import baseline_table
 from jmp_lib.settings import load_profile
 from jmp_lib.train.loading import load
-from jmp_lib.train.normalise import Normaliser, numbers_of, true_values
+from jmp_lib.data.normalise import Normaliser, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain
 
 SMOKE = load_profile("smoke")

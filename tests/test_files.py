@@ -18,7 +18,8 @@ from jmp_lib.__main__ import main
 from jmp_lib.files import file_sha256, locked, reading, replacing, write_atomically, write_json
 from jmp_lib.records import save_arrays
 from jmp_lib.results import style
-from jmp_lib.train.saving import save_checkpoint, write_tensors
+from jmp_lib.model.weights import write_tensors
+from jmp_lib.train.saving import save_checkpoint
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

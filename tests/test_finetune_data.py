@@ -12,7 +12,7 @@ from jmp_lib.records import read_record
 from jmp_lib.settings import load_profile
 from jmp_lib.train.finetuning import Finetuning, finetune_data
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import fit_forces, fit_property
+from jmp_lib.data.normalise import fit_forces, fit_property
 from jmp_lib.train.schedule import layerwise_groups
 from jmp_lib.train.job import Job
 from toy_sets import toy_set

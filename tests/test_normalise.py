@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import Normaliser, composition, fit_composition, fit_forces, fit_linear_reference, fit_property
+from jmp_lib.data.normalise import Normaliser, composition, fit_composition, fit_forces, fit_linear_reference, fit_property
 
 WATER, METHANE, HYDROGEN = np.array([8, 1, 1]), np.array([6, 1, 1, 1, 1]), np.array([1, 1])
 

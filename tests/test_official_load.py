@@ -14,7 +14,7 @@ from test_model import CRYSTAL, NARROW, batch_of
 import jmp_lib
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, fit_scale_factors
 from jmp_lib.model.scaling import scale_modules
-from jmp_lib.train.saving import save_weights
+from jmp_lib.model.weights import save_weights
 
 FORCES = [HeadSpec("energy", "energy"), HeadSpec("forces", "gradient_forces")]
 R2 = [HeadSpec("y", "spatial_extent")]

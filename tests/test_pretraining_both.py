@@ -10,7 +10,7 @@ from jmp_lib.data.store import open_store
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.settings import load_profile
 from jmp_lib.train.joint_sets import JointSet, heads, joint_sets
-from jmp_lib.train.normalise import fit
+from jmp_lib.data.normalise import fit
 from jmp_lib.train.pretraining import new_model
 from jmp_lib.train.pretraining import parts_of_run
 from jmp_lib.train.processes import Processes

@@ -15,8 +15,8 @@ from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.paths import data_dirs
 from jmp_lib.settings import PretrainingSet, load_profile
 from jmp_lib.train import joint_sets as joint_sets_module
-from jmp_lib.train.normalise import fit
-from jmp_lib.train.normalise import fit_forces, fit_property
+from jmp_lib.data.normalise import fit
+from jmp_lib.data.normalise import fit_forces, fit_property
 from jmp_lib.train.pretraining import pretrain
 
 DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders

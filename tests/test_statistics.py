@@ -10,7 +10,7 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS, Task, get_task, load_task_data, why_not
-from jmp_lib.train.normalise import fit_linear_reference
+from jmp_lib.data.normalise import fit_linear_reference
 from jmp_lib.units import BOHR
 
 DATA = os.environ.get("JMP_DATA", "").partition(os.pathsep)[0]  # the first, where there are several folders

@@ -75,7 +75,7 @@ def ship_backbones(name: str, source: Path | None = None, note: str = "") -> lis
 
 def _files(profile, source: Path, size: str) -> dict:
     """What ships of one size: weights (tensors by name), model and record (plain), training and validation (tables)."""
-    from jmp_lib.train.saving import load_weights
+    from jmp_lib.model.weights import load_weights
 
     path = source / "records" / "pretrain" / f"{size}.json"
     record, work = read_record(path), source / "work" / "pretrain" / size
@@ -135,7 +135,7 @@ def _without(weights: dict, model: dict, left_out: str) -> dict:
 
 def _write(folder: Path, files: dict, note: str) -> Path:
     """One network in the place of what ``folder`` held."""
-    from jmp_lib.train.saving import write_tensors
+    from jmp_lib.model.weights import write_tensors
 
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:

@@ -25,11 +25,11 @@ from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_atomically
 from jmp_lib.own import workflow
 from jmp_lib.own.data import split_own
+from jmp_lib.model.weights import load_weights
 from jmp_lib.pool import run_jobs
 from jmp_lib.settings import ARMS, Profile, load_profile
 from jmp_lib.train import finetuning
 from jmp_lib.train.job import Job
-from jmp_lib.train.saving import load_weights
 
 RATES = {"forces": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3, 1.0e-2), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")

@@ -1,1 +1,1 @@
-"""Data: sets of structures, the mini data, readers of published files, splits, and the 40 tasks."""
+"""Data: sets of structures, the mini data, readers of published files, splits, normalisers, and the 40 tasks."""

@@ -71,7 +71,7 @@ def of_each_head(heads: nn.ModuleList, x: Tensor, batch: dict, key: str) -> Iter
 class PretrainModel(Network):
     """Joint pre-training: an energy and a direct-force head per data set; the loss picks those of each structure.
 
-    Outputs are in normalised units (per data set, ``jmp_lib.train.normalise``).
+    Outputs are in normalised units (per data set, ``jmp_lib.data.normalise``).
     """
 
     def __init__(self, config: BackboneConfig, num_tasks: int = 4, edge_dropout: float = 0.1):

@@ -15,14 +15,14 @@ from ase.data import atomic_numbers
 
 from jmp_lib import facts, paths
 from jmp_lib.data.catalog import downloads, fetch, source_of
+from jmp_lib.data.normalise import Normaliser
 from jmp_lib.data.tasks import PRETRAINING_SETS
 from jmp_lib.files import file_sha256, locked, write_atomically
 from jmp_lib.model import BackboneConfig
 from jmp_lib.model.scaling import scale_modules
+from jmp_lib.model.weights import write_tensors
 from jmp_lib.official.checkpoint import NETWORKS, Checkpoint, meta_model, read_checkpoint
 from jmp_lib.settings import load_profile
-from jmp_lib.train.normalise import Normaliser
-from jmp_lib.train.saving import write_tensors
 
 NAMES = {"small": "jmp-s", "large": "jmp-l"}
 SIZES = {name: size for size, name in NAMES.items()}

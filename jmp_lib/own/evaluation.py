@@ -11,6 +11,7 @@ import pandas as pd
 from ase.data import chemical_symbols, covalent_radii
 
 from jmp_lib.data.copies import TOLERANCE
+from jmp_lib.data.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 from jmp_lib.data.splits import Split
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.own.data import OwnData, formula
@@ -18,7 +19,6 @@ from jmp_lib.predict import neighbours
 from jmp_lib.results.baselines import linear_composition
 from jmp_lib.results.intervals import bootstrap, middle
 from jmp_lib.train.losses import mae, structure_errors
-from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of, true_values
 
 SIMPLE = ("mean", "linear composition")  # ways to predict without a network
 OUTLIER = 12.0  # median absolute deviations from the median

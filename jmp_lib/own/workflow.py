@@ -21,6 +21,7 @@ import torch
 from jmp_lib import paths, records
 from jmp_lib.calculator import JMPCalculator
 from jmp_lib.data.exchange import from_ase
+from jmp_lib.data.normalise import MAX_ELEMENTS, Normaliser, fit_forces, fit_property, numbers_of
 from jmp_lib.data.splits import Split
 from jmp_lib.files import file_sha256
 from jmp_lib.graphs import GraphConfig
@@ -34,7 +35,6 @@ from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_gr
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import MAX_ELEMENTS, Normaliser, fit_forces, fit_property, numbers_of
 
 ARMS = ("pre-trained", "from scratch")
 FORCES = ["energy", "forces"], ["eV", "eV/Å"]

@@ -18,19 +18,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jmp_lib import records
+from jmp_lib.data.normalise import Normaliser, composition, fit_composition, numbers_of, true_values
 from jmp_lib.data.tasks import TaskData, get_task, why_not
 from jmp_lib.files import write_json
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.model.scaling import set_factors
 from jmp_lib.parameters import nearest
+from jmp_lib.model.weights import load_weights
 from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results.networks import INSTALL, NETWORKS, mace_available, train_network
 from jmp_lib.settings import Profile
 from jmp_lib.train.finetuning import size_of, start_of, task_data, trivial_predictions
 from jmp_lib.train.losses import mae
-from jmp_lib.train.normalise import Normaliser, composition, fit_composition, numbers_of, true_values
-from jmp_lib.train.saving import load_weights
 
 BUDGET_OF = "GN-OC-L"  # a network trains for as long as this arm did
 EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}  # baseline -> arm whose network, as it starts, gives the embeddings

@@ -16,11 +16,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from jmp_lib.data.tasks import get_task
+from jmp_lib.data.normalise import element_counts
 from jmp_lib.facts import ARMS
 from jmp_lib.results import style
 from jmp_lib.results.style import ARM_COLOURS, PALETTE, axis_label, grid, legend_below, log_axis, new_figure, short_task
 from jmp_lib.results.values import PAPER
-from jmp_lib.train.normalise import element_counts
 
 PAPER_COLOUR = "#999999"
 GAIN = "relative improvement / % (right is better)"

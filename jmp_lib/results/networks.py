@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from jmp_lib.data.normalise import denormalised
 from jmp_lib.data.tasks import TaskData
 from jmp_lib.graphs.neighbors import find_neighbors
 from jmp_lib.settings import FinetuneSettings
 from jmp_lib.train.finetuning import fit_normalisers
-from jmp_lib.train.normalise import denormalised
 
 # cutoffs in Å, channels: of each of l = 0 and 1 (MACE), width of atoms and filters (SchNet)
 NETWORKS = {

@@ -10,13 +10,13 @@ import pandas as pd
 
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
+from jmp_lib.data.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task
 from jmp_lib.results import values
 from jmp_lib.results.values import PAPER, all_tasks_table, comparable, own_values, reduced
 from jmp_lib.train.finetuning import task_data
 from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.loading import training_curve
-from jmp_lib.train.normalise import element_counts, fit_linear_reference, numbers_of
 from jmp_lib.train.sampling import temperature_ratios
 from jmp_lib.train.schedule import in_updates
 

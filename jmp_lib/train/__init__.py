@@ -1,1 +1,1 @@
-"""Training: losses, sampling, normalisers, schedules, the loop, pre-training and fine-tuning."""
+"""Training: losses, sampling, schedules, the loop, pre-training and fine-tuning."""

@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
+from jmp_lib.data.normalise import Normaliser
 from jmp_lib.graphs import GraphCache, GraphConfig, collate
 from jmp_lib.graphs.padding import Bucket, in_edges, padded_to_fit
 from jmp_lib.train.losses import Counts
-from jmp_lib.train.normalise import Normaliser
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
 

@@ -21,23 +21,23 @@ import numpy as np
 import torch
 
 from jmp_lib import records
+from jmp_lib.data.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import Task, TaskData, get_task, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.model.scaling import set_factors
 from jmp_lib.parameters import nearest
+from jmp_lib.model.weights import load_weights, save_weights
 from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import given_start, read_info, seen_elements
 from jmp_lib.train.losses import Counts, finetuning_loss, mae, structure_errors
-from jmp_lib.train.normalise import Normaliser, denormalised, fit_forces, fit_property, numbers_of, true_values
 from jmp_lib.train.pretraining import pretrain, scale_factors
 from jmp_lib.train.processes import in_processes, needed
 from jmp_lib.train.sampling import Sampler
-from jmp_lib.train.saving import load_weights, save_weights
 from jmp_lib.train.schedule import EMA, Group, in_updates, layerwise_groups, parameter_groups, plateau
 from jmp_lib.train.trainer import Progress
 

@@ -10,9 +10,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from jmp_lib.data.normalise import JointFit, Normaliser, fit
 from jmp_lib.data.pretraining import load_pretraining_data
 from jmp_lib.settings import PRETRAINING_SETS, PretrainingSet, Profile
-from jmp_lib.train.normalise import JointFit, Normaliser, fit
 
 FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitted on it
 

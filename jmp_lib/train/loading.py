@@ -30,11 +30,11 @@ from jmp_lib.files import file_sha256, locked, reading, replacing, write_json
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, PretrainModel
 from jmp_lib.model.scaling import scale_modules
+from jmp_lib.model.weights import load_weights
 from jmp_lib.official.importing import official_folder
 from jmp_lib.parameters import merge, nearest
 from jmp_lib.records import finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import Pretraining, Profile, build
-from jmp_lib.train.saving import load_weights
 
 OFFICIAL = ("jmp-s", "jmp-l")
 LIVE_STRUCTURES = {"small": 6400, "large": 3200}  # drawn by the first updates, which a notebook trains again: 90 s of a quiet core each

@@ -18,18 +18,18 @@ import numpy as np
 import torch
 
 from jmp_lib import records
+from jmp_lib.data.normalise import denormalised
 from jmp_lib.files import locked, reading, write_json
 from jmp_lib.model import PretrainModel
 from jmp_lib.model.scaling import fit_scale_factors, set_factors
+from jmp_lib.model.weights import save_weights
 from jmp_lib.settings import PRETRAINING_SETS, Profile
 from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
 from jmp_lib.train.job import Job
 from jmp_lib.train.joint_sets import JointSet, baseline, data_hashes, heads, joint_sets
 from jmp_lib.train.losses import Counts, mae, pretraining_loss
-from jmp_lib.train.normalise import denormalised
 from jmp_lib.train.processes import Processes, in_processes, needed
 from jmp_lib.train.sampling import Sampler
-from jmp_lib.train.saving import save_weights
 from jmp_lib.train.schedule import EMA, in_updates
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves on disk beside its record: final weights, and while it runs checkpoints and a log.
+"""What a training keeps on disk while it runs: checkpoints and a log. (Its final weights: ``jmp_lib.model.weights``.)
 
 A checkpoint holds everything that decides the following updates. Its name has the run's fingerprint in it, so a run with other
 settings or data leaves it alone. It is written whole or not at all (``files.replacing``), so after a kill or a full disk the
@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from jmp_lib.files import reading, replacing, write_atomically, write_json, writing
+from jmp_lib.files import replacing, write_atomically, writing
 
 LAYOUT = 4  # raised whenever the content of a checkpoint changes
 
@@ -91,22 +90,3 @@ class Log:
         """Write what is still held back."""
         with writing(self.path):
             self.stream.close()
-
-
-def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
-    """Write ``<stem>.safetensors`` (the whole state dict) and ``<stem>.json``, each atomically."""
-    write_tensors(stem, {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}, config)
-
-
-def write_tensors(stem: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
-    """``save_weights`` of tensors by name (contiguous, no two sharing memory); a kill in between leaves no wrong pair."""
-    with replacing(stem.with_suffix(".safetensors")) as temporary:
-        save_file(tensors, temporary)
-        stem.with_suffix(".json").unlink(missing_ok=True)
-    write_json(stem.with_suffix(".json"), config)
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """State dict of a safetensors file; raises ``FileNotFoundError`` or ``ValueError`` with one sentence."""
-    with reading(path, "delete it if it is there, and run the pre-training (notebook 03) again"):
-        return load_file(path)
