@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.utils import scatter
 
 EPSILON = 1.0e-6  # added to every component of the force error before the norm
 
@@ -48,8 +49,8 @@ def per_structure_mean(values: Tensor, batch: Tensor, count: int, counted: Tenso
     """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,). ``counted`` (N,): 0 for atoms
     that do not count; a structure without one that does has the mean 0."""
     weight = torch.ones_like(values) if counted is None else counted.to(values.dtype)
-    sums = values.new_zeros(count).index_add(0, batch, values if counted is None else values * weight)
-    atoms = values.new_zeros(count).index_add(0, batch, weight)
+    sums = scatter(values if counted is None else values * weight, batch, 0, count, "sum")
+    atoms = scatter(weight, batch, 0, count, "sum")
     return sums / atoms.clamp(min=1.0)
 
 
