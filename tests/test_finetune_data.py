@@ -10,7 +10,7 @@ from jmp_lib.model import HeadSpec, PretrainModel
 from jmp_lib.model.scaling import scale_modules
 from jmp_lib.records import read_record
 from jmp_lib.settings import load_profile
-from jmp_lib.train.finetuning import Finetuning, finetune_data
+from jmp_lib.train.finetuning import FinetuneSpec, finetune_data
 from jmp_lib.train.losses import mae
 from jmp_lib.data.normalise import fit_forces, fit_property
 from jmp_lib.train.schedule import layerwise_groups
@@ -20,7 +20,7 @@ from toy_sets import toy_set
 WIDTH = {"width": lambda natoms, pos, z: np.array([x[:, 0].max() - x[:, 0].min() for x in pos])}
 
 
-def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None, **changes) -> Finetuning:
+def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None, **changes) -> FinetuneSpec:
     profile = load_profile("smoke", device="cpu", **changes)
     train, val, test = (toy_set("own", n, seed, **WIDTH) for n, seed in ((10, 7), (4, 8), (5, 9)))
     numbers = [np.asarray(s["atomic_numbers"]) for s in train]
@@ -28,7 +28,7 @@ def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None
                    fit_property(numbers, np.array([float(s[label]) for s in train])) for label in labels}
     network = PretrainModel(profile.models["small"], num_tasks=1)
     settings = profile.finetune_settings("qm9", "qm9_mu")
-    return Finetuning(
+    return FinetuneSpec(
         train, val, test, heads, labels, normalisers, dict.fromkeys(labels, 1.0),
         lambda found, true: {"val_metric": sum(mae(found[n], true[n]) / normalisers[n].std for n in labels)},
         profile.models["small"], profile.graphs["qm9"], dict.fromkeys(scale_modules(network), 1.0),
@@ -36,7 +36,7 @@ def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None
         profile.seed, weights)
 
 
-def run(folder: Path, what: Finetuning):
+def run(folder: Path, what: FinetuneSpec):
     """Its record and the errors of the test part."""
     errors = {}
 

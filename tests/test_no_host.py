@@ -12,7 +12,7 @@ from jmp_lib.train.batches import Share
 from jmp_lib.train.losses import Counts, finetuning_loss, pretraining_loss
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates
-from jmp_lib.train.trainer import Progress, Run, _update
+from jmp_lib.train.trainer import Progress, Training, _update
 
 aten = torch.ops.aten
 # Reads a number on the host, or gives an array as long as numbers say, for which a GPU must have finished.
@@ -50,7 +50,7 @@ class NoHost(TorchDispatchMode):
         return result
 
 
-def a_run(kind, precision, folder) -> tuple[Run, Share]:
+def a_run(kind, precision, folder) -> tuple[Training, Share]:
     structures = [random_molecule(), methanol(), random_molecule(6, 5)]
     items = [{**s, "graphs": build_graphs(s, MOLECULE), "energy": 0.5, "forces": 0 * s["pos"], "dataset_index": k}
              for s, k in zip(structures, (2, 0, 2))]  # fmt: skip
@@ -69,10 +69,10 @@ def a_run(kind, precision, folder) -> tuple[Run, Share]:
         (lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     names = ("total", "energy", "force") if kind == "pre-training" else ("total",)
-    run = Run(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 1, 0.1, 9, 9), updates_per_epoch=1, data=None,
-              loss=loss, validate=dict, clip=clip, checkpoint=folder / "c", checkpoint_every=9,
-              processes=Processes("cpu", precision, cpu_autocast=True), loss_names=names, ema=EMA(model, 0.9),
-              gradient_divisors=model.gradient_divisors())
+    run = Training(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 1, 0.1, 9, 9), updates_per_epoch=1,
+                   data=None, loss=loss, validate=dict, clip=clip, checkpoint=folder / "c", checkpoint_every=9,
+                   processes=Processes("cpu", precision, cpu_autocast=True), loss_names=names, ema=EMA(model, 0.9),
+                   gradient_divisors=model.gradient_divisors())
     return run, Share([collate(items)] * 2, [0, 0], [[]], Counts(6, 6), None)
 
 

@@ -26,7 +26,7 @@ from jmp_lib.train.processes import Processes
 from jmp_lib.train.recorded import Recorded
 from jmp_lib.train.sampling import Sampler
 from jmp_lib.train.schedule import EMA, Updates
-from jmp_lib.train.trainer import BUCKETS, DRAWN, Progress, Run, _losses, _update
+from jmp_lib.train.trainer import BUCKETS, DRAWN, Progress, Training, _losses, _update
 
 HEADS = {
     **{reduction: [HeadSpec("energy", "scalar", reduction)] for reduction in ("sum", "mean", "max")},
@@ -124,14 +124,15 @@ def test_outputs_losses_and_gradients_are_those_without_padding(kind, made):
     assert all(torch.isfinite(value).all() for value in outputs2.values())
 
 
-def a_run(kind: str, folder) -> Run:
+def a_run(kind: str, folder) -> Training:
     model, loss = model_and_loss(kind)
     pre = kind in PRETRAINING
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "base_lr": 1e-4}], lr=1e-4, fused=True)
-    return Run(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 20, 0.1, 20, 20), updates_per_epoch=20, data=None, loss=loss,
-               validate=dict, clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm),
-               checkpoint=folder / "c", checkpoint_every=99, loss_names=("total", "energy", "force") if pre else ("total",),
-               ema=EMA(model, 0.9), gradient_divisors=model.gradient_divisors())  # fmt: skip
+    return Training(
+        model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 20, 0.1, 20, 20), updates_per_epoch=20, data=None,
+        loss=loss, validate=dict, clip=lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm),
+        checkpoint=folder / "c", checkpoint_every=99, loss_names=("total", "energy", "force") if pre else ("total",),
+        ema=EMA(model, 0.9), gradient_divisors=model.gradient_divisors())  # fmt: skip
 
 
 class Acted(Recorded):

@@ -12,7 +12,7 @@ from jmp_lib.records import load_predictions
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.saving import load_checkpoint
 from jmp_lib.train.processes import Processes
-from jmp_lib.train.trainer import Run, train
+from jmp_lib.train.trainer import Training, train
 from test_resume import tiny_run
 
 MIXED = ("bfloat16-mixed", "float16-mixed")
@@ -96,7 +96,7 @@ def test_the_average_stays_where_the_scaler_leaves_out_a_step(tmp_path):
 
 
 def test_a_loss_that_float16_does_not_hold_is_left_out_and_one_that_no_scale_mends_ends_the_run(tmp_path):
-    def poisoned(folder, bad) -> Run:
+    def poisoned(folder, bad) -> Training:
         """Losses of the updates in ``bad`` are not finite."""
         run, asked = half_run(tmp_path / folder), iter(range(30))
         usual = run.loss

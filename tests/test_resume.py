@@ -17,7 +17,7 @@ from jmp_lib.train import pretraining as pretrain_module
 from jmp_lib.train.batches import Share
 from jmp_lib.train.saving import load_checkpoint, save_checkpoint
 from jmp_lib.train.schedule import EMA
-from jmp_lib.train.trainer import Run, train
+from jmp_lib.train.trainer import Training, train
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.processes import Processes
 from test_files import no_file_above
@@ -31,7 +31,7 @@ class Killed(Exception):
     pass
 
 
-def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> Run:
+def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> Training:
     """The real loop on a small regression: cosine to update 12, plateau after, best weights kept."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
@@ -54,12 +54,13 @@ def tiny_run(folder, ema=False, kill_at=None, poison_at=None, patience=None) -> 
         with torch.no_grad():
             return {"val_metric": (model(grid) - grid[:, :1] * grid[:, 1:2]).abs().mean().item()}
 
-    return Run(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
-               data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
-               validate=validate,
-               clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0),
-               checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
-               gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1), patience=patience)
+    return Training(model=model, optimizer=optimizer, schedule=Updates(3, 0.1, 12, 0.1, 30, 2), updates_per_epoch=5,
+                    data=Batches(), loss=lambda b, counts: {"total": (model(b["x"]) - b["y"]).abs().mean()},
+                    validate=validate,
+                    clip=lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0),
+                    checkpoint=folder / "checkpoint.pt", checkpoint_every=4, ema=EMA(model, 0.9) if ema else None,
+                    gradient_divisors={"0.weight": 2}, watch="val_metric", plateau=plateau(optimizer, 0.5, 1),
+                    patience=patience)
 
 
 def numbers(progress) -> list[dict]:

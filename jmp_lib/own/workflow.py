@@ -31,7 +31,7 @@ from jmp_lib.own.data import OwnData, read_own, split_own, units_of
 from jmp_lib.pool import report, run_jobs
 from jmp_lib.settings import FinetuneSettings, Profile
 from jmp_lib.train import pretraining
-from jmp_lib.train.finetuning import Finetuning, finetune_data, learning_rate_groups
+from jmp_lib.train.finetuning import FinetuneSpec, finetune_data, learning_rate_groups
 from jmp_lib.train.job import Job
 from jmp_lib.train.loading import load, seen_elements
 from jmp_lib.train.losses import mae
@@ -194,9 +194,9 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
         warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} or "
                       f"{large} blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
     groups = learning_rate_groups(profile, f"{'JMP' if layerwise else 'GN-OC'}-{size[0].upper()}")
-    what = Finetuning(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config,
-                      start.graph, start.factors, settings, settings.rate(pretrained, size), groups, seed,
-                      start.state if pretrained else None)
+    what = FinetuneSpec(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config,
+                        start.graph, start.factors, settings, settings.rate(pretrained, size), groups, seed,
+                        start.state if pretrained else None)
     parameters = {"arm": arm, "seed": seed, "reduction": reduction, "max_steps": profile.max_steps,
                   "settings": settings.of_arm(pretrained, size), "backbone": start.config.to_dict(),
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,

@@ -151,7 +151,7 @@ def task_data(profile: Profile, task_id: str, fold: int = 0) -> TaskData:
 
 
 @dataclass
-class Finetuning:
+class FinetuneSpec:
     """What is fine-tuned on what, with which loss."""
 
     train: StructureSet
@@ -172,7 +172,7 @@ class Finetuning:
     weights: dict[str, torch.Tensor] | None = None  # of the backbone and embedding that it starts from; None: random
 
 
-def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, dict, dict, dict]:
+def finetune_data(what: FinetuneSpec, job: Job, about: dict) -> tuple[Progress, dict, dict, dict]:
     """Train ``what`` within ``job``, write the best weights, and predict the test part with them.
 
     about: for ``model.json``, besides what rebuilds the network. Returns the progress, fields for the record, and
@@ -228,7 +228,8 @@ def finetune_data(what: Finetuning, job: Job, about: dict) -> tuple[Progress, di
     }, found, truth["test"]
 
 
-def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float], weights: dict | None) -> Finetuning:
+def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float],
+            weights: dict | None) -> FinetuneSpec:
     """The fine-tuning of one of the 40 tasks by an arm."""
     task, label = data.task, data.label
     settings = profile.finetune_settings(task.family, task.id)
@@ -238,7 +239,7 @@ def of_task(profile: Profile, data: TaskData, arm: str, factors: dict[str, float
     else:
         heads = [HeadSpec(label, task.head, settings.reduction or task.reduction)]
         coefficients = {label: 1.0}
-    return Finetuning(
+    return FinetuneSpec(
         data.train, data.val, data.test, heads, (label,), fit_normalisers(data, settings), coefficients,
         lambda found, true: {"val_metric": task.print_factor * mae(found[label], true[label])},
         profile.models[size_of(arm)], profile.graphs[task.family], factors, settings,

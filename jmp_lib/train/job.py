@@ -14,7 +14,7 @@ from jmp_lib.files import write_json
 from jmp_lib.settings import Profile
 from jmp_lib.train.processes import Processes, choose_device
 from jmp_lib.train.saving import checkpoint_path, say_others
-from jmp_lib.train.trainer import Progress, Run, train
+from jmp_lib.train.trainer import Progress, Training, train
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Job:
         return records.read_record(self.record)
 
     def train(self, **run) -> Progress:
-        """The loop (:class:`Run`), with a bar; from the last checkpoint if there is one."""
+        """The loop (:class:`Training`), with a bar; from the last checkpoint if there is one."""
         silent = not self.progress or not self.processes.first
         with tqdm(desc=self.name, unit="update", mininterval=10, disable=silent) as bar:
-            return train(Run(name=self.name, checkpoint=checkpoint_path(self.work, self.fingerprint),
-                             processes=self.processes, engine=self.profile.engine, bar=bar, **run))
+            return train(Training(name=self.name, checkpoint=checkpoint_path(self.work, self.fingerprint),
+                                  processes=self.processes, engine=self.profile.engine, bar=bar, **run))

@@ -41,7 +41,7 @@ DRAWN = 256  # updates from whose batches the shapes are chosen
 
 
 @dataclass
-class Run:
+class Training:
     """Everything the loop needs; the callables are written in pretraining.py and finetuning.py."""
 
     model: torch.nn.Module
@@ -112,7 +112,7 @@ class Progress:
                 "mean_padding_cost": self.padding / max(1, self.padded)} if self.buckets else None
 
 
-def train(run: Run) -> Progress:
+def train(run: Training) -> Progress:
     """Run to the end, from the last checkpoint if there is one.  The model ends with the chosen weights.
 
     Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite (in float16: at a scale
@@ -179,7 +179,7 @@ def train(run: Run) -> Progress:
     return progress
 
 
-def _pad(run: Run, progress: Progress) -> None:
+def _pad(run: Training, progress: Progress) -> None:
     """Where ``engine.graphs`` says so: chooses the shapes to which batches are padded, from those of the first updates (the same
     in a run that goes on), and on a GPU prepares recording."""
     device, scaled = run.processes.device, run.processes.scaler.is_enabled()  # its scale is asked by the host
@@ -202,7 +202,7 @@ class Update(NamedTuple):
     numbers: Tensor  # of ``_update``
 
 
-def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Tensor, Share]:
+def _update(run: Training, progress: Progress, share: Share, asked: bool) -> tuple[Tensor, Share]:
     """One update of weights and averages, for which the host waits nowhere, and the share as it was cut.
 
     Returns float64 on the device: losses in the order of ``loss_names``, whether an end is ``asked`` for, in how many
@@ -239,7 +239,7 @@ def _update(run: Run, progress: Progress, share: Share, asked: bool) -> tuple[Te
     return torch.cat([numbers, norm.double().unsqueeze(0)]), share
 
 
-def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Tensor], Share]:
+def _gradients(run: Training, progress: Progress, share: Share) -> tuple[dict[str, Tensor], Share]:
     """Forward and backward pass of all parts of this process's share: summed losses, and the share as it was cut.
 
     Out of memory: everything again, cut at half the size of the part that failed; the smaller parts stay.  Raises
@@ -269,7 +269,7 @@ def _gradients(run: Run, progress: Progress, share: Share) -> tuple[dict[str, Te
         share = run.data[progress.step]
 
 
-def _pass(run: Run, part, counts: Counts) -> dict[str, Tensor]:
+def _pass(run: Training, part, counts: Counts) -> dict[str, Tensor]:
     """Losses of one part, float64; their gradients are added to those of the parts before."""
     if run.recorded is not None and "counts" in part:
         return run.recorded(part)
@@ -277,7 +277,7 @@ def _pass(run: Run, part, counts: Counts) -> dict[str, Tensor]:
     return _losses(run, counts, part)
 
 
-def _losses(run: Run, counts: Counts | None, part) -> dict[str, Tensor]:
+def _losses(run: Training, counts: Counts | None, part) -> dict[str, Tensor]:
     """``_pass`` of a part on the device; a padded one brings the counts along."""
     with run.processes.fabric.autocast():
         losses = run.loss(part, with_padding(counts, part))
@@ -285,12 +285,13 @@ def _losses(run: Run, counts: Counts | None, part) -> dict[str, Tensor]:
     return {name: value.detach().double() for name, value in losses.items()}
 
 
-def _gradient_norm(run: Run) -> Tensor:
+def _gradient_norm(run: Training) -> Tensor:
     """Norm of the whole gradient, before clipping."""
     return torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
 
 
-def _account(run: Run, progress: Progress, update: Update, values: list[float], seconds: float, log: Log | None) -> bool:
+def _account(run: Training, progress: Progress, update: Update, values: list[float], seconds: float,
+             log: Log | None) -> bool:
     """What the ``values`` of an update mean: sums, a row of the log, or the end of the run; whether an end is asked for."""
     *values, ask_end, norm = values
     losses = dict(zip(run.loss_names, values))
@@ -315,7 +316,7 @@ def _account(run: Run, progress: Progress, update: Update, values: list[float], 
     return bool(ask_end)
 
 
-def _validate(run: Run, progress: Progress, rate: float) -> None:
+def _validate(run: Training, progress: Progress, rate: float) -> None:
     """Validation, one row of history, plateau step, best weights, early stopping."""
     began = time.perf_counter()
     run.model.eval()
@@ -345,14 +346,14 @@ def _validate(run: Run, progress: Progress, rate: float) -> None:
         progress.stopped = f"learning rate below {run.stop_below_lr:.1e}"
 
 
-def _state(run: Run) -> dict:
+def _state(run: Training) -> dict:
     """What besides the progress is stored in a checkpoint; each has ``state_dict`` and ``load_state_dict``."""
     parts = {"model": run.model, "optimizer": run.optimizer, "ema": run.ema, "plateau": run.plateau,
              "scaler": run.processes.scaler}
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _resume(run: Run) -> Progress:
+def _resume(run: Training) -> Progress:
     """Restore the last checkpoint of this run, or start from update 0."""
     state = load_checkpoint(run.checkpoint)
     if state is None:

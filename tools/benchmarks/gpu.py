@@ -24,7 +24,7 @@ from jmp_lib.train.joint_sets import joint_sets
 from jmp_lib.train.pretraining import new_model, parts_of_run
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.schedule import EMA, Updates
-from jmp_lib.train.trainer import READ_EVERY, Progress, Run, train
+from jmp_lib.train.trainer import READ_EVERY, Progress, Training, train
 from tools.benchmarks import steps
 
 HELP = "training steps and a joint pre-training on a GPU (one sentence where there is none; --tiny: a trial of the command)"
@@ -176,7 +176,7 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm)
 
         with tempfile.TemporaryDirectory() as folder:
-            done = train(Run(
+            done = train(Training(
                 model=model, optimizer=optimizer, schedule=Updates(0, 1.0, updates, 0.1, updates, updates),
                 updates_per_epoch=updates, data=data, loss=loss, validate=dict, loss_names=("total", "energy", "force"),
                 clip=clip, checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
