@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jmp_lib.data.tasks import get_task
 from jmp_lib.data.normalise import element_counts
+from jmp_lib.data.normalise import element_counts, fit_linear_reference
 from jmp_lib.facts import ARMS
 from jmp_lib.results import style
 from jmp_lib.results.style import ARM_COLOURS, PALETTE, axis_label, grid, legend_below, log_axis, new_figure, short_task
@@ -286,12 +287,13 @@ def label_distributions(sets: dict):
     figure, axes = new_figure(1, 2, width=8.0, height=2.9)
     energies, forces = {}, {}
     for name, structures in sets.items():
-        counts = element_counts([s["atomic_numbers"] for s in structures])
+        numbers = [s["atomic_numbers"] for s in structures]
+        counts = element_counts(numbers)
         elements = int(counts.any(axis=0).sum())
         label = f"{name} (forces only: {len(structures)} structures, {elements} elements)"
         if len(structures) > 2 * elements:  # else the element energies fit every energy exactly
             label, total = name, np.array([float(s["energy"]) for s in structures])
-            energies[label] = (total - counts @ np.linalg.lstsq(counts, total, rcond=None)[0]) / counts.sum(1)
+            energies[label] = (total - counts @ fit_linear_reference(numbers, total)) / counts.sum(1)
         forces[label] = np.concatenate([np.asarray(s["forces"]).ravel() for s in structures])
     colours = dict(zip(forces, PALETTE))
     words = ("(energy − fitted element energies) / atoms, inner 99 % / eV", "force component, inner 99 % / eV Å⁻¹")
