@@ -1,5 +1,7 @@
 """Batches in parts: by edges, by running out of memory, prepared ahead, shared by processes. Always the same update."""
 
+import gc
+import weakref
 from operator import itemgetter
 
 import numpy as np
@@ -198,14 +200,15 @@ def evaluation_set(batch_size=4):
 
 
 class FewAtoms(torch.nn.Module):
-    """A network that runs out of memory above so many structures, and counts what it is given."""
+    """A network that runs out of memory above so many structures, and remembers what it is given."""
 
     def __init__(self, most=99):
         super().__init__()
-        self.most, self.seen = most, []
+        self.most, self.seen, self.given = most, [], []
 
     def forward(self, batch):
         self.seen.append(batch.num_graphs)
+        self.given.append(weakref.ref(batch["pos"]))
         if batch.num_graphs > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory (made up)")
         return {"energy": batch["energy"] * 2.0}
@@ -220,6 +223,8 @@ def test_halves_of_an_evaluation_replace_the_whole(toy):
     second = predict(model, batches, pick, False)["energy"]
     assert np.array_equal(whole, first) and np.array_equal(first, second) and len(whole) == 10
     assert tried == [4, 2, 2, 2, 2, 2] and model.seen[len(tried):] == [2, 2, 2, 2, 2]
+    gc.collect()
+    assert not any(array() is not None for array in model.given)  # no batch stays in memory until the next validation
     with pytest.raises(torch.OutOfMemoryError):
         predict(FewAtoms(most=0), evaluation_set(), pick, False)
 
