@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from jmp_lib.results.summary import summary
+from jmp_lib.results.values import finetune_records
+from jmp_lib.train.loading import shipped_record
 from tools.readme import PAGES, blocks, computing_minutes, filled, findings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,13 @@ def test_measured_parts_are_computed_from_the_shipped_records(page):
 def test_minutes_are_those_of_the_records():
     minutes = computing_minutes(MINI)
     assert f"| {minutes['05']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `05_rmd17`"))
+
+
+def test_the_networks_have_as_many_parameters_as_it_says():
+    tuned = {arm: min(r["model"]["n_parameters"] for r in finetune_records(MINI / "records") if r["arm"] == arm) for arm in ("JMP-S", "JMP-L")}
+    numbers = [*(shipped_record(f"mini-{size}")["model"]["n_parameters"] for size in ("small", "large")), *tuned.values()]
+    said = "Networks have {:.2f} and {:.1f} million parameters (the paper's: 30 and 235), {:.2f} and {:.2f} of which"
+    assert said.format(*(number / 1e6 for number in numbers)) in README.replace("\n", " ")
 
 
 def test_a_cell_that_is_not_measured_stays():

@@ -199,10 +199,7 @@ def findings(part: str, shipped: str | Path) -> str:
     environment.globals |= {
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
         "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
-        "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")], "sure": sure, "fair": fair, "below": below, "held_out": held_out, "parameters": {
-            "pretrained": [shipped_record(f"mini-{size}")["model"]["n_parameters"] / 1e6 for size in ("small", "large")],
-            "tuned": [min(r["model"]["n_parameters"] for r in finetune_records(Path(shipped) / "mini" / "records") if r["arm"][-1] == size) / 1e6
-                      for size in "SL"]},
+        "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")], "sure": sure, "fair": fair, "below": below, "held_out": held_out,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
         "short": lambda size: next(row for row in short.to_dict("records") if (row["size"], row["of"]) == (size, "all tasks")),
         "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],

@@ -23,9 +23,9 @@ import pandas as pd
 from jmp_lib import paths, records
 from jmp_lib.data.tasks import get_task
 from jmp_lib.files import write_atomically
+from jmp_lib.model.weights import load_weights
 from jmp_lib.own import workflow
 from jmp_lib.own.data import split_own
-from jmp_lib.model.weights import load_weights
 from jmp_lib.pool import run_jobs
 from jmp_lib.settings import ARMS, Profile, load_profile
 from jmp_lib.train import finetuning

@@ -24,8 +24,8 @@ from jmp_lib.files import write_json
 from jmp_lib.graphs import AddGraphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.model.scaling import set_factors
-from jmp_lib.parameters import nearest
 from jmp_lib.model.weights import load_weights
+from jmp_lib.parameters import nearest
 from jmp_lib.pool import Outcome, report, run_jobs
 from jmp_lib.results.networks import INSTALL, NETWORKS, mace_available, train_network
 from jmp_lib.settings import Profile

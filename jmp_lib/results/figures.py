@@ -15,9 +15,8 @@ from ase.visualize.plot import plot_atoms
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from jmp_lib.data.tasks import get_task
-from jmp_lib.data.normalise import element_counts
 from jmp_lib.data.normalise import element_counts, fit_linear_reference
+from jmp_lib.data.tasks import get_task
 from jmp_lib.facts import ARMS
 from jmp_lib.results import style
 from jmp_lib.results.style import ARM_COLOURS, PALETTE, axis_label, grid, legend_below, log_axis, new_figure, short_task

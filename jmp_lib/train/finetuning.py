@@ -27,8 +27,8 @@ from jmp_lib.data.tasks import Task, TaskData, get_task, load_task_data
 from jmp_lib.graphs import GraphConfig
 from jmp_lib.model import BackboneConfig, FinetuneModel, HeadSpec, load_backbone
 from jmp_lib.model.scaling import set_factors
-from jmp_lib.parameters import nearest
 from jmp_lib.model.weights import load_weights, save_weights
+from jmp_lib.parameters import nearest
 from jmp_lib.settings import ARMS, FinetuneSettings, Profile
 from jmp_lib.train import pretraining
 from jmp_lib.train.batches import EvaluationSet, LabelledGraphs, UpdateBatches, predict
