@@ -59,7 +59,7 @@ def toy(tmp_path, monkeypatch):
     ends = np.cumsum(natoms)
     np.savez(tmp_path / "toy.npz", natoms=natoms, pos=pos, z=rng.choice([1, 6, 8], natoms.sum()),
              width=[np.ptp(pos[end - n : end, 0]) for n, end in zip(natoms, ends)])  # fmt: skip
-    register(Family("toy_box", "Toy", "toy_reader", "tasks", "20_toy", lambda n, fold: None,
+    register(Family("toy_box", "Toy", "toy_reader", "tasks", "20_toy", lambda n, fold: None, domain="MOFs",
                     graph={"cutoff": 5.0, "max_neighbors": 12, "periodic": False}))  # fmt: skip
     add_tasks(tmp_path / "tasks.csv")
     yield tmp_path
@@ -68,6 +68,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def test_a_family_from_outside_runs_from_its_file_to_the_table(toy):
+    from jmp_lib.results.overview import method
     from jmp_lib.results.tables import write_tables
     from jmp_lib.train.finetuning import finetune
     from jmp_lib.workbook import start
@@ -84,6 +85,7 @@ def test_a_family_from_outside_runs_from_its_file_to_the_table(toy):
     assert record["task"] == "toy_box_width" and record["data_sha256"] == data.data_sha256 and record["value"] > 0
     assert (record["n_val"], record["n_test"]) == (3, 3)  # max_eval changes settings of the family
     write_tables(run.results_dir)
+    assert "Toy, 1 task" in {text.get_text() for text in method().axes[0].texts}
     table = (run.results_dir / "tables" / "all_tasks.csv").read_text().splitlines()
     assert any(line.startswith("toy_box_width,toy_box,") for line in table), table[-1]
 

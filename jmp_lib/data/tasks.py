@@ -43,8 +43,9 @@ class Family:
 
     module: dotted name of the file that reads its data; subset: what its notebook calls its tasks (targets, molecules,
     tasks); notebook: name of its notebook; mini_split: split of (structures, fold) of its mini sets; folds: number of
-    folds; one_set: whether all its tasks are targets of one set; graph: settings of its graphs (fields of
-    :class:`jmp_lib.graphs.GraphConfig`) where a profile has none of it.
+    folds; one_set: whether all its tasks are targets of one set; domain: of its structures, for colours; trajectory: whether
+    its test parts are frames of one; graph: settings of its graphs (fields of :class:`jmp_lib.graphs.GraphConfig`) where a
+    profile has none of it.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Family:
     mini_split: Callable[[int, int], splits.Split]
     folds: int = 1
     one_set: bool = False
+    domain: str = "molecules"
+    trajectory: bool = False
     graph: dict | None = None
 
     @property
@@ -80,16 +83,18 @@ FAMILIES: dict[str, Family] = {
         # 800 molecules: 600 train, 100 validation, 100 test
         Family("qm9", "QM9", "jmp_lib.data.qm9", "targets", "04_qm9", _by_parts(0.75, 0.125), one_set=True),
         # 400 frames: 200, 50, 150
-        Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "05_rmd17", _by_parts(0.5, 0.125)),
+        Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "05_rmd17", _by_parts(0.5, 0.125), trajectory=True),
         # 80 frames: 40, 16, 24
-        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.5, 0.2)),
+        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.5, 0.2), domain="large molecules",
+               trajectory=True),
         # 300 conformers: 240, 30, 30
-        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "07_spice", lambda n, fold: splits.eighty_ten_ten(n)),
+        Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "07_spice", lambda n, fold: splits.eighty_ten_ten(n),
+               domain="large molecules"),
         # 300 crystals: 192, 48, 60 (test parts by the official fold rule)
         Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench", lambda n, fold: splits.matbench(n, fold, 0.8),
-               folds=5),
+               folds=5, domain="bulk crystals"),
         # 200 frameworks: 140, 40, 20
-        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", _by_parts(0.7, 0.2), one_set=True),
+        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", _by_parts(0.7, 0.2), one_set=True, domain="MOFs"),
     )
 }
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from jmp_lib.data.tasks import FAMILIES
+
 DRAWS = 2000  # of a bootstrap
 LEVEL = 0.95
 FEWEST = 3  # tasks of a mean whose spread says something
-TRAJECTORIES = ("rmd17", "md22")  # families whose test parts are frames of one trajectory
 UNKNOWN = (float("nan"), float("nan"))
 
 
@@ -52,7 +53,7 @@ def gain_draws(new: np.ndarray | None, references: list[np.ndarray | None], fami
     every = [new, *references]
     if not all(isinstance(errors, np.ndarray) for errors in every) or len({len(errors) for errors in every}) > 1:
         return None
-    groups = blocks(len(new)) if family in TRAJECTORIES else np.arange(len(new))
+    groups = blocks(len(new)) if family in FAMILIES and FAMILIES[family].trajectory else np.arange(len(new))
     drawn = [bootstrap(errors, groups) for errors in every]
     return 100 * (1 - drawn[0] / np.min(drawn[1:], axis=0))
 

@@ -11,7 +11,7 @@ import pandas as pd
 from jmp_lib import facts
 from jmp_lib.data.mini import list_mini, load_mini
 from jmp_lib.data.normalise import element_counts, fit_linear_reference, numbers_of
-from jmp_lib.data.tasks import PRETRAINING_SETS, TASKS, get_task
+from jmp_lib.data.tasks import FAMILIES, PRETRAINING_SETS, TASKS, get_task
 from jmp_lib.results import values
 from jmp_lib.results.values import PAPER, all_tasks_table, comparable, own_values, reduced
 from jmp_lib.train.finetuning import task_data
@@ -20,14 +20,13 @@ from jmp_lib.train.loading import training_curve
 from jmp_lib.train.sampling import temperature_ratios
 from jmp_lib.train.schedule import in_updates
 
-DOMAINS = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules", "qm9": "molecules",
-           "rmd17": "molecules", "md22": "large molecules", "spice": "large molecules", "matbench": "bulk crystals",
-           "qmof": "MOFs"}
+PRETRAINED = {"oc20": "catalysts", "oc22": "catalysts", "anix": "molecules", "t1x": "molecules"}  # domains of the sets
 
 
 def domain_of(set_name: str) -> str:
-    """The chemical domain of a mini set, for colours."""
-    return DOMAINS[set_name.split("-")[0]]
+    """The chemical domain of a mini set or a family, for colours."""
+    name = set_name.split("-")[0]
+    return PRETRAINED.get(name) or FAMILIES[name].domain
 
 
 def cards_table(cards: dict) -> pd.DataFrame:
@@ -44,7 +43,7 @@ def mini_sets(limit: int, seed: int) -> dict[str, list[dict]]:
         files = [load_mini(name) for name in names]
         drawn = [file[int(row)] for file in files for row in random.permutation(len(file))[: -(-limit // len(files))]]
         chosen[family] = drawn[:limit]
-    return {f"{family}-mini": chosen[family] for family in DOMAINS}
+    return {f"{family}-mini": chosen[family] for family in (*PRETRAINED, *FAMILIES) if family in chosen}
 
 
 def split_table(run) -> pd.DataFrame:
