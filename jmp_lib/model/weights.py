@@ -1,4 +1,4 @@
-"""Weights on disk: a safetensors file with the whole state dict, and beside it the JSON that says what network it is."""
+"""Weights on disk: a safetensors file with the state dict, and beside it a JSON that says which network it is."""
 
 from __future__ import annotations
 
