@@ -1,13 +1,14 @@
 """A workbook of the JMP study: data, GemNet-OC network, pre-training, fine-tuning, tables and figures.
 
-``jmp_lib.load``, ``Loaded``, ``JMPCalculator``, ``predictions`` and ``embed`` are imported when they are first asked for: the
-network needs torch, ``import jmp_lib`` not.
+``jmp_lib.load``, ``Loaded``, ``JMPCalculator``, ``predictions`` and ``embed`` are imported when they are first asked
+for: the network needs torch, ``import jmp_lib`` not.
 """
 
 import warnings
 from importlib import import_module
 
-warnings.filterwarnings("ignore", message="IProgress not found")  # some library asks for bars of ipywidgets; bars of text do
+# some library asks for bars of ipywidgets; bars of text do
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def lazily(package: str, places: dict[str, str]):

@@ -22,7 +22,8 @@ RUN = ("profile", "seed", "data", "data_root", "workers", "results_dir", "max_st
 
 
 def run_of(args, *chosen: str):
-    """The workbook run of the options that all runs have and of those of ``chosen``, with the engine's options applied."""
+    """The workbook run of the options that all runs have and of those of ``chosen``,
+    with the engine's options applied."""
     from jmp_lib.workbook import start
 
     names = (*RUN, *chosen)
@@ -54,7 +55,8 @@ def main_of(module: str, *names: str):
 
 def _pretrain(args) -> int:
     for record in run_of(args, "sizes").pretrain_all():
-        shipped = f"{record.get('shipped')} comes with the package, nothing was trained; to train: --profile mini:embedded"
+        shipped = (f"{record.get('shipped')} comes with the package, nothing was trained; "
+                   "to train: --profile mini:embedded")
         print(f"{record['size']}: {shipped if 'shipped' in record else 'done'}")
     return 0
 
@@ -130,8 +132,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--fold", type=int, help="only this MatBench fold (default as many as the profile says)")
 
     command = add("baselines", _baselines, "simpler models on the same data as the arms", *RUN, "tasks")
-    command.add_argument("--only", help="mean, composition, frozen, untrained, mace (after `make mace`), schnet, with commas "
-                         "(default all, schnet on published data)")
+    command.add_argument("--only", help="mean, composition, frozen, untrained, mace (after `make mace`), schnet, "
+                         "with commas (default all, schnet on published data)")
 
     add("scale-factors", _scale_factors, "fit the scale factors of the networks", *RUN, "sizes")
 
@@ -141,15 +143,18 @@ def parser() -> argparse.ArgumentParser:
 
     add("tables", _tables, "write the tables of the records that are there", *RUN)
 
-    add("report", _report, "write the one-file HTML report of the records and figures that are there", "profile", "results_dir")
+    add("report", _report, "write the one-file HTML report of the records and figures that are there",
+        "profile", "results_dir")
 
     command = add("import-checkpoint", main_of("official.importing", "file", "out"),
                   "read an official checkpoint (jmp-s.pt, jmp-l.pt), executing nothing in it")
     command.add_argument("file", metavar="FILE", help="the downloaded checkpoint")
-    command.add_argument("--out", metavar="DIR", help="folder to write (default: checkpoints/<name> of the data folder)")
+    command.add_argument("--out", metavar="DIR",
+                         help="folder to write (default: checkpoints/<name> of the data folder)")
 
     asked = ("model", "structures", "output", "batch_size", "device", "dataset", "any_element")
-    command = add("predict", main_of("predict", *asked), "structures in, extended XYZ with predictions out; goes on after a kill")
+    command = add("predict", main_of("predict", *asked),
+                  "structures in, extended XYZ with predictions out; goes on after a kill")
     command.add_argument("model", help="folder with model.json and model.safetensors, or mini-small, mini-large")
     command.add_argument("structures", help="extended XYZ, ASE database, or any file that ASE reads")
     command.add_argument("-o", "--output", required=True, help="extended XYZ file to write")

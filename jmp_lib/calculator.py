@@ -39,12 +39,13 @@ class JMPCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
     ignored_changes = {"initial_charges", "initial_magmoms"}
 
-    def __init__(self, checkpoint, device: str = "cpu", dataset: str | None = None, check_elements: bool = True, **kwargs):
+    def __init__(self, checkpoint, device: str = "cpu", dataset: str | None = None,
+                 check_elements: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.predictor = Predictor(checkpoint, dataset, check_elements, device)
         if "forces" not in self.predictor.names:
-            raise ValueError(f"{self.predictor.loaded.path} predicts {', '.join(self.predictor.names)}, not energies and "
-                             "forces: use `python -m jmp_lib predict` for properties")
+            raise ValueError(f"{self.predictor.loaded.path} predicts {', '.join(self.predictor.names)}, "
+                             "not energies and forces: use `python -m jmp_lib predict` for properties")
         self.device, self.note, self.graph_builds = self.predictor.device, self.predictor.note, 0
         if not self.predictor.gradient_forces:
             self.implemented_properties = ["energy", "free_energy", "forces"]
@@ -62,15 +63,16 @@ class JMPCalculator(Calculator):
         with _TURN:
             asked = self.atoms if atoms is None else atoms
             if allow_calculation and asked is None:
-                raise ValueError(f"there is no structure to compute the {name} of: none was given, or the last one was refused")
+                raise ValueError(f"there is no structure to compute the {name} of: none was given, "
+                                 "or the last one was refused")
             if name == "stress" and allow_calculation:
                 self._check_stress(asked)
             return super().get_property(name, atoms, allow_calculation)
 
     def _check_stress(self, atoms) -> None:
         if not self.predictor.gradient_forces:
-            raise PropertyNotImplementedError("no stress: this network predicts forces directly, not as the derivative of an "
-                                              "energy; fine-tune one with gradient forces")
+            raise PropertyNotImplementedError("no stress: this network predicts forces directly, "
+                                              "not as the derivative of an energy; fine-tune one with gradient forces")
         if not np.all(atoms.pbc):
             raise PropertyNotImplementedError("no stress: the structure is not periodic in three directions")
 
@@ -82,16 +84,19 @@ class JMPCalculator(Calculator):
                 if "stress" in properties:
                     self._check_stress(self.atoms)
                 name = self.atoms.get_chemical_formula()
-                item = self.predictor.prepare({**from_ase(self.atoms, where=name), "pos": self.atoms.get_positions()}, name)
+                item = self.predictor.prepare({**from_ase(self.atoms, where=name),
+                                               "pos": self.atoms.get_positions()}, name)
                 self.graph_builds += 1
-                self.results = self._derivatives(item) if self.predictor.gradient_forces else self.predictor.run([item])[0]
+                self.results = (self._derivatives(item) if self.predictor.gradient_forces
+                                else self.predictor.run([item])[0])
                 self.results.setdefault("free_energy", self.results.get("energy", np.nan))
             except BaseException:
                 self.reset()
                 raise
 
     def _derivatives(self, item: dict) -> dict:
-        """Energy, forces and, where the cell is periodic in three directions, stress = dE/dε / V (ε: symmetric strain)."""
+        """Energy, forces and, where the cell is periodic in three directions, stress = dE/dε / V
+        (ε: symmetric strain)."""
         batch, double = self.predictor.collated([item]), {"dtype": torch.float64, "device": self.device}
         pos = torch.tensor(item["pos"], **double, requires_grad=True)
         strain = torch.zeros(3, 3, **double, requires_grad=True)

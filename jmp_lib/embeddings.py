@@ -31,7 +31,8 @@ def embed_sets(run, model, sets: dict[str, list]) -> tuple[pd.DataFrame, np.ndar
     for name, structures in sets.items():
         add_graphs = AddGraphs(run.profile.graphs[family_of(name)])
         for structure in structures:
-            numbers, nodes = np.asarray(structure["atomic_numbers"]), model.embed(collate([add_graphs(structure)])).numpy()
+            numbers, nodes = (np.asarray(structure["atomic_numbers"]),
+                              model.embed(collate([add_graphs(structure)])).numpy())
             formula = hill(numbers)
             for number in np.unique(numbers):
                 rows.append({"set": name, "domain": domain_of(name), "structure": structure["id"],
@@ -59,8 +60,8 @@ def pretrained_model(run, size: str):
     path, name = pretrain_record_path(run.results_dir, size), run.profile.pretrained.get(size)
     given = given_start(run.profile, size, run.results_dir)
     if given is None and not path.is_file():
-        return new_model(run.profile, size).eval(), (f"{size} network with random weights (run notebook 03 to pre-train it): its "
-                                                     "numbers mean nothing")
+        return (new_model(run.profile, size).eval(),
+                (f"{size} network with random weights (run notebook 03 to pre-train it): its numbers mean nothing"))
     record, origin = read_record(path) if path.is_file() else {}, name or "with the weights of notebook 03"
     if given is None or record.get("shipped") == name:
         origin += f" ({record['updates']} updates on {', '.join(record['data'])})"
@@ -69,20 +70,24 @@ def pretrained_model(run, size: str):
 
 
 def untrained(run, model, size: str):
-    """The network of ``model`` with random weights of the profile's seed, in evaluation mode; its scale factors stay."""
+    """The network of ``model`` with random weights of the profile's seed, in evaluation mode;
+    its scale factors stay."""
     fresh = new_model(run.profile, size).eval()
     set_factors(fresh, {name: float(module.value) or 1.0 for name, module in scale_modules(model).items()})
     return fresh
 
 
 def neighbour_shares(points: pd.DataFrame, embeddings: dict[str, np.ndarray], neighbours: int = 10) -> pd.DataFrame:
-    """What lies beside what in the standardised spaces of several networks {name: (points, A)}, in %; one column per network.
+    """What lies beside what in the standardised spaces of several networks {name: (points, A)}, in %;
+    one column per network.
 
-    Share of the nearest neighbours of a point that agree in set, domain or element, and in domain where only points of the same
-    element are looked at (of elements with enough of them); points of one structure are no neighbours. ``by chance``: share
-    among all that could be neighbours. Last row: share of the variance that the element explains.
+    Share of the nearest neighbours of a point that agree in set, domain or element, and in domain where only
+    points of the same element are looked at (of elements with enough of them); points of one structure are no
+    neighbours. ``by chance``: share among all that could be neighbours. Last row: share of the variance that the
+    element explains.
     """
-    same = {name: points[name].to_numpy()[:, None] == points[name].to_numpy()[None] for name in ("set", "domain", "element")}
+    same = {name: points[name].to_numpy()[:, None] == points[name].to_numpy()[None]
+            for name in ("set", "domain", "element")}
     structure = (points["set"] + points["structure"].astype(str)).to_numpy()
     other = structure[:, None] != structure[None]
     questions = {f"neighbours of the same {name}": (same[name], other) for name in same}
@@ -133,7 +138,8 @@ def embed(structures, checkpoint, *, dataset: str | None = None, batch_size: int
     if dataset is None and loaded.info["kind"] == "pretrain":
         dataset = "oc20" if any("pbc" in s and np.any(np.asarray(s["pbc"])) for s in items) else "ani1x"
     predictor = Predictor(loaded, dataset, check_elements)
-    predictor.elements = seen_elements(loaded.info) if check_elements else None  # no energy, hence no reference, is asked for
+    # no energy, hence no reference, is asked for
+    predictor.elements = seen_elements(loaded.info) if check_elements else None
 
     def nodes_of(part: list[dict]) -> list[np.ndarray]:
         values = predictor.model.embed(predictor.collated(part)).float().cpu().numpy()

@@ -23,17 +23,19 @@ from pathlib import Path
 
 DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only",
         errno.EACCES: "writing there is not permitted", errno.EPERM: "writing there is not permitted",
-        errno.EEXIST: "a file is in the way", errno.ENOTDIR: "a file is in the way", errno.EISDIR: "a folder is in the way",
-        errno.EFBIG: "the file becomes larger than is allowed here", errno.EIO: "the disk has an error"}  # fmt: skip
+        errno.EEXIST: "a file is in the way", errno.ENOTDIR: "a file is in the way",
+        errno.EISDIR: "a folder is in the way", errno.EFBIG: "the file becomes larger than is allowed here",
+        errno.EIO: "the disk has an error"}  # fmt: skip
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path`` (made where it is missing); what was written there is forced to disk and takes
-    its place at the end.
+    """A temporary path in the folder of ``path`` (made where it is missing); what was written there is forced to disk
+    and takes its place at the end.
 
-    A kill at any moment leaves the old file or the new one, and at most ``<name>.tmp``, which the next writer takes over; when
-    the block raises, the old file stays. Two who write the same file take turns. Errors of the disk as of :func:`writing`.
+    A kill at any moment leaves the old file or the new one, and at most ``<name>.tmp``, which the next writer
+    takes over; when the block raises, the old file stays. Two who write the same file take turns. Errors of the
+    disk as of :func:`writing`.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -58,7 +60,8 @@ def write_atomically(path: str | Path, mode: str = "w"):
 
 @contextmanager
 def writing(path: str | Path):
-    """Turns an error of the disk while ``path`` is written into ``RuntimeError`` with the file, the reason and the mend.
+    """Turns an error of the disk while ``path`` is written into ``RuntimeError`` with the file,
+    the reason and the mend.
 
     Also one that a library hides behind its own: torch says "unexpected pos 64 vs 0" where the disk is full.
     """
@@ -66,8 +69,8 @@ def writing(path: str | Path):
         yield
     except Exception as error:
         if reason := _of_disk(error, str(path)):
-            raise RuntimeError(f"cannot write {path}: {reason}; make room or choose another place, then run the same command "
-                               "again (what is finished is kept)") from None
+            raise RuntimeError(f"cannot write {path}: {reason}; make room or choose another place, "
+                               "then run the same command again (what is finished is kept)") from None
         raise
 
 
@@ -75,7 +78,8 @@ def _of_disk(error: BaseException | None, path: str) -> str | None:
     """In words, what the disk had against ``path``, where ``error`` or one before it says so."""
     while error is not None:
         hidden = re.search(r"\(os error (\d+)\)", str(error))  # of a library in Rust
-        number, name = (error.errno, error.filename) if isinstance(error, OSError) else (hidden and int(hidden[1]), None)
+        number, name = ((error.errno, error.filename) if isinstance(error, OSError)
+                        else (hidden and int(hidden[1]), None))
         if number in DISK and (name is None or str(name).startswith(path) or path.startswith(str(name))):
             return DISK[number]
         error = None if error.__suppress_context__ else error.__context__
@@ -83,7 +87,8 @@ def _of_disk(error: BaseException | None, path: str) -> str | None:
 
 
 def write_json(path: str | Path, value) -> None:
-    """Atomically write readable JSON of plain values and numpy's numbers; NaN and infinity become null, as JSON has neither."""
+    """Atomically write readable JSON of plain values and numpy's numbers; NaN and infinity become null,
+    as JSON has neither."""
     plain = json.loads(json.dumps(value, default=lambda number: number.item()), parse_constant=lambda _: None)
     contents = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     with write_atomically(path) as stream:
@@ -98,7 +103,8 @@ def file_sha256(path: str | Path) -> str:
 
 @contextmanager
 def locked(path: str | Path, busy: str | None = None, wait: bool = False):
-    """Nobody else holds the lock file ``path`` meanwhile; afterwards it is gone. The system frees that of a killed holder.
+    """Nobody else holds the lock file ``path`` meanwhile; afterwards it is gone. The system frees
+    that of a killed holder.
 
     Waits for it; with a sentence ``busy``, raises ``RuntimeError(busy)`` at once, or says it and waits (``wait``).
     """
@@ -140,9 +146,11 @@ def reading(path: str | Path, mend: str):
     try:
         yield
     except MemoryError:
-        raise ValueError(f"{path} asks for more memory than there is: it is damaged, or too large for this machine; {mend}") from None
+        raise ValueError(f"{path} asks for more memory than there is: it is damaged, "
+                         f"or too large for this machine; {mend}") from None
     except Exception as error:
-        if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path)):  # said already
+        # said already
+        if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and str(error).startswith(str(path)):
             raise
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is missing; {mend}") from None

@@ -1,6 +1,6 @@
-"""Parameters of the notebooks and the command line. Papermill only warns of a name that a notebook does not know, and the run
-would use the default: so the second cell of every notebook compares the names that were set with the declared ones, and checks
-every value."""
+"""Parameters of the notebooks and the command line. Papermill only warns of a name that a notebook does not know, and
+the run would use the default: so the second cell of every notebook compares the names that were set with the declared
+ones, and checks every value."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ WANTED = {"text": "text", "list": "a list of names, or one text with commas", "f
 
 
 def names_set(cell: str) -> list[str]:
-    """Names that a cell sets, if it is one of parameters: papermill's, or one that begins with a profile, and nothing in it but
-    ``name = literal``."""
+    """Names that a cell sets, if it is one of parameters: papermill's, or one that begins with a profile, and nothing
+    in it but ``name = literal``."""
     names = []
     try:
         for statement in ast.parse(cell).body:
@@ -59,11 +59,12 @@ def names_set(cell: str) -> list[str]:
 
 
 def assigned_names(namespace: dict) -> list[str]:
-    """Names that the parameters cells set, whose sources IPython keeps in ``In``; a mapping that is not ``globals()`` of a
-    notebook is the parameters themselves."""
+    """Names that the parameters cells set, whose sources IPython keeps in ``In``; a mapping that is not ``globals()``
+    of a notebook is the parameters themselves."""
     if "In" in namespace:
         return list(dict.fromkeys(name for cell in namespace["In"] for name in names_set(cell)))
-    return [n for n, v in namespace.items() if not (n.startswith("_") or isinstance(v, types.ModuleType) or callable(v))]
+    return [n for n, v in namespace.items()
+            if not (n.startswith("_") or isinstance(v, types.ModuleType) or callable(v))]
 
 
 def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
@@ -79,7 +80,8 @@ def collect(namespace: dict, declared: tuple[str, ...]) -> dict:
 
 
 def convert(name: str, value):
-    """``value`` in the type of parameter ``name``; None and "" become None. Raises ValueError for a value of another kind."""
+    """``value`` in the type of parameter ``name``; None and "" become None. Raises ValueError for a
+    value of another kind."""
     kind, meaning = KINDS[name]
     value = str(value) if isinstance(value, os.PathLike) else value
     text, number = isinstance(value, str), isinstance(value, (int, float)) and not isinstance(value, bool)

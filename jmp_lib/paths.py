@@ -32,8 +32,8 @@ def shipped_dir(name: str) -> Path:
 
 
 def data_dirs(override: str | Path | None = None) -> list[Path]:
-    """Absolute folders of the published files: those of ``override``, else of the environment's JMP_DATA, several joined by
-    ``os.pathsep``; else ``data`` of the checkout (of the working directory for an installed copy).
+    """Absolute folders of the published files: those of ``override``, else of the environment's JMP_DATA, several
+    joined by ``os.pathsep``; else ``data`` of the checkout (of the working directory for an installed copy).
 
     Files are looked for in all of them; new ones go into the first. No folder is created here.
     """

@@ -1,8 +1,8 @@
 """Independent jobs in single-threaded worker processes, and how processes end together.
 
-Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A worker that
-dies, or gets SIGTERM, costs its job alone. SIGTERM to this process is passed on, and a worker whose parent is gone ends in the
-same way: trainings write their checkpoints, from which the next run goes on.
+Workers are spawned, never forked (torch and a notebook kernel hold threads), and each goes on with the next job. A
+worker that dies, or gets SIGTERM, costs its job alone. SIGTERM to this process is passed on, and a worker whose
+parent is gone ends in the same way: trainings write their checkpoints, from which the next run goes on.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def run_jobs(jobs: list[tuple[str, object, tuple]], workers: int, title: str, to
     """Runs ``jobs`` (label, importable function, picklable arguments) and returns outcomes in order.
 
     A job that raises becomes an :class:`Outcome` with ``error``. One worker runs the jobs in this process. SIGTERM ends
-    with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once. ``together``: the jobs
-    need each other, the first that fails ends them all, and its outcome alone is returned.
+    with ``Terminated`` when every worker has ended its job, an interrupt ends the workers at once. ``together``: the
+    jobs need each other, the first that fails ends them all, and its outcome alone is returned.
     """
     with tqdm(total=len(jobs), desc=title, mininterval=2.0, unit="run", ncols=88, disable=together or not jobs) as bar:
         if workers > 1 and len(jobs) > 1:
@@ -97,7 +97,8 @@ def failures_file(results_dir: Path) -> Path:
 
 
 def report(results_dir: Path, outcomes: list[Outcome], what: str, all_needed: bool = False) -> None:
-    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did (or any: all_needed)."""
+    """Says which runs failed and why, and keeps it in ``failures_file``; RuntimeError when all did
+    (or any: all_needed)."""
     failed, file = [outcome for outcome in outcomes if outcome.error], failures_file(results_dir)
     with locked(file.with_suffix(".lock")):  # two runs may share the results
         known = json.loads(file.read_text()) if file.is_file() else {}
@@ -145,8 +146,9 @@ def _in_workers(jobs, workers: int, title: str, bar, together: bool) -> list[Out
                         ended.put((number, process.submit(_alone, *jobs[number]).result()))
                         number = next(waiting, None)
                 except Exception as error:  # the process is gone, or it cannot be told the job or tell what came out
-                    words = "the worker process was ended from outside (often: out of memory); run again to go on, with fewer " \
-                        "workers if it repeats" if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
+                    words = ("the worker process was ended from outside (often: out of memory); run again to go on, "
+                             "with fewer workers if it repeats" if isinstance(error, BrokenProcessPool)
+                             else f"{type(error).__name__}: {error}")
                     ended.put((number, Outcome(jobs[number][0], error=words)))
                     number = next(waiting, None)
                 finally:

@@ -69,19 +69,23 @@ class Predictor:
             sets = list(self.info["datasets"])
             if dataset not in sets:
                 raise ValueError(f"the pre-trained network {what} has one head per data set: choose "
-                                 f"dataset={' or '.join(map(repr, sets))}" + f", not {dataset!r}" * (dataset is not None))
+                                 f"dataset={' or '.join(map(repr, sets))}"
+                                 + f", not {dataset!r}" * (dataset is not None))
             self.place = sets.index(dataset)
-            graph, normalisers, names = self.info["graphs"][dataset], self.info["datasets"][dataset], ("energy", "forces")
+            graph, normalisers, names = (self.info["graphs"][dataset],
+                                         self.info["datasets"][dataset], ("energy", "forces"))
         elif dataset is not None:
             raise ValueError(f"{what} is a fine-tuned network with one set of heads: leave dataset out")
         else:
-            graph, normalisers, names = self.info["graph"], self.info["normalisers"], [spec.name for spec in self.model.specs]
+            graph, normalisers, names = (self.info["graph"], self.info["normalisers"],
+                                         [spec.name for spec in self.model.specs])
         self.graph, self.note = GraphConfig.from_dict(graph), ""
         self.normalisers = {name: Normaliser(**normalisers[name]) for name in names if name in normalisers}
         if "energy" in names and "energy" not in self.normalisers:
             self.note = (f"the energy of {what} has no zero: this network was trained on forces alone, so only energy "
                          "differences between structures of the same atoms mean something" if self.gradient_forces else
-                         f"{what} gives no energy: this network was trained on forces alone and predicts them directly, not as "
+                         f"{what} gives no energy: "
+                         "this network was trained on forces alone and predicts them directly, not as "
                          "the derivative of an energy; fine-tune with an energy_coefficient for energies")
         self.names = tuple(name for name in names if self.gradient_forces or name in self.normalisers)
         trained = self.info["datasets"][dataset] if self.pretrained else self.info
@@ -98,11 +102,14 @@ class Predictor:
         return {name: known[name] for name in self.names}
 
     def prepare(self, structure, where: str) -> dict:
-        """Geometry of ``structure`` with its candidate edges; ``ValueError`` for an unknown element, a lone atom or a wrong pbc.
+        """Geometry of ``structure`` with its candidate edges; ``ValueError`` for an unknown element,
+        a lone atom or a wrong pbc.
 
-        structure: one of this workbook, or any ``Data`` with pos and z; without pbc or cell it is a molecule, tags are 2.
+        structure: one of this workbook, or any ``Data`` with pos and z; without pbc or cell it is a molecule,
+        tags are 2.
         """
-        item = {"pos": structure["pos"], "atomic_numbers": structure["atomic_numbers" if "atomic_numbers" in structure else "z"],
+        item = {"pos": structure["pos"],
+                "atomic_numbers": structure["atomic_numbers" if "atomic_numbers" in structure else "z"],
                 "cell": structure["cell"].reshape(3, 3) if "cell" in structure else np.zeros((3, 3)),
                 "pbc": structure["pbc"].reshape(3) if "pbc" in structure else np.zeros(3, bool),
                 "tags": structure["tags"] if "tags" in structure else np.full(len(structure["pos"]), 2)}
@@ -115,13 +122,14 @@ class Predictor:
             seen = numbers[atom] in (seen_elements(self.info) or ())
             what = "not in the data of the heads" if seen else "neither in the fine-tuning nor in the pre-training data"
             raise ValueError(f"{where}: atom {atom}: element {_symbols([numbers[atom]])} was {what} of this network "
-                             f"({_symbols(self.elements)}); fine-tune with structures that hold it, or switch this check off "
-                             "(check_elements=False, --any-element)")
+                             f"({_symbols(self.elements)}); fine-tune with structures that hold it, "
+                             "or switch this check off (check_elements=False, --any-element)")
         return {**item, "candidates": (neighbours(item, where, self.graph), self.graph), "where": where}
 
-    def each(self, structures: Iterable, batch_size: int, compute: Callable[[list[dict]], Sequence], where: str = "structure",
-             first: int = 0) -> Iterator:
-        """What ``compute`` makes of prepared structures, in their order; ``ValueError`` names one that the network cannot take.
+    def each(self, structures: Iterable, batch_size: int, compute: Callable[[list[dict]], Sequence],
+             where: str = "structure", first: int = 0) -> Iterator:
+        """What ``compute`` makes of prepared structures, in their order; ``ValueError`` names one that the
+        network cannot take.
 
         compute: one result for each of at most ``batch_size`` structures.  where: what a structure is called before its
         number, which counts from ``first``.
@@ -129,7 +137,8 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, not {batch_size}")
         structures = iter(structures)
-        while window := [as_structure(s, f"{where} {i}") for i, s in enumerate(islice(structures, WINDOW * batch_size), first)]:
+        while window := [as_structure(s, f"{where} {i}")
+                         for i, s in enumerate(islice(structures, WINDOW * batch_size), first)]:
             natoms = np.array([len(structure["pos"]) for structure in window])
             order, found = np.argsort(natoms, kind="stable"), [None] * len(window)
             shapes = [{"atoms": n} for n in natoms[order].tolist()]
@@ -152,8 +161,9 @@ class Predictor:
         Raises ``ValueError`` naming the structure where one is not finite.
         """
         batches = EvaluationSet(items, min(self.most, len(items)), self.device)
-        output = predict(self.model, batches, lambda out: {name: out[name][..., self.place] if self.pretrained else out[name]
-                                                           for name in self.names}, self.gradient_forces)
+        output = predict(self.model, batches,
+                         lambda out: {name: out[name][..., self.place] if self.pretrained else out[name]
+                                      for name in self.names}, self.gradient_forces)
         if batches.most < len(items):
             self.most = batches.most
         ends = np.cumsum([len(item["pos"]) for item in items])[:-1]
@@ -184,15 +194,16 @@ def neighbours(structure, where: str, graph: GraphConfig) -> tuple[np.ndarray, n
     """
     pbc = np.asarray(structure["pbc"], bool)
     if pbc.any() and not graph.periodic:
-        raise ValueError(f"{where}: periodic, but the graphs of this network are those of molecules: set atoms.pbc = False, "
-                         "or use a network (or dataset) for crystals")
+        raise ValueError(f"{where}: periodic, but the graphs of this network are those of molecules: "
+                         "set atoms.pbc = False, or use a network (or dataset) for crystals")
     natoms = len(structure["pos"])
-    edges = find_neighbors(np.asarray(structure["pos"]), np.asarray(structure["cell"]), pbc, graph.cutoff, graph.periodic)
+    edges = find_neighbors(np.asarray(structure["pos"]), np.asarray(structure["cell"]),
+                           pbc, graph.cutoff, graph.periodic)
     lonely = np.flatnonzero(np.bincount(edges[0][1], minlength=natoms) == 0)
     if len(lonely):
         symbol = chemical_symbols[int(structure["atomic_numbers"][lonely[0]])]
-        raise ValueError(f"{where}: atom {lonely[0]} ({symbol}) has no other atom within {graph.cutoff:g} Å, so the network "
-                         "cannot see it; leave the structure out")
+        raise ValueError(f"{where}: atom {lonely[0]} ({symbol}) has no other atom within {graph.cutoff:g} Å, "
+                         "so the network cannot see it; leave the structure out")
     return limited(edges, graph, natoms)
 
 
@@ -200,7 +211,8 @@ def check_finite(values: dict, where: str) -> None:
     """Raise ``ValueError`` for predictions that are no numbers."""
     for name, value in values.items():
         if not np.isfinite(value).all():
-            raise ValueError(f"{where}: the network gives {name} that is not finite; look at this structure, or leave it out")
+            raise ValueError(f"{where}: the network gives {name} that is not finite; "
+                             "look at this structure, or leave it out")
 
 
 def _symbols(numbers) -> str:
@@ -221,10 +233,12 @@ def predictions(checkpoint, structures, *, batch_size: int = 32, device: str = "
                 check_elements: bool = True) -> Iterator[dict]:
     """One dict of predictions per structure, in order: floats for scalars, (N,3) for forces, in the model's units.
 
-    checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures, one, several
-    or an iterator, which is read no more than WINDOW batches ahead.  Raises ``ValueError`` naming the structure.
+    checkpoint: as of :class:`Predictor`, or one.  structures: ``ase.Atoms``, pymatgen objects or structures, one,
+    several or an iterator, which is read no more than WINDOW batches ahead.  Raises ``ValueError`` naming the
+    structure.
     """
-    predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, dataset, check_elements, device)
+    predictor = (checkpoint if isinstance(checkpoint, Predictor)
+                 else Predictor(checkpoint, dataset, check_elements, device))
     yield from predictor.each(several(structures), batch_size, predictor.run)
 
 
@@ -242,10 +256,11 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if "OMP_NUM_THREADS" not in os.environ and predictor.model.config.emb_size_edge <= NARROW:
         torch.set_num_threads(1)
     keep_freed_memory()
-    made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size, any_element,
-                 device, torch.__version__, torch.get_num_threads()]
+    made_from = [file_sha256(source), file_sha256(predictor.loaded.path), predictor.info, dataset, batch_size,
+                 any_element, device, torch.__version__, torch.get_num_threads()]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    with writing(target), locked(f"{target}.tmp", f"another process is writing {target}: wait for it, or choose another name"):
+    with writing(target), locked(f"{target}.tmp",
+                                 f"another process is writing {target}: wait for it, or choose another name"):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "", str(target))
         count, new, seconds = _write(target, key, source, predictor, batch_size)
@@ -255,16 +270,18 @@ def main(model: str, source: str, output: str, batch_size: int = 32, device: str
     if predictor.note:
         print(f"note: {predictor.note}")
     if predictor.foreign:
-        print(f"note: {_symbols(sorted(predictor.foreign))}: not in the data that the heads of this network were trained on; "
-              "expect larger errors there")
+        print(f"note: {_symbols(sorted(predictor.foreign))}: not in the data that the heads of this network were "
+              "trained on; expect larger errors there")
     return 0
 
 
 def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_size: int) -> tuple[int, int, float]:
-    """Writes all frames with their predictions; returns how many there are, how many were computed now, and the seconds.
+    """Writes all frames with their predictions; returns how many there are, how many were computed now,
+    and the seconds.
 
-    ``<target>.part.json`` {key, frames, bytes, foreign} counts whole windows, so that batches are the same after a kill.  What a
-    frame is refused for ends the run and takes the part along; after a kill or an error of the disk it stays.
+    ``<target>.part.json`` {key, frames, bytes, foreign} counts whole windows, so that batches are the same
+    after a kill.  What a frame is refused for ends the run and takes the part along; after a kill or an error
+    of the disk it stays.
     """
     from ase.io import write
 
@@ -292,7 +309,8 @@ def _write(target: Path, key: str, source: Path, predictor: Predictor, batch_siz
                 stream.flush()
                 os.fsync(stream.fileno())
                 count += len(window)
-                write_json(about, {"key": key, "frames": count, "bytes": stream.tell(), "foreign": sorted(predictor.foreign)})
+                write_json(about, {"key": key, "frames": count, "bytes": stream.tell(),
+                                   "foreign": sorted(predictor.foreign)})
                 bar.update(len(window))
         os.replace(part, target)
         about.unlink()

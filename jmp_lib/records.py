@@ -63,7 +63,8 @@ def finished_record(path: Path, results_dir: Path, wanted: str | None = None) ->
     with suppress(FileNotFoundError, ValueError):
         record = read_record(path)
         if wanted in (None, record.get("fingerprint")) and all(
-                file_sha256(Path(results_dir) / entry["file"]) == entry["sha256"] for entry in record.get("files", {}).values()):
+                file_sha256(Path(results_dir) / entry["file"]) == entry["sha256"]
+                for entry in record.get("files", {}).values()):
             return record
     return None
 
@@ -80,8 +81,8 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def packed_errors(errors: np.ndarray, rows: np.ndarray) -> dict:
-    """Errors and weights of the test structures (S,2) as a record keeps them: in the order of their ``rows`` of the set,
-    four digits of each error; weights null where they are equal."""
+    """Errors and weights of the test structures (S,2) as a record keeps them: in the order of their ``rows`` of the
+    set, four digits of each error; weights null where they are equal."""
     mae, weight = errors[np.argsort(rows, kind="stable")].T
     return {"mae": [float(f"{e:.4g}") for e in mae], "weight": weight.astype(int).tolist() if np.ptp(weight) else None}
 

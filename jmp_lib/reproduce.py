@@ -32,12 +32,14 @@ from jmp_lib.settings import Profile
 from jmp_lib.train.loading import shipped_names, weights_path
 from jmp_lib.workbook import choose_tasks, missing, resolved_profile, results_folder
 
-SIMPLE = tuple(f"baselines/*--{name}.json" for name in ("composition", "frozen", "untrained"))  # notebook 15 makes others
+# notebook 15 makes others
+SIMPLE = tuple(f"baselines/*--{name}.json" for name in ("composition", "frozen", "untrained"))
 VARIANTS = ("../variants/*/records/*/*.json", "../variants/*/records/finetune/*/*.json")
 # Records that a notebook reads or writes, as patterns under records/.
 RECORDS = {
     "03": ("pretrain/*.json", "../live/records/pretrain/*.json"),
-    **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json", *(one.replace("*", f"{family.name}_*", 1) for one in SIMPLE))
+    **{family.notebook[:2]: (f"finetune/{family.name}_*/*.json",
+                             *(one.replace("*", f"{family.name}_*", 1) for one in SIMPLE))
        for family in FAMILIES.values()},
     "10": ("finetune/*/*.json", *SIMPLE),
     "11": ("pretrain/*.json", "finetune/*/*.json", *VARIANTS),
@@ -48,12 +50,16 @@ RECORDS = {
 }
 TRAINS = ("03", "14", *(family.notebook[:2] for family in FAMILIES.values()))  # what they made must be there unaltered
 RECORDS_ONLY = ("00", "02", "10", "11", "13", "14")  # notebooks that read no data files of the profile
-PACKAGED = (".py", ".yaml", ".csv", ".json", ".npz", ".j2", ".extxyz", ".safetensors")  # files of the package that decide what it does
+# files of the package that decide what it does
+PACKAGED = (".py", ".yaml", ".csv", ".json", ".npz", ".j2", ".extxyz", ".safetensors")
 TO_OPEN = {"report.html": "everything on one page, to read or to send",
-           "comparison.html": "the certificate: this run and the shipped one", "tables/all_tasks.csv": "one row per task and arm",
-           "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own", "tables": "all tables as CSV",
-           "figures": "all figures as PNG and SVG", "tsne.html": "the embeddings, to explore in a browser"}
-PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d|^(\x1b\[A)+$")  # tqdm, with and without a known end; back up from an inner bar
+           "comparison.html": "the certificate: this run and the shipped one",
+           "tables/all_tasks.csv": "one row per task and arm",
+           "notebooks/13_paper_tables.ipynb": "tables 2-5 and every claim, published and own",
+           "tables": "all tables as CSV", "figures": "all figures as PNG and SVG",
+           "tsne.html": "the embeddings, to explore in a browser"}
+# tqdm, with and without a known end; back up from an inner bar
+PROGRESS = re.compile(r"\d+%\|.*\||\d+\w* \[\d\d:\d\d|^(\x1b\[A)+$")
 
 
 def notebook_paths() -> list[Path]:
@@ -71,7 +77,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
     loaded = resolved_profile({"profile": profile})
     folder, began, incomplete = results_folder(results, loaded), time.monotonic(), []
     with locked(folder / "work" / "reproduce.lock", f"`reproduce` runs in {folder} already: wait for it or stop it"):
-        chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))  # the tables of all last
+        # the tables of all last
+        chosen = sorted(select(notebook_paths(), only), key=lambda path: path.stem.startswith("13"))
         state_file, states = folder / "work" / "reproduce.json", {}
         if state_file.is_file():
             with reading(state_file, "delete it, and every notebook is run again (finished runs are kept)"):
@@ -92,7 +99,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
             try:
                 execute(path, copy, {"profile": profile, **({"results_dir": str(folder)} if results else {})})
             except Exception as error:  # papermill's report of the failing cell, without its own traceback
-                print(f"{title}failed\n{error}\nMend this and give the same command again: it goes on here.", flush=True)
+                print(f"{title}failed\n{error}\nMend this and give the same command again: "
+                      "it goes on here.", flush=True)
                 return 1
             minutes = (time.monotonic() - started) / 60
             if failures_file(folder).is_file():
@@ -105,7 +113,8 @@ def main(profile: str = "mini", only: str | None = None, results: str | None = N
         if any(path for kind in ("pretrain", "finetune") for path in (folder / "records" / kind).rglob("*.json")):
             write_report(folder, loaded.name)
         shipped = paths.shipped_dir(results_folder(None, loaded).name)
-        if not loaded.variant and all(any((one / "records" / "finetune").glob("*/*.json")) for one in (folder, shipped)):
+        if not loaded.variant and all(any((one / "records" / "finetune").glob("*/*.json"))
+                                      for one in (folder, shipped)):
             print(write_comparison(folder, shipped) + "\n")
     print(f"Done in {(time.monotonic() - began) / 60:.1f} min. Open:")
     print("\n".join(f"  {folder / name}  ({what})" for name, what in TO_OPEN.items() if (folder / name).exists()))
@@ -120,7 +129,8 @@ def no_data(notebook: Path, profile: Profile) -> str | None:
     if profile.data != "published" or family is None:
         return None
     tasks = choose_tasks({}, profile, family)
-    reasons = missing(tasks, profile.model_copy(update={"data_root": paths.data_root(profile.data_root)}), thorough=True)
+    reasons = missing(tasks, profile.model_copy(update={"data_root": paths.data_root(profile.data_root)}),
+                      thorough=True)
     return "no published data at hand: " + reasons[tasks[0]] if len(reasons) == len(tasks) else None
 
 
@@ -130,7 +140,8 @@ def select(notebooks: list[Path], only: str | None) -> list[Path]:
         return notebooks
     found = {}
     for word in filter(None, map(str.strip, only.split(","))):
-        found[word] = [path for path in notebooks if word.removesuffix(".ipynb") == path.stem or word.zfill(2) == path.stem[:2]]
+        found[word] = [path for path in notebooks
+                       if word.removesuffix(".ipynb") == path.stem or word.zfill(2) == path.stem[:2]]
         if not found[word]:
             raise ValueError(f"no notebook {word!r}; there are {', '.join(path.stem for path in notebooks)}")
     return [path for path in notebooks if any(path in some for some in found.values())]
@@ -148,20 +159,23 @@ def execute(source: Path, target: Path, values: dict) -> None:
     known = papermill.inspect_notebook(str(source))  # what its parameters cell sets
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(str(source), str(failed), {k: v for k, v in values.items() if k in known}, kernel_name="python3",
-                               progress_bar=False, stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=50"])
+    papermill.execute_notebook(str(source), str(failed), {k: v for k, v in values.items() if k in known},
+                               kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
+                               extra_arguments=["--IPKernelApp.log_level=50"])
     with write_atomically(target) as stream:
         nbformat.write(clean(nbformat.read(failed, as_version=4)), stream)
     failed.unlink()
 
 
 def clean(notebook):
-    """``notebook`` without what differs between two equal runs: times, progress bars, paths of this machine, drawn names."""
+    """``notebook`` without what differs between two equal runs: times, progress bars, paths of this machine,
+    drawn names."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
-    names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "", f"{Path.home()}{os.sep}": "~/"}
+    names = dict.fromkeys(map(str, paths.data_dirs()), "data") | {f"{paths.PACKAGE_DIR.parent}{os.sep}": "",
+                                                                  f"{Path.home()}{os.sep}": "~/"}
 
     def plain(text: str) -> str:
         for folder, name in names.items():
@@ -185,13 +199,15 @@ def clean(notebook):
 
 
 def sources(notebook: Path, profile: str, loaded: Profile) -> str:
-    """SHA-256 of what the notebook is made from: itself, profile, package with its facts and mini data, given weights, and names,
-    bytes and times of change of the published files that it may read."""
+    """SHA-256 of what the notebook is made from: itself, profile, package with its facts and mini data, given
+    weights, and names, bytes and times of change of the published files that it may read."""
     number, own = notebook.stem[:2], Path(profile.partition(":")[0])  # without the variant
     digest = hashlib.sha256(profile.encode())
     package = [p for p in sorted(paths.PACKAGE_DIR.rglob("*")) if p.suffix in PACKAGED]
-    weights = [weights_path(name) for name in loaded.pretrained.values() if name not in (None, "base", "official", *shipped_names())]
-    given = [path for one in weights for path in (one, one.with_suffix(".json")) if path.is_file()]  # a network's graphs stand in its JSON
+    weights = [weights_path(name) for name in loaded.pretrained.values()
+               if name not in (None, "base", "official", *shipped_names())]
+    # a network's graphs stand in its JSON
+    given = [path for one in weights for path in (one, one.with_suffix(".json")) if path.is_file()]
     for path in [notebook, *[own] * (own.suffix in (".yaml", ".yml")), *package, *given]:
         digest.update(path.name.encode() + file_sha256(path).encode())
     if {"published", "large"} & {loaded.data, *loaded.pretraining.data.split("+")} and number not in RECORDS_ONLY:
@@ -202,10 +218,11 @@ def sources(notebook: Path, profile: str, loaded: Profile) -> str:
 
 
 def records_of(notebook: Path, results_dir: Path) -> str:
-    """SHA-256 of the records that the notebook reads and writes; of those that it makes also whether their files (weights,
-    predictions) are there unaltered, as for the trainings themselves."""
+    """SHA-256 of the records that the notebook reads and writes; of those that it makes also whether their files
+    (weights, predictions) are there unaltered, as for the trainings themselves."""
     number, digest = notebook.stem[:2], hashlib.sha256()
-    for path in (path for pattern in RECORDS.get(number, ()) for path in sorted((results_dir / "records").glob(pattern))):
+    for path in (path for pattern in RECORDS.get(number, ())
+                 for path in sorted((results_dir / "records").glob(pattern))):
         home = next(one.parent for one in path.parents if one.name == "records")
         intact = number not in TRAINS or finished_record(path, home) is not None
         digest.update(f"{os.path.relpath(path, results_dir)} {file_sha256(path)} {intact}".encode())

@@ -54,7 +54,8 @@ Precision = Literal["float32", "tf32", "bfloat16-mixed", "float16-mixed"]  # tf3
 
 
 class Schedule(Settings):
-    """Learning rate: linear warm-up, cosine, (fine-tuning only) reduce-on-plateau. Lengths: ``2000 updates``, ``5 epochs``."""
+    """Learning rate: linear warm-up, cosine, (fine-tuning only) reduce-on-plateau. Lengths: ``2000 updates``,
+    ``5 epochs``."""
 
     warmup: Length
     warmup_start_factor: float
@@ -100,7 +101,8 @@ class Pretraining(Settings):
     # batch), or one per structure (every process builds those of its own share)
     edge_dropout_draws: Literal["batch", "structure"] = "batch"
     structurewise_loss: bool = True  # false: the force loss is a mean over all atoms of a batch (an ablation)
-    fixed_atoms_loss: bool = True  # false: forces on atoms held still count in no loss, as they count in no reported error
+    # false: forces on atoms held still count in no loss, as they count in no reported error
+    fixed_atoms_loss: bool = True
 
 
 class Layerwise(Settings):
@@ -122,7 +124,8 @@ class BySize(Settings):
 
 
 class Rates(Settings):
-    """Learning rate of every arm, so that each has its own best; a number alone in a profile stands for all that it covers."""
+    """Learning rate of every arm, so that each has its own best; a number alone in a profile stands
+    for all that it covers."""
 
     scratch: Annotated[BySize, BeforeValidator(_for_all("small", "large"))]
     pretrained: Annotated[BySize, BeforeValidator(_for_all("small", "large"))]
@@ -180,16 +183,17 @@ class Finetuning(Settings):
 
 
 class Engine(Settings):
-    """How a training is carried out. None of it but ``cpu_autocast`` decides the numbers, beyond the order in which sums are
-    rounded."""
+    """How a training is carried out. None of it but ``cpu_autocast`` decides the numbers, beyond the order in which
+    sums are rounded."""
 
-    # processes on this machine that share every batch, each with a GPU (or on the CPU); torchrun or srun, which reach more than
-    # one machine, count their own
+    # processes on this machine that share every batch, each with a GPU (or on the CPU); torchrun or srun, which reach
+    # more than one machine, count their own
     devices: int = Field(1, ge=1)
     workers_data: int = Field(0, ge=0)  # processes that prepare batches ahead, per training process; 0: none
-    max_edges: int | None = Field(None, gt=0)  # edges (and quadruplets, in edges) computed at once; null: the whole batch
-    # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in float16;
-    # on: a CPU pads too (and records nothing), to try it
+    # edges (and quadruplets, in edges) computed at once; null: the whole batch
+    max_edges: int | None = Field(None, gt=0)
+    # batches padded to a few shapes, and the step of each shape recorded as a CUDA graph; auto: on a GPU, except in
+    # float16; on: a CPU pads too (and records nothing), to try it
     graphs: Literal["auto", "on", "off"] = "auto"
     cpu_autocast: bool = False  # on a CPU too, compute in the precision that the settings say; else float32 there
 
@@ -223,16 +227,18 @@ class Profile(Settings):
     )] = {}  # size: a network that ships (mini-small), official, base or a folder; null or none: pre-trained here
     tasks: tuple[str, ...] | None = None  # of these only; null: all of tasks_per_family
     comparable: bool = True  # false: its numbers mean nothing and never stand beside others
-    published_at_hand: bool = False  # made for the published files at hand: without data_root they lie in JMP_DATA or data/,
+    # made for the published files at hand: without data_root they lie in JMP_DATA or data/,
+    published_at_hand: bool = False
     # its results need no "-published" in their name, and its pre-training is its own, not that of the mini data
-    published_tasks: dict[str, tuple[str, ...]] = {}  # family -> tasks that are run when published data are chosen for it
+    # family -> tasks that are run when published data are chosen for it
+    published_tasks: dict[str, tuple[str, ...]] = {}
     variant: str | None = None  # set by load_profile: the block of ``variants`` that was put over the rest
     variants: tuple[str, ...] = ()  # set by load_profile: names of the blocks there are
 
     @property
     def results_name(self) -> str:
-        """Folder of its results: the name without the variant, and ``-published`` for such data where it is not made for
-        them."""
+        """Folder of its results: the name without the variant, and ``-published`` for such data where it is not made
+        for them."""
         name = self.name.removesuffix(f"-{self.variant}")
         return name if self.data == "mini" or self.published_at_hand else f"{name}-{self.data}"
 
@@ -257,9 +263,9 @@ def load_profile(name: str, **overrides) -> Profile:
     """Read and check a profile.
 
     ``name``: smoke, mini, one_gpu, paper, or the path of a YAML file; after a colon a named block of the file's
-    ``alternatives`` that is put over the rest (``paper:packaged``; ``mini:ablations:molecules`` is a variant of one). The name
-    becomes ``paper-packaged``, so results stay apart. ``overrides``: nested dictionaries or dotted keys. Raises ``ValueError``
-    naming the key and the nearest valid one, ``FileNotFoundError`` for a path.
+    ``alternatives`` that is put over the rest (``paper:packaged``; ``mini:ablations:molecules`` is a variant of one).
+    The name becomes ``paper-packaged``, so results stay apart. ``overrides``: nested dictionaries or dotted keys.
+    Raises ``ValueError`` naming the key and the nearest valid one, ``FileNotFoundError`` for a path.
     """
     last, _, blocks = Path(name).name.partition(":")
     path = Path(name).with_name(last)
@@ -298,14 +304,15 @@ def profile_from_dict(values: dict, where: str = "profile") -> Profile:
             ("pretraining.datasets", sets, PRETRAINING_SETS, True), ("pretrained", profile.pretrained, SIZES, False),
             ("tasks", dict.fromkeys(profile.tasks or ()), TASKS, False),
             ("published_tasks", profile.published_tasks, FAMILIES, False),
-            ("finetuning.task_folds", tuned.task_folds, TASKS, False), ("finetuning.families", tuned.families, FAMILIES, False),
-            ("finetuning.tasks", tuned.tasks, TASKS, False)):
+            ("finetuning.task_folds", tuned.task_folds, TASKS, False),
+            ("finetuning.families", tuned.families, FAMILIES, False), ("finetuning.tasks", tuned.tasks, TASKS, False)):
         check_keys(got, valid, f"{where}.{place}")
         if all_needed and (missing := [key for key in valid if key not in got]):
             raise ValueError(f"{where}.{place}: the key '{missing[0]}' is missing; add it")
     for task, folds in tuned.task_folds.items():
         if not folds or not set(folds) <= set(range(TASKS[task].n_folds)):
-            raise ValueError(f"{where}.finetuning.task_folds.{task}: {list(folds)}; its folds are 0 to {TASKS[task].n_folds - 1}")
+            raise ValueError(f"{where}.finetuning.task_folds.{task}: {list(folds)}; "
+                             f"its folds are 0 to {TASKS[task].n_folds - 1}")
     base = tuned.defaults.model_dump()
     for group in ("families", "tasks"):
         for key, change in getattr(tuned, group).items():
@@ -322,13 +329,15 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def build(cls: type[Model], values: dict, where: str) -> Model:
-    """``values`` (plain, from YAML or JSON) as a model; ``ValueError`` in one sentence for the first thing that is wrong."""
+    """``values`` (plain, from YAML or JSON) as a model; ``ValueError`` in one sentence for the first
+    thing that is wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a mapping with the keys {', '.join(cls.model_fields)}, not {values!r}")
     try:
         return cls.model_validate_json(json.dumps(values, default=str))  # JSON, so that lists become tuples
     except ValidationError as error:
-        errors = sorted(error.errors(), key=lambda e: e["type"] not in UNKNOWN)  # a mistyped key before the one it lacks
+        # a mistyped key before the one it lacks
+        errors = sorted(error.errors(), key=lambda e: e["type"] not in UNKNOWN)
         raise ValueError(_sentence(errors[0], cls, where)) from None
 
 
@@ -344,7 +353,8 @@ def _sentence(error: dict, cls: type, where: str) -> str:
     if error["type"] == "missing":
         return f"{parent}: the key '{last}' is missing; add it"
     words = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-    trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if isinstance(value, str) else None  # 5e-5 is text in YAML
+    # 5e-5 is text in YAML
+    trap = re.fullmatch(r"(-?\d+)(\.\d+)?e([+-]?)(\d+)", value) if isinstance(value, str) else None
     mend = f" (text); write {trap[1]}{trap[2] or '.0'}e{trap[3] or '+'}{trap[4]}, without quotes" if trap else ""
     return f"{parent}.{last} {words}, not {value!r}{mend}"
 
@@ -353,8 +363,8 @@ def _fields(kind: Any, path: list) -> list[str]:
     """Names of the fields of the model or dataclass that lies at ``path`` under the type ``kind``."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = [arg for arg in typing.get_args(kind) if arg is not type(None)]
-    hints = {name: field.annotation for name, field in kind.model_fields.items()} if hasattr(kind, "model_fields") else \
-        typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else None
+    hints = ({name: field.annotation for name, field in kind.model_fields.items()} if hasattr(kind, "model_fields")
+             else typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else None)
     if not path:
         return list(hints or ())
     return _fields(hints[path[0]] if hints else typing.get_args(kind)[-1], path[1:])

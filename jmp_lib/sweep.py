@@ -6,7 +6,8 @@
 
 Snakemake orders the jobs and starts them, here or on a cluster.  Each job is the ordinary command line and ends with
 its record, so the notebooks find finished runs and only collect them.  ``sweep`` adds what a killed sweep needs: a
-lock that goes with it; it repeats unfinished jobs (which go on from their checkpoints) and runs again what other settings made.
+lock that goes with it; it repeats unfinished jobs (which go on from their checkpoints) and runs again what
+other settings made.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from jmp_lib.settings import Profile
 from jmp_lib.train import finetuning, pretraining
 from jmp_lib.train.finetuning import size_of
 
-SHARED = ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")  # options of all commands of a sweep
+# options of all commands of a sweep
+SHARED = ("profile", "data", "data_root", "results_dir", "seed", "max_steps", "max_eval")
 KEYS = (*SHARED, "tasks", "arms")  # of ``--config``
 
 
@@ -56,7 +58,8 @@ class Sweep:
     @property
     def options(self) -> str:
         """The options that all commands of the sweep share."""
-        return " ".join(f"--{key.replace('_', '-')} '{self.config[key]}'" for key in SHARED if self.config.get(key) is not None)
+        return " ".join(f"--{key.replace('_', '-')} '{self.config[key]}'" for key in SHARED
+                        if self.config.get(key) is not None)
 
     @property
     def words(self) -> str:
@@ -71,7 +74,8 @@ class Sweep:
         if size_of(arm) in self.profile.pretrained:
             return []
         pretraining = pretrain_record_path(self.results_dir, size_of(arm))
-        return [str(pretraining if arm.startswith("JMP") else self.results_dir / "work/scale_factors" / pretraining.name)]
+        return [str(pretraining if arm.startswith("JMP")
+                    else self.results_dir / "work/scale_factors" / pretraining.name)]
 
 
 def read(config: dict) -> Sweep:
@@ -96,10 +100,12 @@ def read(config: dict) -> Sweep:
 
 
 def outdated(sweep: Sweep) -> list[str]:
-    """Records that are there but not done: made with other settings (of the pre-training too) or data than the sweep's, or
-    without their files. The question is the one that the runs themselves ask (``records.finished_record``)."""
+    """Records that are there but not done: made with other settings (of the pre-training too) or data than the
+    sweep's, or without their files. The question is the one that the runs themselves ask
+    (``records.finished_record``)."""
     profile, folder = sweep.profile, sweep.results_dir
-    wanted = {str(pretrain_record_path(folder, size)): partial(pretraining.fingerprint, profile, size) for size in sweep.sizes}
+    wanted = {str(pretrain_record_path(folder, size)): partial(pretraining.fingerprint, profile, size)
+              for size in sweep.sizes}
     wanted |= {path: partial(finetuning.fingerprint, profile, *job, folder) for path, job in sweep.jobs.items()}
     found = []
     for path in filter(os.path.isfile, wanted):
@@ -121,14 +127,16 @@ def main(config: dict, cores: int, extra: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     settings = [f"{key}={value}" for key, value in sweep.config.items()]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
-               "--config", *settings, "--cores", str(cores), "--nolock"]  # Snakemake's own lock outlives a kill, ours does not
+               # Snakemake's own lock outlives a kill, ours does not
+               "--config", *settings, "--cores", str(cores), "--nolock"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
     with locked(folder / "lock", f"a sweep of {sweep.results_dir} is running already; wait for it or stop it"):
         # the tables always: what is new is else judged by the clock
         again = ["--forcerun", str(sweep.results_dir / "tables" / "all_tasks.csv"), *outdated(sweep)]
-        shared = ["--resources", f"gpu={count}"] if (count := torch.cuda.device_count()) else []  # jobs do not share a GPU
-        code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *shared, *again, *extra], env=environment,
-                              check=False).returncode
+        # jobs do not share a GPU
+        shared = ["--resources", f"gpu={count}"] if (count := torch.cuda.device_count()) else []
+        code = subprocess.run([*command, "--rerun-incomplete", "--keep-going", *shared, *again, *extra],
+                              env=environment, check=False).returncode
     whole = not any(config.get(key) for key in ("tasks", "arms")) and not sweep.profile.variant
     for variant in sweep.profile.variants if code == 0 and whole else ():
         code = code or main({**config, "profile": f"{config.get('profile', 'mini')}:{variant}"}, cores, extra)

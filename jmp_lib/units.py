@@ -2,10 +2,10 @@
 
 Factors of three sources are used, and they differ in the fifth to seventh digit:
 
-* those of the official JMP code (``KCAL_PER_MOL``, ``HARTREE``, ``BOHR``; its data set scripts and loaders): readers of the
-  published rMD17, MD22 and SPICE files, so that labels and errors are those of the paper. Against CODATA 2014 (ase.units) they
-  are off by 2e-5, 6e-7 and 4e-7 of themselves: a force error in meV/Å changes far below the printed digits, aspirin's
-  -17,617 eV by 0.35 eV, and those tasks train on forces alone.
+* those of the official JMP code (``KCAL_PER_MOL``, ``HARTREE``, ``BOHR``; its data set scripts and loaders): readers
+  of the published rMD17, MD22 and SPICE files, so that labels and errors are those of the paper. Against CODATA 2014
+  (ase.units) they are off by 2e-5, 6e-7 and 4e-7 of themselves: a force error in meV/Å changes far below the printed
+  digits, aspirin's -17,617 eV by 0.35 eV, and those tasks train on forces alone.
 * ``HARTREE_ASE`` (``ase.units``): ANI-1x, whose official script uses it. Users' own files go through ASE, too.
 * ``HARTREE_QM9``: QM9, whose official file was converted with it by torch_geometric.
 """

@@ -53,7 +53,8 @@ class Run:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(pre-trained, from-scratch) arms of one size that are both part of this run."""
-        return [(new, base) for new, base in (("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L")) if {new, base} <= set(self.arms)]
+        return [(new, base) for new, base in (("JMP-S", "GN-OC-S"), ("JMP-L", "GN-OC-L"))
+                if {new, base} <= set(self.arms)]
 
     @property
     def records_dir(self) -> Path:
@@ -69,17 +70,20 @@ class Run:
         given, sizes = self.profile.pretrained, sizes or self.sizes
         wanted, shipped = [size for size in sizes if size not in given], self._shipped(sizes)
         if not wanted and not shipped:
-            raise ValueError(f"profile {self.profile.name} starts from given weights ({', '.join(given.values())}): there is "
-                             "nothing to pre-train; go on with the fine-tunings")
+            raise ValueError(f"profile {self.profile.name} starts from given weights ({', '.join(given.values())}): "
+                             "there is nothing to pre-train; go on with the fine-tunings")
         for size in shipped:
             given_start(self.profile, size, self.results_dir)
         self._run(self._jobs(sizes=wanted), "pre-training")
-        return [read_record(pretrain_record_path(self.results_dir, size)) for size in sizes if size in (*wanted, *shipped)]
+        return [read_record(pretrain_record_path(self.results_dir, size)) for size in sizes
+                if size in (*wanted, *shipped)]
 
     def pretrain_live(self) -> list[dict]:
-        """Trains the first updates of the pre-training of every shipped network that the profile starts from, on the embedded
-        sets; their records, which lie in ``live/`` of the results. None where nothing ships: those were trained whole."""
-        jobs = [(f"{size}, first updates", pretrain, (first_updates(self.profile, size), size, self.results_dir / "live", False))
+        """Trains the first updates of the pre-training of every shipped network that the profile starts from,
+        on the embedded sets; their records, which lie in ``live/`` of the results. None where nothing ships:
+        those were trained whole."""
+        jobs = [(f"{size}, first updates", pretrain,
+                 (first_updates(self.profile, size), size, self.results_dir / "live", False))
                 for size in self._shipped(self.sizes)]  # fmt: skip
         return self._run(jobs, "pre-training")
 
@@ -88,7 +92,8 @@ class Run:
         return [size for size in sizes if self.profile.pretrained.get(size) in shipped_names()]
 
     def _run(self, jobs: list[tuple], what: str) -> list:
-        """Results of jobs in worker processes. Failures are said; RuntimeError when all fail, of a pre-training when any does."""
+        """Results of jobs in worker processes. Failures are said; RuntimeError when all fail,
+        of a pre-training when any does."""
         outcomes = run_jobs(jobs, self.profile.workers, what)
         report(self.results_dir, outcomes, what, all_needed=what == "pre-training")
         return [outcome.result for outcome in outcomes]
@@ -96,28 +101,33 @@ class Run:
     def finetune_all(self, tasks=None, arms=None, fold: int | None = None) -> pd.DataFrame:
         """Fine-tunes every task with every arm; one row per finished run.
 
-        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words, named in
-        ``attrs["failed"]`` of the table, and the others go on; RuntimeError when all fail, ValueError when no task has the fold.
+        fold: only this MatBench fold (None: as many as the profile says, from 0). A failed run is reported in words,
+        named in ``attrs["failed"]`` of the table, and the others go on; RuntimeError when all fail, ValueError when
+        no task has the fold.
         """
         tasks, arms = tuple(tasks or self.tasks), tuple(arms or self.arms)
         jobs = self._jobs(tasks, arms, fold=fold)
         if not jobs:
             raise ValueError(f"no task of this run has a fold {fold}: only those of MatBench have folds, 0 to 4")
         for size, arm in zip(SIZES, ("JMP-S", "JMP-L")):
-            if arm in arms and size not in self.profile.pretrained and not pretrain_record_path(self.results_dir, size).is_file():
-                print(f"no pre-trained {size} network in {_short(self.results_dir)}: the first fine-tuning of {arm} trains it before it "
-                      "begins, which may take long; notebook 03 shows it")
+            if (arm in arms and size not in self.profile.pretrained
+                    and not pretrain_record_path(self.results_dir, size).is_file()):
+                print(f"no pre-trained {size} network in {_short(self.results_dir)}: the first fine-tuning of {arm} "
+                      "trains it before it begins, which may take long; notebook 03 shows it")
         results = self._run(jobs, "fine-tuning")
-        names = ["task", "arm", *["fold"] * (fold is not None), "metric", "value", "unit", "data", "n_train", "n_test", "wall_time_s"]
+        names = ["task", "arm", *["fold"] * (fold is not None), "metric", "value", "unit", "data",
+                 "n_train", "n_test", "wall_time_s"]
         table = pd.DataFrame(self.records(tasks, arms, fold), columns=names)
         table.attrs["failed"] = [job[0] for job, result in zip(jobs, results) if result is None]
         return table
 
     def _jobs(self, tasks=(), arms=(), sizes=(), fold: int | None = None) -> list[tuple]:
-        """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with ``arms``, of large
-        networks first: the shorter the last ones, the less a worker waits for the other."""
-        name, profile, folder = f"{self.profile.variant} " if self.profile.variant else "", self.profile, self.results_dir
-        folds = {task: profile.folds_of(task) if fold is None else (fold,) * (fold < TASKS[task].n_folds) for task in tasks}
+        """(name, function, arguments) of the pre-trainings of ``sizes`` and the fine-tunings of ``tasks`` with
+        ``arms``, of large networks first: the shorter the last ones, the less a worker waits for the other."""
+        name, profile, folder = (f"{self.profile.variant} " if self.profile.variant else "",
+                                 self.profile, self.results_dir)
+        folds = {task: profile.folds_of(task) if fold is None else (fold,) * (fold < TASKS[task].n_folds)
+                 for task in tasks}
         return [(f"{name}{size}", pretrain, (profile, size, folder, False)) for size in sizes] + [
             (f"{name}{task} {arm}" + f" fold {k}" * bool(k), finetune, (profile, task, arm, folder, False, k))
             for size in "LS" for task in tasks for k in folds[task] for arm in arms if arm.endswith(size)]
@@ -134,7 +144,8 @@ class Run:
             base, changes = self.parameters.get("profile") or "mini", profile_overrides(self.parameters, None)
             profile = load_profile(f"{base}:{name}", **changes).model_copy(update={"data_root": self.profile.data_root})
             without = missing(every := choose_tasks({}, profile, None), profile)
-            tasks, folder = tuple(task for task in every if task not in without), results_folder(self.results_dir, profile)
+            tasks, folder = (tuple(task for task in every if task not in without),
+                             results_folder(self.results_dir, profile))
             sizes = tuple(size for size, arm in zip(SIZES, ("JMP-S", "JMP-L"))
                           if arm in profile.arms and size not in profile.pretrained)
             found.append(Run(profile, folder, self.parameters, None, tasks, profile.arms, sizes))
@@ -157,8 +168,10 @@ class Run:
         return folders
 
     def records(self, tasks=None, arms=None, fold: int | None = None) -> list[dict]:
-        """Finished fine-tuning records (of ``fold``, else fold 0, or the first one of the profile), in the order of tasks and arms."""
-        found = [finetune_record_path(self.results_dir, task, arm, self.profile.folds_of(task)[0] if fold is None else fold)
+        """Finished fine-tuning records (of ``fold``, else fold 0, or the first one of the profile),
+        in the order of tasks and arms."""
+        found = [finetune_record_path(self.results_dir, task, arm,
+                                      self.profile.folds_of(task)[0] if fold is None else fold)
                  for task in tasks or self.tasks for arm in arms or self.arms]
         return [read_record(path) for path in found if path.is_file()]
 
@@ -183,7 +196,8 @@ class Run:
         A folder of published files is called ``data`` in it, wherever it is on this machine.
         """
         for folder in map(str, paths.data_dirs(self.profile.data_root) if self.profile.data_root else ()):
-            table = table.map(lambda value, folder=folder: value.replace(folder, "data") if isinstance(value, str) else value)
+            table = table.map(lambda value, folder=folder: value.replace(folder, "data")
+                              if isinstance(value, str) else value)
         with write_atomically(self.results_dir / "tables" / f"{name}.csv") as stream:
             table.to_csv(stream, index=index, lineterminator="\n")
         return table
@@ -216,13 +230,14 @@ def start(namespace: dict, declared: tuple[str, ...], family: str | None = None)
 
         shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, frame_html)
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    version = metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook")) else "(not installed)"
+    version = (metadata.version("jmp-workbook") if any(metadata.distributions(name="jmp-workbook"))
+               else "(not installed)")
     print(f"jmp_lib {version} · Python {platform.python_version()} · torch {torch.__version__} · {device}\n"
           f"profile {profile.name} · {profile.data} data · seed {profile.seed} · results in {_short(run.results_dir)}")
     shipped = paths.shipped_dir(run.results_dir.name)
     if set(declared) <= {"profile", "results_dir"} and shipped.is_dir() and not any(run.records_dir.rglob("*.json")):
-        print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; the run "
-              f"that comes with the checkout is in {_short(shipped)}")
+        print(f"no records in {_short(run.results_dir)} yet: run the notebooks before this one, or `make reproduce`; "
+              f"the run that comes with the checkout is in {_short(shipped)}")
     return run
 
 
@@ -238,7 +253,8 @@ def missing(tasks: list[str], profile: Profile, thorough: bool = False) -> dict[
     """{task: why its published data cannot be read}; empty for mini data, and where no ``data_root`` is given."""
     if profile.data != "published" or not profile.data_root:
         return {}
-    reasons = {task: why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough) for task in tasks}
+    reasons = {task: why_not(TASKS[task], profile.data_root, fold=profile.folds_of(task)[0], thorough=thorough)
+               for task in tasks}
     return {task: reason for task, reason in reasons.items() if reason}
 
 

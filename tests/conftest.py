@@ -10,8 +10,8 @@ import torch
 torch.set_num_threads(1)
 
 # Files of half a minute and more, the longest first: of several processes none is left with one of them at the end.
-LONG = ("notebooks_smoke", "kills", "engine_processes", "fuzz", "pool", "engine_parts", "variants", "plan", "store_writer",
-        "sweep", "hygiene", "pretraining_both", "reference", "statistics")  # fmt: skip
+LONG = ("notebooks_smoke", "kills", "engine_processes", "fuzz", "pool", "engine_parts", "variants", "plan",
+        "store_writer", "sweep", "hygiene", "pretraining_both", "reference", "statistics")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items) -> None:

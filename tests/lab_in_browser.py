@@ -26,7 +26,8 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = Path(os.environ.get("JMP_SCREENSHOTS") or ROOT / "results" / "smoke" / "lab")
-NOTEBOOKS = [path for number in ("00", "02", "03", "05", "14") for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
+NOTEBOOKS = [path for number in ("00", "02", "03", "05", "14")
+             for path in sorted((ROOT / "notebooks").glob(f"{number}_*.ipynb"))]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
@@ -144,7 +145,8 @@ def _screenshots(browser, notebook, stem: str) -> list[str]:
              if "image/png" in o.get("data", {}) or o.get("name") == "stderr"]
     wanted, files = [0, *shown, len(notebook.cells) - 1], []
     for index in dict.fromkeys(wanted):
-        browser.execute_script("const list = jupyterapp.shell.currentWidget.content; list.activeCellIndex = arguments[0];"
+        browser.execute_script("const list = jupyterapp.shell.currentWidget.content; "
+                               "list.activeCellIndex = arguments[0];"
                                "list.scrollToItem(arguments[0], arguments[0] ? 'end' : 'start');", index)
         time.sleep(1.0)  # the list draws the cells that come into view
         files.append(str(SCREENSHOTS / f"{stem}_cell{index:02d}.png"))

@@ -65,11 +65,13 @@ def checkpoint_of(model, swap_layers: bool = False) -> dict:
     averages = tuple((other[n] if n in swapped else p).detach().clone() for n, p in parameters.items())
     config = foreign("absent_configs", "OptimizerConfig")()
     config.lr, config.hook = 3e-4, foreign("absent_configs", "Hook")
-    opt = {"state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 3e-4, "params": [0]}]}
+    opt = {"state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.zeros(3)}},
+           "param_groups": [{"lr": 3e-4, "params": [0]}]}
     return {
         "epoch": 1, "global_step": 1000, "pytorch-lightning_version": "2.1.0", "state_dict": state,
         "loops": {"fit_loop": {"state_dict": {}}},
-        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5), "path": foreign("pathlib_absent", "PosixPath")()}},
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5),
+                                          "path": foreign("pathlib_absent", "PosixPath")()}},
         "optimizer_states": [{"opt": opt, "ema": averages, "current_step": 1000, "decay": 0.99, "every_n_steps": 1}],
         "lr_schedulers": [], "hparams_name": "config", "MixedPrecisionPlugin": {"scale": 65536.0, "_growth_tracker": 3},
         "hyper_parameters": {"backbone": {**model.config.to_dict(), "activation": "scaled_silu", "scale_file": None},

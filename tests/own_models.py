@@ -32,7 +32,8 @@ def finetuned(folder, kind: str = "gradient_forces", periodic: bool = True, elem
     save_weights(folder / "model", model, {
         "kind": "finetune", "units": {"gap" if scalar else "forces": "eV"}, "backbone": CONFIG.to_dict(),
         "graph": dataclasses.asdict(GraphConfig(6.0, 40, periodic)), "heads": [dataclasses.asdict(h) for h in heads],
-        "normalisers": {h.name: norm for h in heads if energy or h.name != "energy"}, "scale_factors": _factors(model), "elements": elements})
+        "normalisers": {h.name: norm for h in heads if energy or h.name != "energy"},
+        "scale_factors": _factors(model), "elements": elements})
     return folder
 
 

@@ -36,7 +36,8 @@ def empty(path):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(cut, "cut short|damaged|truncated"), (page, "web page"), (other_set, "has no group 'train'"), (header, "is not an HDF5"), (empty, "is empty")],
+    [(cut, "cut short|damaged|truncated"), (page, "web page"),
+     (other_set, "has no group 'train'"), (header, "is not an HDF5"), (empty, "is empty")],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_bad_file_leaves_no_store(tmp_path, capsys, spoil, words):

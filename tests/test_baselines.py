@@ -77,11 +77,13 @@ def test_the_ridge_finds_what_the_composition_leaves():
     told = [(left / part.natoms)[:, None] for left, part in zip(rest, (data.train, data.test))]  # sums tell all of it
     assert np.abs(baselines.ridge(*told, data) - labels[1]).max() < 0.05 * np.abs(rest[1]).max()
     nothing = [np.ones((len(left), 1)) / part.natoms[:, None] for left, part in zip(rest, (data.train, data.test))]
-    assert baselines.ridge(*nothing, data) == pytest.approx(labels[1] - rest[1], abs=1e-2), "no more than the composition"
+    assert baselines.ridge(*nothing, data) == pytest.approx(labels[1] - rest[1],
+                                                            abs=1e-2), "no more than the composition"
 
 
 def test_frozen_embeddings_are_those_of_the_network_and_made_once(tmp_path):
-    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}), tasks=("qm9_mu", "qm9_alpha", "rmd17_aspirin"), results_dir=tmp_path)
+    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}),
+                          tasks=("qm9_mu", "qm9_alpha", "rmd17_aspirin"), results_dir=tmp_path)
     assert baselines.run_all(run, ["frozen"]) == [], "left out before the pre-training"
     with pytest.raises(FileNotFoundError, match="run notebook 03 first"):
         baselines.baseline(SMOKE, "qm9_mu", "frozen", tmp_path)
@@ -117,12 +119,14 @@ def test_a_failed_baseline_is_seen_as_failed(tmp_path, monkeypatch, capsys):
         return whole(train, values, test, extensive)
 
     monkeypatch.setattr(baselines, "linear_composition", fails_for_mu)
-    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}), tasks=("qm9_mu", "qm9_u0"), results_dir=tmp_path)
+    run = SimpleNamespace(profile=SMOKE.model_copy(update={"workers": 1}),
+                          tasks=("qm9_mu", "qm9_u0"), results_dir=tmp_path)
     outcomes = baselines.run_all(run, ["composition"])
     assert [(o.label, o.error) for o in outcomes if o.error] == [("qm9_mu composition", "ValueError: singular")]
     assert list(baseline_table(tmp_path)["task"]) == ["qm9_u0"] and pool.failures_file(tmp_path).is_file()
     assert "1 of 2 baseline runs failed" in capsys.readouterr().out
-    command = ["baselines", "--profile", "smoke", "--results-dir", str(tmp_path), "--workers", "1", "--only", "composition", "--tasks"]
+    command = ["baselines", "--profile", "smoke", "--results-dir", str(tmp_path), "--workers", "1",
+               "--only", "composition", "--tasks"]
     assert main([*command, "qm9_mu,qm9_u0"]) == 1 and main([*command, "qm9_u0"]) == 0
     with pytest.raises(RuntimeError, match="singular"):
         baselines.run_all(SimpleNamespace(**{**vars(run), "tasks": ("qm9_mu",)}), ["composition"])
@@ -150,7 +154,8 @@ def test_schnet_sees_the_images_of_a_crystal():
     torch.manual_seed(0)
     model = networks._schnet("mean").double()
     frames = [networks._frame(one, "y", Normaliser(), 5.0) for one in (cell, double)]
-    frames = [{key: value.double() if value.is_floating_point() else value for key, value in one.items()} for one in frames]
+    frames = [{key: value.double() if value.is_floating_point() else value for key, value in one.items()}
+              for one in frames]
     first, second = networks._schnet_output(model, networks._joined(frames), False)
     assert first.item() == pytest.approx(second.item(), rel=1e-5)
     rattled = frames[0]["pos"] + 0.05 * torch.rand(len(frames[0]["pos"]), 3)
@@ -158,7 +163,8 @@ def test_schnet_sees_the_images_of_a_crystal():
     step[0, 0] = 1e-4
     moved = [{**frames[0], "pos": rattled + sign * step} for sign in (0, 1, -1)]
     _, ahead, behind = networks._schnet_output(model, networks._joined(moved), False).tolist()
-    assert networks._schnet_output(model, networks._joined(moved[:1]), True)[0, 0].item() == pytest.approx((behind - ahead) / 2e-4, rel=1e-2)
+    assert networks._schnet_output(model, networks._joined(moved[:1]), True)[0, 0].item() == pytest.approx(
+        (behind - ahead) / 2e-4, rel=1e-2)
 
 
 @pytest.mark.skipif(not networks.mace_available(), reason="MACE is not installed (make mace)")

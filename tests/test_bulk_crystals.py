@@ -35,11 +35,13 @@ def test_no_formula_of_matbench_is_trained_on_and_the_fifth_set_has_heads_of_its
 
     profile = load_profile("smoke", max_steps=2, pretrained={"small": None, "large": None})
     profile = profile.model_copy(update={"graphs": profile.graphs | {"bulk": profile.graphs["matbench"]}})
-    assert "also" not in pretraining_parameters(profile, "small") and fingerprint(profile, "small") != fingerprint(profile, "small", [also])
+    assert ("also" not in pretraining_parameters(profile, "small")
+            and fingerprint(profile, "small") != fingerprint(profile, "small", [also]))
     record = pretrain(profile, "small", tmp_path / "out", False, [also])
     assert record["data"][-1] == "bulk-crystals" and record["n_val"]["bulk-crystals"] == len(also.val)
     assert np.isfinite(record["final"]["bulk-crystals_force_mae"])
-    assert record["fingerprint"] == fingerprint(profile, "small", [also]) and record["parameters"]["also"]["bulk"]["energy_loss_scale"] == 5.0
+    assert (record["fingerprint"] == fingerprint(profile, "small", [also])
+            and record["parameters"]["also"]["bulk"]["energy_loss_scale"] == 5.0)
     loaded = jmp_lib.load(tmp_path / "out" / "work" / "pretrain" / "small")
     assert list(loaded.info["datasets"])[-1] == "bulk" and len(loaded.model.output["out_energy"]) == 5
     assert loaded.info["graphs"]["bulk"]["periodic"] is True

@@ -136,7 +136,8 @@ def test_networks_trained_on_forces_alone(tmp_path):
 
 
 @pytest.mark.parametrize("atoms, words", [
-    (Atoms("Xe2", [[0, 0, 0], [0, 0, 3]]), "element Xe was neither in the fine-tuning nor in the pre-training data of this network \\(H, O\\)"),
+    (Atoms("Xe2", [[0, 0, 0], [0, 0, 3]]),
+     "element Xe was neither in the fine-tuning nor in the pre-training data of this network \\(H, O\\)"),
     (Atoms("OH", [[0, 0, 0], [0, 0, 30]]), "has no other atom within 6"),
     (Atoms("OH", [[0, 0, 0], [0, 0, 1]], cell=[5, 5, 5], pbc=True), "graphs of this network are those of molecules"),
     (Atoms("OH", [[0, 0, 0], [0, 0, np.nan]]), "NaN"),
@@ -205,8 +206,9 @@ def test_what_counts_as_the_same_geometry(tmp_path):
     atoms.rattle(0.1, seed=1)
     atoms.calc = jmp_lib.JMPCalculator(finetuned(tmp_path))
     energies = [atoms.get_potential_energy()]
-    for change in (lambda: atoms.set_tags([0, 0, 1, 2]), lambda: atoms.set_tags([0, 0, 0, 2]), lambda: atoms.set_pbc([True, True, False]),
-                   lambda: atoms.set_cell(atoms.cell * 1.01), lambda: atoms.set_atomic_numbers([11, 17, 17, 17])):
+    for change in (lambda: atoms.set_tags([0, 0, 1, 2]), lambda: atoms.set_tags([0, 0, 0, 2]),
+                   lambda: atoms.set_pbc([True, True, False]), lambda: atoms.set_cell(atoms.cell * 1.01),
+                   lambda: atoms.set_atomic_numbers([11, 17, 17, 17])):
         change()
         energies.append(atoms.get_potential_energy())
         fresh = atoms.copy()

@@ -38,7 +38,8 @@ def test_facts_reach_the_sources():
     (spice,) = catalog.entry("spice-dipeptides").sources("SPICE-1.1.4.hdf5")
     assert spice.url == "https://zenodo.org/records/8222043/files/SPICE-1.1.4.hdf5?download=1"
     assert spice.checksum == "md5:f27d4c81da0e37d6547276bf6b4ae6a1"
-    assert not any(source.checksum for source in catalog.entry("rmd17").sources("rmd17.tar.bz2"))  # not those of version 1
+    # not those of version 1
+    assert not any(source.checksum for source in catalog.entry("rmd17").sources("rmd17.tar.bz2"))
     assert catalog.entry("oc20-2m").size == "3.4G (17G unpacked)"
     with pytest.raises(ValueError, match="the nearest valid name is 'matbench-phonons'"):
         catalog.entry("matbench-phonon")
@@ -122,7 +123,8 @@ def test_what_is_left_out_by_reader_or_checks_is_counted(tmp_path, monkeypatch):
     (tmp_path / "oc22" / "train").mkdir(parents=True)
     (tmp_path / "oc22" / "train" / "data.0000.lmdb").write_text("x")
     store = cli.prepare("oc22", tmp_path, progress=False)[0]
-    assert [s["id"] for s in store] == [0, 1, 4, 6, 7] and store.about["rejected"]["no labels"] == 2 and sum(store.about["rejected"].values()) == 3
+    assert ([s["id"] for s in store] == [0, 1, 4, 6, 7] and store.about["rejected"]["no labels"] == 2
+            and sum(store.about["rejected"].values()) == 3)
 
 
 def test_command_line(tmp_path, capsys):
@@ -148,7 +150,8 @@ def test_command_line_prepares(tmp_path, capsys):
 def test_the_list_has_every_set_of_the_study():
     """OC20 200K, 2M, 20M, all; OC22; ANI-1x; Transition-1x; QM9; rMD17; MD22; SPICE (2); MatBench (8); QMOF."""
     found = {name: one.dataset for name, one in catalog.entries().items()}
-    assert {name for name, dataset in found.items() if dataset == "OC20"} >= {f"oc20-{s}" for s in ("200k", "2m", "20m", "all")}
+    assert {name for name, dataset in found.items() if dataset == "OC20"} >= {
+        f"oc20-{s}" for s in ("200k", "2m", "20m", "all")}
     assert len(set(found.values())) == 10
     assert sum(dataset == "MatBench" for dataset in found.values()) == 8
     assert sum(dataset == "SPICE" for dataset in found.values()) == 2

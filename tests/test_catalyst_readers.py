@@ -31,7 +31,8 @@ def test_oc20_lmdb(tmp_path):
 
 
 def test_graph_records_of_transition1x_have_no_parts(tmp_path):
-    with pytest.raises(ValueError, match="a.lmdb holds graph records, which have no part 'val'; read the file of that part"):
+    with pytest.raises(ValueError,
+                       match="a.lmdb holds graph records, which have no part 'val'; read the file of that part"):
         list(transition1x.read(tmp_path / "a.lmdb", part="val"))
 
 
@@ -55,7 +56,8 @@ def test_oc20_tags_that_cannot_be_told_are_not_guessed():
     [
         (["random77,frame0,-28.5", "random77,frame1,-28.5"], "0.txt.xz has 2 lines, fewer than 0.extxyz.xz has frames"),
         ([f"random77,frame{n},-28.5" for n in range(4)], "has 3 frames, fewer than 0.txt.xz has lines"),
-        (["random77,frame0", "random77,frame1", "random77,frame2"], "line 1 is 'random77,frame0', not random<sid>,frame<fid>,<energy>"),
+        (["random77,frame0", "random77,frame1", "random77,frame2"],
+         "line 1 is 'random77,frame0', not random<sid>,frame<fid>,<energy>"),
         (["hello"] * 3, "line 1 is 'hello', not random<sid>,frame<fid>,<energy>"),
         (["random77,frame0,x"] * 3, "line 1 is 'random77,frame0,x', not"),
     ],
@@ -72,8 +74,9 @@ def test_oc20_release_that_is_damaged(tmp_path):
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4
     for content, says in [
-        (whole[: len(whole) // 2], "cannot be read"), (bytes(flipped), "cannot be read|: frame"), (b"<html></html>", "is a web page"),
-        (b"", "is empty"), (b"hello", "begins with 'hello', not with a number"), (lzma.compress(b"3\n\nCu 0 0 0\n"), "frame 0 ends after 1 of 3"),
+        (whole[: len(whole) // 2], "cannot be read"), (bytes(flipped), "cannot be read|: frame"),
+        (b"<html></html>", "is a web page"), (b"", "is empty"), (b"hello", "begins with 'hello', not with a number"),
+        (lzma.compress(b"3\n\nCu 0 0 0\n"), "frame 0 ends after 1 of 3"),
         (lzma.compress(b"1\n\nCu 0 0 0\n"), "there is no energy, forces, cell"),
         (lzma.compress(b"1\n\nCu 0 0 zero\n"), "frame 0, line 3: '0 0 zero' is no positions"),
         (lzma.compress(b"once upon a time"), "not with a number of atoms"),
@@ -124,7 +127,8 @@ def test_oc22_lmdb_and_pickles(tmp_path):
         ({"cell": torch.ones(2, 3, 3)}, "cell has shape (2, 3, 3)"),
         ({"force": None}, "field 'force' is missing"),
         ({"y": "low"}, "field 'energy' does not hold numbers"),
-        ({name: torch.zeros(0, 3) for name in ("pos", "force")} | {"natoms": 0, "atomic_numbers": torch.zeros(0)}, "a structure with 0 atoms"),
+        ({name: torch.zeros(0, 3) for name in ("pos", "force")} | {"natoms": 0, "atomic_numbers": torch.zeros(0)},
+         "a structure with 0 atoms"),
     ],
 )  # fmt: skip
 def test_unsound_records_are_raised_or_left_out(tmp_path, changes, says):
@@ -141,8 +145,8 @@ def test_lmdb_that_is_damaged(tmp_path):
     whole = write_lmdb(tmp_path / "a.lmdb", [record(atoms) for atoms in frames(40)]).read_bytes()
     bad = tmp_path / "bad.lmdb"
     for content, says in [
-        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "cannot be read .it is not an LMDB"), (b"hello" * 5000, "cannot be read"),
-        (whole[: len(whole) // 2], "cannot be read .it is cut short"),
+        (b"", "is empty"), (b"<html>", "is a web page"), (b"hello", "cannot be read .it is not an LMDB"),
+        (b"hello" * 5000, "cannot be read"), (whole[: len(whole) // 2], "cannot be read .it is cut short"),
     ]:  # fmt: skip
         bad.write_bytes(content)
         with pytest.raises(ValueError, match=f"bad.lmdb {says}"):
@@ -169,7 +173,8 @@ def test_records_of_another_data_set(tmp_path):
     periodic = write_lmdb(tmp_path / "a.lmdb", [record(slab())])
     free = write_lmdb(tmp_path / "b.lmdb", [record(slab(), cell=None)])
     for read, path, says in [
-        (ani1x.read, periodic, "has a cell, so it is not of ANI-1x"), (oc22.read, free, "has no cell, so it is not of OC22"),
+        (ani1x.read, periodic, "has a cell, so it is not of ANI-1x"),
+        (oc22.read, free, "has no cell, so it is not of OC22"),
         (transition1x.read, periodic, "has a cell, so it is not of Transition-1x"), (oc20.read, free, "is not of OC20"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=says):

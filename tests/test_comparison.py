@@ -1,4 +1,5 @@
-"""A run beside the shipped one: equal to itself, and a changed copy shows where it differs and whether that is noise."""
+"""A run beside the shipped one: equal to itself, and a changed copy shows where it differs and
+whether that is noise."""
 
 import json
 import shutil
@@ -41,7 +42,8 @@ def test_the_shipped_run_equals_itself(shipped):
     assert (rows["difference"] == 0).all() and rows["same_sign"].all() and rows["within_noise"].all()
     assert (found.errors["change_percent"] == 0).all() and not found.missing and not found.other
     families = rows[(rows["kind"] == "family") & (rows["name"] == "JMP-L over GN-OC-L")].set_index("family")
-    scaling = pd.read_csv(shipped / "tables" / "scaling.csv").query("comparison == 'JMP-L over GN-OC-L'").set_index("family")
+    scaling = pd.read_csv(shipped / "tables" / "scaling.csv").query("comparison == 'JMP-L over GN-OC-L'").set_index(
+        "family")
     assert np.allclose(families["shipped"], scaling.loc[families.index, "own_mean_gain_percent"], rtol=1e-6)
     claims = pd.read_csv(shipped / "tables" / "claims.csv").set_index("id")["own_value"].dropna()
     claims = claims[~claims.index.str.startswith("ablation")]
@@ -63,19 +65,23 @@ def test_a_run_that_differs_shows_where(shipped, tmp_path):
     run = changed_copy(shipped, tmp_path, {("qm9_", "JMP-L"): 2.9, ("rmd17_", "GN-OC-S"): 1.001})
     found = compare(run, shipped)
     rows = found.rows.set_index(["name", "family"])
-    assert not rows.loc[("JMP-L over GN-OC-L", "qm9"), "same_sign"] and not rows.loc[("JMP-L over GN-OC-L", "qm9"), "within_noise"]
+    assert (not rows.loc[("JMP-L over GN-OC-L", "qm9"), "same_sign"]
+            and not rows.loc[("JMP-L over GN-OC-L", "qm9"), "within_noise"])
     assert rows.loc[("avg_gain_over_scratch_qm9", "qm9"), "difference"] < -30
     assert rows.loc[("JMP-S over GN-OC-S", "qm9"), "difference"] == 0
-    assert 0 < rows.loc[("JMP-S over GN-OC-S", "rmd17"), "difference"] < 0.2 and rows.loc[("JMP-S over GN-OC-S", "rmd17"), "within_noise"]
+    assert (0 < rows.loc[("JMP-S over GN-OC-S", "rmd17"), "difference"] < 0.2
+            and rows.loc[("JMP-S over GN-OC-S", "rmd17"), "within_noise"])
     words = write_comparison(run, shipped)
     assert "beyond: JMP-L over GN-OC-L, qm9" in words and "+190 % (qm9_" in words and len(words.splitlines()) < 25
     certificate, page = json.loads((run / "comparison.json").read_text()), (run / "comparison.html").read_text()
     assert certificate["compared"] == len(found.rows) and "JMP-L over GN-OC-L" in certificate["beyond_noise"]
-    assert len(certificate["test_errors"]) == len(found.errors) and set(certificate["made_with"]) == {"this run", "shipped run"}
+    assert (len(certificate["test_errors"]) == len(found.errors)
+            and set(certificate["made_with"]) == {"this run", "shipped run"})
     assert "<pre>This run beside the shipped one:" in page and "+190" in page and "http" not in page
     assert "JMP-L lowers the error against the same network trained from scratch" in page, "claims by their words"
     written = pd.read_csv(run / "tables" / "comparison.csv")
-    assert len(written) == len(found.rows) and (~written["within_noise"]).sum() == found.rows["within_noise"].eq(False).sum()
+    assert (len(written) == len(found.rows)
+            and (~written["within_noise"]).sum() == found.rows["within_noise"].eq(False).sum())
 
 
 def test_only_what_both_have_is_compared_and_the_rest_is_said(tmp_path):

@@ -21,7 +21,8 @@ from jmp_lib.data.tasks import TASKS, load_task_data
 
 
 def arrays(atoms: Atoms, number: int = 0) -> dict:
-    return {"pos": atoms.positions, "atomic_numbers": atoms.numbers, "cell": atoms.cell.array, "pbc": atoms.pbc, "id": number}
+    return {"pos": atoms.positions, "atomic_numbers": atoms.numbers, "cell": atoms.cell.array,
+            "pbc": atoms.pbc, "id": number}
 
 
 def as_set(frames: list[Atoms]) -> StructureSet:
@@ -38,12 +39,14 @@ def stacking(layers: str, symbol: str = "C") -> Atoms:
     """Close-packed layers A, B, C."""
     at = {"A": (0, 0), "B": (1 / 3, 2 / 3), "C": (2 / 3, 1 / 3)}
     places = [(*at[layer], i / len(layers)) for i, layer in enumerate(layers)]
-    return Atoms(symbol * len(layers), scaled_positions=places, cell=[2.5, 2.5, 2.05 * len(layers), 90, 90, 120], pbc=True)
+    return Atoms(symbol * len(layers), scaled_positions=places,
+                 cell=[2.5, 2.5, 2.05 * len(layers), 90, 90, 120], pbc=True)
 
 
 def on_a_line(gold: tuple[int, ...], count: int = 24) -> Atoms:
     """Copper atoms 2.5 Å apart in a wire, two of them gold."""
-    atoms = Atoms("Cu" * count, [(2.5 * i, 0, 0) for i in range(count)], cell=[2.5 * count, 9, 9], pbc=(True, False, False))
+    atoms = Atoms("Cu" * count, [(2.5 * i, 0, 0) for i in range(count)],
+                  cell=[2.5 * count, 9, 9], pbc=(True, False, False))
     atoms.numbers[list(gold)] = 79
     return atoms
 
@@ -59,21 +62,24 @@ def turned_chain() -> Atoms:
 def molecules() -> list[Atoms]:
     names = ("CH3CH2OH", "CH3OCH3", "C6H6", "H2O", "CO2", "N2", "CH4", "bicyclobutane", "cyclobutene", "C2H4", "SO2")
     one = [molecule(name) for name in names] + [Atoms("Ar")]
-    line = [Atoms("H6", [(x, 0, 0) for x in places]) for places in ((0, 1, 4, 10, 12, 17), (0, 1, 8, 11, 13, 17))]  # equal distances
+    # equal distances
+    line = [Atoms("H6", [(x, 0, 0) for x in places]) for places in ((0, 1, 4, 10, 12, 17), (0, 1, 8, 11, 13, 17))]
     return [*one, *line, rattled(one[0]), rattled(one[0], seed=4), rattled(one[2])]
 
 
 def crystals() -> list[Atoms]:
     rutile = crystal(["Ti", "O"], [(0, 0, 0), (0.3, 0.3, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.95, 90, 90, 90])
-    quartz = crystal(["Si", "O"], [(0.47, 0, 0), (0.41, 0.27, 0.12)], spacegroup=152, cellpar=[4.91, 4.91, 5.40, 90, 90, 120])
+    quartz = crystal(["Si", "O"], [(0.47, 0, 0), (0.41, 0.27, 0.12)], spacegroup=152,
+                     cellpar=[4.91, 4.91, 5.40, 90, 90, 120])
     orders = [bulk("Cu", cubic=True).repeat((1, 1, 2)) for _ in range(2)]
     for atoms, gold in zip(orders, ((0, 1, 2, 3), (0, 1, 4, 5))):  # one lattice, two orders of the same atoms
         atoms.numbers[list(gold)] = 79
     rng = np.random.default_rng(5)
     triclinic = Atoms("Mg2Si2O6", scaled_positions=rng.random((10, 3)), cell=[5.1, 6.3, 7.7, 81, 97, 104], pbc=True)
     return [
-        bulk("NaCl", "rocksalt", 5.6), bulk("NaCl", "cesiumchloride", 3.4), rattled(bulk("NaCl", "rocksalt", 5.6, cubic=True)),
-        bulk("Cu"), bulk("Cu", "bcc", 2.87), bulk("Cu", "hcp", 2.55), bulk("Cu", "sc", 6.5), rutile, rattled(rutile), quartz,
+        bulk("NaCl", "rocksalt", 5.6), bulk("NaCl", "cesiumchloride", 3.4),
+        rattled(bulk("NaCl", "rocksalt", 5.6, cubic=True)), bulk("Cu"), bulk("Cu", "bcc", 2.87),
+        bulk("Cu", "hcp", 2.55), bulk("Cu", "sc", 6.5), rutile, rattled(rutile), quartz,
         triclinic, *orders, stacking("ABC"), stacking("AB"), stacking("ABAC"), stacking("ABABAC"), stacking("ABCACB"),
     ]  # fmt: skip
 
@@ -155,7 +161,8 @@ def test_tolerance_has_no_edge_and_a_copy_of_a_copy_is_one():
 
 
 def test_numbers_cut_to_five_digits_do_not_hide_a_copy():
-    rng, frames = np.random.default_rng(0), [rattled(molecule("CH3CH2OH")), rattled(bulk("NaCl", "rocksalt", 5.6, cubic=True))]
+    rng, frames = np.random.default_rng(0), [rattled(molecule("CH3CH2OH")),
+                                             rattled(bulk("NaCl", "rocksalt", 5.6, cubic=True))]
     cut = [written_otherwise(atoms, rng, 0.0) for atoms in frames]
     for atoms in cut:
         atoms.positions = np.round(atoms.positions + 50.0, 5)

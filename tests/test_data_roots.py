@@ -42,7 +42,8 @@ def test_a_file_that_differs_between_two_folders_is_one_sentence(tmp_path):
     assert rmd17.find("ethanol", roots) == [a / "rmd17" / "rmd17_ethanol.npz"]
     (b / "rmd17" / "rmd17_ethanol.npz").write_bytes(b"y")
     for ask in (lambda: rmd17.find("ethanol", roots), lambda: entry("rmd17-molecules").find(roots)):
-        with pytest.raises(ValueError, match=f"rmd17_ethanol.npz lies in {a / 'rmd17'} and in {b / 'rmd17'} with different contents; remove"):
+        with pytest.raises(ValueError, match=f"rmd17_ethanol.npz lies in {a / 'rmd17'} and in {b / 'rmd17'} with "
+                           "different contents; remove"):
             ask()
 
 
@@ -51,10 +52,11 @@ def relaxations(path: Path, systems: int = 12, frames: int = 4) -> None:
     rng, count = np.random.default_rng(0), systems * frames
     slab = np.array([[0, 0, 0], [2.8, 0, 0], [0, 0, 2.3], [2.8, 0, 2.3], [0, 0, 4.2], [0, 0, 5.4]], np.float32)
     np.savez(path, natoms=np.full(count, 6), atomic_numbers=np.tile(np.array([78, 78, 78, 78, 6, 8], np.uint8), count),
-             fixed=np.tile([True, True, False, False, False, False], count), cell=np.tile(20 * np.eye(3, dtype=np.float32), (count, 1, 1)),
-             pos=(slab + rng.normal(0, 0.1, (count, 6, 3))).reshape(-1, 3).astype(np.float32), energy=rng.normal(-30, 1, count),
-             force=rng.normal(0, 1, (6 * count, 3)).astype(np.float32), sid=np.repeat(np.arange(systems), frames),
-             fid=np.tile(np.arange(frames), systems))  # fmt: skip
+             fixed=np.tile([True, True, False, False, False, False], count),
+             cell=np.tile(20 * np.eye(3, dtype=np.float32), (count, 1, 1)),
+             pos=(slab + rng.normal(0, 0.1, (count, 6, 3))).reshape(-1, 3).astype(np.float32),
+             energy=rng.normal(-30, 1, count), force=rng.normal(0, 1, (6 * count, 3)).astype(np.float32),
+             sid=np.repeat(np.arange(systems), frames), fid=np.tile(np.arange(frames), systems))  # fmt: skip
 
 
 def frames(path: Path, formulas: list[str], seed: int) -> None:
@@ -62,8 +64,9 @@ def frames(path: Path, formulas: list[str], seed: int) -> None:
     rng, symbols = np.random.default_rng(seed), {"C": 6, "N": 7}
     numbers = [[1, 1, 8, *(symbols[letter] for letter in text)] for text in formulas for _ in range(5)]
     atoms = sum(map(len, numbers))
-    np.savez(path, natoms=[len(one) for one in numbers], atomic_numbers=np.array(sum(numbers, []), np.uint8), energy=rng.normal(-40, 1, len(numbers)),
-             coordinates=rng.normal(0, 3, (atoms, 3)).astype(np.float32), forces=rng.normal(0, 0.1, (atoms, 3)).astype(np.float32),
+    np.savez(path, natoms=[len(one) for one in numbers], atomic_numbers=np.array(sum(numbers, []), np.uint8),
+             energy=rng.normal(-40, 1, len(numbers)), coordinates=rng.normal(0, 3, (atoms, 3)).astype(np.float32),
+             forces=rng.normal(0, 0.1, (atoms, 3)).astype(np.float32),
              formula=np.array([text for text in formulas for _ in range(5)]))  # fmt: skip
 
 
@@ -78,9 +81,11 @@ def test_samples_of_two_folders_are_one_set_split_by_groups(tmp_path):
     assert len(whole) == 80 and len(held) >= 8 and not set(whole.group[rows]) & set(whole.group[held])
     assert len(set(whole.group[np.char.endswith([one.sid for one in whole], "C/0")])) == 1  # of both files
     found = load_pretraining_data("mini+published", {"ani1x": {"train": 30}}, roots)
-    assert [one.name for one in found] == ["oc20", "oc22", "ani1x", "transition1x", "oc20", "ani1x"] and len(found[5].train) == 30
-    assert list(heads(joint_sets(load_profile("smoke", data_root=roots, **{"pretraining.data": "mini+published"}))))[4:] == [
-        "oc20-published", "ani1x-published"]  # fmt: skip
+    assert ([one.name for one in found] == ["oc20", "oc22", "ani1x", "transition1x", "oc20", "ani1x"]
+            and len(found[5].train) == 30)
+    assert list(heads(joint_sets(load_profile("smoke", data_root=roots,
+                                              **{"pretraining.data": "mini+published"}))))[4:] == [
+                                                  "oc20-published", "ani1x-published"]  # fmt: skip
 
 
 def test_relaxations_of_arrays_get_tags_and_keep_their_systems(tmp_path):

@@ -1,4 +1,5 @@
-"""The door: what no network may see is refused in one sentence, wherever it comes from; what has one meaning is read."""
+"""The door: what no network may see is refused in one sentence, wherever it comes from;
+what has one meaning is read."""
 
 from __future__ import annotations
 
@@ -62,22 +63,28 @@ SPOILT = {
     "negative tag": (water(tags=np.array([2, -1, 2])), r"field 'tags': -1 at atom 1 \(H\) is none of 0"),
     "layers of a builder": (water(tags=np.array([3, 2, 1])), r"field 'tags': 3 at atom 0 \(O\) is none of 0"),
     "tag 300": (water(tags=np.array([2, 2, 300])), r"300 at atom 2"),
-    "NaN force": (spoilt(water(forces=np.zeros((3, 3))), "forces", (0, 0), np.nan), r"'forces' holds NaN .* at atom 0 \(O\)"),
-    "force of 1e10": (spoilt(water(forces=np.zeros((3, 3))), "forces", (0, 0), -1e10), r"'forces' is beyond 100000 at atom 0"),
+    "NaN force": (spoilt(water(forces=np.zeros((3, 3))), "forces", (0, 0), np.nan),
+                  r"'forces' holds NaN .* at atom 0 \(O\)"),
+    "force of 1e10": (spoilt(water(forces=np.zeros((3, 3))), "forces", (0, 0), -1e10),
+                      r"'forces' is beyond 100000 at atom 0"),
     "energy of 1e30": (water(energy=1e30), r"'energy' is beyond 1e\+08"),
     "label of 1e30": (water(gap=-1e30), r"'gap' is beyond 1e\+15"),
     "NaN label": (water(gap=np.nan), "'gap' holds NaN"),
-    "one place": (spoilt(water(), "pos", 2, water()["pos"][1]), r"field 'pos': atom 1 \(H\) and atom 2 \(H\) are 0 Å apart"),
+    "one place": (spoilt(water(), "pos", 2, water()["pos"][1]),
+                  r"field 'pos': atom 1 \(H\) and atom 2 \(H\) are 0 Å apart"),
     "1e-4 Å": (spoilt(water(), "pos", 2, water()["pos"][1] + 1e-4), r"are 0\.00017 Å apart, less than 0\.1 Å"),
-    "image listed": (spoilt(salt(), "pos", 7, salt()["pos"][0] + [5.64, 0, -5.64]), r"atom 0 \(Na\) and atom 7 \(Cl\) are"),
-    "across a face": (spoilt(spoilt(salt(), "pos", 7, [-0.04, 0, 0]), "pos", 0, [5.65, 0, 0]), r"atom 0 \(Na\) and atom 7 \(Cl\) are 0\.05"),
+    "image listed": (spoilt(salt(), "pos", 7, salt()["pos"][0] + [5.64, 0, -5.64]),
+                     r"atom 0 \(Na\) and atom 7 \(Cl\) are"),
+    "across a face": (spoilt(spoilt(salt(), "pos", 7, [-0.04, 0, 0]), "pos", 0, [5.65, 0, 0]),
+                      r"atom 0 \(Na\) and atom 7 \(Cl\) are 0\.05"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SPOILT)
 def test_the_door_refuses_and_names_the_atom(kind):
     structure, words = SPOILT[kind]
-    with pytest.raises(ValueError, match=f"^a file, frame 7: {'.*' if not words.startswith('field') else ''}{words}") as caught:
+    with pytest.raises(ValueError,
+                       match=f"^a file, frame 7: {'.*' if not words.startswith('field') else ''}{words}") as caught:
         check_structure(structure, "a file, frame 7")
     assert "\n" not in str(caught.value)
 
@@ -95,7 +102,8 @@ def test_a_set_names_the_row(kind):
 
 
 @pytest.mark.parametrize("cell, pbc", [(np.diag([999.0, 999, 0.6]), [1, 1, 1]), (np.diag([999.0, 999, 5]), [1, 1, 0]),
-                                       (np.zeros((3, 3)), [0, 0, 0]), (np.diag([999.0, 0.6, 5]), [1, 1, 1])])  # fmt: skip
+                                       (np.zeros((3, 3)), [0, 0, 0]),
+                                       (np.diag([999.0, 0.6, 5]), [1, 1, 1])])  # fmt: skip
 def test_what_the_door_lets_in_does_not_end_python(cell, pbc):
     """The neighbour search died of flat things of 5000 Å; here at the widest that is taken."""
     pos = np.random.default_rng(0).uniform(-899, 899, (50, 3)).astype(np.float32) * [1, 1, 0]
@@ -120,7 +128,8 @@ def test_close_pairs_are_those_of_a_full_search():
         if natoms > 1:
             fractions[-1] = fractions[0] + rng.integers(-2, 3, 3) * pbc + rng.normal(0, 0.012, 3)
         pos = (fractions @ cell).astype(np.float32)
-        images = np.stack(np.meshgrid(*[[-4, -3, -2, -1, 0, 1, 2, 3, 4] if p else [0] for p in pbc]), -1).reshape(-1, 3) @ cell
+        images = np.stack(np.meshgrid(*[[-4, -3, -2, -1, 0, 1, 2, 3, 4] if p else [0] for p in pbc]),
+                          -1).reshape(-1, 3) @ cell
         apart = np.linalg.norm(pos[:, None, None] - pos[None, :, None] - images, axis=-1)
         apart[np.arange(natoms), np.arange(natoms)] = np.inf  # the cells are too wide for an atom to meet its own image
         structure = {"pos": pos, "atomic_numbers": np.full(natoms, 6), "cell": cell, "pbc": pbc}
@@ -145,7 +154,8 @@ def read(path, content):
 
 
 READ = {
-    "blank lines anywhere": ("\n \n" + FRAME + "\n\n" + FRAME.replace("H 0.96", "\nH 0.96") + "\n" + FRAME + "\n\t\n", 3),
+    "blank lines anywhere": ("\n \n" + FRAME + "\n\n" + FRAME.replace("H 0.96", "\nH 0.96")
+                             + "\n" + FRAME + "\n\t\n", 3),
     "CRLF": (FRAME.replace("\n", "\r\n") * 2, 2),
     "CR": (FRAME.replace("\n", "\r") * 2, 2),
     "BOM": (b"\xef\xbb\xbf" + FRAME.encode(), 1),
@@ -156,7 +166,8 @@ READ = {
     "no line end": (FRAME.rstrip(), 1),
     "numbers as species": (FRAME.replace("O 0", "8 0").replace("H ", "1 "), 1),
     "numbers as Z": (FRAME.replace("species:S", "Z:I").replace("O 0", "8 0").replace("H ", "1 "), 1),
-    "other names": (FRAME.replace("species", "element").replace("pos", "positions").replace("Properties", "properties"), 1),
+    "other names": (FRAME.replace("species", "element").replace("pos", "positions").replace("Properties", "properties"),
+                    1),
     "lower case": (FRAME.replace("O 0", "o 0").replace("H ", "h "), 1),
     "columns that nobody names": (f"3\n\n{WATER}".replace("0\n", "0 0.1 0.2\n"), 1),
 }  # fmt: skip
@@ -186,7 +197,8 @@ REFUSED = {
     "dummy": (FRAME.replace("H 0.96", "X 0.96"), "line 4: unknown element 'X'"),
     "number 0": (FRAME.replace("H 0.96", "0 0.96"), "line 4: unknown element '0'"),
     "number 119": (FRAME.replace("H 0.96", "119 0.96"), "line 4: unknown element '119'"),
-    "too small": (FRAME.replace("3\n", "2\n"), "frame 1 begins with 'H -0.24.*', .* in line 5 .does frame 0 have more atoms"),
+    "too small": (FRAME.replace("3\n", "2\n"),
+                  "frame 1 begins with 'H -0.24.*', .* in line 5 .does frame 0 have more atoms"),
     "too large": (FRAME.replace("3\n", "4\n") + FRAME, "frame 0, line 6: '3' has 1 columns where 4 are needed"),
     "cut": (FRAME + FRAME[:-16], "frame 1 ends after 2 of 3 atoms"),
     "cut in an atom": (FRAME + FRAME[:-7], "frame 1, line 10: 'H -0.24' has 2 columns"),
@@ -200,7 +212,8 @@ REFUSED = {
     "html": ("<!DOCTYPE html><html>sign in</html>", "is a web page"),
     "archive": (b"PK\x03\x04abc", "is a zip archive .* first"),
     "words for numbers": (FRAME.replace("0.96", "zero"), "line 4: 'zero 0 0' is no positions"),
-    "energy twice as wide": (FRAME.replace("pos:R:3", "pos:R:3:forces:R:3"), "'O 0 0 0' has 4 columns where 7 are needed"),
+    "energy twice as wide": (FRAME.replace("pos:R:3", "pos:R:3:forces:R:3"),
+                             "'O 0 0 0' has 4 columns where 7 are needed"),
     "no species": (FRAME.replace("species", "label"), "Properties must name species"),
     "lattice of one": (CRYSTAL.format("Lattice=5.64"), "no lattice; write Lattice="),
     "lattice of text": (CRYSTAL.format('cell="cubic"'), "no lattice; write Lattice="),
@@ -208,7 +221,8 @@ REFUSED = {
     "two lattices": (CRYSTAL.format(f'Lattice="{NINE}" cell="5 0 0 0 5 0 0 0 5"'), "says Lattice twice"),
     "pbc of two": (CRYSTAL.format(f'Lattice="{NINE}" pbc="T T"'), "does not say in which directions"),
     "pbc of words": (CRYSTAL.format(f'Lattice="{NINE}" pbc="yes"'), "does not say in which directions"),
-    "a builder's tags": ("2\nProperties=species:S:1:pos:R:3:tags:I:1\nO 0 0 0 0\nH 0 0 1 1\n", "tags are not those of OC20"),
+    "a builder's tags": ("2\nProperties=species:S:1:pos:R:3:tags:I:1\nO 0 0 0 0\nH 0 0 1 1\n",
+                         "tags are not those of OC20"),
 }  # fmt: skip
 
 
@@ -222,9 +236,10 @@ def test_xyz_is_refused_by_name_frame_and_line(tmp_path, kind):
 
 @pytest.mark.parametrize("text, pbc", [
     (f'Lattice="{NINE}"', "TTT"), (f'lattice="{NINE}"', "TTT"), (f'LATTICE="{NINE}" PBC="1 1 0"', "TTF"),
-    (f"cell='{NINE}' pbc=T", "TTT"), (f"Lattice={NINE} pbc=T T F energy=1", "TTF"), (f'Cell="{NINE}" Pbc=[1,0,1]', "TFT"),
-    ('cell="5.64 5.64 5.64"', "TTT"), ('cell="5.64 5.64 5.64 90 90 90" pbc="true true false"', "TTF"),
-    (f'Lattice="{NINE}" pbc="F F F"', "FFF"), (f'lattice="{NINE}" pbc=TTF', "TTF"), (f'lattice="{NINE}" periodic="t t t"', "TTT"),
+    (f"cell='{NINE}' pbc=T", "TTT"), (f"Lattice={NINE} pbc=T T F energy=1", "TTF"),
+    (f'Cell="{NINE}" Pbc=[1,0,1]', "TFT"), ('cell="5.64 5.64 5.64"', "TTT"),
+    ('cell="5.64 5.64 5.64 90 90 90" pbc="true true false"', "TTF"), (f'Lattice="{NINE}" pbc="F F F"', "FFF"),
+    (f'lattice="{NINE}" pbc=TTF', "TTF"), (f'lattice="{NINE}" periodic="t t t"', "TTT"),
     (f'lattice="{NINE.replace(" ", ", ")}" pbc="T, T, F"', "TTF"), (f'pbc=1 1 0 lattice={NINE}', "TTF"),
 ])  # fmt: skip
 def test_lattice_and_pbc_are_honoured_however_they_are_spelled(tmp_path, text, pbc):
@@ -239,9 +254,9 @@ def test_periodic_without_a_lattice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text, id, sid", [
-    ("id=mp-100", 0, "mp-100"), ('id="_JSON [1, 2]"', 0, "[1, 2]"), ("id=100000000000000000000", 0, "100000000000000000000"),
-    ("id", 0, None), ("id=7", 7, None), ("id=-7", 0, "-7"), ("id=1.5", 0, "1.5"), ('id="a b"', 0, "a b"),
-    ("id=9223372036854775807", 0, "9223372036854775807"),
+    ("id=mp-100", 0, "mp-100"), ('id="_JSON [1, 2]"', 0, "[1, 2]"),
+    ("id=100000000000000000000", 0, "100000000000000000000"), ("id", 0, None), ("id=7", 7, None), ("id=-7", 0, "-7"),
+    ("id=1.5", 0, "1.5"), ('id="a b"', 0, "a b"), ("id=9223372036854775807", 0, "9223372036854775807"),
 ])  # fmt: skip
 def test_ids_are_text(tmp_path, text, id, sid):
     (found,) = read(tmp_path / "a.xyz", f"3\n{text}\n{WATER}")
@@ -292,14 +307,16 @@ def test_results_of_other_codes():
 
 def test_info_of_any_kind_does_no_harm():
     atoms = molecule("H2O")
-    atoms.info |= {"natoms": 3, "pos": 1.0, "ragged": [[1], [2, 3]], "none": None, "dict": {"a": np.zeros(3)}, "occupancy": 0.5,
-                   "id": [[1], [2, 3]], "x": np.float32(2), "flag": True, "group": "a", "code": 2}  # fmt: skip
+    atoms.info |= {"natoms": 3, "pos": 1.0, "ragged": [[1], [2, 3]], "none": None, "dict": {"a": np.zeros(3)},
+                   "occupancy": 0.5, "id": [[1], [2, 3]], "x": np.float32(2), "flag": True,
+                   "group": "a", "code": 2}  # fmt: skip
     found = from_ase(atoms)
     check_structure(found, "frame")
     assert found["sid"] == "[[1], [2, 3]]" and found["x"] == 2 and found["group"] == "a" and "natoms" not in found
 
 
-@pytest.mark.parametrize("tags, words", [([0.5, 1, 2], "0.5 at atom 0"), ([2, np.nan, 2], "nan at atom 1"), (["a", "b", "c"], "not numbers")])
+@pytest.mark.parametrize("tags, words", [([0.5, 1, 2], "0.5 at atom 0"), ([2, np.nan, 2], "nan at atom 1"),
+                                         (["a", "b", "c"], "not numbers")])
 def test_tags_that_are_no_whole_numbers(tags, words):
     atoms = molecule("H2O")
     atoms.new_array("tags", np.array(tags))
@@ -314,11 +331,13 @@ def test_sites_of_pymatgen_are_whole_or_named():
         return Structure(Lattice.cubic(4), list(species), [[0, 0, 0], [0.5, 0.5, 0.5]][: len(species)])
 
     found = from_ase(to_atoms(structure("Na+", "Cl-"), "row 4"))
-    assert found["atomic_numbers"].tolist() == [11, 17] and found["pbc"].all() and np.allclose(found["cell"], np.eye(3) * 4)
+    assert (found["atomic_numbers"].tolist() == [11, 17] and found["pbc"].all()
+            and np.allclose(found["cell"], np.eye(3) * 4))
     assert not from_ase(to_atoms(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]), "row 4"))["pbc"].any()
     for species, words in [
-        (("Na", {"Cl": 0.5}), r"site 1 .* is shared by several elements or partly empty"), ((Element("D"), "O"), "site 0: unknown element 'D'"),
-        (({"Na": 0.5, "K": 0.5}, "Cl"), "site 0 .* is shared"), (("Na", DummySpecies("X")), "site 1: unknown element 'X"),
+        (("Na", {"Cl": 0.5}), r"site 1 .* is shared by several elements or partly empty"),
+        ((Element("D"), "O"), "site 0: unknown element 'D'"), (({"Na": 0.5, "K": 0.5}, "Cl"), "site 0 .* is shared"),
+        (("Na", DummySpecies("X")), "site 1: unknown element 'X"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"^row 4: {words}"):
             to_atoms(structure(*species), "row 4")
@@ -401,16 +420,21 @@ def comma(value):
 
 
 CSV_READ = {
-    "id column": (STEMS, lines(STEMS, "id,gap")), "leading zeros": (ZEROS, lines(ZEROS)), "zeros lost": (ZEROS, lines(range(10))),
-    "numbers": (range(1, 11), lines(range(1, 11))), "numbers as floats": (range(1, 11), lines([f"{i}.0" for i in range(1, 11)])),
+    "id column": (STEMS, lines(STEMS, "id,gap")), "leading zeros": (ZEROS, lines(ZEROS)),
+    "zeros lost": (ZEROS, lines(range(10))), "numbers": (range(1, 11), lines(range(1, 11))),
+    "numbers as floats": (range(1, 11), lines([f"{i}.0" for i in range(1, 11)])),
     "semicolons": (STEMS, lines(STEMS, "file;gap", ";")), "tabs": (STEMS, lines(STEMS, "file\tgap", "\t")),
-    "decimal commas": (STEMS, lines(STEMS, "file;gap", ";", comma)), "BOM": (STEMS, b"\xef\xbb\xbf" + lines(STEMS).encode()),
-    "UTF-16 with tabs": (STEMS, lines(STEMS, "file\tgap", "\t").encode("utf-16")), "CRLF": (STEMS, lines(STEMS).replace("\n", "\r\n")),
+    "decimal commas": (STEMS, lines(STEMS, "file;gap", ";", comma)),
+    "BOM": (STEMS, b"\xef\xbb\xbf" + lines(STEMS).encode()),
+    "UTF-16 with tabs": (STEMS, lines(STEMS, "file\tgap", "\t").encode("utf-16")),
+    "CRLF": (STEMS, lines(STEMS).replace("\n", "\r\n")),
     "Latin-1": (STEMS, lines(STEMS, "file,gap,note", label=lambda v: f"{v},\xe9").encode("latin-1")),
-    "blank rows": (STEMS, "\n" + lines(STEMS).replace("mof-3", "\n,\nmof-3") + "\n,\n"), "spaces": (STEMS, lines(STEMS, "file , gap", " , ")),
+    "blank rows": (STEMS, "\n" + lines(STEMS).replace("mof-3", "\n,\nmof-3") + "\n,\n"),
+    "spaces": (STEMS, lines(STEMS, "file , gap", " , ")),
     "endings": (STEMS, lines([f"{s}.cif" for s in STEMS])), "folders": (STEMS, lines([f"cifs/{s}.cif" for s in STEMS])),
-    "upper case": (STEMS, lines([f"{s.upper()}.CIF" for s in STEMS])), "quotes": (STEMS, lines([f'"{s}"' for s in STEMS])),
-    "a column of rows": (range(10), "".join(f"{i if i else ''},{w}\n" for i, w in enumerate(lines(range(10)).split("\n")[:-1]))),
+    "upper case": (STEMS, lines([f"{s.upper()}.CIF" for s in STEMS])),
+    "quotes": (STEMS, lines([f'"{s}"' for s in STEMS])), "a column of rows":
+    (range(10), "".join(f"{i if i else ''},{w}\n" for i, w in enumerate(lines(range(10)).split("\n")[:-1]))),
 }  # fmt: skip
 
 
@@ -445,7 +469,8 @@ def test_a_file_of_a_folder_holds_one_structure_compressed_or_not(tmp_path):
     (lines(STEMS).replace("mof-3", "mof-x"), "1 of 10 rows name no file of .* 'mof-x'"),
     (lines(STEMS[:9]), "1 files have no row in l.csv, for instance mof-9.cif"),
     (lines(STEMS).replace("file,gap", "gap,gap"), "two columns have the same name"),
-    ("file\n" + "\n".join(STEMS), "has one column, or none"), ("", "is empty"), ("<html>sign in</html>", "is a web page"),
+    ("file\n" + "\n".join(STEMS), "has one column, or none"),
+    ("", "is empty"), ("<html>sign in</html>", "is a web page"),
 ])  # fmt: skip
 def test_a_csv_with_a_fault_is_one_sentence(tmp_path, content, words):
     (tmp_path / "l.csv").write_text(content)
@@ -473,8 +498,8 @@ def test_labels_of_a_database_are_found(tmp_path, ending, place):
             atoms.info = {}
             if place == "calculator":
                 atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * i, forces=forces)
-            database.write(atoms, data={"energy": -1.0 * i, "forces": forces, "about": {"code": "x"}} if place == "data" else {},
-                           **({"energy_total": -1.0 * i} if place == "key_value_pairs" else {}))
+            database.write(atoms, data={"energy": -1.0 * i, "forces": forces, "about": {"code": "x"}} if place == "data"
+                           else {}, **({"energy_total": -1.0 * i} if place == "key_value_pairs" else {}))
     keys = ["energy_total"] if place == "key_value_pairs" else ["energy", "forces"]
     data = read_own(tmp_path / f"a.{ending}", keys, ["eV", "eV/Å"][: len(keys)])
     assert data.structures.scalars[keys[0]].tolist() == [-1.0 * i for i in range(12)]
@@ -498,7 +523,8 @@ def test_a_table_names_its_row():
     frames = waters()
     for atoms in frames:
         atoms.set_tags(0)
-    assert (read_own(pd.DataFrame({"atoms": frames, "gap": np.arange(12.0)}), ["gap"], ["eV"]).structures.tags == 2).all()
+    assert (read_own(pd.DataFrame({"atoms": frames, "gap": np.arange(12.0)}), ["gap"],
+                     ["eV"]).structures.tags == 2).all()
     frames[3].set_tags([0, 1, 2])
     with pytest.raises(ValueError, match="^row 3 of the table: its tags are not those of OC20"):
         read_own(pd.DataFrame({"atoms": frames, "gap": np.arange(12.0)}), ["gap"], ["eV"])
@@ -600,11 +626,13 @@ def test_all_zero_tags_and_none_predict_the_same(network):
 CASES = Path(os.environ.get("JMP_CASES", ""))
 
 
-@pytest.mark.skipif(not (CASES / "INDEX.md").is_file(), reason="set JMP_CASES to the folder with the cases of bad input")
+@pytest.mark.skipif(not (CASES / "INDEX.md").is_file(),
+                    reason="set JMP_CASES to the folder with the cases of bad input")
 def test_the_cases(tmp_path):
     """Every small input that once went wrong is read, or one sentence that names it."""
-    read_whole = {"01-tags-zero": 5, "05-blank-line-between-frames": 4, "07-numbers-as-species": 3, "08-deuterium-dummy": 1,
-                  "24-ase-db-labels-in-data": 3, "25-id-is-text": 4, "27-paths-and-packing": 8, "42-elements-never-seen": 1}
+    read_whole = {"01-tags-zero": 5, "05-blank-line-between-frames": 4, "07-numbers-as-species": 3,
+                  "08-deuterium-dummy": 1, "24-ase-db-labels-in-data": 3, "25-id-is-text": 4,
+                  "27-paths-and-packing": 8, "42-elements-never-seen": 1}
     for folder in sorted(path for path in CASES.iterdir() if path.is_dir() and path.name[:2] not in ("22", "49")):
         whole = 0
         for path in sorted(folder.iterdir()):
@@ -627,7 +655,8 @@ def test_the_cases(tmp_path):
 
 def test_sheets_and_tubes_of_ase_need_no_vacuum():
     """Their vectors along which nothing repeats are zero; neighbours are those with vacuum."""
-    for made, roomy in ((graphene(), graphene(vacuum=8.0)), (nanotube(4, 0, length=2), nanotube(4, 0, length=2, vacuum=8.0))):
+    for made, roomy in ((graphene(), graphene(vacuum=8.0)),
+                        (nanotube(4, 0, length=2), nanotube(4, 0, length=2, vacuum=8.0))):
         structures = [from_ase(atoms) for atoms in (made, roomy)]
         for structure in structures:
             check_structure(structure, "a file")
@@ -637,7 +666,8 @@ def test_sheets_and_tubes_of_ase_need_no_vacuum():
 
 def test_a_long_array_in_a_sentence_stays_in_its_line(tmp_path):
     file = tmp_path / "a.xyz"
-    file.write_text('1\npbc="1.1985e+06 -3.3690e-02 -3.8997e-02 -1.17168379e+00 -1.44165786e+00 -3.27850660e-01"\nH 0 0 0\n')
+    file.write_text('1\npbc="1.1985e+06 -3.3690e-02 -3.8997e-02 -1.17168379e+00 -1.44165786e+00 '
+                    '-3.27850660e-01"\nH 0 0 0\n')
     with pytest.raises(ValueError, match="a.xyz: frame 0: pbc=.* does not say in which directions") as caught:
         list(iter_atoms(file))
     assert "\n" not in str(caught.value)

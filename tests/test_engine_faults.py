@@ -25,13 +25,15 @@ def rows_of(folder) -> list[dict]:
 
 
 def test_numbers_that_are_read_together_are_those_that_are_read_at_once(tmp_path, monkeypatch):
-    """As on a GPU: history, logs and resumed runs are the same; an error comes some updates late, and its update changed nothing."""
+    """As on a GPU: history, logs and resumed runs are the same; an error comes some updates late,
+    and its update changed nothing."""
     whole = train(tiny_run(tmp_path / "whole", ema=True))
     monkeypatch.setitem(trainer.READ_EVERY, "cpu", 16)
     ended = dataclasses.replace(tiny_run(tmp_path / "ended", ema=True, poison_at=6), checkpoint_every=99)
     ended.schedule = dataclasses.replace(ended.schedule, validate_every=30)
     before, clip = [], ended.clip
-    ended.clip = lambda norm: (before.append([p.detach().clone() for p in (*ended.model.parameters(), *ended.ema.averages)]), clip(norm))
+    ended.clip = lambda norm: (before.append([p.detach().clone()
+                                              for p in (*ended.model.parameters(), *ended.ema.averages)]), clip(norm))
     with pytest.raises(FloatingPointError, match=r"loss of update 6 is nan.*toy\[6\]"):
         train(ended)
     moved = [[not torch.equal(a, b) for a, b in zip(one, other)] for one, other in zip(before, before[1:])]
@@ -163,7 +165,8 @@ def test_the_engine_does_not_decide_the_numbers():
 @pytest.mark.parametrize("engine, message", [
     ({"devices": 0}, "engine.devices must be greater than or equal to 1"),
     ({"max_edges": 0}, "engine.max_edges must be greater than 0"),
-    ({"graphs": "of"}, "'off'"), ({"device": 2}, "'device'.*'devices'"), ({"workers_data": -1}, "greater than or equal to 0")])
+    ({"graphs": "of"}, "'off'"), ({"device": 2}, "'device'.*'devices'"),
+    ({"workers_data": -1}, "greater than or equal to 0")])
 def test_bad_engine_settings(engine, message):
     with pytest.raises(ValueError, match=message):
         load_profile("smoke", engine=engine)

@@ -16,8 +16,16 @@ from jmp_lib.model import PretrainModel
 from jmp_lib.settings import load_profile
 from jmp_lib.records import read_record
 from jmp_lib.train import joint_sets, pretraining
-from jmp_lib.train.batches import (EvaluationSet, LabelledGraphs, UpdateBatches, is_out_of_memory, parts_that_fit, predict, prepared,
-                                   quadruplet_shape)
+from jmp_lib.train.batches import (
+    EvaluationSet,
+    LabelledGraphs,
+    UpdateBatches,
+    is_out_of_memory,
+    parts_that_fit,
+    predict,
+    prepared,
+    quadruplet_shape,
+)
 from jmp_lib.train.losses import Counts
 from jmp_lib.train.processes import Processes
 from jmp_lib.train.sampling import Sampler
@@ -67,7 +75,8 @@ class Structures(list):
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
 def test_parts_are_cut_where_quadruplets_are_many(dropout):
-    """A long molecule beside a dense one: each fits alone and the edges of both together, not the tables of quadruplets."""
+    """A long molecule beside a dense one: each fits alone and the edges of both together,
+    not the tables of quadruplets."""
     long, dense = random_molecule(60), random_molecule(24)
     long["pos"] = (1.4 * np.arange(60)[:, None] * [1, 0, 0] + 0.1 * long["pos"]).astype(np.float32)
     cache = LabelledGraphs(Structures([long, dense]), {}, GraphConfig(5.0, 30, False), edge_dropout=dropout)
@@ -108,8 +117,8 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     """Weights after six updates, in float64: whole batches, parts of at most 60 edges, parts found by failing."""
     smoke = load_profile("smoke", device="cpu")
     whole = pretraining.pretrain(smoke, "small", tmp_path / "whole", progress=False)
-    cut = pretraining.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small", tmp_path / "cut",
-                            progress=False)
+    cut = pretraining.pretrain(load_profile("smoke", device="cpu", **{"engine.max_edges": 60}), "small",
+                            tmp_path / "cut", progress=False)
     with monkeypatch.context() as patch:
         largest = max(quadruplet_shape(GraphCache(cache.structures, cache.config, max_mb=0)[i])["main"]
                       for cache in update_batches().caches for i in range(len(cache)))
@@ -124,8 +133,10 @@ def test_out_of_memory_changes_nothing_but_the_parts(tmp_path, toy, float64, mon
     assert cut["fingerprint"] == whole["fingerprint"]  # the size of the parts does not decide the numbers
     with monkeypatch.context() as patch:
         limited(patch, 5)
-        with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges \(quadruplets counted as such\) does not fit in memory by itself"):
-            pretraining.pretrain(load_profile("smoke", device="cpu", seed=1), "small", tmp_path / "split", progress=False)
+        with pytest.raises(RuntimeError, match=r"toy\[\d+\] with \d+ edges \(quadruplets counted as such\) "
+                           r"does not fit in memory by itself"):
+            pretraining.pretrain(load_profile("smoke", device="cpu", seed=1), "small",
+                                 tmp_path / "split", progress=False)
 
 
 @pytest.mark.parametrize("draws", ["batch", "structure"])

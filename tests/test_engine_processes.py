@@ -117,7 +117,8 @@ def where(folder: str, most: int) -> None:
 
 
 def test_processes_are_started_here(tmp_path, monkeypatch):
-    """``--devices 2`` needs no torchrun: a function goes to two new programs, and an error comes back as its sentence."""
+    """``--devices 2`` needs no torchrun: a function goes to two new programs, and an error comes
+    back as its sentence."""
     monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parent))
     in_processes(2, where, str(tmp_path), 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0-of-2", "1-of-2"]
@@ -126,14 +127,15 @@ def test_processes_are_started_here(tmp_path, monkeypatch):
 
 
 def test_sigterm_reaches_processes_that_were_started_here(tmp_path):
-    """The command line with ``--devices 2``: code 143, the checkpoint of the last update, which one process takes up, and
-    its numbers in the end. (New processes import torch, which takes most of the time: as few as can be.)"""
+    """The command line with ``--devices 2``: code 143, the checkpoint of the last update, which one process takes up,
+    and its numbers in the end. (New processes import torch, which takes most of the time: as few as can be.)"""
     longer = tmp_path / "longer.yaml"
     text = (PROGRAM.parents[1] / "jmp_lib" / "profiles" / "smoke.yaml").read_text()
     for name in ("cosine_until", "stop_at"):
         text = text.replace(f"{name}: 6 updates", f"{name}: 20 updates", 1)
     longer.write_text(text)
-    command = [sys.executable, "-m", "jmp_lib", "pretrain", "--profile", str(longer), "--sizes", "small", "--devices", "2"]
+    command = [sys.executable, "-m", "jmp_lib", "pretrain", "--profile", str(longer),
+               "--sizes", "small", "--devices", "2"]
     log = tmp_path / "work" / "pretrain" / "small" / "log.csv"
     training = subprocess.Popen([*command, "--results-dir", str(tmp_path)], stderr=subprocess.PIPE, text=True)
     pretrain(load_profile(str(longer)), "small", tmp_path / "whole", progress=False)  # meanwhile

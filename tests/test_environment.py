@@ -51,7 +51,8 @@ def direct_requirements():
 def test_pyproject_dependencies_are_locked_at_fitting_versions():
     for name, requirement in direct_requirements().items():
         assert name in LOCK, f"{name} of pyproject.toml is missing from requirements.lock"
-        assert requirement.specifier.contains(LOCK[name]), f"requirements.lock has {name} {LOCK[name]}, not {requirement}"
+        assert requirement.specifier.contains(LOCK[name]), (f"requirements.lock has {name} "
+                                                            f"{LOCK[name]}, not {requirement}")
 
 
 def test_environment_yml_lists_the_same_packages_at_the_locked_versions():

@@ -56,11 +56,13 @@ def test_paths_that_climb_out(tmp_path, name, bad):
     """A tar of such names is refused, or they are written inside the folder, as zipfile does."""
     MAKERS[name](tmp_path / name, {"good": b"x", bad: b"evil"})
     if name != "x.zip" and ".." in bad.split("/"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read .*evil' would be extracted to .*outside the destination"):
+        with pytest.raises(ValueError,
+                           match=f"{name} cannot be read .*evil' would be extracted to .*outside the destination"):
             extract(tmp_path / name, tmp_path / "out")
         assert left(tmp_path) == [name]
     else:
-        assert all(path.resolve().is_relative_to(tmp_path / "out") for path in extract(tmp_path / name, tmp_path / "out"))
+        assert all(path.resolve().is_relative_to(tmp_path / "out")
+                   for path in extract(tmp_path / name, tmp_path / "out"))
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", name])
     assert not Path("/tmp/evil").exists()
 

@@ -72,7 +72,8 @@ def test_published_results_cover_every_task_and_arm():
 
 def test_values_of_others_name_a_task_and_their_source():
     others = facts.third_party()
-    assert others["task"].isin(facts.tasks()["id"]).all() and others["source"].notna().all() and (others["value"] > 0).all()
+    assert (others["task"].isin(facts.tasks()["id"]).all() and others["source"].notna().all()
+            and (others["value"] > 0).all())
 
 
 def test_claims_are_distinct_and_name_known_models():

@@ -1,4 +1,5 @@
-"""The one registry of families: a family from outside, prepared sets in place of original files, what importing costs."""
+"""The one registry of families: a family from outside, prepared sets in place of original files,
+what importing costs."""
 
 import csv
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 from jmp_lib import facts
 from jmp_lib.data import cli, tasks
 from jmp_lib.data.tasks import (
-    FAMILIES, TASKS, Family, add_tasks, get_family, get_task, load_published, load_task_data, prepare_task, register, store_path, why_not,
+    FAMILIES, TASKS, Family, add_tasks, get_family, get_task, load_published,
+    load_task_data, prepare_task, register, store_path, why_not,
 )  # fmt: skip
 from jmp_lib.settings import load_profile
 from tests.test_rmd17 import write_parts
@@ -34,7 +36,8 @@ def find(name, root):
 def load(name, root, fold=0):
     (path,) = find(name, root)
     arrays = np.load(path)
-    data = StructureSet.from_arrays("toy", arrays["natoms"], arrays["pos"], arrays["z"], scalars={"width": arrays["width"]})
+    data = StructureSet.from_arrays("toy", arrays["natoms"], arrays["pos"], arrays["z"],
+                                    scalars={"width": arrays["width"]})
     return data, splits.consecutive(len(data), len(data) - 10, 5)
 '''
 
@@ -110,7 +113,8 @@ def test_a_prepared_set_serves_in_place_of_the_files(toy, monkeypatch):
     assert np.array_equal(again.subset(same.test).scalars["width"], whole.subset(split.test).scalars["width"])
     (toy / "toy.npz").rename(toy / "away.npz")
     tasks._load.cache_clear()
-    assert load_published(task, toy)[0].path and why_not(task, toy) is None and why_not(task, toy, thorough=True) is None
+    assert (load_published(task, toy)[0].path and why_not(task, toy) is None
+            and why_not(task, toy, thorough=True) is None)
     (toy / "toy.npz").write_bytes((toy / "away.npz").read_bytes())  # another file than the one that was prepared
     tasks._load.cache_clear()
     assert load_published(task, toy)[0].path is None
@@ -126,7 +130,8 @@ def test_the_command_prepares_every_set_of_a_family_at_hand(tmp_path):
     tasks._load.cache_clear()
     after = load_task_data("rmd17_ethanol", "published", tmp_path)
     assert (after.data_sha256, after.split_sha256) == (before.data_sha256, before.split_sha256) and after.train.path
-    assert all(np.array_equal(a.forces, b.forces) and a.energy == b.energy for a, b in zip(after.test, before.test, strict=True))
+    assert all(np.array_equal(a.forces, b.forces) and a.energy == b.energy
+               for a, b in zip(after.test, before.test, strict=True))
     assert "1 store" in cli.table(tmp_path).set_index("name").loc["rmd17", "present"]
 
 
@@ -135,7 +140,8 @@ def test_settings_and_tasks_import_no_reader():
         import sys
         from jmp_lib.settings import load_profile
         load_profile("mini")
-        readers = {f"jmp_lib.data.{name}" for name in ("qm9", "rmd17", "md22", "spice", "matbench", "qmof", "pretraining", "store")}
+        names = ("qm9", "rmd17", "md22", "spice", "matbench", "qmof", "pretraining", "store")
+        readers = {f"jmp_lib.data.{name}" for name in names}
         assert not readers & set(sys.modules), readers & set(sys.modules)
         assert "h5py" not in sys.modules
     """

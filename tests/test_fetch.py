@@ -23,7 +23,8 @@ class Server(ThreadingHTTPServer):
     """What it answers is set by the test: data, break_after (bytes of each answer), ranges, kind, status, etag."""
 
     def __init__(self):
-        self.data, self.break_after, self.ranges, self.kind, self.status, self.etag = DATA, None, True, None, None, '"1"'
+        self.data, self.break_after, self.ranges, self.kind, self.status, self.etag = (
+            DATA, None, True, None, None, '"1"')
         self.asked: list[str | None] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -136,7 +137,8 @@ def test_complete_partial_and_server_without_ranges(tmp_path, server):
 
 def test_gives_up_without_progress(tmp_path, server):
     server.break_after = 0
-    with pytest.raises(RuntimeError, match="file.bin could not be downloaded from http.*; get it by other means and put"):
+    with pytest.raises(RuntimeError,
+                       match="file.bin could not be downloaded from http.*; get it by other means and put"):
         get(tmp_path / "file.bin", Source(server.url(), MD5))
     assert len(server.asked) == module.TRIES and "file.bin" not in left(tmp_path)
 
@@ -169,7 +171,8 @@ def test_mirrors_are_tried_in_turn(tmp_path, server):
 
 def test_damaged_file_that_is_there(tmp_path, server):
     (tmp_path / "file.bin").write_bytes(DATA[:1000])
-    with pytest.raises(ValueError, match="has not the published checksum md5.*damaged or another version; move it away"):
+    with pytest.raises(ValueError,
+                       match="has not the published checksum md5.*damaged or another version; move it away"):
         get(tmp_path / "file.bin", Source(server.url(), MD5))
     assert server.asked == []
 
@@ -198,7 +201,8 @@ def test_disk_that_fills_up(tmp_path, server, monkeypatch):
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "open", lambda path, mode: Full() if mode in ("ab", "wb") else open(path, mode), raising=False)
+    monkeypatch.setattr(module, "open",
+                        lambda path, mode: Full() if mode in ("ab", "wb") else open(path, mode), raising=False)
     with pytest.raises(RuntimeError, match="cannot write .*file.bin.partial: the disk is full"):
         get(tmp_path / "file.bin", Source(server.url(), MD5))
     assert "file.bin" not in left(tmp_path)
@@ -212,10 +216,13 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 def test_why_a_source_fails_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_WAIT", 0.0)
-    monkeypatch.setattr(module.requests, "get", lambda *_, **__: (_ for _ in ()).throw(module.requests.exceptions.SSLError("certificate\nexpired")))
-    with pytest.raises(RuntimeError, match=r"b.bin could not be downloaded from https://here \(certificate expired\); get it"):
+    monkeypatch.setattr(module.requests, "get", lambda *_, **__: (_ for _ in ()).throw(
+        module.requests.exceptions.SSLError("certificate\nexpired")))
+    with pytest.raises(RuntimeError,
+                       match=r"b.bin could not be downloaded from https://here \(certificate expired\); get it"):
         fetch(tmp_path / "b.bin", [Source("https://here")])
     answer = SimpleNamespace(status_code=206, headers={})
     monkeypatch.setattr(module.requests, "get", lambda *_, **__: nullcontext(answer))
-    with pytest.raises(RuntimeError, match=r"from https://here \(the part at hand does not fit the file on the server\); get it"):
+    with pytest.raises(RuntimeError,
+                       match=r"from https://here \(the part at hand does not fit the file on the server\); get it"):
         fetch(tmp_path / "b.bin", [Source("https://here")])

@@ -38,13 +38,15 @@ def test_gains_name_both_sides_and_show_every_bar_whole():
     assert words(figure) == ["this workbook (mini data)", PAPER]
     low, high = axis.get_xlim()
     bars = [bar for group in axis.containers for bar in group]
-    assert len(bars) == 60 and all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in bars)
+    assert (len(bars) == 60
+            and all(low <= bar.get_x() + min(bar.get_width(), 0) and bar.get_width() <= high for bar in bars))
     bottom, top = axis.get_ylim()
     assert bottom > top and bottom - top <= len(table) + 0.5, "first task on top, no empty margin"
     assert all(top <= bar.get_y() and bar.get_y() + bar.get_height() <= bottom for bar in bars)
     (lines,) = [c for c in axis.collections if len(c.get_segments()) == 30]
     for bar, ((low, y), (high, _)) in zip(axis.containers[0], lines.get_segments()):
-        assert (low, high) == pytest.approx((bar.get_width() - 5, bar.get_width() + 5)) and bar.get_y() < y < bar.get_y() + bar.get_height()
+        assert ((low, high) == pytest.approx((bar.get_width() - 5, bar.get_width() + 5))
+                and bar.get_y() < y < bar.get_y() + bar.get_height())
 
 
 def test_gains_of_the_smoke_profile_show_no_published_bars():
@@ -60,17 +62,21 @@ def test_scaling_and_speedup_name_both_sides():
     table = pd.DataFrame({"task": ["a", "b"], "ratio_steps": [2.0, float("nan")], "ratio_seconds": [3.0, float("nan")]})
     figure = figures.speedup(table, pd.Series({"ratio_steps_all": 1.5, "ratio_seconds_all": 1.8}))
     assert words(figure) == [f"{PAPER}, totals: 12x", "this workbook, totals over all tasks"]
-    assert [axis.get_title() for axis in figure.axes] == ["updates, in total 1.50x", "time on this machine, in total 1.80x"]
+    assert [axis.get_title() for axis in figure.axes] == ["updates, in total 1.50x",
+                                                          "time on this machine, in total 1.80x"]
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["not reached"] * 2
 
 
 def test_large_over_small_has_a_panel_for_the_paper_and_intervals_for_ours():
     rows = [(task, of, data, gain, gain - 3 if ours else float("nan"), gain + 3 if ours else float("nan"))
-            for data, ours in (("this workbook", True), (PAPER, False)) for of, gain in (("from scratch", -8.0), ("pre-trained", 21.0))
+            for data, ours in (("this workbook", True), (PAPER, False))
+            for of, gain in (("from scratch", -8.0), ("pre-trained", 21.0))
             for task in ("a", "b")]
     figure = figures.large_over_small(pd.DataFrame(rows, columns=["task", "of", "data", "gain", "from", "to"]))
-    assert [axis.get_title() for axis in figure.axes] == ["this workbook", PAPER] and words(figure) == ["from scratch", "pre-trained"]
-    lines = [sorted(tuple(part[:, 0]) for part in c.get_segments()) for axis in figure.axes for c in axis.collections if len(c.get_segments()) == 2]
+    assert ([axis.get_title() for axis in figure.axes] == ["this workbook", PAPER]
+            and words(figure) == ["from scratch", "pre-trained"])
+    lines = [sorted(tuple(part[:, 0]) for part in c.get_segments()) for axis in figure.axes for c in axis.collections
+             if len(c.get_segments()) == 2]
     assert lines == [[(-11.0, -5.0)] * 2, [(18.0, 24.0)] * 2], "of ours alone"
 
 
@@ -80,7 +86,8 @@ def test_axes_have_units():
     assert figures.learning_curves([record]).axes[0].get_ylabel() == "validation MAE / meV Å⁻¹"
     axis = figures.parity([record], {"rmd17_ethanol": (np.arange(3.0), np.arange(3.0))}, "JMP-S").axes[0]
     assert axis.get_xlabel() == "label / meV Å⁻¹" and axis.get_title() == "ethanol\nMAE 3.00 meV Å⁻¹"
-    written = {"a0^3": "a₀³", "eV": "eV", "cm^-1": "cm⁻¹", "log10(GPa)": "log₁₀ GPa", "meV/atom": "meV per atom", "D": "D"}
+    written = {"a0^3": "a₀³", "eV": "eV", "cm^-1": "cm⁻¹", "log10(GPa)": "log₁₀ GPa",
+               "meV/atom": "meV per atom", "D": "D"}
     assert {unit: unit_text(unit) for unit in written} == written
     assert style.axis_label("MAE", "unitless") == "MAE (no unit)"
 
@@ -88,7 +95,8 @@ def test_axes_have_units():
 def test_what_was_not_run_leaves_an_empty_figure(tmp_path):
     none = pd.Series(dtype=float)
     no_ratio = pd.DataFrame(columns=["task", "ratio_steps", "ratio_seconds"], dtype=float)
-    for draw in (lambda: figures.learning_curves([]), lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
+    for draw in (lambda: figures.learning_curves([]),
+                 lambda: figures.pretraining_loss([]), lambda: figures.parity([], {}),
                  lambda: figures.gains(gains_of([], none)), lambda: figures.speedup(no_ratio, {}),
                  lambda: figures.large_over_small(pd.DataFrame(columns=["task", "of", "data", "gain", "from", "to"])),
                  lambda: figures.shortened(speedup.shortened(tmp_path))):
@@ -119,15 +127,18 @@ def test_a_logarithmic_axis_has_two_written_ticks_at_least(ends):
     style.log_axis(axis, "y")
     figure.canvas.draw()
     low, high = axis.get_ylim()
-    written = [tick for minor in (False, True) for tick in (axis.yaxis.get_minor_ticks() if minor else axis.yaxis.get_major_ticks())
+    written = [tick for minor in (False, True)
+               for tick in (axis.yaxis.get_minor_ticks() if minor else axis.yaxis.get_major_ticks())
                if tick.label1.get_text() and low <= tick.get_loc() <= high]
     assert len(written) >= 2
 
 
 def test_intervals_are_those_of_the_seeds():
-    table = pd.DataFrame({"task": "qm9_mu", "comparison": "JMP-S over GN-OC-S", "seed": [1, 2, 3], "gain": [10.0, 12.0, 20.0]})
+    table = pd.DataFrame({"task": "qm9_mu", "comparison": "JMP-S over GN-OC-S",
+                          "seed": [1, 2, 3], "gain": [10.0, 12.0, 20.0]})
     axis = figures.gain_spread(table).axes[0]
-    ends = [line.get_xdata() for line in axis.get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]]
+    ends = [line.get_xdata() for line in axis.get_lines()
+            if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]]
     assert [list(line) for line in ends if 0 < line[0]] == [[10.0, 20.0]]
     assert words(axis.figure) == ["JMP-S over GN-OC-S, 3 seeds"]
 
@@ -138,7 +149,8 @@ def test_logarithmic_axes_have_three_ticks_and_do_not_blow_up_small_differences(
     axis.plot([1, 2], [low, high])
     style.log_axis(axis, "y")
     bottom, top = axis.get_ylim()
-    assert sum(bottom <= tick <= top for tick in axis.get_yticks()) >= 3 and bottom <= low and top >= high and top / bottom >= 1.6
+    assert (sum(bottom <= tick <= top for tick in axis.get_yticks()) >= 3 and bottom <= low
+            and top >= high and top / bottom >= 1.6)
 
 
 def test_parity_has_equal_axes_and_is_shown_without_the_composition():
@@ -151,7 +163,8 @@ def test_parity_has_equal_axes_and_is_shown_without_the_composition():
 
 def test_the_method_is_drawn_from_the_facts():
     said = "\n".join(text.get_text() for text in overview.method().axes[0].texts)
-    assert "OC20\n100 million structures" in said and "57 % of draws" in said and "MatBench, 8 tasks" in said and "40 times" in said
+    assert ("OC20\n100 million structures" in said and "57 % of draws" in said
+            and "MatBench, 8 tasks" in said and "40 times" in said)
 
 
 def test_costs_stand_beside_those_of_the_paper():

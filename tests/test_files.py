@@ -106,7 +106,8 @@ def test_a_full_disk_is_one_sentence_whatever_a_library_says(tmp_path, kind):
     path = tmp_path / f"x{'.safetensors' if kind == 'safetensors' else '.svg'}"
     write = dict(writers(path))[kind]
     path.write_text("the old one")
-    with pytest.raises(RuntimeError, match=r"^cannot write \S+/x\.\w+: the file becomes larger than is allowed here; make room or "):
+    with pytest.raises(RuntimeError,
+                       match=r"^cannot write \S+/x\.\w+: the file becomes larger than is allowed here; make room or "):
         with no_file_above(2000):
             write()
     assert {p.name for p in tmp_path.iterdir()} <= {path.name}
@@ -120,7 +121,8 @@ def test_what_the_disk_has_against_it_is_said(tmp_path, monkeypatch, number, wor
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(RuntimeError, match=f"^cannot write {tmp_path}/a.json: {words}; make room or choose another place"):
+    with pytest.raises(RuntimeError,
+                       match=f"^cannot write {tmp_path}/a.json: {words}; make room or choose another place"):
         write_json(tmp_path / "a.json", 1)
     assert not list(tmp_path.iterdir())
 
@@ -135,7 +137,8 @@ def test_a_folder_or_a_file_in_the_way_is_said_before_anything_is_computed(tmp_p
         with pytest.raises(RuntimeError, match=f"^cannot write {tmp_path}/{name}: a file is in the way"):
             write_json(tmp_path / name, 1)
     assert {p.name for p in tmp_path.iterdir()} == {"file", "folder"}
-    with pytest.raises(FileNotFoundError, match="other"), write_atomically(tmp_path / "x.json"):  # of a reading: as it is
+    # of a reading: as it is
+    with pytest.raises(FileNotFoundError, match="other"), write_atomically(tmp_path / "x.json"):
         open(tmp_path / "other")
 
 

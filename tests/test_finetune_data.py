@@ -32,8 +32,8 @@ def problem(labels: tuple[str, ...], heads: list[HeadSpec], weights: dict | None
         train, val, test, heads, labels, normalisers, dict.fromkeys(labels, 1.0),
         lambda found, true: {"val_metric": sum(mae(found[n], true[n]) / normalisers[n].std for n in labels)},
         profile.models["small"], profile.graphs["qm9"], dict.fromkeys(scale_modules(network), 1.0),
-        settings, settings.rate(weights is not None, "small"), layerwise_groups(0.3, (0.5,) * profile.models["small"].num_blocks),
-        profile.seed, weights)
+        settings, settings.rate(weights is not None, "small"),
+        layerwise_groups(0.3, (0.5,) * profile.models["small"].num_blocks), profile.seed, weights)
 
 
 def run(folder: Path, what: FinetuneSpec):
@@ -57,7 +57,8 @@ def test_several_scalars_at_once(tmp_path, ema):
     what = problem(("energy", "width"), heads, None, **{"finetuning.defaults.ema_decay": ema})
     record, errors = run(tmp_path, what)
     assert errors.keys() == {"energy", "width"} and all(np.isfinite(list(errors.values())))
-    assert record == read_record(tmp_path / "own" / "a.json") and record["updates"] > 0 and record["rates"] == [0.3, 0.5, 1.0]
+    assert (record == read_record(tmp_path / "own" / "a.json") and record["updates"] > 0
+            and record["rates"] == [0.3, 0.5, 1.0])
     again, seen = run(tmp_path, what)
     assert again == record and not seen  # finished: nothing is trained again
 

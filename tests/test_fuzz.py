@@ -34,8 +34,7 @@ def test_damaged_files_of_every_format():  # about 20 s, which is how long it ta
 
 @pytest.mark.parametrize(
     ("broken", "verdict"),
-    [
-        (lambda: os.kill(os.getpid(), 9), "end"), (lambda: {}["a"], "traceback"), (lambda: bytearray(1 << 50), "memory"),
+    [(lambda: os.kill(os.getpid(), 9), "end"), (lambda: {}["a"], "traceback"), (lambda: bytearray(1 << 50), "memory"),
         (lambda: int("a"), "no file"), (lambda: (2, 4, 0, True), "lost"), (lambda: (3, 126, 0, False), "nonsense"),
         (lambda: (2, 84, 1, True), "read"),
     ],
@@ -65,7 +64,8 @@ def test_damaged_files_that_were_reported():
 def test_a_process_that_reads_hdf5_may_die(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a/b"] = np.arange(3)
-    with pytest.raises(ValueError, match=r"a.h5 cannot be read \(it is damaged: the library .* broke down over it\); get another"):
+    with pytest.raises(ValueError,
+                       match=r"a.h5 cannot be read \(it is damaged: the library .* broke down over it\); get another"):
         with open_h5(tmp_path / "a.h5", mend="get another") as file:
             assert file.arrays("a", ["b"])["b"].tolist() == [0, 1, 2]
             file._process.kill()
@@ -79,7 +79,8 @@ def test_a_reader_that_is_left_leaves_no_process(tmp_path, monkeypatch):
             file[f"H2O/{key}"] = 30 * np.random.default_rng(0).normal(size=shape)
         file["H2O/atomic_numbers"] = [8, 1, 1]
     begun, start = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: begun.append(start(*args, **options)) or begun[-1])
+    monkeypatch.setattr(subprocess, "Popen",
+                        lambda *args, **options: begun.append(start(*args, **options)) or begun[-1])
     structures = ani1x.read(tmp_path / "a.h5")
     next(structures)
     assert begun[0].poll() is None
@@ -91,7 +92,8 @@ def test_sizes_that_hdf5_states_are_not_believed(tmp_path):
     with h5py.File(tmp_path / "dipeptides.h5", "w") as file:
         for key in spice._SHAPES:
             file.create_dataset(f"ala/{key}", (10**12,), "f8", chunks=(1000,), compression="gzip")
-    with pytest.raises(ValueError, match="says that it has shape .1000000000000,., which the 0 bytes that are stored of it cannot hold"):
+    with pytest.raises(ValueError, match="says that it has shape .1000000000000,., "
+                       "which the 0 bytes that are stored of it cannot hold"):
         list(spice.read(tmp_path / "dipeptides.h5", "dipeptides"))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["a"] = h5py.ExternalLink("dipeptides.h5", "/ala")
@@ -116,7 +118,8 @@ def test_lengths_that_an_lmdb_states_are_not_believed(tmp_path, length):
     write_lmdb(tmp_path / "a.lmdb", [record(slab(n)) for n in range(3)])
     with lmdb.open(str(tmp_path / "a.lmdb"), subdir=False) as base, base.begin(write=True) as transaction:
         transaction.put(b"length", pickle.dumps(length))
-    with pytest.raises(ValueError, match=f"a.lmdb cannot be read .it says that it has {length} records where there are 3"):
+    with pytest.raises(ValueError,
+                       match=f"a.lmdb cannot be read .it says that it has {length} records where there are 3"):
         list(oc22.read(tmp_path / "a.lmdb"))
 
 

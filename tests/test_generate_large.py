@@ -73,21 +73,26 @@ def test_one_failing_part_leaves_the_others(tmp_path, additive, monkeypatch):
 
 def toy_part(folder, name: str, number: int, groups):
     """Three structures of each group; groups are named by numbers."""
-    structures = [{"numbers": [8, 1, 1], "pos": np.eye(3) + row, "group": g, "energy": -1.0 * row, "forces": np.zeros((3, 3))}
+    structures = [{"numbers": [8, 1, 1], "pos": np.eye(3) + row, "group": g,
+                   "energy": -1.0 * row, "forces": np.zeros((3, 3))}
                   for g in range(len(groups)) for row in range(3)]
     if name.startswith("oc"):
-        structures = [{**s, "cell": 9.0 * np.eye(3), "tags": [1, 2, 2], "fixed": [True, False, False]} for s in structures]
-    cards.write_set(large.part_name(name, number), structures, [f"group {g}" for g in groups], out_dir=folder, stands_for="", seed=0,
-                    how_made="", level_of_theory="none", software={}, what_it_is_not="", cpu_seconds=0.0)
+        structures = [{**s, "cell": 9.0 * np.eye(3), "tags": [1, 2, 2], "fixed": [True, False, False]}
+                      for s in structures]
+    cards.write_set(large.part_name(name, number), structures, [f"group {g}" for g in groups],
+                    out_dir=folder, stands_for="", seed=0, how_made="", level_of_theory="none", software={},
+                    what_it_is_not="", cpu_seconds=0.0)
 
 
 def sides(folder) -> dict[str, set]:
     found = load_pretraining_data("large", data_root=folder)
-    return {f"{one.name} {part}": {s["group"] for s in getattr(one, part)} for one in found for part in ("train", "val")}
+    return {f"{one.name} {part}": {s["group"] for s in getattr(one, part)}
+            for one in found for part in ("train", "val")}
 
 
 def test_more_parts_leave_every_group_on_its_side(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no part of oc20-large: make some with `python -m tools.generate large --out "):
+    with pytest.raises(FileNotFoundError,
+                       match="no part of oc20-large: make some with `python -m tools.generate large --out "):
         load_pretraining_data("large", data_root=tmp_path)
     for name in large.PLANS:
         toy_part(tmp_path / "large", name, 0, range(60))
@@ -96,7 +101,8 @@ def test_more_parts_leave_every_group_on_its_side(tmp_path):
         toy_part(tmp_path / "large", name, 5, range(40, 90))
     after = sides(tmp_path)
     for key in ("oc20", "oc22", "ani1x", "transition1x"):
-        assert len(after[f"{key} train"] | after[f"{key} val"]) == 90 and not after[f"{key} train"] & after[f"{key} val"]
+        assert (len(after[f"{key} train"] | after[f"{key} val"]) == 90
+                and not after[f"{key} train"] & after[f"{key} val"])
         assert 2 < len(after[f"{key} val"]) < 20
     assert all(before[key] <= after[key] for key in before)
     oc20 = load_pretraining_data("large", {"oc20": {"val": 4}}, tmp_path)[0]
@@ -108,11 +114,12 @@ def test_a_structure_of_a_test_part_is_found_though_it_is_turned_and_permuted(tm
     test = load_task_data("rmd17_ethanol").test
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     order = np.random.default_rng(1).permutation(9)
-    structures = [{"numbers": np.asarray(s["atomic_numbers"])[order], "pos": (np.asarray(s["pos"], float) @ turn)[order] + shift,
-                   "group": 0, "energy": 0.0, "forces": np.zeros((9, 3))} for s, shift in ((test[0], 3.0), (test[1], -1.0))]
+    structures = [{"numbers": np.asarray(s["atomic_numbers"])[order],
+                   "pos": (np.asarray(s["pos"], float) @ turn)[order] + shift, "group": 0, "energy": 0.0,
+                   "forces": np.zeros((9, 3))} for s, shift in ((test[0], 3.0), (test[1], -1.0))]
     structures.append({**structures[0], "pos": structures[0]["pos"] * 1.02})
-    cards.write_set("anix-large-00000", structures, ["CCO"], out_dir=tmp_path, stands_for="", seed=0, how_made="", software={},
-                    level_of_theory="none", what_it_is_not="", cpu_seconds=0.0)
+    cards.write_set("anix-large-00000", structures, ["CCO"], out_dir=tmp_path, stands_for="", seed=0, how_made="",
+                    software={}, level_of_theory="none", what_it_is_not="", cpu_seconds=0.0)
     assert large.in_tests(tmp_path, tmp_path / "nothing") == {"anix-large, rmd17_ethanol, mini": 2}
 
 
@@ -129,7 +136,8 @@ def test_torsions_and_pairs():
     for _ in range(20):
         other = dynamics.dock(pos, pos, rng)
         assert 1.79 < dynamics.closest(pos, other) < 3.5
-        np.testing.assert_allclose(np.linalg.norm(other[:, None] - other, axis=-1), np.linalg.norm(pos[:, None] - pos, axis=-1), atol=1e-9)
+        np.testing.assert_allclose(np.linalg.norm(other[:, None] - other, axis=-1),
+                                   np.linalg.norm(pos[:, None] - pos, axis=-1), atol=1e-9)
 
 
 def test_a_slab_in_another_state_is_no_adsorption(additive, monkeypatch):

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("tblite.interface", reason="tblite, an optional package of the mini data generator, is not installed")
+pytest.importorskip("tblite.interface",
+                    reason="tblite, an optional package of the mini data generator, is not installed")
 pytest.importorskip("rdkit", reason="rdkit, an optional package of the mini data generator, is not installed")
 
 from tools.generate import anix, cards, complexes, dynamics, molecules, reactions, spice, xtb  # noqa: E402
@@ -87,7 +88,8 @@ def test_band_path_ends_where_it_should():
     np.testing.assert_array_equal(path[-1], last)
     straight = 0.5 * (first + last)
     wanted = np.linalg.norm(first[0] - first[2])
-    assert abs(np.linalg.norm(path[2][0] - path[2][2]) - wanted) < abs(np.linalg.norm(straight[0] - straight[2]) - wanted)
+    assert abs(np.linalg.norm(path[2][0] - path[2][2]) - wanted) < abs(
+        np.linalg.norm(straight[0] - straight[2]) - wanted)
 
 
 def test_starting_structures_have_no_clashes():

@@ -13,7 +13,8 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
 
 
 def test_a_trial_runs_every_row(monkeypatch, capsys):
-    """Small sizes, two of the cases: one with gradient forces, one without, in every precision; and the joint pre-training."""
+    """Small sizes, two of the cases: one with gradient forces, one without, in every precision;
+    and the joint pre-training."""
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[:2])
     found = []
     monkeypatch.setattr(gpu, "run", lambda args, usual=gpu.run: found.append(usual(args)) or found[0])

@@ -102,7 +102,8 @@ def test_qint_needs_a_tagged_end():
 def test_edge_dropout_removes_directed_edges_before_the_cut():
     structure, config = slab(), GraphConfig(6.0, 8, True)
     full = build_graphs(structure, config)
-    dropped, again = (cut_graphs([structure], [drop_edges(a2a_edges(structure, config), 0.1, np.random.default_rng(0))], [config])
+    dropped, again = (cut_graphs([structure],
+                                 [drop_edges(a2a_edges(structure, config), 0.1, np.random.default_rng(0))], [config])
                       for _ in range(2))
     share = dropped["a2a_edge_index"].shape[1] / full["a2a_edge_index"].shape[1]
     assert 0.85 < share < 0.95
@@ -165,6 +166,7 @@ def test_rank_in_group_counts_from_zero():
 
 def test_atoms_in_cells_too_far_apart_are_refused():
     """Numbers that stand for an edge must fit in 64 bits."""
-    graphs = {name: (np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [0, 0, 2_000_000]])) for name in ("main", "a2ee2a", "qint", "a2a")}
+    graphs = {name: (np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [0, 0, 2_000_000]]))
+              for name in ("main", "a2ee2a", "qint", "a2a")}
     with pytest.raises(ValueError, match="wrap the positions into the cell"):
         index_sets(graphs, 2)

@@ -51,7 +51,8 @@ def test_force_head(heads):
     mlp = head_mlp(x_f.shape[1])
     load(mlp, {k.removeprefix("out_mlp."): v for k, v in stored["weights"].items()})
     batch["main_edge_index"] = torch.stack([target, target]).long()
-    assert torch.allclose(sum_edge_forces(mlp(x_f).squeeze(-1), u, batch), torch.tensor(stored["outputs"]["sum"]), atol=1e-6)
+    assert torch.allclose(sum_edge_forces(mlp(x_f).squeeze(-1), u, batch),
+                          torch.tensor(stored["outputs"]["sum"]), atol=1e-6)
 
 
 def test_classification_heads(heads):

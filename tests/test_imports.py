@@ -1,4 +1,5 @@
-"""Imports run one way and in no circle, also those inside functions and for type checking; starting imports nothing heavy."""
+"""Imports run one way and in no circle, also those inside functions and for type checking;
+starting imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def test_rooms_import_only_what_lies_below():
 @pytest.mark.parametrize("code", ["import jmp_lib", "from jmp_lib.__main__ import parser; parser()"])
 def test_what_is_heavy_waits_until_it_is_used(code):
     heavy = ("torch", "torch_geometric", "pydantic", "pandas", "ase", "h5py", "matplotlib")
-    done = subprocess.run([sys.executable, "-c", f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"],
+    done = subprocess.run([sys.executable, "-c",
+                           f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"],
                           cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -29,7 +29,8 @@ def composition(results, task, value):
     """A synthetic record of the linear model of the composition."""
     path = results / "records" / "baselines" / f"{task}--composition.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": task, "arm": "composition", "value": value, "unit": "D"}))
+    path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": task, "arm": "composition",
+                                "value": value, "unit": "D"}))
 
 
 def test_the_bootstrap_of_a_mean_is_that_of_theory_and_covers_the_truth():
@@ -38,17 +39,20 @@ def test_the_bootstrap_of_a_mean_is_that_of_theory_and_covers_the_truth():
     low, high = intervals.middle(intervals.bootstrap(weighted(errors), np.arange(400)))
     half = 1.96 * errors.std() / 20
     assert (low, high) == pytest.approx((errors.mean() - half, errors.mean() + half), abs=0.15 * half)
-    samples = [intervals.middle(intervals.bootstrap(weighted(RNG.exponential(2.0, 100)), np.arange(100))) for _ in range(200)]
+    samples = [intervals.middle(intervals.bootstrap(weighted(RNG.exponential(2.0, 100)), np.arange(100)))
+               for _ in range(200)]
     assert 0.88 <= np.mean([low < 2.0 < high for low, high in samples]) <= 0.98
 
 
 def test_a_gain_is_paired_and_blocks_widen_it():
     errors = RNG.exponential(1.0, 90)
     low, high = intervals.middle(intervals.gain_draws(weighted(0.7 * errors), [weighted(errors)]))
-    assert (low, high) == pytest.approx((30.0, 30.0)), "half the error on every structure is certain, however few there are"
+    assert (low, high) == pytest.approx((30.0, 30.0)), ("half the error on every structure is "
+                                                        "certain, however few there are")
     level = np.repeat(RNG.normal(0, 0.4, 18), 5)  # frames that follow each other are alike
     new = weighted(errors * np.exp(level))
-    single, blocked = (intervals.middle(intervals.gain_draws(new, [weighted(errors)], family)) for family in ("qm9", "rmd17"))
+    single, blocked = (intervals.middle(intervals.gain_draws(new, [weighted(errors)], family))
+                       for family in ("qm9", "rmd17"))
     assert np.ptp(blocked) > 1.2 * np.ptp(single)
     assert list(np.bincount(intervals.blocks(90))) == [5] * 18 and len(set(intervals.blocks(24))) == 8
     better = intervals.gain_draws(new, [weighted(errors), weighted(9 * errors)])
@@ -65,7 +69,8 @@ def test_means_counts_and_ratios_are_known_cases():
     assert intervals.of_ratio(pd.Series([2.0] * 5), pd.Series([1.0] * 5)) == (2.0, 2.0)
     low, high = intervals.of_ratio(pd.Series([2.0, 4.0, 6.0]), pd.Series([1.0, 1.0, 1.0]))
     assert 2.0 <= low < 4.0 < high <= 6.0
-    assert intervals.words(20.61, 13.0, -0.04) == "+20.6 [+13.0, 0.0]" and intervals.words(-0.01, np.nan, np.nan, "%") == "0.0 %"
+    assert (intervals.words(20.61, 13.0, -0.04) == "+20.6 [+13.0, 0.0]"
+            and intervals.words(-0.01, np.nan, np.nan, "%") == "0.0 %")
     assert intervals.words(1.4, 1.19, 1.67, "x") == "1.40x [1.19, 1.67]" and intervals.words(np.nan, 1, 2) == ""
     assert intervals.words(34, 28.4, 37.2, "tasks", " of 40") == "34 of 40 [28, 37]"
 
@@ -102,13 +107,15 @@ def test_what_was_not_learnt_is_marked_and_both_means_are_given(results):
     scaling = scaling_table(table).set_index(["comparison", "family"]).loc["JMP-S over GN-OC-S"]
     assert scaling.loc["qm9", "own_mean_gain_percent"] == pytest.approx((50 + 25 + 0) / 3)
     assert scaling.loc["all", "own_mean_gain_percent"] == pytest.approx((50 + 25 + 0 + 50) / 4)
-    assert scaling.loc["learnt", "own_mean_gain_percent"] == pytest.approx((25 + 0 + 50) / 3) and scaling.loc["learnt", "own_tasks"] == 3
+    assert (scaling.loc["learnt", "own_mean_gain_percent"] == pytest.approx((25 + 0 + 50) / 3)
+            and scaling.loc["learnt", "own_tasks"] == 3)
     assert "not learnt" in paper_table(2, table).set_index("task").loc["qm9_mu", "note"]
     assert paper_table(2, table).set_index("task").loc["qm9_r2", "note"] == ""
     assert dict(gains_table(table).set_index("task")["learnt"].dropna()) == {
         "qm9_mu": "no", "qm9_alpha": "yes", "qm9_r2": "yes", "rmd17_ethanol": "yes"}
     words = summary(results)
-    assert "| the 3 learnt | +25.0 [" in words and "composition (forces: than none): qm9_mu." in words and "nan" not in words
+    assert ("| the 3 learnt | +25.0 [" in words and "composition (forces: than none): qm9_mu." in words
+            and "nan" not in words)
 
 
 def test_every_gain_that_is_printed_has_its_interval(results):
@@ -117,8 +124,10 @@ def test_every_gain_that_is_printed_has_its_interval(results):
     low, high = gained.loc["rmd17_ethanol", ["own JMP-S over GN-OC-S from", "own JMP-S over GN-OC-S to"]]
     assert 45 < low < 50 < high < 55 and np.isnan(gained.loc["qm9_mu", "own JMP-S over GN-OC-S from"])
     scaling = scaling_table(table).set_index(["comparison", "family"]).loc["JMP-S over GN-OC-S"]
-    assert tuple(scaling.loc["rmd17", ["own_mean_gain_from", "own_mean_gain_to"]]) == (low, high), "one task: its test frames"
-    assert tuple(scaling.loc["qm9", ["own_mean_gain_from", "own_mean_gain_to"]]) == pytest.approx(intervals.of_mean([50, 25, 0]))
+    assert (tuple(scaling.loc["rmd17", ["own_mean_gain_from", "own_mean_gain_to"]])
+            == (low, high)), "one task: its test frames"
+    assert tuple(scaling.loc["qm9", ["own_mean_gain_from", "own_mean_gain_to"]]) == pytest.approx(
+        intervals.of_mean([50, 25, 0]))
     assert scaling.loc["all", "own_tasks_surely"] == 1 and np.isnan(scaling.loc["qm9", "own_tasks_surely"])
     assert f"| rmd17 | +50.0 [{low:+.1f}, {high:+.1f}] |" in summary(results)
 
@@ -136,15 +145,17 @@ def test_sentences_give_the_mean_its_interval_and_whether_the_paper_is_seen_agai
     assert words.startswith(f"JMP-S over GN-OC-S: +50.0 [{low:+.1f}, {high:+.1f}] % on ethanol; the paper +78.5 %")
     assert words.endswith("; the sign is the paper's, the effect is smaller.")
     run.tasks = ("qm9_mu", "qm9_alpha", "qm9_r2", "rmd17_ethanol")
-    assert "+31.2 [" in sentences.gains(run).data and "on average, better on 3 of 4 tasks (1 of them with" in sentences.gains(run).data
+    assert ("+31.2 [" in sentences.gains(run).data
+            and "on average, better on 3 of 4 tasks (1 of them with" in sentences.gains(run).data)
     assert "Not learnt: on mu no arm" in sentences.parity(run).data
     run.profile.comparable = False
     assert "mean nothing" in sentences.gains(run).data and "%" not in sentences.learning(run).data
 
 
-@pytest.mark.parametrize("low, high, paper, words", [(1, 2, 50, "the sign is the paper's, the effect is smaller"),
-                                                     (1, 60, 50, "the interval holds the paper's value"),
-                                                     (60, 70, 50, "larger"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
-                                                     (-3, -1, -8, "the effect is smaller"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
+@pytest.mark.parametrize("low, high, paper, words",
+                         [(1, 2, 50, "the sign is the paper's, the effect is smaller"),
+                          (1, 60, 50, "the interval holds the paper's value"),
+                          (60, 70, 50, "larger"), (-2, -1, 50, "disagrees"), (-1, 2, 50, "undecided"),
+                          (-3, -1, -8, "the effect is smaller"), (float("nan"), 1, 50, ""), (1, 2, float("nan"), "")])
 def test_verdicts(low, high, paper, words):
     assert words in sentences.verdict(low, high, paper) and bool(words) == bool(sentences.verdict(low, high, paper))

@@ -1,4 +1,5 @@
-"""The chains that are one kernel on a GPU, against plain operators: on the card where there is one, else in Triton's interpreter."""
+"""The chains that are one kernel on a GPU, against plain operators: on the card where there is one,
+else in Triton's interpreter."""
 
 import os
 
@@ -7,7 +8,8 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
-pytest.importorskip("triton", reason="Triton comes with PyTorch for GPUs only (pip install triton: its interpreter runs anywhere)")
+pytest.importorskip("triton", reason="Triton comes with PyTorch for GPUs only (pip install triton: "
+                    "its interpreter runs anywhere)")
 
 from jmp_lib.model import fast_grad, kernels
 from jmp_lib.model.fast_grad import chain_of_residuals, only_positions, scaled_silu
@@ -47,7 +49,8 @@ def test_activation(monkeypatch, rows, dtype, limit):
 
 @pytest.mark.parametrize("low, limit", [(None, 3e-6), (torch.bfloat16, 6e-2)])
 def test_residuals(monkeypatch, low, limit):
-    """Values, first and second derivatives, as pre-training and gradient forces take them; x of 32 bits, products of ``low``."""
+    """Values, first and second derivatives, as pre-training and gradient forces take them; x of 32 bits,
+    products of ``low``."""
 
     def work():
         x = torch.randn(21, 16, device=DEVICE, requires_grad=True)

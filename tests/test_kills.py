@@ -1,4 +1,5 @@
-"""Ten kills at random moments (``python -m tools.kill_test`` makes fifty): the same bits, nothing half-done, nothing left."""
+"""Ten kills at random moments (``python -m tools.kill_test`` makes fifty): the same bits, nothing half-done,
+nothing left."""
 
 import os
 import shutil
@@ -8,7 +9,8 @@ import pytest
 
 from tools import kill_test
 
-PARTS = {"pretrain": ("records/pretrain/", "work/pretrain/", "work/scale_factors/"), "finetune": ("records/", "work/"), "report": ("",)}
+PARTS = {"pretrain": ("records/pretrain/", "work/pretrain/", "work/scale_factors/"),
+         "finetune": ("records/", "work/"), "report": ("",)}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,8 @@ def whole(tmp_path_factory):
     return top, seconds | {"pretrain": seconds["finetune"] / 2, "report": kill_test.ended("report", top / "report")}
 
 
-@pytest.mark.parametrize("kind, kills", [("prepare", 2), ("pretrain", 2), ("finetune", 1), ("finetune", 2), ("report", 2)])
+@pytest.mark.parametrize("kind, kills",
+                         [("prepare", 2), ("pretrain", 2), ("finetune", 1), ("finetune", 2), ("report", 2)])
 def test_killed_at_random_it_ends_with_the_same_bits(whole, tmp_path, kind, kills):
     top, seconds = whole
     rng = np.random.default_rng([kills, *kind.encode()])

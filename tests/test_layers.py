@@ -24,7 +24,8 @@ def _of_a_gradient(function, source, weights):
 def _chain(count=3, width=6):
     torch.manual_seed(0)
     chain = layers.residuals(count, width).double()
-    return chain, torch.randn(4, width, dtype=torch.float64, requires_grad=True), [w for one in chain for w in one.parameters()]
+    return (chain, torch.randn(4, width, dtype=torch.float64, requires_grad=True),
+            [w for one in chain for w in one.parameters()])
 
 
 def test_a_chain_of_residuals_is_the_residuals_one_by_one():
@@ -125,7 +126,8 @@ def test_what_is_formed_again_has_the_same_derivatives(monkeypatch):
     monkeypatch.setattr(fast_grad, "LARGE", 0)
     again = lambda *tensors: formed_again(_weigh, 1, *tensors)  # noqa: E731
     assert type(again(*inputs).grad_fn).__name__ == "_FormedAgainBackward"
-    assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(again(*inputs).square().sum(), inputs[:-1]), plain))
+    assert all(torch.equal(a, b)
+               for a, b in zip(torch.autograd.grad(again(*inputs).square().sum(), inputs[:-1]), plain))
     assert gradcheck(again, inputs) and gradgradcheck(again, inputs)
 
 
@@ -147,7 +149,8 @@ def test_gradient_forces_through_what_is_formed_again(monkeypatch):
 
 def test_small_arrays_are_not_formed_again():
     inputs = _weigh_inputs()
-    names = [type(formed_again(_weigh, elements, *inputs).grad_fn).__name__ for elements in (fast_grad.LARGE - 1, fast_grad.LARGE)]
+    names = [type(formed_again(_weigh, elements, *inputs).grad_fn).__name__
+             for elements in (fast_grad.LARGE - 1, fast_grad.LARGE)]
     assert names[0] != "_FormedAgainBackward" == names[1]
 
 

@@ -78,8 +78,8 @@ def test_pretraining_loss_against_reference(golden, structurewise):
     for which in scale:
         scale[which][task] = torch.tensor(inputs[f"{which}_scale"])
     loss = pretraining_loss(torch.tensor(inputs["pred_energy"]), torch.tensor(inputs["pred_forces"]),
-                            torch.tensor(inputs["y"]), torch.tensor(inputs["force"]), torch.tensor(inputs["batch"]).long(),
-                            task, scale["energy"], scale["force"], structurewise)
+                            torch.tensor(inputs["y"]), torch.tensor(inputs["force"]),
+                            torch.tensor(inputs["batch"]).long(), task, scale["energy"], scale["force"], structurewise)
     assert {k: v.item() for k, v in loss.items()} == pytest.approx(wanted, rel=1e-6)
 
 
@@ -99,7 +99,8 @@ def test_finetuning_losses_against_reference(golden):
 
 
 def test_atoms_that_do_not_count():
-    """Their forces change neither the loss nor the weight of the others; without such atoms nothing changes to the last bit."""
+    """Their forces change neither the loss nor the weight of the others; without such atoms nothing
+    changes to the last bit."""
     generator = torch.Generator().manual_seed(0)
     forces, other = torch.randn(5, 3, 1, generator=generator), torch.randn(5, 3, generator=generator)
     batch, task = torch.tensor([0, 0, 0, 1, 1]), torch.zeros(2, dtype=torch.long)
@@ -107,8 +108,8 @@ def test_atoms_that_do_not_count():
 
     def loss(predicted, target, counted, batch=batch):
         count = int(batch.max()) + 1
-        return pretraining_loss(torch.zeros(count, 1), predicted, torch.zeros(count), target, batch, task[:count], ones, ones,
-                                counted=counted)["force"]
+        return pretraining_loss(torch.zeros(count, 1), predicted, torch.zeros(count), target, batch, task[:count], ones,
+                                ones, counted=counted)["force"]
 
     free = torch.tensor([True, False, True, False, False])
     wild = torch.where(free[:, None], other, 1e3 * other)

@@ -27,8 +27,8 @@ TRAJECTORIES = tuple(f"rmd17-mini-{m}" for m in RMD17) + tuple(f"md22-mini-{s}" 
 WITH_FORCES = PRETRAINING + TRAJECTORIES
 STRUCTURES = {"anix-mini": 4000, "t1x-mini": 4000, "qm9-mini": 800, **{f"rmd17-mini-{m}": 400 for m in RMD17},
               **{f"md22-mini-{s}": 80 for s in MD22}, **{f"spice-mini-{s}": 300 for s in SPICE}}
-QM9_UNITS = {"mu": "D", "alpha": "a0^3", "eps_HOMO": "eV", "eps_LUMO": "eV", "delta_eps": "eV", "R2": "a0^2", "ZPVE": "eV",
-             "U0": "eV", "U": "eV", "H": "eV", "G": "eV", "Cv": "cal/(mol K)"}
+QM9_UNITS = {"mu": "D", "alpha": "a0^3", "eps_HOMO": "eV", "eps_LUMO": "eV", "delta_eps": "eV", "R2": "a0^2",
+             "ZPVE": "eV", "U0": "eV", "U": "eV", "H": "eV", "G": "eV", "Cv": "cal/(mol K)"}
 CARD_FIELDS = {"name", "stands_for", "how_made", "level_of_theory", "software", "seed", "counts", "units", "statistics",
                "what_it_is_not", "cpu_seconds", "command", "sha256"}
 
@@ -158,8 +158,8 @@ def test_rmd17_geometries_have_the_atoms_of_the_published_molecules():
 
 
 def test_md22_stand_ins_are_named():
-    real_sizes = {"ac-ala3-nhme": 42, "dha": 56, "stachyose": 87, "at-at": 60, "at-at-cg-cg": 118, "buckyball-catcher": 148,
-                  "double-walled-nanotube": 370}
+    real_sizes = {"ac-ala3-nhme": 42, "dha": 56, "stachyose": 87, "at-at": 60, "at-at-cg-cg": 118,
+                  "buckyball-catcher": 148, "double-walled-nanotube": 370}
     for system, count in MD22.items():
         facts = card(f"md22-mini-{system}")
         assert set(arrays(f"md22-mini-{system}")["natoms"]) == {count}
@@ -199,8 +199,8 @@ def test_all_molecular_sets_are_small():
 
 def test_written_sets_are_repeatable_and_refuse_nonsense(tmp_path):
     water = {"numbers": [8, 1, 1], "pos": np.eye(3), "forces": np.zeros((3, 3)), "energy": -137.0, "group": 0}
-    facts = {"stands_for": "x", "how_made": "x", "level_of_theory": "x", "software": {}, "seed": 0, "what_it_is_not": "x",
-             "cpu_seconds": 0.0, "out_dir": tmp_path}
+    facts = {"stands_for": "x", "how_made": "x", "level_of_theory": "x", "software": {}, "seed": 0,
+             "what_it_is_not": "x", "cpu_seconds": 0.0, "out_dir": tmp_path}
     first = cards.write_set("a", [water], ["O"], **facts)
     second = cards.write_set("b", [water], ["O"], **facts)
     assert first["sha256"] == second["sha256"]

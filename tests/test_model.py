@@ -87,7 +87,8 @@ def test_own_heads_alone_give_the_same_values_and_gradients():
     model = model_of()
     structures, owner = (random_molecule(), methanol(), random_molecule(6, 5)), torch.tensor([2, 0, 2])
     batch = batch_of(*structures)
-    everything, own = model(batch), model(batch_of(*({**s, "dataset_index": i} for s, i in zip(structures, owner.tolist()))))
+    everything, own = model(batch), model(batch_of(*({**s, "dataset_index": i}
+                                                     for s, i in zip(structures, owner.tolist()))))
     atoms = owner[batch["batch"]]
     for task in range(4):
         assert torch.equal(own["energy"][owner == task, task], everything["energy"][owner == task, task])
@@ -137,7 +138,8 @@ def test_gradient_forces_equal_numerical_gradients(make, config):
             pos[atom, axis] += sign * step
             energy.append(float(model({**batch, "pos": pos})["energy"].sum()))
         numerical = -(energy[0] - energy[1]) / (2 * step)
-        assert numerical == pytest.approx(float(forces[atom, axis]), rel=1e-5, abs=1e-7 * float(forces.detach().abs().max()))
+        assert numerical == pytest.approx(float(forces[atom, axis]), rel=1e-5,
+                                          abs=1e-7 * float(forces.detach().abs().max()))
 
 
 def test_gradient_forces_conserve_energy_along_a_closed_path():

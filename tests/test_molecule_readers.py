@@ -136,7 +136,8 @@ def test_ani1x_split_of_formulas():
 @published
 @pytest.mark.parametrize(
     ("read", "file"),
-    [(oc22.read, "oc22/oc22_train"), (ani1x.read, "ani1x/ani1x_val"), (transition1x.read, "transition1x/trans1x_train")],
+    [(oc22.read, "oc22/oc22_train"), (ani1x.read, "ani1x/ani1x_val"),
+     (transition1x.read, "transition1x/trans1x_train")],
 )
 def test_published_records(read, file):
     found = list(read(Path(DATA) / f"{file}_pickle16.pkl"))

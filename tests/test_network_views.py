@@ -10,8 +10,9 @@ from jmp_lib.graphs import GraphConfig, build_graphs
 from jmp_lib.model import BackboneConfig, PretrainModel
 from jmp_lib.results import network_views as views
 
-SMALL = dict(emb_size_atom=8, emb_size_edge=8, emb_size_trip_in=4, emb_size_trip_out=4, emb_size_quad_in=4, emb_size_quad_out=4,
-             emb_size_aint_in=4, emb_size_aint_out=4, emb_size_rbf=4, emb_size_cbf=4, emb_size_sbf=4, num_radial=8, num_spherical=3)
+SMALL = dict(emb_size_atom=8, emb_size_edge=8, emb_size_trip_in=4, emb_size_trip_out=4, emb_size_quad_in=4,
+             emb_size_quad_out=4, emb_size_aint_in=4, emb_size_aint_out=4, emb_size_rbf=4, emb_size_cbf=4,
+             emb_size_sbf=4, num_radial=8, num_spherical=3)
 
 
 def edges(graphs: dict, name: str) -> list[tuple]:

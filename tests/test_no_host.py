@@ -16,8 +16,8 @@ from jmp_lib.train.trainer import Progress, Training, _update
 
 aten = torch.ops.aten
 # Reads a number on the host, or gives an array as long as numbers say, for which a GPU must have finished.
-WAITS = {aten._local_scalar_dense, aten.item, aten.is_nonzero, aten.nonzero, aten.bincount, aten.masked_select, aten.unique_dim,
-         aten._unique2, aten.equal, aten.repeat_interleave}  # fmt: skip
+WAITS = {aten._local_scalar_dense, aten.item, aten.is_nonzero, aten.nonzero, aten.bincount, aten.masked_select,
+         aten.unique_dim, aten._unique2, aten.equal, aten.repeat_interleave}  # fmt: skip
 HEADS = {
     "scalar": [HeadSpec("energy", "scalar", "mean")],
     "spatial extent": [HeadSpec("energy", "spatial_extent")],
@@ -27,8 +27,8 @@ HEADS = {
 
 
 class NoHost(TorchDispatchMode):
-    """Refuses what waits, and tensors that are neither from ``known`` nor made by an operator within (from Python's numbers,
-    or tables of the host)."""
+    """Refuses what waits, and tensors that are neither from ``known`` nor made by an operator within (from Python's
+    numbers, or tables of the host)."""
 
     def __init__(self, known):
         super().__init__()
@@ -63,10 +63,11 @@ def a_run(kind, precision, folder) -> tuple[Training, Share]:
         if kind == "pre-training":
             return pretraining_loss(out["energy"], out["forces"], batch["energy"], batch["forces"], batch["batch"],
                                     batch["dataset_index"], scales, scales, counts=counts)
-        return {"total": finetuning_loss(out, batch, {name: 1.0 for name in out if name in ("energy", "forces")}, counts)}
+        return {"total": finetuning_loss(out, batch,
+                                         {name: 1.0 for name in out if name in ("energy", "forces")}, counts)}
 
-    clip = (lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm)) if kind == "pre-training" else \
-        (lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0))
+    clip = ((lambda norm: torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm)) if kind == "pre-training"
+            else (lambda norm: torch.nn.utils.clip_grad_value_(model.parameters(), 1.0)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     names = ("total", "energy", "force") if kind == "pre-training" else ("total",)
     run = Training(model=model, optimizer=optimizer, schedule=Updates(0, 1.0, 1, 0.1, 9, 9), updates_per_epoch=1,
@@ -84,8 +85,10 @@ def test_an_update_never_waits(kind, precision, large, tmp_path, monkeypatch):
     run, share = a_run(kind, precision, tmp_path)
     _update(run, Progress(), share, False)  # tables are copied to a device once
     before = [p.detach().clone() for p in run.model.parameters()]
-    tables = [table(NARROW.num_spherical, torch.float32, torch.device("cpu")) for table in (geometry.cosine_expansion, geometry._norms)]
-    known = [*tables, *run.model.parameters(), *run.model.buffers(), *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
+    tables = [table(NARROW.num_spherical, torch.float32, torch.device("cpu"))
+              for table in (geometry.cosine_expansion, geometry._norms)]
+    known = [*tables, *run.model.parameters(), *run.model.buffers(),
+             *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
     with NoHost(known) as mode:
         numbers, _ = _update(run, Progress(), share, False)
     assert mode.found == [] and torch.isfinite(numbers).all()

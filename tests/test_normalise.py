@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from jmp_lib.train.losses import mae
-from jmp_lib.data.normalise import Normaliser, composition, fit_composition, fit_forces, fit_linear_reference, fit_property
+from jmp_lib.data.normalise import (
+    Normaliser,
+    composition,
+    fit_composition,
+    fit_forces,
+    fit_linear_reference,
+    fit_property,
+)
 
 WATER, METHANE, HYDROGEN = np.array([8, 1, 1]), np.array([6, 1, 1, 1, 1]), np.array([1, 1])
 
@@ -45,12 +52,14 @@ def test_normalised_training_part_has_mean_0_and_std_1():
 
 
 def test_references_of_a_property_that_does_not_grow_with_size():
-    """They belong to the fractions of the elements, so a doubled cell has the same value; they are the composition model."""
+    """They belong to the fractions of the elements, so a doubled cell has the same value;
+    they are the composition model."""
     rng = np.random.default_rng(1)
     numbers = [rng.choice([3, 8, 22], size=rng.integers(2, 9)) for _ in range(60)]
     values = np.array([2.0 * (z == 8).mean() - (z == 22).mean() for z in numbers]) + 5.0 + rng.normal(0.0, 0.01, 60)
     normaliser = fit_property(numbers, values, linear_reference=True, extensive=False)
-    assert normaliser.std < 0.02 and normaliser.offset(numbers[0]) == pytest.approx(normaliser.offset(np.tile(numbers[0], 2)))
+    assert (normaliser.std < 0.02
+            and normaliser.offset(numbers[0]) == pytest.approx(normaliser.offset(np.tile(numbers[0], 2))))
     coefficients, intercept = fit_composition(numbers, values, extensive=False)
     predicted = composition(numbers, extensive=False) @ coefficients + intercept
     assert predicted == pytest.approx([normaliser.offset(z) for z in numbers], abs=1e-9)

@@ -37,7 +37,8 @@ def test_valid_clean_and_for_any_python3_kernel(path):
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert set(notebook.metadata) <= {"kernelspec", "language_info"} and "version" not in notebook.metadata.language_info
+    assert (set(notebook.metadata) <= {"kernelspec", "language_info"}
+            and "version" not in notebook.metadata.language_info)
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     for cell in code_cells(path):
         assert cell["outputs"] == [] and cell["execution_count"] is None
@@ -60,7 +61,8 @@ def test_parameters_cell_comes_first_and_holds_declared_literals(path):
 def test_the_kind_of_data_is_that_of_the_profile(path):
     values = {node.targets[0].id: node.value.value for node in ast.parse(source(code_cells(path)[0])).body
               if isinstance(node.value, ast.Constant)}
-    assert values.get("data", "") == "" and values.get("data_root", "") == "", "an empty value means: as the profile says"
+    assert (values.get("data", "") == ""
+            and values.get("data_root", "") == ""), "an empty value means: as the profile says"
 
 
 @each
@@ -100,7 +102,8 @@ def test_two_exercises_at_least_with_folded_solutions_that_run(path):
     questions = [i for i, cell in enumerate(cells) if "<details><summary>" in "".join(cell["source"])]
     assert len(questions) >= 2
     for i in questions:
-        assert cells[i + 1]["metadata"] == {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "tags": ["solution"]}
+        assert cells[i + 1]["metadata"] == {"jupyter": {"outputs_hidden": True, "source_hidden": True},
+                                            "tags": ["solution"]}
 
 
 def test_the_map_of_the_first_notebook_names_all():

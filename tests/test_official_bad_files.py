@@ -92,7 +92,8 @@ def in_an_object(parts):
     (lambda p: p.pop("state_dict"), "no state_dict"),
     (reordered, "not in the official order"),
     (state(lambda s: s.pop(COUNTER.format("oc22"))), "step counters .3. are not those of oc20, oc22"),
-    (state(lambda s: s.update({COUNTER.format("oc20"): s.pop(COUNTER.format("oc20"))})), "step counters .4. are not those of oc20, oc22"),
+    (state(lambda s: s.update({COUNTER.format("oc20"): s.pop(COUNTER.format("oc20"))})),
+     "step counters .4. are not those of oc20, oc22"),
     (lambda p: p["hyper_parameters"]["backbone"].update(absolute_rbf_cutoff=8.0), "absolute_rbf_cutoff = 8.0"),
     (in_an_object, "absolute_rbf_cutoff = 8.0"),
 ])  # fmt: skip
@@ -187,7 +188,8 @@ def mark(tmp_path):
 def attacks(mark) -> dict:
     code = f"open({str(mark)!r}, 'w').close()"
     return {
-        "system": Call(os.system, f"touch {mark}"), "eval": Call(builtins.eval, code), "exec": Call(builtins.exec, code),
+        "system": Call(os.system, f"touch {mark}"),
+        "eval": Call(builtins.eval, code), "exec": Call(builtins.exec, code),
         "nested": {"a": [Call(getattr, Call(__import__, "os"), "system"), (Call(os.system, f"touch {mark}"),)]},
         "subprocess": Call(subprocess.getoutput, f"touch {mark}"), "torch": Call(torch.load, str(mark)),
         "tuple key": {(1, Call(os.system, f"touch {mark}")): 1},
@@ -247,12 +249,14 @@ def test_a_program_that_torch_alone_finds(file, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", lambda *_args, **_kwargs: pytest.fail("a program was loaded"))
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file.with_name("program.pt"))
     (program, theirs), (body, entries) = (split_zip(path.read_bytes()) for path in (file.with_name("program.pt"), file))
-    shift = len(program) - len(b"".join(theirs))  # what Python adds again, since it finds the directory later than stated
+    # what Python adds again, since it finds the directory later than stated
+    shift = len(program) - len(b"".join(theirs))
     for number, entry in enumerate(entries):
         offset = struct.pack("<I", struct.unpack_from("<I", entry, 42)[0] + shift)
         entries[number] = entry[:42] + offset + entry[46:]
     directory = b"".join(entries)
-    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, len(theirs), len(theirs), len(directory), len(program) + len(body), 0)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, len(theirs), len(theirs),
+                      len(directory), len(program) + len(body), 0)
     file.write_bytes(program + body + b"".join(theirs) + directory + end)
     with zipfile.ZipFile(file) as zipped:
         assert zipped.testzip() is None and not any("constants" in name for name in zipped.namelist())

@@ -56,7 +56,8 @@ def test_what_is_written(file, averaged):
     assert info["scale_factors"] == {n: m.value for n, m in scale_modules(averaged).items()} and not info["not_fitted"]
     assert info["updates"] == 1000 and info["ema_decay"] == 0.99 and len(info["source"]["sha256"]) == 64
     card = (folder / "MODEL_CARD.md").read_text()
-    assert f"{sum(p.numel() for p in averaged.parameters()):,}" in card and "CC-BY-NC" in card and "seq_energy_pre" in card
+    assert (f"{sum(p.numel() for p in averaged.parameters()):,}" in card
+            and "CC-BY-NC" in card and "seq_energy_pre" in card)
     assert info["source"]["sha256"] in card
 
 

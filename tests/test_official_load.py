@@ -57,7 +57,8 @@ def test_a_pretrained_folder_gives_the_same_network(pretrained, tmp_path):
     assert loaded.info["kind"] == "pretrain" and loaded.path == tmp_path / "model.safetensors"
     assert not loaded.model.training and isinstance(loaded, jmp_lib.Loaded)
     alias = dict(loaded.model.named_parameters(remove_duplicate=False))
-    assert alias["backbone.out_blocks.0.seq_energy_pre.0.linear.weight"] is alias["backbone.out_blocks.0.layers.0.linear.weight"]
+    assert (alias["backbone.out_blocks.0.seq_energy_pre.0.linear.weight"]
+            is alias["backbone.out_blocks.0.layers.0.linear.weight"])
 
 
 @pytest.mark.parametrize("heads", [
@@ -82,7 +83,8 @@ def test_a_network_is_not_loaded_with_the_package():
     (lambda info: info.pop("scale_factors"), "no fitted scale factor.*fit_scale_factors"),
     (lambda info: info["scale_factors"].popitem(), "no fitted scale factor"),
     (lambda info: info["scale_factors"].update({next(iter(info["scale_factors"])): 3.0}), "its JSON 3.0"),
-    (lambda info: info["backbone"].update(emb_size_edge=40), "does not belong to model.json.* the network has .*float32"),
+    (lambda info: info["backbone"].update(emb_size_edge=40),
+     "does not belong to model.json.* the network has .*float32"),
     (lambda info: info["backbone"].update(num_blocks=NARROW.num_blocks + 1), "is not there, the network has"),
     (lambda info: info["backbone"].update(num_blocks=NARROW.num_blocks - 1), "the network has none of that name"),
     (lambda info: info["backbone"].update(emb_size=40), "unknown key 'emb_size'"),

@@ -47,7 +47,8 @@ def test_names_shapes_order_and_averages_are_those_of_the_release(reference, siz
 def test_an_imported_jmp_s_gives_the_stored_outputs(reference, tmp_path, monkeypatch, capsys):
     """A checkpoint from which the official loader gets the recipe's weights, alias quirk and all."""
     factors = reference / "scale_factors_small.json"
-    write(tmp_path / "jmp-s.pt", checkpoint_of(official_model(NETWORKS["small"], json.loads(factors.read_text())), True))
+    write(tmp_path / "jmp-s.pt",
+          checkpoint_of(official_model(NETWORKS["small"], json.loads(factors.read_text())), True))
     folder = import_checkpoint(tmp_path / "jmp-s.pt", tmp_path / "out")
     (tmp_path / "jmp-s.pt").unlink()
     loaded = jmp_lib.load(folder)

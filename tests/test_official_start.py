@@ -54,10 +54,12 @@ def test_both_arms_start_from_the_given_folder(given, tmp_path, monkeypatch):
 
 def test_weights_of_another_network_or_none(given, tmp_path):
     def start(**changes):
-        return finetune_module.finetune(load_profile("smoke", device="cpu", **changes), "qm9_mu", "JMP-S", tmp_path, False)
+        return finetune_module.finetune(load_profile("smoke", device="cpu", **changes),
+                                        "qm9_mu", "JMP-S", tmp_path, False)
 
     with pytest.raises(ValueError, match="another network than models.small .num_blocks differ"):
-        start(pretrained={"small": str(given)}, **{"models.small.num_blocks": 2, "finetuning.layerwise.small": [0.3, 0.4]})
+        start(pretrained={"small": str(given)},
+              **{"models.small.num_blocks": 2, "finetuning.layerwise.small": [0.3, 0.4]})
     with pytest.raises(FileNotFoundError, match="model.json is missing"):
         start(pretrained={"small": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="unknown key 'smal'"):

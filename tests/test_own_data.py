@@ -26,7 +26,8 @@ def waters(count: int = 20, seed: int = 0) -> list[Atoms]:
 def with_forces(frames, scale: float = 1.0):
     rng = np.random.default_rng(1)
     for atoms in frames:
-        atoms.calc = SinglePointCalculator(atoms, energy=scale * rng.normal(-400, 0.2), forces=scale * rng.normal(0, 1, (3, 3)))
+        atoms.calc = SinglePointCalculator(atoms, energy=scale * rng.normal(-400, 0.2),
+                                           forces=scale * rng.normal(0, 1, (3, 3)))
     return frames
 
 
@@ -38,13 +39,15 @@ def test_file_folder_database_and_table_give_the_same(tmp_path):
     (tmp_path / "folder").mkdir()
     for i, atoms in enumerate(frames):
         write(tmp_path / "folder" / f"s{i}.xyz", atoms, format="extxyz")
-    pd.DataFrame({"file": [f"s{i}" for i in range(20)], "gap": [a.info["gap"] for a in frames]}).to_csv(tmp_path / "l.csv")
+    pd.DataFrame({"file": [f"s{i}" for i in range(20)], "gap": [a.info["gap"] for a in frames]}).to_csv(
+        tmp_path / "l.csv")
     with connect(tmp_path / "a.db") as database:
         for atoms in frames:
             database.write(atoms, gap=atoms.info["gap"])
     table = pd.DataFrame({"structure": frames, "gap": [a.info["gap"] for a in frames]})
     sets = [read_own(tmp_path / "a.extxyz", ["gap"], ["eV"]), read_own(tmp_path / "a.db", ["gap"], ["eV"]),
-            read_own(tmp_path / "folder", ["gap"], ["eV"], labels_csv=tmp_path / "l.csv"), read_own(table, ["gap"], ["eV"])]
+            read_own(tmp_path / "folder", ["gap"], ["eV"], labels_csv=tmp_path / "l.csv"),
+            read_own(table, ["gap"], ["eV"])]
     for data in sets:
         np.testing.assert_allclose(data.structures.scalars["gap"], [a.info["gap"] for a in frames], rtol=1e-6)
         np.testing.assert_allclose(data.structures.pos, sets[0].structures.pos, atol=1e-6)
@@ -66,7 +69,8 @@ def test_energies_and_forces_are_converted_and_doubted_in_wrong_units(tmp_path):
 @pytest.mark.parametrize("change, keys, units, words", [
     (lambda f: f, ["energy", "forces"], ["eV", "eV/Å"], "no 'energy' in it \\(there is: gap"),
     (lambda f: with_forces(f[:16]) + f[16:], ["energy", "forces"], ["eV", "eV/Å"],
-     "structure 16: no 'energy' in it \\(there is: gap, source\\); 4 of 20 structures lack it: leave them out, or set properties"),
+     "structure 16: no 'energy' in it \\(there is: gap, source\\); "
+     "4 of 20 structures lack it: leave them out, or set properties"),
     (lambda f: [f[3].info.update(gap=np.nan), f][1], ["gap"], ["eV"], "structure 3: field 'gap' holds NaN"),
     (lambda f: f[:1], ["gap"], ["eV"], "holds 1 structure: at least 10"),
     (lambda f: [[a.info.update(gap=1.0) for a in f], f][1], ["gap"], ["eV"], "is the same for all 20"),
@@ -93,17 +97,20 @@ def test_other_data_have_another_name_and_the_same_data_the_same(tmp_path):
         return read_own(tmp_path / "a.extxyz", properties, units, name="a").name
 
     assert name(["gap"], ["eV"]) == name(["gap"], ["eV"]) and name(["gap"], ["eV"]).startswith("a-")
-    assert len({name(["gap"], ["eV"]), name(["dipole"], ["eV"]), name(["gap"], ["meV"]), name(["gap"], ["eV"], 0.01)}) == 4
+    assert len({name(["gap"], ["eV"]), name(["dipole"], ["eV"]), name(["gap"], ["meV"]),
+                name(["gap"], ["eV"], 0.01)}) == 4
 
 
-@pytest.mark.parametrize("length, sign, words", [(1.0, 1, None), (1 / 0.529177, 1, "positions and cells in Å"), (1.0, -1, "are these gradients")])
+@pytest.mark.parametrize("length, sign, words", [(1.0, 1, None), (1 / 0.529177, 1, "positions and cells in Å"),
+                                                 (1.0, -1, "are these gradients")])
 def test_positions_in_bohr_and_gradients_are_doubted(length, sign, words):
     frames = waters(30)
     for atoms in frames:
         moved = atoms.positions - waters(1)[0].positions  # harmonic, 20 eV/Å²
         atoms.info.update(energy=10 * float((moved**2).sum()), forces=-20.0 * sign * moved)
         atoms.positions *= length
-    table = pd.DataFrame({"structure": frames} | {key: [atoms.info.pop(key) for atoms in frames] for key in ("energy", "forces")})
+    table = pd.DataFrame({"structure": frames} | {key: [atoms.info.pop(key) for atoms in frames]
+                                                  for key in ("energy", "forces")})
     found = doubts(read_own(table, ["energy", "forces"], ["eV", "eV/Å"]), GraphConfig(6.0, 8, False))
     assert found == [] if words is None else len(found) == 1 and words in found[0]
 

@@ -20,7 +20,8 @@ from own_models import pretrained
 from test_own_data import waters, with_forces
 
 
-@pytest.mark.parametrize("keys, units", [(["gap"], ["eV"]), (["energy", "forces"], ["eV", "eV/Å"]), (["gap", "dip"], ["eV", "D"])])
+@pytest.mark.parametrize("keys, units",
+                         [(["gap"], ["eV"]), (["energy", "forces"], ["eV", "eV/Å"]), (["gap", "dip"], ["eV", "D"])])
 def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, keys, units):
     frames = with_forces(waters())
     for i, atoms in enumerate(frames):
@@ -28,7 +29,8 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
     write(tmp_path / "a.extxyz", frames)
     data = read_own(tmp_path / "a.extxyz", keys, units)
     split, start = split_own(data), own_start(pretrained(tmp_path / "pre"), data)
-    records = [finetune_own(load_profile("smoke"), data, split, start, arm, seed=1, out_dir=tmp_path, updates=3, progress=False)
+    records = [finetune_own(load_profile("smoke"), data, split, start, arm,
+                            seed=1, out_dir=tmp_path, updates=3, progress=False)
                for arm in ("from scratch", "pre-trained", "pre-trained")]
     again = records.pop()
     assert again == records[1] and (tmp_path / "own" / data.name / "pre-trained.seed1.json").is_file()
@@ -39,7 +41,8 @@ def test_both_arms_give_records_and_a_network_that_predicts_the_same(tmp_path, k
 
     test = [data.structures[int(i)] for i in split.test]
     mine = [p[keys[-1]] for p in predictions(folder, test)]
-    np.testing.assert_allclose(np.concatenate([np.atleast_1d(m) for m in mine]), found["pre-trained"][keys[-1]], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate([np.atleast_1d(m) for m in mine]),
+                               found["pre-trained"][keys[-1]], rtol=1e-4, atol=1e-4)
     if "forces" in keys:
         frames[0].calc = jmp_lib.JMPCalculator(folder)
         assert np.isfinite(frames[0].get_potential_energy())
@@ -79,15 +82,17 @@ def test_only_what_the_draw_of_test_structures_does_not_explain_is_claimed(gaps)
     data, split = gaps
     true, groups = data.structures.scalars["gap"][split.test], units_of(data, "random")
     signs = np.where(np.arange(len(true)) % 2, 1, -1)
-    found = {"mean": {"gap": true + 0.5}, "linear composition": {"gap": true + 2.0}, "from scratch": {"gap": true + 0.6},
-             "pre-trained": {"gap": true + 0.49 + 0.3 * signs}}
+    found = {"mean": {"gap": true + 0.5}, "linear composition": {"gap": true + 2.0},
+             "from scratch": {"gap": true + 0.6}, "pre-trained": {"gap": true + 0.49 + 0.3 * signs}}
     records = [{"arm": arm, "seed": seed, "value": {"gap": value}} for arm, values in
-               (("pre-trained", (0.49, 0.7, 0.5)), ("from scratch", (0.6, 0.6, 0.6))) for seed, value in enumerate(values)]
+               (("pre-trained", (0.49, 0.7, 0.5)), ("from scratch", (0.6, 0.6, 0.6)))
+               for seed, value in enumerate(values)]
     for seeds, words in ((1, "more seeds would tell."), (3, "the error is lower with 2 of 3 seeds.")):
         gained = evaluation.gain(data, split, found, [r for r in records if r["seed"] < seeds], groups)
         assert gained["better than"].tolist() == ["linear composition"] and gained["beyond the draw"].tolist() == ["no"]
         sentence = figures.gained(gained.assign(property="logK_VRH")).data
-        assert sentence.startswith("logK_VRH: pre-training lowers") and sentence.endswith(f"which structures were tested may explain that; {words}")
+        assert (sentence.startswith("logK_VRH: pre-training lowers")
+                and sentence.endswith(f"which structures were tested may explain that; {words}"))
 
 
 def test_a_file_named_like_a_task_gets_no_settings_of_that_task(tmp_path, gaps, monkeypatch):
@@ -100,7 +105,8 @@ def test_a_file_named_like_a_task_gets_no_settings_of_that_task(tmp_path, gaps, 
     monkeypatch.setattr(type(profile), "finetune_settings", settings)
     data = replace(gaps[0], name="matbench_jdft2d")
     with pytest.raises(KeyError):
-        finetune_own(profile, data, gaps[1], own_start(pretrained(tmp_path / "pre"), data), "pre-trained", seed=1, out_dir=tmp_path)
+        finetune_own(profile, data, gaps[1], own_start(pretrained(tmp_path / "pre"), data),
+                     "pre-trained", seed=1, out_dir=tmp_path)
     assert asked == ["own"]
 
 
@@ -111,7 +117,8 @@ def test_an_unknown_arm_is_told_and_not_trained(tmp_path, gaps):
 
 
 @pytest.mark.parametrize("error, words", [
-    (ValueError("structure 3 has no neighbour"), "^structure 3 has no neighbour$"), (TypeError("a fault of ours"), "(?s)in full:.*Traceback")])
+    (ValueError("structure 3 has no neighbour"), "^structure 3 has no neighbour$"),
+    (TypeError("a fault of ours"), "(?s)in full:.*Traceback")])
 def test_a_fault_of_the_data_ends_in_its_sentence_and_one_of_ours_in_full(tmp_path, gaps, monkeypatch, error, words):
     seen = []
 
@@ -142,7 +149,8 @@ def test_the_recipe_is_that_of_the_workbook(tmp_path, monkeypatch):
     defaults = profile.finetuning.defaults
     averaged = profile.model_copy(update={"finetuning": profile.finetuning.model_copy(update={
         "defaults": defaults.model_copy(update={"ema_decay": 0.5})})})
-    records = {name: finetune_own(p, data, split, start, arm, seed=1, out_dir=tmp_path / name, updates=4, progress=False)
+    records = {name: finetune_own(p, data, split, start, arm, seed=1,
+                                  out_dir=tmp_path / name, updates=4, progress=False)
                for name, p, arm in (("plain", profile, "pre-trained"), ("averaged", averaged, "pre-trained"),
                                     ("scratch", profile, "from scratch"))}
     rates = {name: record["parameters"]["learning_rate_multipliers"] for name, record in records.items()}

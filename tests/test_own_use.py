@@ -28,7 +28,8 @@ from own_models import finetuned, pretrained
 def run(tmp_path):
     values = dict.fromkeys(("source", "properties", "units", "labels_csv", "group_key", "split", "reduction"))
     return SimpleNamespace(profile=load_profile("smoke"), results_dir=tmp_path,
-                           parameters=values | {"checkpoint": str(pretrained(tmp_path / "pre")), "updates": 2, "seeds": 1})
+                           parameters=values | {"checkpoint": str(pretrained(tmp_path / "pre")),
+                                                "updates": 2, "seeds": 1})
 
 
 def test_the_example_is_a_molecule_with_forces_and_the_hard_one_crystals(run):
@@ -43,7 +44,8 @@ def test_the_hard_example_says_which_simple_ways_are_beaten(run):
     ways, gained = workflow.hard_example(run)
     assert list(ways["way"]) == ["mean", "linear composition", "from scratch", "pre-trained"]
     known = {"none", "mean", "linear composition", "mean and linear composition"}
-    assert set(ways["better than"][:2]) == {""} and set(ways["better than"][2:]) <= known and set(gained["better than"]) <= known
+    assert (set(ways["better than"][:2]) == {""} and set(ways["better than"][2:]) <= known
+            and set(gained["better than"]) <= known)
     network, mean = ways["MAE"].iloc[3], ways["MAE"].iloc[0]
     assert "mean" not in gained["better than"].iloc[0].split(" and ") or network < mean
 
@@ -52,12 +54,15 @@ def test_networks_relax_and_move_a_molecule(run, tmp_path):
     record = {"arm": "pre-trained", "files": {"weights": {"file": "tuned/model.safetensors"}}}
     finetuned(tmp_path / "tuned", periodic=False)
     calculators = workflow.networks(run, [record, record], read_example("example"))
-    assert list(calculators) == ["before fine-tuning", "pre-trained"] and isinstance(calculators["pre-trained"], JMPCalculator)
+    assert (list(calculators) == ["before fine-tuning", "pre-trained"]
+            and isinstance(calculators["pre-trained"], JMPCalculator))
     structure = read_example("example").structures[0]
     relaxed = use.relaxation(calculators, structure, steps=2)
-    assert list(relaxed["network"]) == list(calculators) and (relaxed["steps"] <= 2).all() and set(relaxed["converged"]) <= {"yes", "no"}
+    assert (list(relaxed["network"]) == list(calculators) and (relaxed["steps"] <= 2).all()
+            and set(relaxed["converged"]) <= {"yes", "no"})
     moved = use.dynamics(calculators, structure, picoseconds=0.03)
-    assert set(moved["network"]) == set(calculators) and (moved.groupby("network")["drift / meV per atom"].first() == 0).all()
+    assert (set(moved["network"]) == set(calculators)
+            and (moved.groupby("network")["drift / meV per atom"].first() == 0).all())
     ends = use.dynamics_table(moved).set_index("network")
     assert set(ends["bonds hold"]) <= {"yes", "no"} and ends["picoseconds"].max() <= 0.03
     assert len(figures.drift(moved).axes[0].get_lines()) >= 2
@@ -75,11 +80,13 @@ class Spring(Calculator):
         self.results = {"energy": 0.5 * float((away**2).sum()), "forces": -away}
 
 
-@pytest.mark.parametrize("atoms, held", [(bulk("Cu", cubic=True), "yes"), (Icosahedron("Cu", 2), "yes"), (bulk("NaCl", "rocksalt", a=5.64), "yes"),
+@pytest.mark.parametrize("atoms, held", [(bulk("Cu", cubic=True), "yes"), (Icosahedron("Cu", 2), "yes"),
+                                         (bulk("NaCl", "rocksalt", a=5.64), "yes"),
                                          (bulk("Ar", "fcc", a=5.3, cubic=True), None)])
 def test_dynamics_of_metals_salts_and_atoms_without_bonds(atoms, held):
     table = use.dynamics_table(use.dynamics({"spring": Spring()}, from_ase(atoms, where="atoms"), picoseconds=0.03))
-    assert table["picoseconds"].iloc[0] == 0.03 and (list(table["bonds hold"]) == [held] if held else "bonds hold" not in table)
+    assert (table["picoseconds"].iloc[0] == 0.03
+            and (list(table["bonds hold"]) == [held] if held else "bonds hold" not in table))
     assert " meV" in figures.drifts(table).data
 
 
@@ -97,7 +104,8 @@ def test_the_structure_in_use_holds_elements_of_the_training_part():
     data = read_example("crystals")
     split = workflow.split_own(data)
     known = set(data.structures.subset(split.train).elements)
-    foreign = [int(row) for row in split.test if not known.issuperset(data.structures[int(row)]["atomic_numbers"].tolist())]
+    foreign = [int(row) for row in split.test
+               if not known.issuperset(data.structures[int(row)]["atomic_numbers"].tolist())]
     assert foreign, "the hard example holds elements that its training part lacks"
     first = workflow.known_structure(data, replace(split, test=np.array([*foreign, *split.test])))
     assert known.issuperset(first["atomic_numbers"].tolist())
@@ -113,11 +121,13 @@ def test_a_start_is_taken_only_from_the_finished_pre_training_of_the_profile(run
         pretrained(tmp_path / "work" / "pretrain" / "small")
         entry = records.file_entry(tmp_path / "work" / "pretrain" / "small" / "model.safetensors", tmp_path)
         path = records.pretrain_record_path(tmp_path, "small")
-        write_json(path, {"schema": records.SCHEMA, "fingerprint": fingerprint(run.profile, "small"), "files": {"weights": entry}})
+        write_json(path, {"schema": records.SCHEMA, "fingerprint": fingerprint(run.profile, "small"),
+                          "files": {"weights": entry}})
 
     run.pretrain_all = pretrain_all
     folder = workflow.checkpoint(run)
-    assert folder == tmp_path / "work" / "pretrain" / "small" and workflow.checkpoint(run) == folder and trained == [["small"]]
+    assert (folder == tmp_path / "work" / "pretrain" / "small" and workflow.checkpoint(run) == folder
+            and trained == [["small"]])
     run.profile = load_profile("smoke", seed=7)
     assert workflow.checkpoint(run) == folder and trained == [["small"]] * 2, "that of another seed is trained anew"
     run.profile = load_profile("one_gpu")
@@ -142,8 +152,8 @@ def test_dynamics_end_where_a_bond_breaks():
             away = atoms.positions - atoms.positions.mean(0)
             self.results = {"energy": -10.0 * float((away ** 2).sum()), "forces": 20.0 * away}
 
-    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]), "cell": np.zeros((3, 3)),
-                 "pbc": np.zeros(3, bool)}
+    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]),
+                 "cell": np.zeros((3, 3)), "pbc": np.zeros(3, bool)}
     table = use.dynamics({"repulsive": Repulsive()}, structure, picoseconds=1.0)
     ends = use.dynamics_table(table).iloc[0]
     assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.5
@@ -161,8 +171,8 @@ def test_a_network_that_drives_atoms_into_each_other_ends_and_is_named():
                 raise ValueError("atom 0 and atom 1 are 0.05 Å apart")
             self.results = {"energy": 0.0, "forces": np.ones((2, 3)) * [[1], [-1]]}
 
-    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]), "cell": np.zeros((3, 3)),
-                 "pbc": np.zeros(3, bool)}
+    structure = {"atomic_numbers": np.array([6, 8]), "pos": np.array([[0, 0, 0], [1.2, 0, 0]]),
+                 "cell": np.zeros((3, 3)), "pbc": np.zeros(3, bool)}
     ends = use.dynamics_table(use.dynamics({"bad": Refusing()}, structure, picoseconds=1.0)).iloc[0]
     assert ends["bonds hold"] == "no" and ends["picoseconds"] < 0.1
     assert "into each other" in use.relaxation({"bad": Refusing()}, structure)["converged"].iloc[0]
@@ -180,7 +190,8 @@ def test_the_equation_of_state_finds_the_volume_and_modulus_of_the_labels():
                                    from_ase(use.shaken(0.0, 0.01, 0), where="silicon"))
     found = use.equation_of_state_table(curves).set_index("network")
     assert list(found["minimum"]) == ["yes", "no"] and found.loc["pre-trained"].iloc[1:].isna().all()
-    assert found.loc["labels"].iloc[1:3].tolist() == pytest.approx([5.432**3 / 8, 98], rel=0.01)  # as published for this potential
+    # as published for this potential
+    assert found.loc["labels"].iloc[1:3].tolist() == pytest.approx([5.432**3 / 8, 98], rel=0.01)
     assert len(figures.equation_of_state(curves).axes[0].get_lines()) >= 2
 
 

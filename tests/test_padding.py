@@ -1,4 +1,5 @@
-"""Batches padded to a few shapes: the same outputs, losses, gradients and weights (float64), at a small cost; recording."""
+"""Batches padded to a few shapes: the same outputs, losses, gradients and weights (float64), at a small cost;
+recording."""
 
 import itertools
 from functools import partial
@@ -36,7 +37,8 @@ HEADS = {
 }
 PRETRAINING = ("by structure", "by atom", "without fixed atoms")
 MADE = {"molecules": (MOLECULE, [random_molecule, methanol, lambda: random_molecule(6, 5)]),
-        "crystals": (CRYSTAL, [skewed_crystal, slab]), "mixed": (None, [slab, methanol, skewed_crystal, random_molecule])}  # fmt: skip
+        "crystals": (CRYSTAL, [skewed_crystal, slab]),
+        "mixed": (None, [slab, methanol, skewed_crystal, random_molecule])}  # fmt: skip
 
 
 def a_batch(made: str, seed: int = 0, dropout: float = 0.1):
@@ -47,7 +49,8 @@ def a_batch(made: str, seed: int = 0, dropout: float = 0.1):
         s = make()
         s["pos"] = s["pos"] + rng.normal(0, 0.02, s["pos"].shape)
         of = config or (CRYSTAL if s["pbc"].any() else MOLECULE)
-        labels = {"fixed": rng.random(len(s["pos"])) < 0.3, "energy": rng.normal(), "forces": rng.normal(size=s["pos"].shape)}
+        labels = {"fixed": rng.random(len(s["pos"])) < 0.3, "energy": rng.normal(),
+                  "forces": rng.normal(size=s["pos"].shape)}
         edges = a2a_edges(s, of)
         graphs = cut_graphs([s], [drop_edges(edges, dropout, rng) if dropout else edges], [of])
         items.append({**s, **labels, "dataset_index": 2 - 2 * (k % 2), "graphs": graphs})
@@ -59,7 +62,8 @@ def a_batch(made: str, seed: int = 0, dropout: float = 0.1):
 def wider(batch, **more) -> dict:
     """A bucket in which every number is larger, or larger by ``more``."""
     own = shape(batch)
-    return {key: value + more.get(key, {"structures": 2, "atoms": 5, "main": 14}.get(key, 3)) for key, value in own.items()}
+    return {key: value + more.get(key, {"structures": 2, "atoms": 5, "main": 14}.get(key, 3))
+            for key, value in own.items()}
 
 
 def padded(batch, bucket, counts=None):
@@ -83,7 +87,8 @@ def model_and_loss(kind: str):
             return pretraining_loss(out["energy"], out["forces"], batch["energy"], batch["forces"], batch["batch"],
                                     batch["dataset_index"], scales, 2 * scales, kind != "by atom", counts,
                                     ~batch["fixed"] if kind == "without fixed atoms" else None)
-        return {"total": finetuning_loss(out, batch, {name: 1.5 for name in out if name in ("energy", "forces")}, counts)}
+        return {"total": finetuning_loss(out, batch,
+                                         {name: 1.5 for name in out if name in ("energy", "forces")}, counts)}
 
     return model, loss
 
@@ -145,9 +150,11 @@ class Acted(Recorded):
         return lambda: losses.update({name: value + self.wrong for name, value in self.work(batch).items()}), losses
 
 
-@pytest.mark.parametrize("kind, made", [("by structure", "mixed"), ("direct forces", "molecules"), ("gradient forces", "molecules")])
+@pytest.mark.parametrize("kind, made",
+                         [("by structure", "mixed"), ("direct forces", "molecules"), ("gradient forces", "molecules")])
 def test_weights_after_20_updates_are_those_without_padding(kind, made, tmp_path):
-    """Also with passes that are replayed (as if). At ten times the rate training itself is chaotic: 1e-16 grow to 1e-8."""
+    """Also with passes that are replayed (as if). At ten times the rate training itself is chaotic:
+    1e-16 grow to 1e-8."""
     ends, batches = [], [a_batch(made, seed) for seed in range(20)]
     *_, top = buckets([shape(batch) for batch in batches], 1)
     for bucket_of in (None, wider, lambda batch: top):
@@ -168,8 +175,10 @@ def test_an_update_with_padding_never_waits(kind, tmp_path):
     run, batch = a_run(kind, tmp_path), a_batch("mixed")
     share = Share([padded(batch, wider(batch))], [0], [[]], None, None)
     _update(run, Progress(), share, False)  # tables are copied to a device once
-    tables = [table(NARROW.num_spherical, torch.float64, torch.device("cpu")) for table in (geometry.cosine_expansion, geometry._norms)]
-    known = [*tables, *run.model.parameters(), *run.model.buffers(), *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
+    tables = [table(NARROW.num_spherical, torch.float64, torch.device("cpu"))
+              for table in (geometry.cosine_expansion, geometry._norms)]
+    known = [*tables, *run.model.parameters(), *run.model.buffers(),
+             *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
     with NoHost(known) as mode:
         numbers, _ = _update(run, Progress(), share, False)
     assert mode.found == [] and torch.isfinite(numbers).all()
@@ -186,23 +195,26 @@ def test_the_last_bucket_takes_what_is_a_little_larger():
 
 
 def test_shapes_suit_batches_that_were_not_seen():
-    """Numbers as a joint pre-training draws them, a few sets rare, all a little at random: shapes of 128 batches, the largest of
-    every number and no more, make others 19 % dearer."""
-    share, edges = np.array([0.3, 0.2, 0.15, 0.12, 0.1, 0.06, 0.05, 0.02]), np.array([120, 160, 150, 200, 220, 420, 450, 380])
+    """Numbers as a joint pre-training draws them, a few sets rare, all a little at random: shapes of 128 batches, the
+    largest of every number and no more, make others 19 % dearer."""
+    share, edges = (np.array([0.3, 0.2, 0.15, 0.12, 0.1, 0.06, 0.05, 0.02]),
+                    np.array([120, 160, 150, 200, 220, 420, 450, 380]))
     rng = np.random.default_rng(0)
 
     def drawn() -> dict:
         rows = 2 * (rng.multinomial(64, share) * edges * rng.normal(1, 0.15, 8) / 2).astype(int)
         main = int(rows.sum())
         near = {"pair": 2.2, "a2a": 2.7, "qint": 0.14, "qin_back": 0.14, "qout_same": 0.14, "quad_same_out": 0.75}
-        return {"structures": 64, "atoms": main // 9, "main": main, "a2ee2a": main // 2, "ae_same": main // 2, "a2ee2a_width": 6,
-                "qint_width": 2, "main_width": int(np.clip(rng.normal(19, 1.2), 16, 24)), "pair_width": int(rng.normal(52, 6)),
+        return {"structures": 64, "atoms": main // 9, "main": main, "a2ee2a": main // 2,
+                "ae_same": main // 2, "a2ee2a_width": 6, "qint_width": 2,
+                "main_width": int(np.clip(rng.normal(19, 1.2), 16, 24)), "pair_width": int(rng.normal(52, 6)),
                 **{name: int(main * factor * rng.normal(1, 0.05)) for name, factor in near.items()},
                 **{f"atoms_by_set {k}": int(n) // 9 for k, n in enumerate(rows)},
                 **{f"edges_by_set {k}": int(n) for k, n in enumerate(rows)}}  # fmt: skip
 
     found, others = buckets([drawn() for _ in range(256)], 24), [drawn() for _ in range(100)]
-    dearer = [cost(next(b for b in found if fits(of, b))) / cost(of) - 1 for of in others if any(fits(of, b) for b in found)]
+    dearer = [cost(next(b for b in found if fits(of, b))) / cost(of) - 1 for of in others
+              if any(fits(of, b) for b in found)]
     assert len(found) == 26 and len(dearer) >= 98 and np.mean(dearer) < 0.14
 
 
@@ -214,7 +226,8 @@ def test_padding_joins_nothing_with_a_true_atom():
     for name in GRAPHS:
         source, target = more[f"{name}_edge_index"]
         count = batch[f"{name}_edge_index"].shape[1]
-        assert torch.equal(more[f"{name}_edge_index"][:, :count], batch[f"{name}_edge_index"]) and target[count:].min() >= n
+        assert (torch.equal(more[f"{name}_edge_index"][:, :count], batch[f"{name}_edge_index"])
+                and target[count:].min() >= n)
         assert torch.equal(source[count:], target[count:])
         if name in TABLES:
             assert torch.equal(more[f"{name}_slot"] // bucket[f"{name}_width"], target)
@@ -256,7 +269,8 @@ def test_no_other_cut_of_the_shapes_costs_less():
 
         best = min(itertools.combinations(range(1, len(shapes)), count - 1), key=spent)
         ordered = sorted(shapes, key=cost)
-        assert found == [b for first, end in itertools.pairwise((0, *best, len(shapes))) for b in buckets(ordered[first:end], 1)[:-1]]
+        assert found == [b for first, end in itertools.pairwise((0, *best, len(shapes)))
+                         for b in buckets(ordered[first:end], 1)[:-1]]
     assert len(buckets(shapes[:2], 8)) == 3
 
 
@@ -265,22 +279,26 @@ def mini(task: str, size: int) -> UpdateBatches:
     profile = load_profile("mini")
     if task == "pre-training":
         sets = joint_sets(profile)
-        caches = [LabelledGraphs(s.train, {}, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1) for i, s in enumerate(sets)]
+        caches = [LabelledGraphs(s.train, {}, profile.graphs[s.key], dataset_index=i, edge_dropout=0.1)
+                  for i, s in enumerate(sets)]
         return UpdateBatches(caches, Sampler.joint([len(s.train) for s in sets], 2.0, size, 42))
     data = finetuning.task_data(profile, task)
     return UpdateBatches([LabelledGraphs(data.train, {}, profile.graphs[data.task.family])],
                          Sampler.single(len(data.train), size, 42))  # fmt: skip
 
 
-@pytest.mark.parametrize("task, size, most", [("pre-training", 32, 0.15), ("pre-training", 8, 0.25), ("qm9_mu", 8, 0.10),
-                                              ("rmd17_ethanol", 2, 0.05), ("matbench_phonons", 8, 0.15)])  # fmt: skip
+@pytest.mark.parametrize("task, size, most",
+                         [("pre-training", 32, 0.15), ("pre-training", 8, 0.25), ("qm9_mu", 8, 0.10),
+                          ("rmd17_ethanol", 2, 0.05), ("matbench_phonons", 8, 0.15)])  # fmt: skip
 def test_padding_costs_little_on_mini_data(task, size, most):
-    """Of batches that were not among those from which the buckets were chosen, nearly all fit; four unlike sets cost most."""
+    """Of batches that were not among those from which the buckets were chosen, nearly all fit;
+    four unlike sets cost most."""
     data = mini(task, size)
     shapes = [shape(data[k].parts[0]) for k in range(DRAWN + 64)]
     found = buckets(shapes[:DRAWN], BUCKETS)
     for part, share in ((shapes[:DRAWN], 1.0), (shapes[DRAWN:], 0.95)):
-        costs = [cost(next(b for b in found if fits(own, b))) / cost(own) - 1 for own in part if any(fits(own, b) for b in found)]
+        costs = [cost(next(b for b in found if fits(own, b))) / cost(own) - 1 for own in part
+                 if any(fits(own, b) for b in found)]
         assert np.mean(costs) < most and len(costs) >= share * len(part)
 
 
@@ -305,7 +323,8 @@ def test_a_run_with_padding_has_the_weights_of_one_without(recipe, tmp_path, toy
 
     off, on, parts = run("off"), run("on", graphs="on"), run("parts", graphs="on", max_edges=60)
     assert run("auto", graphs="auto")["graphs"] is None is off["graphs"] and on["fingerprint"] == off["fingerprint"]
-    assert on["graphs"]["share_of_updates"] == 1.0 and on["graphs"]["recorded"] == 0 and on["graphs"]["mean_padding_cost"] > 0
+    assert (on["graphs"]["share_of_updates"] == 1.0 and on["graphs"]["recorded"] == 0
+            and on["graphs"]["mean_padding_cost"] > 0)
     assert on["graphs"]["buckets"] and all(bucket["main"] <= 60 for bucket in parts["graphs"]["buckets"][:1])
     a, b, c, auto = (ends(folder) for folder in ("off", "on", "parts", "auto"))
     assert all(torch.equal(a[k], auto[k]) for k in a)
@@ -316,7 +335,8 @@ def test_a_run_with_padding_has_the_weights_of_one_without(recipe, tmp_path, toy
             run("killed", graphs="on")
     again, e = run("killed", graphs="on"), ends("killed")
     assert all(torch.equal(b[k], e[k]) for k in b)
-    assert {**again["graphs"], "buckets": 0} == {**on["graphs"], "buckets": 0} and again["graphs"]["buckets"] == on["graphs"]["buckets"]
+    assert ({**again["graphs"], "buckets": 0} == {**on["graphs"], "buckets": 0}
+            and again["graphs"]["buckets"] == on["graphs"]["buckets"])
 
 
 def test_parts_after_running_out_of_memory_are_not_padded_to_larger_ones(toy):
@@ -342,7 +362,8 @@ def work_of(kind: str):
 
 @pytest.mark.parametrize("wrong", [0.0, 5.0])
 def test_what_is_around_a_recording(wrong, capsys):
-    """Batches of two shapes in turn: losses and gradients are those of the usual pass, also beside a recording that is wrong."""
+    """Batches of two shapes in turn: losses and gradients are those of the usual pass, also beside a
+    recording that is wrong."""
     (model, work), (other, usual) = work_of("by structure"), work_of("by structure")
     recorded = Acted(work, model.parameters(), torch.device("cpu"))
     recorded.wrong = wrong

@@ -25,13 +25,15 @@ def read(item, protocol=4):
 def graph(**fields):
     rng = torch.Generator().manual_seed(0)
     return Data(
-        pos=torch.rand(5, 3, generator=rng), cell=torch.eye(3)[None], z=torch.arange(5), y=-1.5, sid="random12", **fields
+        pos=torch.rand(5, 3, generator=rng), cell=torch.eye(3)[None],
+        z=torch.arange(5), y=-1.5, sid="random12", **fields
     )
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_graphs_come_out_as_arrays(protocol):
-    made = graph(fixed=torch.tensor([True, False, True, True, False]), force=torch.ones(5, 3, dtype=torch.float64).t().t())
+    made = graph(fixed=torch.tensor([True, False, True, True, False]),
+                 force=torch.ones(5, 3, dtype=torch.float64).t().t())
     found = read([made, 3], protocol)
     assert isinstance(found[0], Graph) and found[1] == 3
     assert set(found[0]) == {"pos", "cell", "z", "y", "sid", "fixed", "force"}
@@ -131,7 +133,8 @@ def test_what_may_be_named_cannot_be_changed():
 
 @pytest.mark.parametrize(
     "args",
-    [(0, (10**6, 10**6), (0, 0)), (0, (7,), (1,)), (5, (2,), (1,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,))],
+    [(0, (10**6, 10**6), (0, 0)), (0, (7,), (1,)), (5, (2,), (1,)),
+     (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,))],
 )
 def test_views_beyond_their_storage_are_damage(args):
     def rebuilt(offset, size, stride):
@@ -159,11 +162,13 @@ class Built:
 
 
 @pytest.mark.parametrize("state", [
-    (1, (-1, -1), np.dtype("f8"), False, bytes(8)), (1, (10**12,), np.dtype("f8"), False, bytes(8)), (1, (1,), np.dtype("O"), False, [1]), "x",
+    (1, (-1, -1), np.dtype("f8"), False, bytes(8)),
+    (1, (10**12,), np.dtype("f8"), False, bytes(8)), (1, (1,), np.dtype("O"), False, [1]), "x",
 ])  # fmt: skip
 def test_arrays_take_no_state_that_their_bytes_do_not_hold(state):
     reconstruct = np.zeros(1).__reduce__()[0]
-    assert read(Built(reconstruct, (np.ndarray, (0,), b"b"), (1, (2, 1), np.dtype("i2"), False, bytes(4)))).tolist() == [[0], [0]]
+    assert read(Built(reconstruct, (np.ndarray, (0,), b"b"),
+                      (1, (2, 1), np.dtype("i2"), False, bytes(4)))).tolist() == [[0], [0]]
     with pytest.raises(ValueError, match="is not a readable pickle"):
         read(Built(reconstruct, (np.ndarray, (0,), b"b"), state))
     rebuilt = torch.zeros(3).__reduce_ex__(2)

@@ -1,4 +1,5 @@
-"""The plan: counts and ranges are those of the settings, memory and time grow with structures, what does not fit is said."""
+"""The plan: counts and ranges are those of the settings, memory and time grow with structures,
+what does not fit is said."""
 
 import dataclasses
 
@@ -91,15 +92,18 @@ def test_pretraining_on_both_sources_counts_what_is_at_hand(tmp_path, monkeypatc
     """Generated structures, and the published samples beside them."""
     profile = load_profile("published_small", data_root=str(tmp_path))
     alone = plan.pretraining_data(profile)
-    more = [dataclasses.replace(s, train=[methanol()] * 5000) if s.key == "oc20" else s for s in plan.joint_sets(profile)]
+    more = [dataclasses.replace(s, train=[methanol()] * 5000) if s.key == "oc20" else s
+            for s in plan.joint_sets(profile)]
     monkeypatch.setattr(plan, "joint_sets", lambda profile: more)
     assert alone.data == "at hand" and plan.pretraining_data(profile).n_train > alone.n_train
 
 
 def test_a_fold_that_is_not_at_hand_is_not_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr(plan, "task_data", lambda profile, task, fold: tried.append(fold) or (_ for _ in ()).throw(ValueError))
-    profile = load_profile("published_small", data_root="nowhere", **{"finetuning.task_folds": {"matbench_mp_gap": [1]}})
+    monkeypatch.setattr(plan, "task_data",
+                        lambda profile, task, fold: tried.append(fold) or (_ for _ in ()).throw(ValueError))
+    profile = load_profile("published_small", data_root="nowhere",
+                           **{"finetuning.task_folds": {"matbench_mp_gap": [1]}})
     assert profile.folds_of("matbench_mp_gap") == (1,)
     plan.finetuning_data(profile, "matbench_mp_gap")
     assert tried == [1]

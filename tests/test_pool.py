@@ -76,7 +76,8 @@ def training(folder, number, updates=400):
 
 def started(folder, job, count=2, grace=60.0) -> subprocess.Popen:
     """A parent with two workers, both at work."""
-    code = SCRIPT.format(root=str(TESTS.parent), tests=str(TESTS), job=job, folder=str(folder), count=count, grace=grace)
+    code = SCRIPT.format(root=str(TESTS.parent), tests=str(TESTS), job=job,
+                         folder=str(folder), count=count, grace=grace)
     script = folder / "script.py"
     script.write_text(code)
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
@@ -172,7 +173,8 @@ def long_finetuning(folder, number):
     from jmp_lib.train.finetuning import finetune
 
     write(folder, f"pid{number}", os.getpid())
-    changes = {f"finetuning.defaults.schedule.{k}": "100000 updates" for k in ("cosine_until", "stop_at", "validate_every")}
+    changes = {f"finetuning.defaults.schedule.{k}": "100000 updates"
+               for k in ("cosine_until", "stop_at", "validate_every")}
     profile = load_profile("smoke", device="cpu", **changes)
     finetune(profile, ("qm9_mu", "rmd17_ethanol")[number], "GN-OC-S", Path(folder) / "results", progress=False)
 
@@ -182,7 +184,8 @@ def test_trainings_in_workers_end_with_their_checkpoints(tmp_path):
 
     parent = started(tmp_path, "long_finetuning")
     work = [tmp_path / "results" / "work" / "finetune" / task / "GN-OC-S" for task in ("qm9_mu", "rmd17_ethanol")]
-    wait_for(lambda: all((w / "log.csv").exists() and len((w / "log.csv").read_text().splitlines()) > 2 for w in work), 120)
+    wait_for(lambda: all((w / "log.csv").exists() and len((w / "log.csv").read_text().splitlines()) > 2
+                         for w in work), 120)
     parent.send_signal(signal.SIGTERM)
     _, said = parent.communicate(timeout=120)
     assert parent.returncode == 143 and said.count("SIGTERM after update") == 2 and "2 runs were ended" in said

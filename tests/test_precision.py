@@ -96,7 +96,8 @@ def test_what_is_formed_again_is_formed_in_the_same_precision(kind, monkeypatch)
     loss, _, gradient = step(model, batch, torch.bfloat16)
     monkeypatch.setattr(fast_grad, "LARGE", 0)
     again_loss, _, again = step(model, batch, torch.bfloat16)
-    tolerance = 0.01 if kind == "gradient forces" else 1e-6  # the order of sums in 16 bits differs in second derivatives
+    # the order of sums in 16 bits differs in second derivatives
+    tolerance = 0.01 if kind == "gradient forces" else 1e-6
     assert torch.equal(again_loss, loss) and away(again, gradient) < tolerance
     with torch.autocast("cpu", dtype=torch.bfloat16):  # small after large within one context
         model(batch)
@@ -109,7 +110,8 @@ def test_what_is_formed_again_is_formed_in_the_same_precision(kind, monkeypatch)
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_each_structure_s_own_heads_in_mixed_precision(dtype):
-    items = [{**s, "graphs": build_graphs(s, config)} for s, config in ((random_molecule(), MOLECULE), (slab(), CRYSTAL))]
+    items = [{**s, "graphs": build_graphs(s, config)}
+             for s, config in ((random_molecule(), MOLECULE), (slab(), CRYSTAL))]
     batch = collate([{**item, "dataset_index": index} for item, index in zip(items, (2, 0))])
     model = a_model("pre-training", batch)
     reference, found = outputs(model, batch, None), outputs(model, batch, dtype)

@@ -1,4 +1,5 @@
-"""Mixed precision through whole trainings, on a CPU: autocast where it is asked for, and steps that the scaler leaves out."""
+"""Mixed precision through whole trainings, on a CPU: autocast where it is asked for, and steps that
+the scaler leaves out."""
 
 import dataclasses
 import math
@@ -43,7 +44,8 @@ def test_pretraining_and_finetuning_in_mixed_precision(toy, tmp_path, monkeypatc
     found = {}
     for name, profile in (("mixed", smoke(precision)), ("float32", smoke("float32"))):
         pretrained = pretraining.pretrain(profile, "small", tmp_path / name, progress=False)
-        made = [finetuning.finetune(profile, task, "JMP-S", tmp_path / name, progress=False) for task in ("qm9_mu", "rmd17_ethanol")]
+        made = [finetuning.finetune(profile, task, "JMP-S", tmp_path / name, progress=False)
+                for task in ("qm9_mu", "rmd17_ethanol")]
         direct = smoke(profile.pretraining.precision, **{"finetuning.defaults.force_head": "direct_forces"})
         made.append(finetuning.finetune(direct, "rmd17_ethanol", "GN-OC-S", tmp_path / name, progress=False))
         found[name] = [pretrained, *made]
@@ -59,7 +61,8 @@ def test_pretraining_and_finetuning_in_mixed_precision(toy, tmp_path, monkeypatc
 
 
 def test_without_being_asked_a_cpu_computes_in_float32(toy, tmp_path):
-    """As always: the record says float32, and the numbers and the fingerprint are those of before there was a choice."""
+    """As always: the record says float32, and the numbers and the fingerprint are those of
+    before there was a choice."""
     profile = smoke("bfloat16-mixed", autocast=False)
     record = pretraining.pretrain(profile, "small", tmp_path / "a", progress=False)
     plain = pretraining.pretrain(smoke("float32", autocast=False), "small", tmp_path / "b", progress=False)
@@ -84,7 +87,8 @@ def test_the_average_stays_where_the_scaler_leaves_out_a_step(tmp_path):
 
     def watched(norm):
         clip(norm)
-        seen.append([torch.cat([p.detach().flatten() for p in of]) for of in (run.model.parameters(), run.ema.averages)])
+        seen.append([torch.cat([p.detach().flatten() for p in of])
+                     for of in (run.model.parameters(), run.ema.averages)])
 
     run.clip = watched
     done = train(run)
@@ -100,7 +104,8 @@ def test_a_loss_that_float16_does_not_hold_is_left_out_and_one_that_no_scale_men
         """Losses of the updates in ``bad`` are not finite."""
         run, asked = half_run(tmp_path / folder), iter(range(30))
         usual = run.loss
-        run.loss = lambda batch, counts: {"total": usual(batch, counts)["total"] * (math.nan if next(asked) in bad else 1.0)}
+        run.loss = lambda batch, counts: {"total": usual(batch, counts)["total"] * (
+            math.nan if next(asked) in bad else 1.0)}
         return run
 
     usual = train(half_run(tmp_path / "usual"))

@@ -52,7 +52,8 @@ def test_file_in_file_out_keeps_order_and_batching_changes_nothing(tmp_path, fra
 def test_tasks_trained_on_forces_alone_say_so_once(tmp_path, frames, capsys, task, words, energy):
     record = finetune(load_profile("smoke"), task, "GN-OC-S", tmp_path, progress=False)
     errors, weights = unpacked_errors(record).T  # of each test structure, from which the intervals of gains come
-    assert len(errors) == record["n_test"] and np.average(errors, weights=weights) == pytest.approx(record["value"], rel=1e-3)
+    assert (len(errors) == record["n_test"]
+            and np.average(errors, weights=weights) == pytest.approx(record["value"], rel=1e-3))
     folder = tmp_path / "work" / "finetune" / task / "GN-OC-S"
     write(tmp_path / "in.extxyz", [frames[2]] * 3)
     assert main(["predict", str(folder), str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out.extxyz")]) == 0
@@ -91,7 +92,8 @@ def command(model, source, target) -> int:
 def test_the_same_command_goes_on_with_the_same_bytes(tmp_path, frames, capsys, monkeypatch, ends):
     """Windows of 4 structures; the first run ends in the third."""
     monkeypatch.setattr(predict, "WINDOW", 2)
-    model, source, target = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz", tmp_path / "new" / "out.extxyz"
+    model, source, target = (finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz",
+                             tmp_path / "new" / "out.extxyz")
     write(source, [*frames, *frames[::-1], *frames])
     assert command(model, source, tmp_path / "whole.extxyz") == 0
     calls, error = [], OSError(errno.ENOSPC, "", str(target)) if ends == "disk full" else KeyboardInterrupt()
@@ -122,7 +124,8 @@ def test_the_same_command_goes_on_with_the_same_bytes(tmp_path, frames, capsys, 
 
 def test_what_was_said_of_elements_is_said_after_a_kill_too(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predict, "WINDOW", 1)
-    model, source, target = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    model, source, target = (finetuned(tmp_path / "model", periodic=False),
+                             tmp_path / "in.extxyz", tmp_path / "out.extxyz")
     write(source, [molecule(name) for name in ("SH2", "H2O", *["CH4"] * 6)])
     usual, run, calls = predict.Predictor.__init__, predict.Predictor.run, []
 
@@ -157,7 +160,8 @@ def test_where_nothing_can_be_written(tmp_path, frames, capsys):
     before = source.read_bytes()
     (tmp_path / "folder.extxyz").mkdir()
     (tmp_path / "file").write_text("")
-    for target, words in (("in.extxyz", "the file of structures itself"), ("folder.extxyz", "folder.extxyz: a folder is in the way"),
+    for target, words in (("in.extxyz", "the file of structures itself"),
+                          ("folder.extxyz", "folder.extxyz: a folder is in the way"),
                           ("file/out.extxyz", "out.extxyz: a file is in the way")):
         assert command(model, source, tmp_path / target) == 2
         said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -172,7 +176,8 @@ def test_where_nothing_can_be_written(tmp_path, frames, capsys):
 def test_a_prediction_that_is_no_number_is_never_written(tmp_path, frames, capsys, monkeypatch):
     model, source = finetuned(tmp_path / "model", periodic=False), tmp_path / "in.extxyz"
     write(source, frames)
-    monkeypatch.setattr(predict.Predictor, "physical", lambda self, name, value, numbers: np.nan if len(numbers) == 9 else 1.0)
+    monkeypatch.setattr(predict.Predictor, "physical",
+                        lambda self, name, value, numbers: np.nan if len(numbers) == 9 else 1.0)
     assert command(model, source, tmp_path / "out.extxyz") == 2
     assert f"{source}: frame 2: the network gives energy that is not finite" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))

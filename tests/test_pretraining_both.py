@@ -46,7 +46,8 @@ def test_each_source_has_a_head_and_scales_of_its_own_and_prepared_sets_stay_on_
     oc22, stored = by_head["oc22-published"], open_store(tmp_path / "stores" / "oc22")
     assert oc22.train.path == stored.path and oc22.train.sha256 == stored.sha256
     assert np.array_equal(oc22.train[7].forces, stored[7].forces) and oc22.forces != by_head["oc22"].forces
-    model, data, loss, _ = parts_of_run(profile, "small", sets, dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0),
+    model, data, loss, _ = parts_of_run(profile, "small", sets,
+                                        dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0),
                                         Processes(torch.device("cpu")))
     assert model(data[0].parts[0])["energy"].shape[1] == 8
 
@@ -64,7 +65,8 @@ def few(elements: int, compositions: int):
         numbers = rng.choice(np.arange(1, elements + 1), 12)
         numbers[:2] = 1 + np.array([row, row + 1]) % elements
         for _ in range(2):
-            yield {"atomic_numbers": numbers, "energy": float(-4.0 * len(numbers) + rng.normal()), "forces": np.ones((12, 3))}
+            yield {"atomic_numbers": numbers, "energy": float(-4.0 * len(numbers) + rng.normal()),
+                   "forces": np.ones((12, 3))}
 
 
 def test_fewer_compositions_than_elements_give_no_reference_for_each_element():

@@ -1,4 +1,5 @@
-"""Published pre-training data: which store or file serves a set, official and group splits, both ways the same numbers."""
+"""Published pre-training data: which store or file serves a set, official and group splits,
+both ways the same numbers."""
 
 import os
 from pathlib import Path
@@ -43,7 +44,8 @@ def make_all(root: Path) -> None:
 def test_official_parts_stay_on_disk_and_caps_draw_from_all_over(tmp_path):
     make_all(tmp_path)
     sets = load_pretraining_data("published", {"oc22": {"train": 10}}, tmp_path)
-    assert [(s.name, s.train.name) for s in sets] == list(zip(PRETRAINING_SETS, ("oc20-2m", "oc22", "ani1x", "transition1x"), strict=True))
+    assert ([(s.name, s.train.name) for s in sets]
+            == list(zip(PRETRAINING_SETS, ("oc20-2m", "oc22", "ani1x", "transition1x"), strict=True)))
     oc20, oc22, ani, _ = sets
     assert all(part.path for s in sets for part in (s.train, s.val))
     assert isinstance(oc20.train.indices(), range) and (len(oc20.train), len(oc20.val)) == (60, 12)
@@ -61,7 +63,8 @@ def test_groups_of_a_store_and_of_the_same_set_in_memory_are_split_alike(tmp_pat
     memory = to_set("transition1x", store)
     assert memory.path is None and memory.sha256 == store.sha256
     names = list(store.group_names)
-    assert [names[number] for number in store.group] == [s["sid"].split("/")[0] for s in store] and names == sorted(names)
+    assert ([names[number] for number in store.group] == [s["sid"].split("/")[0] for s in store]
+            and names == sorted(names))
     train, val = split("transition1x", store)
     assert len(train) + len(val) == 60 and len(val) == 6
     assert {int(s.z.max()) for s in store[train]} == {7, 8}
@@ -89,7 +92,8 @@ def test_whole_ani1x_is_split_by_formulas(tmp_path, monkeypatch):
     train, val = split("ani1x", store)
     sizes = {name: (6, 4) for name in store.group_names}
     wanted = ani1x.split_formulas(sizes)
-    assert {store.group_names[store.group[r]] for r in train} == set(wanted[0]) and {store.group_names[store.group[r]] for r in val} == set(wanted[1])
+    assert ({store.group_names[store.group[r]] for r in train} == set(wanted[0])
+            and {store.group_names[store.group[r]] for r in val} == set(wanted[1]))
     assert (len(train), len(val)) == (36, 12)
 
 
@@ -107,7 +111,8 @@ def test_large_files_are_to_be_prepared_first(tmp_path, monkeypatch):
     (tmp_path / "ani1x").mkdir()
     (tmp_path / "ani1x" / "ani1x-release.h5").write_bytes(b"x" * 100)
     monkeypatch.setattr(pretraining, "DIRECT_BYTES", 50)
-    with pytest.raises(FileNotFoundError, match="ani1x is in .*ani1x but not prepared .* `python -m jmp_lib data prepare ani1x`"):
+    with pytest.raises(FileNotFoundError,
+                       match="ani1x is in .*ani1x but not prepared .* `python -m jmp_lib data prepare ani1x`"):
         find("ani1x", tmp_path)
 
 
@@ -149,7 +154,8 @@ def test_a_fit_on_some_of_the_structures(tmp_path, monkeypatch):
     settings = tuple((key, PretrainingSet()) for key in PRETRAINING_SETS)
     some = joint_sets_module._read("published", settings, str(tmp_path))
     rows = np.linspace(0, 59, 20).astype(int)
-    assert some[0].forces.std == pytest.approx(fit_forces(np.concatenate([some[0].train[int(r)]["forces"] for r in rows])).std)
+    assert (some[0].forces.std
+            == pytest.approx(fit_forces(np.concatenate([some[0].train[int(r)]["forces"] for r in rows])).std))
     joint_sets_module._read.cache_clear()
 
 

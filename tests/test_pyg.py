@@ -1,4 +1,5 @@
-"""Structures, sets and batches in the terms of torch_geometric, both ways; the worked examples of docs/examples.md run."""
+"""Structures, sets and batches in the terms of torch_geometric, both ways; the worked examples of
+docs/examples.md run."""
 
 import re
 from pathlib import Path
@@ -18,15 +19,18 @@ EXAMPLES = (Path(__file__).parents[1] / "docs" / "examples.md").read_text().spli
 
 
 def equal(a, b):
-    return list(a.keys()) == list(b.keys()) and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a.keys())
+    return (list(a.keys()) == list(b.keys())
+            and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a.keys()))
 
 
 def as_data(structure, *names):
     """A ``Data`` of tensors with the fields ``names``, atomic numbers as z."""
-    return Data(z=torch.from_numpy(structure["atomic_numbers"]), **{name: torch.as_tensor(structure[name]) for name in names})
+    return Data(z=torch.from_numpy(structure["atomic_numbers"]),
+                **{name: torch.as_tensor(structure[name]) for name in names})
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.+?)```", EXAMPLES, re.DOTALL), ids=["SchNet here", "JMP there"])
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.+?)```", EXAMPLES, re.DOTALL),
+                         ids=["SchNet here", "JMP there"])
 def test_examples_of_the_documentation_learn(code):
     found = {}
     exec(code, found)

@@ -22,7 +22,8 @@ pages = pytest.mark.parametrize("page", PAGES)
 
 
 def test_measured_block_is_computed_from_the_shipped_tables():
-    block = (ROOT / "docs" / "results.md").read_text().split("<!-- summary of results/shipped/mini -->")[1].split("<!-- end -->")[0].strip()
+    block = (ROOT / "docs" / "results.md").read_text().split("<!-- summary of results/shipped/mini "
+                                                             "-->")[1].split("<!-- end -->")[0].strip()
     assert block.startswith(summary(MINI))
 
 
@@ -35,12 +36,15 @@ def test_measured_parts_are_computed_from_the_shipped_records(page):
 
 def test_minutes_are_those_of_the_records():
     minutes = computing_minutes(MINI)
-    assert f"| {minutes['05']:.0f} min |" in next(line for line in README.splitlines() if line.startswith("| `05_rmd17`"))
+    assert f"| {minutes['05']:.0f} min |" in next(line for line in README.splitlines()
+                                                  if line.startswith("| `05_rmd17`"))
 
 
 def test_the_networks_have_as_many_parameters_as_it_says():
-    tuned = {arm: min(r["model"]["n_parameters"] for r in finetune_records(MINI / "records") if r["arm"] == arm) for arm in ("JMP-S", "JMP-L")}
-    numbers = [*(shipped_record(f"mini-{size}")["model"]["n_parameters"] for size in ("small", "large")), *tuned.values()]
+    tuned = {arm: min(r["model"]["n_parameters"] for r in finetune_records(MINI / "records") if r["arm"] == arm)
+             for arm in ("JMP-S", "JMP-L")}
+    numbers = [*(shipped_record(f"mini-{size}")["model"]["n_parameters"] for size in ("small", "large")),
+               *tuned.values()]
     said = "Networks have {:.2f} and {:.1f} million parameters (the paper's: 30 and 235), {:.2f} and {:.2f} of which"
     assert said.format(*(number / 1e6 for number in numbers)) in README.replace("\n", " ")
 
@@ -72,7 +76,8 @@ def test_files_and_folders_that_the_readme_names_exist():
 
 
 def test_a_count_in_the_findings_is_the_one_that_the_files_give():
-    table = pd.read_csv(SHIPPED / "published_small" / "tables" / "all_tasks.csv").query("arm == 'JMP-L' and not metric.str.contains('force')")
+    table = pd.read_csv(SHIPPED / "published_small" / "tables" / "all_tasks.csv").query(
+        "arm == 'JMP-L' and not metric.str.contains('force')")
     ours = table.set_index("task")["value"]
     files = [SHIPPED / "published_small" / "records" / "baselines" / f"{task}--schnet.json" for task in ours.index]
     lower = sum(json.loads(file.read_text())["value"] < ours[file.stem.removesuffix("--schnet")] for file in files)

@@ -34,7 +34,8 @@ def stated(row: dict, name: str, source: str):
 @tasks
 def test_every_task_has_the_settings_of_its_source(row, source):
     settings = PROFILES[source].finetune_settings(row["family"], row["id"])
-    assert set(settings.lr.scratch) | set(settings.lr.pretrained) == {(size, float(stated(row, "lr", source))) for size in SIZES}
+    assert (set(settings.lr.scratch) | set(settings.lr.pretrained)
+            == {(size, float(stated(row, "lr", source))) for size in SIZES})
     assert settings.batch_size == stated(row, "batch", source)
     assert settings.precision == PRECISION[stated(row, "precision", source)]
     assert settings.plateau_patience == stated(row, "plateau_patience", source)

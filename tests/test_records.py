@@ -26,7 +26,8 @@ def test_paths(tmp_path):
         "records/finetune/qm9_mu/JMP-S.json"
     folded = records.finetune_record_path(tmp_path, "matbench_phonons", "GN-OC-L", fold=2)
     assert folded.name == "GN-OC-L.fold2.json"
-    assert records.work_dir(folded, tmp_path).relative_to(tmp_path).as_posix() == "work/finetune/matbench_phonons/GN-OC-L.fold2"
+    assert (records.work_dir(folded, tmp_path).relative_to(tmp_path).as_posix()
+            == "work/finetune/matbench_phonons/GN-OC-L.fold2")
 
 
 def test_fingerprint_sees_every_value_and_no_order():
@@ -110,7 +111,8 @@ def test_machine_facts():
 
 def test_only_changes_of_the_package_mark_a_commit(tmp_path, monkeypatch):
     def git(*arguments):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], check=True, capture_output=True)
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments],
+                       check=True, capture_output=True)
 
     (tmp_path / "package").mkdir()
     for name in ("package/a.py", "notebook.ipynb"):

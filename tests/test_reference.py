@@ -68,7 +68,8 @@ def frozen_cases() -> dict:
     model = model.double().eval()
     results = {}
     for name, structure, config in (
-        ("molecule", random_molecule(), GraphConfig(6.0, 30, False)), ("methanol", methanol(), GraphConfig(8.0, 30, False)),
+        ("molecule", random_molecule(), GraphConfig(6.0, 30, False)),
+        ("methanol", methanol(), GraphConfig(8.0, 30, False)),
         ("crystal", skewed_crystal(), GraphConfig(6.0, 12, True)), ("slab", slab(), GraphConfig(6.0, 12, True)),
     ):  # fmt: skip
         batch = collate([{**structure, "graphs": build_graphs(structure, config)}])

@@ -57,9 +57,12 @@ def test_it_refers_to_no_other_file(page):
 def test_values_of_the_records_stand_in_their_own_columns(page, folder):
     record = json.loads((folder / "records" / "finetune" / "rmd17_ethanol" / "JMP-L.json").read_text())
     row = next(line for line in page.splitlines() if line.startswith("<tr><td>ethanol<sup>"))
-    assert f'<td class="own"><b>{record["value"]:.1f}</b></td>' in row and "<td><b>2.0</b></td>" in row, "best of each half is bold"
-    assert '<th colspan="4" class="own" scope="colgroup">this workbook</th>' in page and "paper (published data)" in page
-    assert "meV Å⁻¹" in row and "rmd17-mini-… (GFN2-xTB energy and forces), 200 training and 100 test structures" in page
+    assert (f'<td class="own"><b>{record["value"]:.1f}</b></td>' in row
+            and "<td><b>2.0</b></td>" in row), "best of each half is bold"
+    assert ('<th colspan="4" class="own" scope="colgroup">this workbook</th>' in page
+            and "paper (published data)" in page)
+    assert ("meV Å⁻¹" in row and "rmd17-mini-… (GFN2-xTB energy and forces), "
+            "200 training and 100 test structures" in page)
     assert "never a reproduction of a printed value" in page and "10 records" in page
 
 
@@ -117,17 +120,19 @@ def test_smoke_values_come_with_a_warning_and_stay_out_of_the_tables(folder, tmp
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.01234567, "0.01235"), (float("nan"), ""), (None, ""), (12, "12"),
-                                             (1234567.8, "1,235,000"), (12345, "12,345"), (0.00012349, "0.0001235"), (True, "yes"),
-                                             (3e-7, "3e-07"), (0.0, "0"), (-0.0, "0"), ("<b>", "<b>")])
+                                             (1234567.8, "1,235,000"), (12345, "12,345"), (0.00012349, "0.0001235"),
+                                             (True, "yes"), (3e-7, "3e-07"), (0.0, "0"), (-0.0, "0"), ("<b>", "<b>")])
 def test_numbers_in_cells(value, text):
     assert number(value) == text
 
 
 def test_a_gain_has_a_sign_and_its_interval_in_one_cell_and_a_share_has_none():
-    frame = pd.DataFrame({"set": ["a"], "share / %": [25.0], "new over old / %": [2.0], "95 % from": [-1.04], "95 % to": [5.0],
-                          "MAE": [0.0657], "MAE from": [0.0462], "MAE to": [0.0857], "official train / val / test": ["110831 / - / 12"]})
+    frame = pd.DataFrame({"set": ["a"], "share / %": [25.0], "new over old / %": [2.0], "95 % from": [-1.04],
+                          "95 % to": [5.0], "MAE": [0.0657], "MAE from": [0.0462], "MAE to": [0.0857],
+                          "official train / val / test": ["110831 / - / 12"]})
     made = table(frame)
-    assert [name for _, name in made["columns"]] == ["set", "share / %", "new over old / % [95 %]", "MAE [95 %]", "official train / val / test"]
+    assert [name for _, name in made["columns"]] == ["set", "share / %", "new over old / % [95 %]", "MAE [95 %]",
+                                                     "official train / val / test"]
     assert list(made["rows"][0]) == ["a", 25.0, "+2.0 [-1.0, +5.0]", "0.0657 [0.0462, 0.0857]", "110,831 / - / 12"]
 
 
@@ -144,12 +149,14 @@ def test_what_records_say_is_escaped(folder, tmp_path):
 def test_the_worst_predicted_structures_are_in_the_viewer(page):
     shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
     assert [words.split(":")[0] for words in shown["structures"]] == ["rmd17_ethanol", "qmof_bandgap"]
-    assert len(shown["structures"][next(iter(shown["structures"]))]["pos"]) == 9 and "is off by" in next(iter(shown["structures"]))
+    assert (len(shown["structures"][next(iter(shown["structures"]))]["pos"]) == 9
+            and "is off by" in next(iter(shown["structures"])))
 
 
 def test_points_of_a_parity_plot_lead_to_their_structures():
     data = load_task_data("qm9_mu", caps={"test": 3})
-    test, record = data.test, {"task": "qm9_mu", "data_kind": "generated", "data_sha256": data.data_sha256, "n_test": 3, "unit": "D"}
+    test, record = data.test, {"task": "qm9_mu", "data_kind": "generated",
+                               "data_sha256": data.data_sha256, "n_test": 3, "unit": "D"}
     true, predicted = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 2.0])
     page = html.unescape(show_parity([record], {"qm9_mu": (true, predicted)}, {"qm9_mu": np.ones(3)}).data)
     shown = json.loads(re.search(r"const shown = (.*?), which = ", page)[1])
@@ -163,10 +170,12 @@ def test_points_of_a_parity_plot_lead_to_their_structures():
 
 
 def test_a_data_frame_in_a_notebook_has_units_and_no_counting_index():
-    frame = pd.DataFrame({"task": ["a", "b", "c"], "value": [1535.0, float("nan"), -0.0], "unit": "meV/A"})[lambda t: t.task != "b"]
+    frame = pd.DataFrame({"task": ["a", "b", "c"], "value": [1535.0, float("nan"), -0.0],
+                          "unit": "meV/A"})[lambda t: t.task != "b"]
     cells = re.findall("<td[^>]*>(.*?)</td>", frame_html(frame))
     assert cells == ["a", "1535", "meV Å⁻¹", "c", "0", "meV Å⁻¹"]
-    assert '<td style="text-align: left">a</td>' in frame_html(frame), "JupyterLab drops the style of a notebook that it does not trust"
+    assert ('<td style="text-align: left">a</td>'
+            in frame_html(frame)), "JupyterLab drops the style of a notebook that it does not trust"
     assert re.findall("<td[^>]*>(.*?)</td>", frame_html(frame.set_index(["task", "unit"])))[:2] == ["a", "meV Å⁻¹"]
 
 

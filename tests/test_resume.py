@@ -78,7 +78,8 @@ def test_resume_is_bitwise(tmp_path, ema, kills):
     resumed_run = tiny_run(tmp_path / "killed", ema)
     resumed = train(resumed_run)
     assert numbers(resumed) == numbers(whole)
-    assert (resumed.best_value, resumed.best_step, resumed.stopped) == (whole.best_value, whole.best_step, whole.stopped)
+    assert (resumed.best_value, resumed.best_step, resumed.stopped) == (whole.best_value,
+                                                                        whole.best_step, whole.stopped)
     for name, tensor in whole_run.model.state_dict().items():
         assert torch.equal(tensor, resumed_run.model.state_dict()[name]), name
 
@@ -152,8 +153,8 @@ def test_another_machine_under_a_checkpoint_is_said_and_costs_nothing(tmp_path, 
     assert done.step == 30 and len(done.history) == len(train(tiny_run(tmp_path / "whole")).history)
     assert [m["from_update"] for m in done.machines] == [0, 12] and done.machines[1]["threads"] == threads + 6
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
-    for words in ("training: goes on after update 12 with", f"precision {first().precision} -> {then().precision}", "torch 2.",
-                  f"threads {threads} -> {threads + 6}"):
+    for words in ("training: goes on after update 12 with", f"precision {first().precision} -> {then().precision}",
+                  "torch 2.", f"threads {threads} -> {threads + 6}"):
         assert words in line
 
 
@@ -162,7 +163,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, room):
     """In the log, and in a checkpoint (of which torch says "unexpected pos 64 vs 0")."""
     whole = tiny_run(tmp_path / "whole")
     train(whole)
-    with pytest.raises(RuntimeError, match=r"^cannot write \S+/(log.csv|checkpoint.pt): the file becomes larger than is allowed here; make room"):
+    with pytest.raises(RuntimeError, match=r"^cannot write \S+/(log.csv|checkpoint.pt): "
+                       r"the file becomes larger than is allowed here; make room"):
         with no_file_above(room):
             train(tiny_run(tmp_path / "full"))
     assert not list((tmp_path / "full").glob("*.tmp"))
@@ -209,7 +211,8 @@ def test_unfinished_runs_of_other_settings_are_kept(tmp_path, toy, monkeypatch, 
     assert "holds unfinished training of other settings, data or versions (checkpoint-" in capsys.readouterr().err
     steps = []
     original = trainer._gradients
-    monkeypatch.setattr(trainer, "_gradients", lambda run, progress, share: (steps.append(progress.step), original(run, progress, share))[1])
+    monkeypatch.setattr(trainer, "_gradients",
+                        lambda run, progress, share: (steps.append(progress.step), original(run, progress, share))[1])
     finetune_module.finetune(smoke(), "qm9_mu", "GN-OC-S", tmp_path, progress=False)
     assert steps == [2, 3] and not list(tmp_path.rglob("checkpoint*")) and "unfinished" not in capsys.readouterr().err
 
@@ -239,7 +242,8 @@ def test_fingerprints_are_known_without_a_training(tmp_path, toy, monkeypatch):
         assert finetune_module.fingerprint(smoke(), "qm9_mu", arm, 0, tmp_path) == record["fingerprint"] != nothing[arm]
     lower = {"pretraining.lr": 1.0e-5}  # of the pre-training, so the fine-tuning from it is not done either
     assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "JMP-S", 0, tmp_path) != made["JMP-S"]["fingerprint"]
-    assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "GN-OC-S", 0, tmp_path) == made["GN-OC-S"]["fingerprint"]
+    assert finetune_module.fingerprint(smoke(**lower), "qm9_mu", "GN-OC-S", 0,
+                                       tmp_path) == made["GN-OC-S"]["fingerprint"]
 
 
 def test_arms_differ_only_in_their_start(tmp_path, toy):

@@ -74,7 +74,8 @@ def test_layerwise_groups():
     assert [g["base_lr"] / 8.0e-5 for g in groups.values()] == pytest.approx([0.3, *JMP_L, 1.0])
     names = {id(p): n for n, p in model.named_parameters()}
     members = {name: [names[id(p)] for p in g["params"]] for name, g in groups.items()}
-    assert members["blocks_0"] == ["backbone.int_blocks.0.weight", "backbone.out_blocks.0.weight", "backbone.out_blocks.1.weight"]
+    assert members["blocks_0"] == ["backbone.int_blocks.0.weight", "backbone.out_blocks.0.weight",
+                                   "backbone.out_blocks.1.weight"]
     assert members["blocks_5"] == ["backbone.int_blocks.5.weight", "backbone.out_blocks.6.weight"]
     assert members["rest"] == ["backbone.bases.weight", "out_energy.weight"]
     assert sum(len(m) for m in members.values()) == len(names)
@@ -138,7 +139,8 @@ def test_finetuning_rates_against_reference(golden):
 
 def test_layerwise_groups_against_reference(golden):
     case = golden["layerwise_lr"]
-    groups = layerwise_groups(case["scales"]["embedding"], tuple(v for k, v in case["scales"].items() if k != "embedding"))
+    groups = layerwise_groups(case["scales"]["embedding"],
+                              tuple(v for k, v in case["scales"].items() if k != "embedding"))
     assert [g.name for g in groups] == [g["name"] for g in case["groups"]]
     for group, wanted in zip(groups, case["groups"]):
         assert group.multiplier == pytest.approx(wanted["lr_multiplier"])

@@ -33,7 +33,8 @@ def test_networks_of_the_workbook_refuse_elements_that_no_training_saw(tmp_path,
     metal = Atoms([copper, copper], [[0, 0, 0], [0, 0, 2.5]])
     folder = tmp_path / "work" / "finetune" / "qm9_mu"
     write(tmp_path / "metal.extxyz", metal)  # pre-training saw it
-    assert main(["predict", str(folder / "JMP-S"), str(tmp_path / "metal.extxyz"), "-o", str(tmp_path / "out.extxyz")]) == 0
+    assert main(["predict", str(folder / "JMP-S"), str(tmp_path / "metal.extxyz"), "-o",
+                 str(tmp_path / "out.extxyz")]) == 0
     assert "not in the data that the heads of this network were trained on" in capsys.readouterr().out
     with pytest.raises(ValueError, match="neither in the fine-tuning nor in the pre-training data"):
         list(predictions(folder / "GN-OC-S", metal))

@@ -26,7 +26,8 @@ def test_same_budget_for_all_arms(name):
     for task in TASKS.values():
         settings = [finetuning_parameters(profile, task, arm)["settings"] for arm in ARMS]
         rates = profile.finetune_settings(task.family, task.id).lr
-        assert [s.pop("lr") for s in settings] == [rates.scratch.small, rates.scratch.large, rates.pretrained.small, rates.pretrained.large]
+        assert [s.pop("lr") for s in settings] == [rates.scratch.small, rates.scratch.large,
+                                                   rates.pretrained.small, rates.pretrained.large]
         assert all(s == settings[0] for s in settings)
 
 
@@ -34,7 +35,8 @@ def test_rates_of_the_arms():
     """A number stands for all arms, or for both sizes of a kind; a family may change one of them."""
     families = {"rmd17": {"lr": {"pretrained": 5.0e-3}}, "md22": {"lr": {"scratch": {"large": 1.0e-3}}}}
     profile = load_profile("smoke", **{"finetuning.defaults.lr": 2.0e-3, "finetuning.families": families})
-    assert profile.finetune_settings("md22", "md22_stachyose").lr.scratch.model_dump() == {"small": 2.0e-3, "large": 1.0e-3}
+    assert profile.finetune_settings("md22", "md22_stachyose").lr.scratch.model_dump() == {
+        "small": 2.0e-3, "large": 1.0e-3}
     assert profile.finetune_settings("qm9", "qm9_mu").lr == Rates(scratch=2.0e-3, pretrained=2.0e-3)
     assert profile.finetune_settings("rmd17", "rmd17_ethanol").lr == Rates(scratch=2.0e-3, pretrained=5.0e-3)
 
@@ -42,7 +44,8 @@ def test_rates_of_the_arms():
 def test_paper_profile_has_the_official_settings():
     paper = load_profile("paper")
     assert (paper.models["small"].num_blocks, paper.models["large"].emb_size_edge) == (4, 1024)
-    assert [paper.pretraining.datasets[k].force_loss_scale for k in ("oc20", "oc22", "ani1x", "transition1x")] == [73, 80, 15, 14]
+    assert ([paper.pretraining.datasets[k].force_loss_scale for k in ("oc20", "oc22", "ani1x", "transition1x")]
+            == [73, 80, 15, 14])
     assert (paper.pretraining.lr, paper.pretraining.ema_decay, paper.pretraining.clip_norm) == (3.0e-4, 0.99, 1.0)
     rmd17 = paper.finetune_settings("rmd17", "rmd17_ethanol")
     assert (rmd17.lr, rmd17.batch_size) == (Rates(scratch=8.0e-5, pretrained=8.0e-5), 1)
@@ -70,7 +73,8 @@ def test_packaged_alternative():
     ({"finetuning.families.rmd17.learning_rate": 1.0}, "unknown key 'learning_rate'"),
     ({"finetuning.tasks.qm9_muu.lr": 1.0}, "'qm9_muu'.*'qm9_mu'"),
     ({"finetuning.families.rmd17.lr": {"pretraind": 1.0}}, "unknown key 'pretraind'.*'pretrained'"),
-    ({"finetuning.families.rmd17.lr": "5e-5"}, r"lr.scratch.small must be a valid number, not '5e-5' \(text\); write 5.0e-5"),
+    ({"finetuning.families.rmd17.lr": "5e-5"},
+     r"lr.scratch.small must be a valid number, not '5e-5' \(text\); write 5.0e-5"),
     ({"finetuning.defaults.lr": {"scratch": 1.0, "pretrained": None}}, "lr.pretrained.small must be a valid number"),
     ({"pretraining.schedule.warm_up": "1 epoch"}, "'warm_up'.*'warmup'"),
     ({"seed": "1"}, "seed must be a valid integer"),
@@ -120,7 +124,8 @@ def test_missing_key_and_bad_file(tmp_path):
 
 
 def test_overrides_reach_their_place():
-    profile = load_profile("mini", seed=7, **{"finetuning.defaults.lr": 1.0e-4, "finetuning.tasks.qm9_mu.batch_size": 3})
+    profile = load_profile("mini", seed=7,
+                           **{"finetuning.defaults.lr": 1.0e-4, "finetuning.tasks.qm9_mu.batch_size": 3})
     assert profile.seed == 7
     assert profile.finetune_settings("qm9", "qm9_mu").batch_size == 3
     assert profile.finetune_settings("qm9", "qm9_alpha").lr.scratch.small == 1.0e-4

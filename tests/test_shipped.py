@@ -21,9 +21,11 @@ def test_git_ignores_what_a_run_writes_and_keeps_what_is_shipped():
     def ignored(name: str) -> bool:
         return subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode == 0
 
-    assert all(map(ignored, ("results/mini/tables/all_tasks.csv", "results/new/report.html", "results/benchmarks/step.json")))
+    assert all(map(ignored, ("results/mini/tables/all_tasks.csv", "results/new/report.html",
+                             "results/benchmarks/step.json")))
     assert not any(map(ignored, ("results/shipped/mini/tables/all_tasks.csv", "results/shipped/benchmarks/new.json")))
-    tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True,
+                             text=True, check=True).stdout.split()
     assert tracked and all(name.startswith("results/shipped/") for name in tracked)
 
 
@@ -33,7 +35,8 @@ def test_a_run_ends_with_the_comparison(tmp_path, monkeypatch, capsys):
     assert reproduce.main("mini", None, str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert "This run beside the shipped one:" in printed and printed.index("shipped one") < printed.index("Open:")
-    assert (tmp_path / "tables" / "comparison.csv").is_file() and not list(paths.shipped_dir("mini").rglob("comparison.*"))
+    assert ((tmp_path / "tables" / "comparison.csv").is_file()
+            and not list(paths.shipped_dir("mini").rglob("comparison.*")))
 
 
 def test_profiles_without_shipped_results_end_without(tmp_path, monkeypatch, capsys):
@@ -58,8 +61,10 @@ def test_ship_takes_the_light_files(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     (tmp_path / "mini/notebooks/04.ipynb").write_text(f'"results in {tmp_path}/mini/tables"')
-    assert [ship(name) for name in ("mini", "benchmarks")] == [tmp_path / "shipped/mini", tmp_path / "shipped/benchmarks"]
-    shipped = sorted(p.relative_to(tmp_path / "shipped").as_posix() for p in (tmp_path / "shipped").rglob("*") if p.is_file())
+    assert [ship(name) for name in ("mini", "benchmarks")] == [tmp_path / "shipped/mini",
+                                                               tmp_path / "shipped/benchmarks"]
+    shipped = sorted(p.relative_to(tmp_path / "shipped").as_posix()
+                     for p in (tmp_path / "shipped").rglob("*") if p.is_file())
     assert shipped == ["benchmarks/feed.json", "benchmarks/step.json", "mini/notebooks/04.ipynb",
                        "mini/records/finetune/qm9_mu/JMP-S.json", "mini/tables/a.csv"]
     assert (tmp_path / "shipped/mini/notebooks/04.ipynb").read_text() == '"results in results/mini/tables"'

@@ -19,7 +19,8 @@ def results(tmp_path) -> Path:
     for arm, value in zip(("GN-OC-L", "JMP-L"), (4.0, 2.0)):
         write_record(folder, "qm9_mu", arm, value, "D")
     (folder / "notebooks").mkdir()
-    for name, words in (("00_start_here", "# 00 · Start\n\n$RI = E_a$, see [next](04_qm9.ipynb), [code](../jmp_lib/x.py)"), ("04_qm9", "# 04 · QM9")):
+    for name, words in (("00_start_here", "# 00 · Start\n\n$RI = E_a$, see [next](04_qm9.ipynb), "
+                         "[code](../jmp_lib/x.py)"), ("04_qm9", "# 04 · QM9")):
         shown = new_output("execute_result", {"text/html": "<b>42</b>"}, execution_count=1)
         cells = [new_markdown_cell(words), new_code_cell("print(1 < 2)", outputs=[shown])]
         nbformat.write(new_notebook(cells=cells), folder / "notebooks" / f"{name}.ipynb")
@@ -27,26 +28,32 @@ def results(tmp_path) -> Path:
     solved = nbformat.read(path, as_version=4)
     solved.cells.append(new_code_cell("print(7)", metadata={"tags": ["solution"]}))
     nbformat.write(solved, path)
-    (folder / "report.html").write_text('<nav aria-label="contents"></nav><a href="notebooks/04_qm9.ipynb">04</a><a href="#x">x</a>')
+    (folder / "report.html").write_text('<nav aria-label="contents"></nav><a '
+                                        'href="notebooks/04_qm9.ipynb">04</a><a href="#x">x</a>')
     return folder
 
 
 def test_pages_lead_to_pages_and_load_nothing(results, tmp_path):
     first = site.build([results], tmp_path / "site")
     pages = {path: path.read_text() for path in first.parent.rglob("*.html")}
-    assert {p.relative_to(first.parent).as_posix() for p in pages} >= {"index.html", "README.html", "mini/04_qm9.html", "mini/report.html"}
+    assert {p.relative_to(first.parent).as_posix() for p in pages} >= {"index.html", "README.html",
+                                                                       "mini/04_qm9.html", "mini/report.html"}
     for path, text in pages.items():
         assert not re.search(r"<script|<link|@import|url\(", text), path
         assert all(address.startswith("data:") for address in re.findall(r'\bsrc="([^"]*)"', text)), path
         for address in re.findall(r'\bhref="([^"#]+)', text):
-            assert address.startswith(("http", "mailto:")) or (path.parent / address).is_file(), f"{path.name} -> {address}"
+            assert (address.startswith(("http", "mailto:"))
+                    or (path.parent / address).is_file()), f"{path.name} -> {address}"
     start = pages[first.parent / "mini" / "00_start_here.html"]
-    assert '<a href="04_qm9.html">next</a>' in start and "<b>42</b>" in start and 'alt="RI = E_a"' in start and "code" in start
+    assert ('<a href="04_qm9.html">next</a>' in start and "<b>42</b>" in start
+            and 'alt="RI = E_a"' in start and "code" in start)
     assert '<a rel="next" href="../mini/04_qm9.html">04 · QM9 →</a>' in start
     report = pages[first.parent / "mini" / "report.html"]
-    assert '<a href="04_qm9.html">04</a>' in report and '<a href="../index.html">' in report, "a report leads to pages, not to notebooks"
+    assert ('<a href="04_qm9.html">04</a>' in report
+            and '<a href="../index.html">' in report), "a report leads to pages, not to notebooks"
     task = pages[first.parent / "mini" / "04_qm9.html"]
-    assert "7" in task.partition("<details><summary>Solution</summary>")[2].partition("</details>")[0], "a solution is folded"
+    assert "7" in task.partition("<details><summary>Solution</summary>")[2].partition("</details>")[0], (
+        "a solution is folded")
     assert "+50" in pages[first] and "never a reproduction" in " ".join(pages[first].split())
 
 

@@ -80,7 +80,8 @@ def test_the_upstream_file_serves_both_tasks(upstream, tmp_path):
         load_task_data("spice_dipeptides", "published", tmp_path)
 
 
-@pytest.mark.parametrize("ends, found", [("", 2), (" v1.2", 2), (" (subset)", 2), (" v1.3 (subset)", 2), (" with water", 0)])
+@pytest.mark.parametrize("ends, found",
+                         [("", 2), (" v1.2", 2), (" (subset)", 2), (" v1.3 (subset)", 2), (" with water", 0)])
 def test_a_subset_by_its_name_and_what_may_follow(tmp_path, ends, found):
     path = write(tmp_path / "spice" / "SPICE-1.1.4.hdf5", {"ala": molecule(3, 2, 0, DIPEPTIDES[:-5] + ends)})
     if found:

@@ -19,11 +19,11 @@ REFERENCES = {key: np.array(values) for key, values in facts.hyperparameters()["
 
 
 def compare(data_root, task_ids) -> pd.DataFrame:
-    """Published statistics beside those of the train parts at hand: one row for each task, fold and quantity (``mean`` and
-    ``std`` of the referenced target, ``energy mean``, ``energy std``).
+    """Published statistics beside those of the train parts at hand: one row for each task, fold and quantity
+    (``mean`` and ``std`` of the referenced target, ``energy mean``, ``energy std``).
 
-    ``standard errors apart``: the difference over that of a mean of so many structures; another random part of the same data
-    lies within about four. Folds that the structures at hand do not serve are left out.
+    ``standard errors apart``: the difference over that of a mean of so many structures; another random part of the
+    same data lies within about four. Folds that the structures at hand do not serve are left out.
     """
     rows = []
     for task, fold in ((one, fold) for one in map(get_task, task_ids) for fold in range(one.n_folds)):
@@ -38,7 +38,8 @@ def compare(data_root, task_ids) -> pd.DataFrame:
             unit, sigma = ("eV", "energy std") if quantity.startswith("energy") else (task.label_unit, "std")
             apart = (here[quantity] - published[quantity]) / here[sigma] * np.sqrt(len(train))
             rows.append((task.id, fold, quantity, unit, published[quantity], here[quantity], apart, len(train)))
-    return pd.DataFrame(rows, columns=["task", "fold", "quantity", "unit", "published", "here", "standard errors apart", "training structures"])
+    return pd.DataFrame(rows, columns=["task", "fold", "quantity", "unit", "published", "here",
+                                       "standard errors apart", "training structures"])
 
 
 def train_statistics(train: StructureSet, task: Task) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""Prepared sets: what is written is read back, hashes, damage, subsets, other processes, other sources of the same set."""
+"""Prepared sets: what is written is read back, hashes, damage, subsets, other processes,
+other sources of the same set."""
 
 import json
 import pickle
@@ -83,18 +84,22 @@ def test_a_set_and_back(tmp_path):
         "set", [3, 2, 4], rng.normal(size=(9, 3)), rng.integers(1, 20, 9), scalars={"energy": rng.normal(size=3)},
         forces=rng.normal(size=(9, 3)), group=[0, 1, 0], group_names=["a", "b"], ids=[7, 5, 9],
     )  # fmt: skip
-    store = write_store(tmp_path / "s", [Part("set", lambda: data)], name="set", extras={"split 0 train": np.array([2, 0])})
-    assert store.sha256 == data.sha256 and extra(store, "split 0 train").tolist() == [2, 0] and extra(store, "split 1 train") is None
+    store = write_store(tmp_path / "s", [Part("set", lambda: data)], name="set",
+                        extras={"split 0 train": np.array([2, 0])})
+    assert (store.sha256 == data.sha256 and extra(store, "split 0 train").tolist() == [2, 0]
+            and extra(store, "split 1 train") is None)
     assert store.subset([2, 0]).contents_sha256() == data.subset([2, 0]).sha256
 
 
 def test_numpy_opens_a_column(tmp_path):
     structures = [labelled(random_molecule(seed=i), i) for i in range(4)]
-    store = write_store(tmp_path / "s", [Part("a", structures[:2].__iter__), Part("b", structures[2:].__iter__)], name="m")
-    assert np.array_equal(np.fromfile(store.path / "pos.bin", np.float32).reshape(-1, 3), np.concatenate([s["pos"] for s in structures]))
+    store = write_store(tmp_path / "s",
+                        [Part("a", structures[:2].__iter__), Part("b", structures[2:].__iter__)], name="m")
+    assert np.array_equal(np.fromfile(store.path / "pos.bin", np.float32).reshape(-1, 3),
+                          np.concatenate([s["pos"] for s in structures]))
     assert np.fromfile(store.path / "scalar.energy.bin").tolist() == [s["energy"] for s in structures]
-    assert {p.stem for p in store.path.glob("*.bin")} == {"natoms", "offsets", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed",
-                                                          "forces", "scalar.energy"}
+    assert {p.stem for p in store.path.glob("*.bin")} == {"natoms", "offsets", "pos", "atomic_numbers", "cell", "pbc",
+                                                          "tags", "fixed", "forces", "scalar.energy"}
     assert [s.id for s in store] == [0, 1, 2, 3]
     assert store[3].tags.tolist() == [2] * 9 and not store[3].cell.any()
 
@@ -118,8 +123,10 @@ def test_batches_of_a_stranger(tmp_path):
 
     structures = mixed()
     batch = next(iter(DataLoader(make(tmp_path / "s", structures), batch_size=8)))
-    assert batch.num_graphs == 8 and batch.cell.shape == (8, 3, 3) and batch.pbc.shape == (8, 3) and batch.energy.dtype.itemsize == 8
-    assert np.array_equal(batch.pos, np.concatenate([s["pos"] for s in structures[:8]])) and batch.z is batch.atomic_numbers
+    assert (batch.num_graphs == 8 and batch.cell.shape == (8, 3, 3) and batch.pbc.shape == (8, 3)
+            and batch.energy.dtype.itemsize == 8)
+    assert (np.array_equal(batch.pos, np.concatenate([s["pos"] for s in structures[:8]]))
+            and batch.z is batch.atomic_numbers)
 
 
 def damage(store, how):
@@ -136,7 +143,8 @@ def damage(store, how):
 def test_damage_gets_one_sentence(tmp_path, how):
     make(tmp_path / "s", mixed())
     damage(open_store(tmp_path / "s"), how)
-    with pytest.raises((ValueError, FileNotFoundError), match="s(/pos.bin)? is (damaged|missing).*; remove it and make it again with"):
+    with pytest.raises((ValueError, FileNotFoundError),
+                       match="s(/pos.bin)? is (damaged|missing).*; remove it and make it again with"):
         verify(open_store(tmp_path / "s"))
 
 

@@ -20,7 +20,8 @@ def stream(first: int, count: int):
     for i in range(first, first + count):
         n = 3 + i % 5
         yield {"pos": 30 * rng.normal(size=(n, 3)).astype(np.float32), "atomic_numbers": np.full(n, 1 + i % 9),
-               "forces": rng.normal(size=(n, 3)).astype(np.float32), "energy": float(i), "sid": f"random{i}"}  # fmt: skip
+               "forces": rng.normal(size=(n, 3)).astype(np.float32), "energy": float(i),
+               "sid": f"random{i}"}  # fmt: skip
 
 
 def contents(store):
@@ -79,7 +80,8 @@ def no_atoms():
 BAD = {
     "nan energy": (spoil("energy", np.nan), "field 'energy' holds NaN or infinity"),
     "infinite force": (spoil("forces", np.full((9, 3), np.inf)), "field 'forces' holds NaN or infinity"),
-    "force count": (spoil("forces", np.zeros((8, 3))), r"field 'forces' has shape \(8, 3\) where 9 atoms need \(9, 3\)"),
+    "force count": (spoil("forces", np.zeros((8, 3))),
+                    r"field 'forces' has shape \(8, 3\) where 9 atoms need \(9, 3\)"),
     "position count": (spoil("pos", np.zeros((10, 3))), r"field 'pos' has shape \(10, 3\)"),
     "element": (spoil("atomic_numbers", np.full(9, 121)), "field 'atomic_numbers': 121 is not an element"),
     "no element": (spoil("atomic_numbers", np.full(9, 0)), "field 'atomic_numbers': 0 is not an element"),
@@ -105,7 +107,8 @@ def test_a_bad_structure_is_left_out_and_counted(tmp_path, kind):
 def test_duplicate_ids_are_refused_within_and_across_shards(tmp_path):
     for chunk_bytes in (1, 1 << 20):
         with pytest.raises(ValueError, match="id 2 occurs (2 times|more than once)"):
-            write_store(tmp_path / f"s{chunk_bytes}", [Part("f", spoil("id", 2).__iter__)], name="s", chunk_bytes=chunk_bytes)
+            write_store(tmp_path / f"s{chunk_bytes}", [Part("f", spoil("id", 2).__iter__)],
+                        name="s", chunk_bytes=chunk_bytes)
 
 
 def test_nothing_good_and_nothing_at_all(tmp_path):

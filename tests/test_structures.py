@@ -264,7 +264,8 @@ def test_shipped_mini_sets_are_what_their_cards_say(name):
     assert len(data.group_names) == about["counts"]["groups"]
     for label in data.labels:
         known = {task.label_unit for task in TASKS.values() if task.label == label}
-        assert about["units"][label].replace("Å", "A") in (known or {"eV"})  # energy and formation_energy are no task's label
+        # energy and formation_energy are no task's label
+        assert about["units"][label].replace("Å", "A") in (known or {"eV"})
 
 
 def test_mini_data_is_small():
@@ -292,8 +293,9 @@ def test_a_label_may_have_a_space_in_its_name():
 def test_a_part_travels_without_the_rest(rows):
     """To every process that prepares batches, or trains on own data."""
     n = 5000
-    whole = StructureSet.from_arrays("many", [3] * n, 5 * np.arange(9 * n).reshape(-1, 3) % 899, [8, 1, 1] * n, ids=np.arange(n) + 10,
-                                     forces=np.ones((3 * n, 3)), scalars={"gap": np.arange(n)}, texts={"sid": [str(i) for i in range(n)]})
+    whole = StructureSet.from_arrays("many", [3] * n, 5 * np.arange(9 * n).reshape(-1, 3) % 899, [8, 1, 1] * n,
+                                     ids=np.arange(n) + 10, forces=np.ones((3 * n, 3)), scalars={"gap": np.arange(n)},
+                                     texts={"sid": [str(i) for i in range(n)]})
     part = whole[rows]
     sent = pickle.dumps(part)
     again = pickle.loads(sent)

@@ -35,4 +35,5 @@ def test_the_own_example_is_a_cell_too(tmp_path):
         record = study_rates.own_cell("smoke", 2, lr, "pre-trained", tmp_path)
         assert record["lr"] == lr and record["updates"] == 2
     rows = study_rates.own_table(tmp_path)
-    assert rows["lr"].tolist() == [1.0e-4, 1.0e-3] and rows["best_val"].notna().all() and rows["test forces"].gt(0).all()
+    assert (rows["lr"].tolist() == [1.0e-4, 1.0e-3] and rows["best_val"].notna().all()
+            and rows["test forces"].gt(0).all())

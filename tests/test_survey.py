@@ -22,7 +22,8 @@ def test_mini_data_serve_every_task(monkeypatch):
     assert set(found.targets) == {task.id for task in TASKS.values() if not task.is_force_task} == set(found.units)
     assert survey.words(found) == "40 of the 40 tasks and 4 of the 4 pre-training sets can run with the data at hand."
     row = found.counts.set_index("set or task").loc["spice_solvated_amino_acids"]
-    assert row["official train / val / test"] == "1040 / 130 / 130" and row["here train / val / test"] == "240 / 30 / 30"
+    assert (row["official train / val / test"] == "1040 / 130 / 130"
+            and row["here train / val / test"] == "240 / 30 / 30")
 
 
 def test_without_files_every_task_says_what_is_missing(tmp_path):
@@ -56,7 +57,8 @@ def test_limits_of_the_profile_stand_beside_what_is_there():
     profile = load_profile("mini")
     left = views.with_limits(SimpleNamespace(profile=profile), counts)["in a run train / val / test"].tolist()
     caps = profile.finetune_settings("qm9", "qm9_mu")
-    assert left == [f"1350 / {profile.pretraining.datasets['oc20'].max_val} / -", f"600 / {caps.max_val} / {min(100, caps.max_test)}", ""]
+    assert left == [f"1350 / {profile.pretraining.datasets['oc20'].max_val} / -",
+                    f"600 / {caps.max_val} / {min(100, caps.max_test)}", ""]
 
 
 def test_recipe_of_the_paper_profile_differs_only_where_the_paper_is_not_known():

@@ -73,7 +73,8 @@ def test_claims_agree_with_what_is_printed_but_for_one():
 
 
 def test_34_of_40_needs_the_tie_and_the_five_fold_means():
-    assert dict(standing(published_values(five_fold_mean=True), "JMP-L").value_counts()) == {"best": 33, "tied": 1, "behind": 6}
+    assert dict(standing(published_values(five_fold_mean=True), "JMP-L").value_counts()) == {
+        "best": 33, "tied": 1, "behind": 6}
     assert (standing(published_values(), "JMP-L") != "behind").sum() < 34
 
 
@@ -96,7 +97,8 @@ def test_relative_improvement_definition():
     values = pd.DataFrame({"GN-OC-S": [4.0, 2.0, np.nan], "JMP-S": [1.0, 3.0, 1.0]}, index=["qm9_mu", "qm9_g", "qm9_h"])
     found = gain(values, "JMP-S", "GN-OC-S")
     assert (found.mean(), found.count()) == (12.5, 2)  # equal weights; a missing reference is left out
-    assert list(gain(values, "JMP-S", "GN-OC-S", "qm9").index) == list(values.index) and gain(values, "JMP-S", "GN-OC-S", "md22").empty
+    assert (list(gain(values, "JMP-S", "GN-OC-S", "qm9").index) == list(values.index)
+            and gain(values, "JMP-S", "GN-OC-S", "md22").empty)
 
 
 # own tables from records
@@ -162,12 +164,14 @@ def test_printed_tables_keep_the_papers_digits_and_say_which_data_and_fold(tmp_p
     table, notes = printed_table(4, all_tasks_table(tmp_path / "records"))
     row = table[table["task"].str.startswith("mp_gap<sup>")].iloc[0]
     assert row["published coGN"] == "0.153" and row["own JMP-L"] == "<b>0.305</b>" and row["own GN-OC-S"] == "0.400"
-    assert "ours: set-mini (surrogate labels), 80 training and 10 test structures; fold 1 instead of 0" in dict(notes).values()
+    assert ("ours: set-mini (surrogate labels), 80 training and 10 test structures; fold 1 instead of 0"
+            in dict(notes).values())
     others = table.set_index("task")["JMP fine-tuned by MatterTune (fold 0)"]
     assert others.filter(like="jdft2d").tolist() == ["20.79", ""] and not others.filter(like="mp_gap").any()
     assert any("MatterTune (MIT), examples" in words for words in dict(notes).values())
     assert not any("MatterTune" in name for name in printed_table(3)[0])
-    assert printed_table(2)[0].loc[0, "published GN-OC-S"] == "0.020" and "<b>0.008</b>" in set(printed_table(2)[0]["published JMP-L"])
+    assert (printed_table(2)[0].loc[0, "published GN-OC-S"] == "0.020"
+            and "<b>0.008</b>" in set(printed_table(2)[0]["published JMP-L"]))
     salicylic = dict(printed_table(3)[1])
     assert any("Allegro: lowest value of the row but not bold" in words for words in salicylic.values())
 
@@ -178,12 +182,13 @@ def test_folds_that_were_run_are_shown_one_by_one(tmp_path):
         write_record(tmp_path, "matbench_phonons", "GN-OC-S", 20.0, "cm^-1", fold=fold)
     write_record(tmp_path, "matbench_mp_gap", "JMP-S", 1.0, "eV", fold=1)
     table = folds_table(tmp_path / "records")
-    assert list(table["fold"]) == [0, 1, 2] and list(table["JMP-S over GN-OC-S / %"]) == pytest.approx([50.0, 45.0, 40.0])
+    assert (list(table["fold"]) == [0, 1, 2]
+            and list(table["JMP-S over GN-OC-S / %"]) == pytest.approx([50.0, 45.0, 40.0]))
     assert folds_table(tmp_path / "none").empty
 
 
-@pytest.mark.parametrize("value, text", [(1535.2, "1540"), (0.4, "0.400"), (85.6, "85.6"), (100.0, "100"), (99.96, "100"),
-                                         (0.00123, "0.00123"), (float("nan"), "")])
+@pytest.mark.parametrize("value, text", [(1535.2, "1540"), (0.4, "0.400"), (85.6, "85.6"), (100.0, "100"),
+                                         (99.96, "100"), (0.00123, "0.00123"), (float("nan"), "")])
 def test_own_values_have_three_significant_digits(value, text):
     assert significant(value) == text
 
@@ -214,7 +219,8 @@ def test_own_claims_are_computed_and_labelled(tmp_path):
     assert table.loc["sota_34_of_40", "own_value"] == 1 and "four arms" in table.loc["sota_34_of_40", "own"]
     assert table.loc["avg_gain_over_scratch", "own_data"] == "generated data, profile mini"
     assert table.loc["avg_gain_over_scratch_rmd17", "own"] == ""  # nothing was run there
-    assert table.loc["ablation_full", "own"] == "" and "(table 6 per a second-hand note)" in table.loc["ablation_swl", "published"]
+    assert (table.loc["ablation_full", "own"] == ""
+            and "(table 6 per a second-hand note)" in table.loc["ablation_swl", "published"])
     assert table.loc["qm9_half_error", "own"] == ""
     assert table.loc["avg_gain_over_scratch", "recomputed_value"] == pytest.approx(58.69, abs=0.005)
 
@@ -247,8 +253,10 @@ def test_gains_that_a_notebook_draws_and_the_blank_published_side_of_smoke(tmp_p
 # speed-up
 
 def test_speedup_counts_until_the_scratch_best_is_reached(tmp_path):
-    write_record(tmp_path, "rmd17_ethanol", "GN-OC-S", 0.1, "eV/A", history=[(10, 4.0, 0.3), (40, 16.0, 0.2), (80, 32.0, 0.25)])
-    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.1, "eV/A", history=[(10, 2.0, None), (20, 4.0, 0.19), (80, 16.0, 0.1)])
+    write_record(tmp_path, "rmd17_ethanol", "GN-OC-S", 0.1, "eV/A",
+                 history=[(10, 4.0, 0.3), (40, 16.0, 0.2), (80, 32.0, 0.25)])
+    write_record(tmp_path, "rmd17_ethanol", "JMP-S", 0.1, "eV/A",
+                 history=[(10, 2.0, None), (20, 4.0, 0.19), (80, 16.0, 0.1)])
     write_record(tmp_path, "qm9_mu", "GN-OC-S", 1.0, "D", history=[(10, 6.0, 1.0)])
     write_record(tmp_path, "qm9_mu", "JMP-S", 1.0, "D", history=[(10, 2.0, 1.5), (30, 10.0, 1.2)])
     write_record(tmp_path, "qm9_mu", "JMP-L", 1.0, "D")  # no scratch partner of this size
@@ -273,7 +281,8 @@ def test_fine_tunings_with_fewer_updates_are_counted(tmp_path):
     def half(*errors, **every):
         run(tmp_path / "variants" / "half", "JMP-S", *errors, **every)
 
-    for task, unit, errors in (("qm9_mu", "D", (2.5, 2.0)), ("rmd17_ethanol", "meV/A", (3.0, 2.5)), ("qm9_delta_eps", "meV", None)):
+    for task, unit, errors in (("qm9_mu", "D", (2.5, 2.0)), ("rmd17_ethanol", "meV/A", (3.0, 2.5)),
+                               ("qm9_delta_eps", "meV", None)):
         run(tmp_path, "GN-OC-S", task, unit, 5.0, 4.0, 3.0, 2.0)
         run(tmp_path, "JMP-S", task, unit, 4.0, 3.0, 2.0, 1.0)
         if errors:  # the last task has no shorter run
@@ -283,13 +292,15 @@ def test_fine_tunings_with_fewer_updates_are_counted(tmp_path):
         ["qm9_mu", "all", 1.0, 0.5, 30.0], ["qm9_mu", "half", 0.5, 1.0, 20.0],
         ["rmd17_ethanol", "all", 1.0, 0.5, 30.0], ["rmd17_ethanol", "half", 0.5, 1.25, float("inf")]]
     every, forces = soonest(found).to_dict("records")
-    assert (every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1) and every["ratio"] == 80 / (20 + 30)
+    assert ((every["size"], every["tasks"], every["all"], every["half"]) == ("S", 2, 2, 1)
+            and every["ratio"] == 80 / (20 + 30))
     assert (forces["of"], forces["tasks"], forces["half"], forces["ratio"]) == ("forces", 1, 0, 40 / 30)
     half("qm9_mu", "D", 1.9, 1.8, every=5)  # more than twice as soon is seen
     assert soonest(shortened(tmp_path)).to_dict("records")[0]["ratio"] == 80 / (5 + 30)
     run(tmp_path / "variants" / "eighth", "JMP-S", "qm9_mu", "D", 3.0, 2.0, every=2)
     found = shortened(tmp_path)  # the task without this budget is left out
-    assert set(found["task"]) == {"qm9_mu"} and soonest(found)[["tasks", "all", "half", "eighth", "ratio"]].values[0].tolist() == [1, 1, 1, 1, 10]
+    assert (set(found["task"]) == {"qm9_mu"}
+            and soonest(found)[["tasks", "all", "half", "eighth", "ratio"]].values[0].tolist() == [1, 1, 1, 1, 10])
     run(tmp_path, "JMP-S", "qm9_mu", "D", 4.0, 3.0)  # as good in none but the short ones
     assert soonest(shortened(tmp_path))["all"][0] == 0 and soonest(shortened(tmp_path))["ratio"][0] == 10
     assert shortened(tmp_path / "nothing").empty and soonest(shortened(tmp_path / "nothing")).empty
@@ -343,7 +354,8 @@ def test_a_claim_is_counted_beside_arms_and_baselines(tmp_path):
             write_record(tmp_path, task, arm, value, unit)
     path = tmp_path / "records" / "baselines" / "qm9_mu--composition.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": "qm9_mu", "arm": "composition", "value": 0.5, "unit": "D"}))
+    path.write_text(json.dumps({"schema": SCHEMA, "kind": "baseline", "task": "qm9_mu",
+                                "arm": "composition", "value": 0.5, "unit": "D"}))
     row = claims_table(tmp_path / "records").set_index("id").loc["sota_34_of_40"]
     assert row["own_value"] == 1 and row["own"] == (
         "1 best + 0 tied of 2, beside our arms and baselines (2 best + 0 tied of 2, among our four arms)")
@@ -353,10 +365,10 @@ def test_a_claim_is_counted_beside_arms_and_baselines(tmp_path):
 
 
 @pytest.mark.parametrize("unit, printed, own, agrees", [
-    ("%", 59, (28, 22, 35), "in sign, smaller"), ("%", 59, (58, 50, 66), "yes"), ("%", 59, (90, 80, 99), "in sign, larger"),
-    ("%", -8, (1, -5, 6), "undecided"), ("%", -8, (5, 2, 9), "no"), ("%", 59, (28, np.nan, np.nan), "in sign, smaller (no interval)"),
-    ("x", 12, (1.4, 1.2, 1.7), "in sign, smaller"), ("x", 12, (1.1, 0.9, 1.3), "undecided"), ("tasks", 34, (15, 12, 17), "yes"),
-    ("tasks", 34, (10, 8, 12), "fewer")])
+    ("%", 59, (28, 22, 35), "in sign, smaller"), ("%", 59, (58, 50, 66), "yes"),
+    ("%", 59, (90, 80, 99), "in sign, larger"), ("%", -8, (1, -5, 6), "undecided"), ("%", -8, (5, 2, 9), "no"),
+    ("%", 59, (28, np.nan, np.nan), "in sign, smaller (no interval)"), ("x", 12, (1.4, 1.2, 1.7), "in sign, smaller"),
+    ("x", 12, (1.1, 0.9, 1.3), "undecided"), ("tasks", 34, (15, 12, 17), "yes"), ("tasks", 34, (10, 8, 12), "fewer")])
 def test_the_verdict_follows_from_the_interval(unit, printed, own, agrees):
     row = pd.Series(dict(zip(("own_value", "own_from", "own_to"), own)) | {"own_tasks": 20})
     assert verdict(pd.Series({"unit": unit, "rule": "r"}), printed, row) == agrees

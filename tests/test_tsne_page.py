@@ -13,7 +13,8 @@ from jmp_lib.results.pages import tsne_page
 
 @pytest.fixture
 def points() -> pd.DataFrame:
-    return pd.DataFrame({"set": ["qm9-mini", "qm9-mini", "oc20-mini"], "domain": ["molecules", "molecules", "catalysts"],
+    return pd.DataFrame({"set": ["qm9-mini", "qm9-mini", "oc20-mini"],
+                         "domain": ["molecules", "molecules", "catalysts"],
                          "structure": [1, 1, 2], "element": ["C", "O", "Cu"], "formula": ["CH4O", "CH4O", "</script>"],
                          "x": [0.123456, 1.0, -2.0], "y": [0.0, 1.0, 2.5]})
 

@@ -15,7 +15,8 @@ def test_official_factors_are_those_of_the_data_set_scripts():
 
 
 def test_factors_differ_as_documented():
-    pairs = ((units.KCAL_PER_MOL, ase_units.kcal / ase_units.mol, 2e-5), (units.HARTREE, units.HARTREE_ASE, 6e-7), (units.BOHR, ase_units.Bohr, 4e-7))
+    pairs = ((units.KCAL_PER_MOL, ase_units.kcal / ase_units.mol, 2e-5), (units.HARTREE, units.HARTREE_ASE, 6e-7),
+             (units.BOHR, ase_units.Bohr, 4e-7))
     for official, ase, stated in pairs:
         assert abs(official / ase - 1) == pytest.approx(stated, rel=0.2)
     assert units.HARTREE_ASE == ase_units.Hartree

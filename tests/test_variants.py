@@ -28,14 +28,16 @@ def test_a_variant_changes_what_it_says_and_nothing_else():
         one, other = settings[base.name], settings[profile.name]
         differing = {key for key in one if one[key] != other[key]}
         kind = name.split("-")[0]
-        assert differing == ({"seed"} if kind == "seed" else {"settings"} if kind in ("train", "long", *BUDGETS) else set())
+        assert differing == ({"seed"} if kind == "seed" else {"settings"}
+                             if kind in ("train", "long", *BUDGETS) else set())
 
 
 def test_ablations_differ_in_the_pre_training_alone():
     from jmp_lib.train.pretraining import pretraining_parameters
 
     base = pretraining_parameters(load_profile("mini:ablations"), "small")
-    for name, changed in (("atom-wise-loss", "structurewise_loss"), ("no-temperature", "temperature"), ("oc20-only", "datasets")):
+    for name, changed in (("atom-wise-loss", "structurewise_loss"),
+                          ("no-temperature", "temperature"), ("oc20-only", "datasets")):
         other = pretraining_parameters(load_profile(f"mini:ablations:{name}"), "small")
         assert {k for k in base if base[k] != other[k]} == {"pretraining"}
         keys = base["pretraining"].keys() | other["pretraining"].keys()
@@ -71,7 +73,8 @@ def test_an_unknown_variant_is_told():
 def finished(tmp_path_factory):
     """The variants of smoke, run; the folder of its results."""
     folder = tmp_path_factory.mktemp("smoke")
-    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(folder)}, ("profile", "workers", "results_dir"))
+    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(folder)},
+                         ("profile", "workers", "results_dir"))
     run.pretrain_all()
     run.finetune_all(["qm9_mu"])
     run.run_variants()
@@ -102,7 +105,8 @@ def test_tables_say_the_role_of_every_variant(finished):
     assert list(sizes["n_train"]) == [4, 8]
     ablated = tables.ablations(values)
     assert list(ablated["variant"]) == ["GN-OC-S", "base", "atom-wise-loss"] and ablated["gain"].iloc[0] == 0.0
-    assert ablated["from"].notna().all() and (ablated["from"] <= ablated["gain"] + 1e-9).all() and (ablated["to"] >= ablated["gain"] - 1e-9).all()
+    assert (ablated["from"].notna().all() and (ablated["from"] <= ablated["gain"] + 1e-9).all()
+            and (ablated["to"] >= ablated["gain"] - 1e-9).all())
     assert list(tables.mean_gains(ablated)["variant"]) == ["whole recipe", "atom-wise-loss"]
     words = variant_summary(finished)
     assert "over 2 seeds" in words and "| qm9_mu | 4 |" in words and "whole recipe" in words
@@ -122,14 +126,16 @@ def test_roles_without_variants_are_shown_from_the_shipped_run(finished, tmp_pat
     shutil.copytree(finished / "records", tmp_path / "records")
     shutil.copytree(finished / "variants" / "seed-43" / "records", tmp_path / "variants" / "seed-43" / "records")
     assert [tables.shown(tmp_path, role) for role in tables.ROLES] == [tmp_path, shipped["size"], shipped["ablation"]]
-    run = workbook.start({"profile": "mini", "workers": 1, "results_dir": str(tmp_path)}, ("profile", "workers", "results_dir"))
+    run = workbook.start({"profile": "mini", "workers": 1, "results_dir": str(tmp_path)},
+                         ("profile", "workers", "results_dir"))
     assert not run.profile.variants and run.run_variants() == {**shipped, "seed": tmp_path}
     assert "variants of ablation: none in these results" in capsys.readouterr().out
 
 
 def test_a_second_run_repeats_nothing(finished, capsys):
     records = {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
-    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(finished)}, ("profile", "workers", "results_dir"))
+    run = workbook.start({"profile": "smoke", "workers": 1, "results_dir": str(finished)},
+                         ("profile", "workers", "results_dir"))
     run.run_variants()
     assert records == {p: p.stat().st_mtime_ns for p in finished.rglob("records/**/*.json")}
 
@@ -149,7 +155,8 @@ def test_ablations_are_compared_at_equal_updates():
     base = load_profile("mini:ablations")
     molecules, catalysts = {"ani1x", "transition1x"}, {"oc20", "oc22"}
     assert base.variant is None and not base.pretrained.get("small")
-    for name, sampled in zip(base.variants, (molecules, catalysts, {"oc20"}, molecules | catalysts, molecules | catalysts), strict=True):
+    for name, sampled in zip(base.variants, (molecules, catalysts, {"oc20"}, molecules | catalysts,
+                                             molecules | catalysts), strict=True):
         profile = load_profile(f"mini:ablations:{name}")
         assert {key for key, part in profile.pretraining.datasets.items() if part.sampled} == sampled
         assert profile.pretraining.schedule == base.pretraining.schedule and profile.tasks == base.tasks

@@ -35,7 +35,8 @@ def test_missing_parameter_is_told():
 
 def test_injected_and_edited_cells_are_told_from_other_variables():
     cells = ["", 'profile = "mini"\nseed = None', '# Parameters\nsede = 3', "run = start(globals(), names)", "x = 3",
-             'profile = "smoke"\nsedd = 4', 'y = 5\nprofile = "mini"', 'profile = "mini"\ndf = read()', 'profile = "mini"\nx == 3']
+             'profile = "smoke"\nsedd = 4', 'y = 5\nprofile = "mini"',
+             'profile = "mini"\ndf = read()', 'profile = "mini"\nx == 3']
     assert assigned_names({"In": cells, "x": 3}) == ["profile", "seed", "sede", "sedd"]
     with pytest.raises(ValueError, match="'sede'.*'seed'"):
         collect({"In": cells, "profile": "mini", "seed": None}, ("profile", "seed"))
@@ -105,7 +106,8 @@ def test_published_rmd17_takes_two_molecules_and_keeps_its_results_apart(tmp_pat
 
 def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
     chain = np.arange(148)[:, None] * [1.0, 0, 0]
-    frames = {"z": np.ones(148), "R": np.tile(chain, (610, 1, 1)), "F": np.zeros((610, 148, 3)), "E": np.zeros((610, 1))}
+    frames = {"z": np.ones(148), "R": np.tile(chain, (610, 1, 1)),
+              "F": np.zeros((610, 148, 3)), "E": np.zeros((610, 1))}
     np.savez_compressed(tmp_path / "md22_buckyball-catcher.npz", **frames)
     wanted = {"data": "published", "data_root": str(tmp_path), "molecules": "dha, buckyball-catcher"}
     assert start(tmp_path, "md22", **wanted).tasks == ("md22_buckyball-catcher",)
@@ -118,7 +120,8 @@ def test_tasks_without_published_data_are_named_and_left_out(tmp_path, capsys):
 def test_tables_do_not_say_where_the_data_are_on_this_machine(tmp_path):
     run = start(tmp_path, profile="published_small", data_root=str(tmp_path / "there"))
     table = run.write_table(pd.DataFrame({"why": [f"no file in {tmp_path}/there/qm9", None], "n": [1, 2]}), "a")
-    assert table["why"][0] == "no file in data/qm9" and (tmp_path / "tables" / "a.csv").read_text() == "why,n\nno file in data/qm9,1\n,2\n"
+    assert (table["why"][0] == "no file in data/qm9"
+            and (tmp_path / "tables" / "a.csv").read_text() == "why,n\nno file in data/qm9,1\n,2\n")
 
 
 def test_failed_runs_are_told(tmp_path, capsys):
@@ -139,7 +142,8 @@ def test_failed_runs_make_a_notebook_incomplete_whatever_it_prints(tmp_path, mon
     monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: pool.report(tmp_path, outcomes, "baseline"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 1
     assert "15_how_sure: some runs failed" in capsys.readouterr().out
-    monkeypatch.setattr(reproduce, "execute", lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))
+    monkeypatch.setattr(reproduce, "execute",
+                        lambda source, copy, values: print("2 of 3 test runs failed: said the reader"))
     assert reproduce.main("smoke", None, str(tmp_path)) == 0
 
 
@@ -159,7 +163,8 @@ def test_a_notebook_that_was_killed_does_not_pass_as_done_and_only_one_reproduce
     for words in ("done in", "done and unchanged"):
         assert reproduce.main("smoke", None, str(tmp_path)) == 0
         assert words in capsys.readouterr().out
-    with locked(tmp_path / "work" / "reproduce.lock"), pytest.raises(RuntimeError, match=f"runs in {tmp_path} already: wait"):
+    with (locked(tmp_path / "work" / "reproduce.lock"),
+          pytest.raises(RuntimeError, match=f"runs in {tmp_path} already: wait")):
         reproduce.main("smoke", None, str(tmp_path))
 
 
@@ -169,7 +174,8 @@ def test_published_files_that_arrive_change_the_notebooks_that_read_them(tmp_pat
     first, ninth = (reproduce.select(reproduce.notebook_paths(), number)[0] for number in ("01", "10"))
 
     def states():
-        return [reproduce.sources(n, "p", profile) for n, profile in ((first, published), (ninth, published), (first, mini))]
+        return [reproduce.sources(n, "p", profile)
+                for n, profile in ((first, published), (ninth, published), (first, mini))]
 
     before = states()
     (tmp_path / "data" / "qm9.sdf").write_text("new")
@@ -189,13 +195,17 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/hömé")
     output = nbformat.v4.new_output("stream", name="stderr", text="a:  50%|##   | 1/2\r\nb: 100%|####| 2/2\n\x1b[A")
     words = nbformat.v4.new_output("stream", name="stdout", text=f"results in {root}/results/mini, {tmp_path}/qm9\n")
-    shown = nbformat.v4.new_output("display_data", {"text/plain": "/hömé/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"})
+    shown = nbformat.v4.new_output("display_data",
+                                   {"text/plain": "/hömé/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"})
     cell = nbformat.v4.new_code_cell(f"x = '{root}/results'", outputs=[output, words, shown],
-                                     metadata={"papermill": {"duration": 3}, "execution": {}, "tags": ["injected-parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "language_info": {"name": "python", "version": "3.11.2"}})
+                                     metadata={"papermill": {"duration": 3}, "execution": {},
+                                               "tags": ["injected-parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={
+        "papermill": {}, "language_info": {"name": "python", "version": "3.11.2"}})
     cleaned = reproduce.clean(notebook)
     assert cleaned.cells[0].outputs[0] == {**words, "text": "results in results/mini, data/qm9\n"}
-    assert cleaned.cells[0].outputs[1].data == {"text/plain": "~/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"}  # no path
+    # no path
+    assert cleaned.cells[0].outputs[1].data == {"text/plain": "~/x", "image/png": f"ab{root}/cd{tmp_path}//hömé/"}
     assert cleaned.cells[0].source == "x = 'results'" and cleaned.cells[0].metadata == {"tags": ["injected-parameters"]}
     assert cleaned.cells[0].id == "injected-parameters"  # drawn by papermill
     nbformat.validate(cleaned)
@@ -204,10 +214,10 @@ def test_clean_removes_times_progress_and_machine_paths(monkeypatch, tmp_path):
 
 def test_records_decide_whether_a_notebook_is_done(tmp_path):
     notebooks = {path.stem[:2]: path for path in reproduce.notebook_paths()}
-    reads = {"pretrain/large": "03 11 12 13 15", "../live/records/pretrain/small": "03", "finetune/qm9_mu/JMP-S": "04 10 11 12 13 15",
-             "finetune/md22_dha/JMP-S": "06 10 11 12 13 15", "baselines/qm9_mu--composition": "04 10 12 13 15",
-             "baselines/qm9_mu--schnet": "13 15", "../own/example/pre-trained.seed42": "14",
-             "../variants/seed-43/records/finetune/qm9_mu/JMP-S": "11 13 15"}
+    reads = {"pretrain/large": "03 11 12 13 15", "../live/records/pretrain/small": "03",
+             "finetune/qm9_mu/JMP-S": "04 10 11 12 13 15", "finetune/md22_dha/JMP-S": "06 10 11 12 13 15",
+             "baselines/qm9_mu--composition": "04 10 12 13 15", "baselines/qm9_mu--schnet": "13 15",
+             "../own/example/pre-trained.seed42": "14", "../variants/seed-43/records/finetune/qm9_mu/JMP-S": "11 13 15"}
     for name, readers in reads.items():
         before = {number: reproduce.records_of(path, tmp_path) for number, path in notebooks.items()}
         path = (tmp_path / "records" / f"{name}.json").resolve()
@@ -224,7 +234,8 @@ def test_a_notebook_whose_weights_or_predictions_are_gone_is_not_done(tmp_path):
     for folder in (path.parent, weights.parent):
         folder.mkdir(parents=True)
     weights.write_text("1")
-    write_json(path, {"schema": records.SCHEMA, "fingerprint": "f", "files": {"weights": records.file_entry(weights, tmp_path)}})
+    write_json(path, {"schema": records.SCHEMA, "fingerprint": "f",
+                      "files": {"weights": records.file_entry(weights, tmp_path)}})
     assert records.finished_record(path, tmp_path) == records.finished_record(path, tmp_path, "f") is not None
     assert records.finished_record(path, tmp_path, "g") is None
     done = [reproduce.records_of(notebook, tmp_path) for notebook in (family, tables)]
@@ -236,7 +247,8 @@ def test_a_notebook_whose_weights_or_predictions_are_gone_is_not_done(tmp_path):
 def test_given_weights_decide_whether_a_notebook_is_done(tmp_path):
     notebook, found = reproduce.notebook_paths()[4], set()
     profile = load_profile("mini", pretrained={"small": str(tmp_path), "large": "mini-large"})
-    for name, words in (("", ""), ("model.safetensors", "1"), ("model.safetensors", "2"), ("model.json", "1"), ("model.json", "2")):
+    for name, words in (("", ""), ("model.safetensors", "1"), ("model.safetensors", "2"),
+                        ("model.json", "1"), ("model.json", "2")):
         if name:
             (tmp_path / name).write_text(words)
         found.add(reproduce.sources(notebook, "mini", profile))
@@ -261,13 +273,15 @@ def test_a_package_that_changes_meanwhile_does_not_count_as_the_one_that_ran(tmp
 
 def test_large_networks_are_fine_tuned_first(tmp_path):
     run = start(tmp_path, "qm9", targets="mu, alpha", arms="GN-OC-S,JMP-L")
-    assert [job[0] for job in run._jobs(run.tasks, run.arms)] == ["qm9_mu JMP-L", "qm9_alpha JMP-L", "qm9_mu GN-OC-S", "qm9_alpha GN-OC-S"]
+    assert [job[0] for job in run._jobs(run.tasks, run.arms)] == ["qm9_mu JMP-L", "qm9_alpha JMP-L",
+                                                                  "qm9_mu GN-OC-S", "qm9_alpha GN-OC-S"]
 
 
 def test_a_fold_that_is_asked_for_is_the_one_that_is_shown(tmp_path, monkeypatch, capsys):
     for fold, value in ((0, 20.0), (3, 38.0)):
         write_json(records.finetune_record_path(tmp_path, "matbench_jdft2d", "JMP-S", fold),
-                           {"schema": records.SCHEMA, "task": "matbench_jdft2d", "arm": "JMP-S", "fold": fold, "value": value})
+                           {"schema": records.SCHEMA, "task": "matbench_jdft2d", "arm": "JMP-S",
+                            "fold": fold, "value": value})
     ends = ["RuntimeError: no memory", ""]  # the first of two runs fails
     monkeypatch.setattr(workbook, "run_jobs", lambda jobs, workers, what: [
         Outcome(job[0], None if end else {}, error=end) for job, end in zip(jobs, ends)])
@@ -275,7 +289,8 @@ def test_a_fold_that_is_asked_for_is_the_one_that_is_shown(tmp_path, monkeypatch
     assert main([*command, "JMP-S,GN-OC-S", "--fold", "3"]) == 1  # one of two runs failed
     assert "38.0" in (out := capsys.readouterr().out) and "20.0" not in out and "fold" in out
     ends[0] = ""
-    assert main([*command, "JMP-S", "--fold", "0"]) == 0  # whatever failed in the command before, which stays on its list
+    # whatever failed in the command before, which stays on its list
+    assert main([*command, "JMP-S", "--fold", "0"]) == 0
     assert json.loads(pool.failures_file(tmp_path).read_text())
 
 
@@ -297,7 +312,8 @@ def test_only_notebooks_that_take_a_folder_of_published_files_ask_for_it(tmp_pat
 def test_a_reader_that_has_enough_is_no_error():
     reads, writes = os.pipe()
     os.close(reads)
-    done = subprocess.run([sys.executable, "-m", "jmp_lib", "data", "list"], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-m", "jmp_lib", "data", "list"], cwd=ROOT, stdout=writes,
+                          stderr=subprocess.PIPE, text=True)
     os.close(writes)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -310,7 +326,8 @@ def test_command_line_says_what_is_wrong(arguments, words):
 
 
 def test_a_fine_tuning_that_must_pretrain_first_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(workbook, "run_jobs", lambda jobs, *_: [Outcome(job[0], {"task": "qm9_mu", "arm": "JMP-S"}) for job in jobs])
+    monkeypatch.setattr(workbook, "run_jobs",
+                        lambda jobs, *_: [Outcome(job[0], {"task": "qm9_mu", "arm": "JMP-S"}) for job in jobs])
     run = workbook.start({"profile": "smoke", "results_dir": str(tmp_path)}, ("profile", "results_dir"))
     for arms, words in ((["GN-OC-S"], False), (["JMP-S"], True)):
         run.finetune_all(["qm9_mu"], arms)

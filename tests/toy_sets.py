@@ -15,7 +15,8 @@ def toy_set(name: str, count: int, seed: int, periodic: bool = False, **labels) 
     natoms, pos, numbers, energies, forces = [], [], [], [], []
     for _ in range(count):
         n = int(rng.integers(4, 8))
-        grid = np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)], float)[rng.permutation(8)[:n]]
+        grid = np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)],
+                        float)[rng.permutation(8)[:n]]
         x = grid * 1.5 + rng.normal(0, 0.12, (n, 3))
         z = rng.choice([1, 6, 8], n)
         d = x[:, None] - x[None]
@@ -47,6 +48,7 @@ def toy_task(task_id: str, data="mini", data_root=None, caps=None, fold=0) -> Ta
         labels[task.label] = lambda natoms, pos, z: np.array([(x[:, 0].max() - x[:, 0].min()) + 0.3 * (n == 6).sum()
                                                               for x, n in zip(pos, z)])
     periodic = task.family in ("matbench", "qmof")
-    train, val, test = (toy_set(f"{task.family}-toy", n, seed, periodic, **labels) for n, seed in ((10, 7), (4, 8), (5, 9)))
+    train, val, test = (toy_set(f"{task.family}-toy", n, seed, periodic, **labels)
+                        for n, seed in ((10, 7), (4, 8), (5, 9)))
     return TaskData(task, train, val, test, name="toy (pair potential)", description="toy", data_kind="generated",
                     data_sha256="0" * 64, split_sha256="1" * 64, fold=fold)

@@ -1,1 +1,2 @@
-"""What makes the shipped data (``tools.generate``) and measures speed (``tools.benchmarks``); jmp_lib imports none of it."""
+"""What makes the shipped data (``tools.generate``) and measures speed (``tools.benchmarks``); jmp_lib imports
+none of it."""

@@ -1,15 +1,16 @@
 """An ablation beyond the paper's recipe: bulk crystals as one more pre-training set, against the recipe alone.
 
-    python -m tools.bulk_crystals FILE.xyz ... [--workers 2]      # goes on where it was stopped; MatBench in JMP_DATA
-    python -m tools.ship bulk-crystals                            # to results/shipped/bulk-crystals, which notebook 15 shows
+    python -m tools.bulk_crystals FILE.xyz ... [--workers 2]  # goes on where it was stopped; MatBench in JMP_DATA
+    python -m tools.ship bulk-crystals                        # to results/shipped, which notebook 15 shows
 
-The paper pre-trains on molecules and catalysts; bulk crystals come only in fine-tuning. Here the small network of profile
-published_small is pre-trained twice with as many updates: on the sets of the profile, and on those and the crystals of the files
-(extended XYZ with energies in eV and forces in eV/Å). Both, and a network from scratch, are fine-tuned on every task of MatBench
-and QMOF at hand. A crystal whose reduced formula occurs in a MatBench file at hand, in whichever part, is left out.
+The paper pre-trains on molecules and catalysts; bulk crystals come only in fine-tuning. Here the small network of
+profile published_small is pre-trained twice with as many updates: on the sets of the profile, and on those and the
+crystals of the files (extended XYZ with energies in eV and forces in eV/Å). Both, and a network from scratch, are
+fine-tuned on every task of MatBench and QMOF at hand. A crystal whose reduced formula occurs in a MatBench file at
+hand, in whichever part, is left out.
 
-``results/bulk-crystals`` holds the records of the recipe and of GN-OC-S, ``variants/with-bulk`` in it those of the other
-network, and ``crystals.json`` the files, their hashes, and how many crystals were left out.
+``results/bulk-crystals`` holds the records of the recipe and of GN-OC-S, ``variants/with-bulk`` in it those of the
+other network, and ``crystals.json`` the files, their hashes, and how many crystals were left out.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ KEY, VARIANT = "bulk", "with-bulk"
 
 def profile_of(start: Path | None = None) -> Profile:
     """published_small with a short pre-training of its own, or one that starts from the network in ``start``."""
-    schedule = {"cosine_until": f"{UPDATES} updates", "stop_at": f"{UPDATES} updates", "validate_every": f"{UPDATES // 2} updates"}
-    profile = load_profile("published_small", pretrained={"small": start and str(start), "large": None}, data_root=paths.data_root(),
-                           pretraining={"schedule": schedule})  # fmt: skip
+    schedule = {"cosine_until": f"{UPDATES} updates", "stop_at": f"{UPDATES} updates",
+                "validate_every": f"{UPDATES // 2} updates"}
+    profile = load_profile("published_small", pretrained={"small": start and str(start), "large": None},
+                           data_root=paths.data_root(), pretraining={"schedule": schedule})  # fmt: skip
     return profile.model_copy(update={"graphs": profile.graphs | {KEY: profile.graphs["matbench"]}})
 
 
@@ -54,13 +56,16 @@ def tasks_at_hand(root: str, *names: str) -> list[str]:
 @lru_cache(maxsize=1)
 def crystals(files: tuple[str, ...], root: str) -> tuple[JointSet, dict]:
     """The crystals that may be trained on, a tenth of them (whole formulas) for validation; and what there was."""
-    known = {formula(s["atomic_numbers"]) for name in tasks_at_hand(root, "matbench") for s in load_published(TASKS[name], root)[0]}
-    read = [s for file in files for s in read_own(file, ["energy", "forces"], ["eV", "eV/Å"], name=Path(file).stem).structures]
+    known = {formula(s["atomic_numbers"]) for name in tasks_at_hand(root, "matbench")
+             for s in load_published(TASKS[name], root)[0]}
+    read = [s for file in files
+            for s in read_own(file, ["energy", "forces"], ["eV", "eV/Å"], name=Path(file).stem).structures]
     named = [{**s.to_dict(), "group": formula(s["atomic_numbers"])} for s in read]
     kept = [{**s, "id": number} for number, s in enumerate(s for s in named if s["group"] not in known)]
     whole = to_set("bulk-crystals", kept, where=", ".join(files))
     train, val = (whole.subset(rows) for rows in split(KEY, whole))
-    about = {"files": {Path(file).name: file_sha256(Path(file)) for file in files}, "read": len(read), "left_out": len(read) - len(kept),
+    about = {"files": {Path(file).name: file_sha256(Path(file)) for file in files},
+             "read": len(read), "left_out": len(read) - len(kept),
              "why": "the reduced formula occurs in a MatBench file", "train": len(train), "val": len(val),
              "formulas": len(whole.group_names), "elements": len(np.unique(whole.atomic_numbers))}  # fmt: skip
     return JointSet(KEY, train, val, PretrainingSet(energy_loss_scale=5.0), published=True), about
@@ -81,11 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
     files, out = tuple(given.files), given.out.resolve()
     other, tasks = out / "variants" / VARIANT, tasks_at_hand(paths.data_root(), "matbench", "qmof")
     write_json(out / "crystals.json", crystals(files, paths.data_root())[1])
-    done = run_jobs([("the recipe", pretrained, ((), out)), ("with bulk crystals", pretrained, (files, other))], given.workers, "pre-training")
+    done = run_jobs([("the recipe", pretrained, ((), out)), ("with bulk crystals", pretrained, (files, other))],
+                    given.workers, "pre-training")
     if not any(outcome.error for outcome in done):
         start, changed = (profile_of(folder / "work" / "pretrain" / "small") for folder in (out, other))
         done = run_jobs([(f"{task} {arm} in {folder.name}", finetune, (profile, task, arm, folder, False))
-                         for task in tasks for profile, arm, folder in ((start, "JMP-S", out), (changed, "JMP-S", other), (start, "GN-OC-S", out))],
+                         for task in tasks for profile, arm, folder in (
+                             (start, "JMP-S", out), (changed, "JMP-S", other), (start, "GN-OC-S", out))],
                         given.workers, "fine-tuning")  # fmt: skip
         print(mean_gains(ablations(variant_values(out))).to_string(index=False))
     failed = [f"{outcome.label}: {outcome.error}" for outcome in done if outcome.error]

@@ -1,12 +1,13 @@
-"""Fuzzing of the readers: valid small files of every format, damaged at random, must be read or refused in one sentence.
+"""Fuzzing of the readers: valid small files of every format, damaged, must be read or refused in one sentence.
 
     python -m tools.fuzz --inputs 20000
 
-Each input is read in a worker process with limits of memory and time, published formats as ``data prepare`` does, others as
-own data. Prints a table of what became of them. Good are ``read`` and ``refused`` (one sentence that names the file); the
-other columns are faults: a sentence without the file's name (``no file``), another exception (``traceback``), a process that
-died or found no end (``end``), more memory than the limit (``memory``), fewer structures or atoms than the file holds without a
-word (``lost``), NaN or infinity in what was read (``nonsense``). Inputs with faults are kept. Exit code 1 with any.
+Each input is read in a worker process with limits of memory and time, published formats as ``data prepare``
+does, others as own data. Prints a table of what became of them. Good are ``read`` and ``refused`` (one sentence
+that names the file); the other columns are faults: a sentence without the file's name (``no file``), another
+exception (``traceback``), a process that died or found no end (``end``), more memory than the limit
+(``memory``), fewer structures or atoms than the file holds without a word (``lost``), NaN or infinity in what
+was read (``nonsense``). Inputs with faults are kept. Exit code 1 with any.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def h5_of(tree: dict) -> bytes:
                 fill(group.create_group(key), value)
             else:
                 array = np.asarray(value)
-                group[key] = repr(value) if array.dtype.kind == "O" else array.astype("S") if array.dtype.kind == "U" else array
+                group[key] = (repr(value) if array.dtype.kind == "O" else array.astype("S")
+                              if array.dtype.kind == "U" else array)
 
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
@@ -86,7 +88,8 @@ def of_h5(group) -> dict:
 def lmdb_of(graphs: list) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graphs.lmdb"
-        with lmdb.open(str(path), subdir=False, map_size=1 << 20, lock=False) as base, base.begin(write=True) as transaction:
+        with (lmdb.open(str(path), subdir=False, map_size=1 << 20, lock=False) as base,
+              base.begin(write=True) as transaction):
             for number, fields in enumerate(graphs):
                 transaction.put(str(number).encode(), pickle.dumps(graph(fields)))
             transaction.put(b"length", pickle.dumps(len(graphs)))
@@ -109,7 +112,8 @@ FORMS = {  # ending -> what reads, and what writes
     ".json": (json.loads, lambda tree: json.dumps(tree).replace("NaN", "1e999").encode()),
     ".npz": (lambda data: dict(np.load(io.BytesIO(data))), npz_of),
     ".h5": (lambda data: of_h5(h5py.File(io.BytesIO(data))), h5_of),
-    ".pkl": (lambda data: [one.to_dict() for one in pickle.loads(data)], lambda graphs: pickle.dumps(list(map(graph, graphs)))),
+    ".pkl": (lambda data: [one.to_dict() for one in pickle.loads(data)],
+             lambda graphs: pickle.dumps(list(map(graph, graphs)))),
     ".lmdb": (of_lmdb, lmdb_of),
 }
 TEXTS = (".extxyz", ".txt", ".csv", ".cif", ".json", "")
@@ -119,8 +123,8 @@ TEXTS = (".extxyz", ".txt", ".csv", ".cif", ".json", "")
 
 @dataclass
 class Kind:
-    """A valid input. files: name -> bytes; the first is given to the reader; dataset: its file in jmp_lib.data, else "own" (a
-    file of labelled structures), "one" (a single structure) or "folder"; count, atoms: what is in it."""
+    """A valid input. files: name -> bytes; the first is given to the reader; dataset: its file in jmp_lib.data, else
+    "own" (a file of labelled structures), "one" (a single structure) or "folder"; count, atoms: what is in it."""
 
     name: str
     dataset: str
@@ -160,18 +164,20 @@ def kinds(folder: Path) -> list[Kind]:
     def positions(*shape):
         return 30 * rng.normal(size=(*shape, 3))
 
-    md22 = {"z": np.tile([6, 1, 7, 8, 1, 1], 7), "R": positions(3, 42), "E": rng.normal(size=(3, 1)), "F": positions(3, 42),
-            "e_unit": np.array("kcal/mol"), "md5": np.array(b"566c")}  # fmt: skip
+    md22 = {"z": np.tile([6, 1, 7, 8, 1, 1], 7), "R": positions(3, 42), "E": rng.normal(size=(3, 1)),
+            "F": positions(3, 42), "e_unit": np.array("kcal/mol"), "md5": np.array(b"566c")}  # fmt: skip
     ethanol = {"nuclear_charges": Atoms(rmd17.FORMULAS["ethanol"]).numbers, "coords": positions(3, 9),
-               "energies": rng.normal(size=3), "forces": rng.normal(size=(3, 9, 3)), "old_indices": np.arange(3)}  # fmt: skip
+               "energies": rng.normal(size=3), "forces": rng.normal(size=(3, 9, 3)),
+               "old_indices": np.arange(3)}  # fmt: skip
     properties = rng.normal(size=(12, 4))
-    waters = {"id": np.arange(1, 5), "N": np.full(4, 3, np.int8), "R": positions(12), "Z": np.tile([8, 1, 1], 4).astype(np.uint8),
+    waters = {"id": np.arange(1, 5), "N": np.full(4, 3, np.int8),
+              "R": positions(12), "Z": np.tile([8, 1, 1], 4).astype(np.uint8),
               **dict(zip((key for key, _ in qm9.TARGETS.values()), properties))}  # fmt: skip
     water = {"pos": torch.rand(3, 3), "z": torch.tensor([8, 1, 1]), "y": torch.rand(1, 19)}
     torch.save([{**water, "name": f"gdb_{i}"} for i in range(3)], folder / "qm9_v3.pt")
-    oxides = {"qmof_id": np.array([f"qmof-{i}" for i in range(3)]), "natoms": np.full(3, 2), "bandgap_pbe": np.arange(3) * 0.1,
-              "cellpar": np.tile([5.0, 6, 7, 90, 80, 70], (3, 1)), "Z": np.tile([30, 8], 3),
-              "frac": np.tile([[0, 0, 0], [0.3, 0.5, 0.5]], (3, 1))}  # fmt: skip
+    oxides = {"qmof_id": np.array([f"qmof-{i}" for i in range(3)]), "natoms": np.full(3, 2),
+              "bandgap_pbe": np.arange(3) * 0.1, "cellpar": np.tile([5.0, 6, 7, 90, 80, 70], (3, 1)),
+              "Z": np.tile([30, 8], 3), "frac": np.tile([[0, 0, 0], [0.3, 0.5, 0.5]], (3, 1))}  # fmt: skip
     sites = [{"label": s, "species": [{"element": s, "occu": 1}], "abc": [x] * 3, "xyz": [4 * x, 5 * x, 6 * x]}
              for s, x in (("Zn", 0.0), ("O", 0.5))]  # fmt: skip
     crystal = {"lattice": {"matrix": np.diag([4.0, 5, 6]).tolist()}, "sites": sites}
@@ -187,12 +193,15 @@ def kinds(folder: Path) -> list[Kind]:
     ani = {f"C{i}H4": methanes(("coordinates", "wb97x_dz.energy", "wb97x_dz.forces")) for i in "12"}
     reactions = {f"rxn{i:04d}": methanes(("positions", transition1x.ENERGY, transition1x.FORCES)) for i in range(2)}
     said = {"subset": [(spice.SUBSETS["dipeptides"] + " v1.3").encode()], "formation_energy": rng.normal(size=3)}
-    dipeptides = {f"ala-{i}": methanes(("conformations", "dft_total_energy", "dft_total_gradient"), **said) for i in range(2)}
+    dipeptides = {f"ala-{i}": methanes(("conformations", "dft_total_energy", "dft_total_gradient"), **said)
+                  for i in range(2)}
 
     images = [slab(rng) for _ in range(3)]
-    relaxation = {"0.extxyz": extxyz(images), "0.txt": "".join(f"random77,frame{i},{-28.5 - i}\n" for i in range(3)).encode()}
-    graphs = [{"pos": torch.tensor(a.positions, dtype=torch.float32), "cell": torch.tensor(a.cell.array[None]), "natoms": 6,
-               "atomic_numbers": torch.tensor(a.numbers, dtype=torch.float32), "tags": torch.tensor(a.get_tags()), "sid": 77,
+    relaxation = {"0.extxyz": extxyz(images),
+                  "0.txt": "".join(f"random77,frame{i},{-28.5 - i}\n" for i in range(3)).encode()}
+    graphs = [{"pos": torch.tensor(a.positions, dtype=torch.float32), "cell": torch.tensor(a.cell.array[None]),
+               "natoms": 6, "atomic_numbers": torch.tensor(a.numbers, dtype=torch.float32),
+               "tags": torch.tensor(a.get_tags()), "sid": 77,
                "fid": i, "fixed": torch.tensor([1.0, 0, 1, 0, 0, 0]), "y": float(i), "force": torch.rand(6, 3)}
               for i, a in enumerate(images)]  # fmt: skip
     mine = [molecule(rng, periodic=i % 2 == 0) for i in range(10)]
@@ -232,7 +241,8 @@ def kinds(folder: Path) -> list[Kind]:
 
 # --- damage --------------------------------------------------------------------------------------------------
 
-WORDS = ["nan", "inf", "-1", "0", "1e308", "1e999", "99999999999", "9223372036854775808", "abc", "", '"', "0.5", "2", "[", "é"]
+WORDS = ["nan", "inf", "-1", "0", "1e308", "1e999", "99999999999", "9223372036854775808", "abc",
+         "", '"', "0.5", "2", "[", "é"]
 NODES = [None, True, -1, 0, 1e308, 10**400, "abc", "", [], {}, [[]], {"a": 1}, "nan", 99999999999]
 
 
@@ -247,7 +257,8 @@ def odd(rng, like):
         spoilt.reshape(-1)[rng.integers(spoilt.size)] = [np.nan, np.inf, 1e300, -1e9, -1][rng.integers(5)]
     made = [
         spoilt, spoilt, number.reshape(-1)[:-1], number[None], np.array("text"), np.array(["a", "b"]), np.zeros((0, 3)),
-        number.astype(complex), number.astype(bool), -number.astype(np.int64), number.astype(np.float16), number.astype("S8"),
+        number.astype(complex), number.astype(bool), -number.astype(np.int64),
+        number.astype(np.float16), number.astype("S8"),
         np.full(number.shape, 2**62), np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), number.T,
     ]  # fmt: skip
     found = made[rng.integers(len(made))]
@@ -377,7 +388,8 @@ def read(kind: Kind, folder: Path) -> tuple[int, int, int, bool]:
     if any("\n" in reason for reason in left_out):
         raise TypeError("a reason of more than one line")
     numbers = [np.asarray(s[key]) for s in found for key in s.keys() if not isinstance(s[key], str)]
-    return len(found), sum(len(s["pos"]) for s in found), len(left_out), all(np.isfinite(value).all() for value in numbers)
+    return (len(found), sum(len(s["pos"]) for s in found), len(left_out),
+            all(np.isfinite(value).all() for value in numbers))
 
 
 def judged(kind: Kind, folder: Path, known: bool) -> tuple[str, str]:
@@ -392,7 +404,8 @@ def judged(kind: Kind, folder: Path, known: bool) -> tuple[str, str]:
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         said = str(error)
         named = any(Path(name).name in said for name in kind.files) or kind.dataset == "folder" and "cifs" in said
-        own = type(error) in (ValueError, FileNotFoundError, RuntimeError) or type(error).__module__.startswith("jmp_lib")
+        own = (type(error) in (ValueError, FileNotFoundError, RuntimeError)
+               or type(error).__module__.startswith("jmp_lib"))
         verdict = "traceback" if "\n" in said or not own else "refused" if named else "no file"
         verdict = "memory" if "more memory" in said else verdict  # what the child process refuses is bounded there
     except Exception as error:
@@ -438,8 +451,10 @@ def put(files: dict[str, bytes], folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def fuzz(inputs: int, seconds: float = np.inf, seed: int = 0, keep: Path | None = None, only: str = "") -> dict[str, Counter]:
-    """Format -> how many inputs came to which end; inputs with faults are copied to ``keep`` with what was said of them.
+def fuzz(inputs: int, seconds: float = np.inf, seed: int = 0, keep: Path | None = None,
+         only: str = "") -> dict[str, Counter]:
+    """Format -> how many inputs came to which end; inputs with faults are copied to ``keep`` with
+    what was said of them.
 
     Input number ``i`` of ``seed`` is always the same. ``ValueError`` when a valid input is not read whole.
     """
@@ -447,7 +462,8 @@ def fuzz(inputs: int, seconds: float = np.inf, seed: int = 0, keep: Path | None 
     found: dict[str, Counter] = {}
     worker, until = Worker(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as temporary:
-        formats, folder = [kind for kind in kinds(Path(temporary)) if re.search(only, kind.name)], Path(temporary) / "input"
+        formats, folder = ([kind for kind in kinds(Path(temporary)) if re.search(only, kind.name)],
+                           Path(temporary) / "input")
         try:
             for kind in formats:
                 put(kind.files, folder)

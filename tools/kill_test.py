@@ -1,12 +1,13 @@
 """Kills long work at random moments, starts it again, and compares what it leaves with what undisturbed work leaves.
 
-    python -m tools.kill_test [--kills 50] [--seed 0] [--workers 2] [--only prepare,pretrain,finetune,report,notebook,sweep]
+    python -m tools.kill_test [--kills 50] [--seed 0] [--workers 2]
+        [--only prepare,pretrain,finetune,report,notebook,sweep]
 
-SIGKILL goes to a whole process group, at a moment drawn over the duration of the undisturbed work, in half of the trials
-twice in a row (to the command alone in half of the fine-tunings, whose workers must then end by themselves). Then the same
-command runs to its end. Every record, weight, prediction, store, table, page and notebook must be the same to the last bit,
-but for times (``TIMES``); every file that a kill leaves under its name must be whole; nothing half-done, no lock and no
-process may be left.
+SIGKILL goes to a whole process group, at a moment drawn over the duration of the undisturbed work, in half of the
+trials twice in a row (to the command alone in half of the fine-tunings, whose workers must then end by themselves).
+Then the same command runs to its end. Every record, weight, prediction, store, table, page and notebook must be the
+same to the last bit, but for times (``TIMES``); every file that a kill leaves under its name must be whole; nothing
+half-done, no lock and no process may be left.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from pathlib import Path
 import numpy as np
 
 KINDS = ("prepare", "pretrain", "finetune", "report", "notebook", "sweep")
-TIMES = {"wall_time_s", "train_time_s", "waiting_s", "waiting_share", "peak_memory_mb", "seconds", "train_seconds", "waiting",
-         "memory_mb", "commit"}  # names that are left out
+TIMES = {"wall_time_s", "train_time_s", "waiting_s", "waiting_share", "peak_memory_mb", "seconds", "train_seconds",
+         "waiting", "memory_mb", "commit"}  # names that are left out
 LEFT = re.compile(r"^lock$|\.(tmp|lock|building|partial|failed\.ipynb)$|^checkpoint")
 SETTINGS = ("--profile", "smoke", "--tasks", "qm9_mu", "--arms", "GN-OC-S,JMP-S")
 MARK = "JMP_KILL_TEST"  # in the environment of every process of a trial
-PRELOAD = ["jmp_lib.workbook", "jmp_lib.data.store", "jmp_lib.train.finetuning", "jmp_lib.results.pages", "jmp_lib.reproduce"]
+PRELOAD = ["jmp_lib.workbook", "jmp_lib.data.store", "jmp_lib.train.finetuning",
+           "jmp_lib.results.pages", "jmp_lib.reproduce"]
 
 
 def structures(first: int, count: int):
@@ -42,8 +44,9 @@ def structures(first: int, count: int):
     rng = np.random.default_rng(first)
     for i in range(first, first + count):
         n = 3 + i % 5
-        yield {"pos": rng.normal(scale=3.0, size=(n, 3)) + 9.0 * np.arange(n)[:, None], "atomic_numbers": np.full(n, 1 + i % 9),
-               "forces": rng.normal(size=(n, 3)), "energy": float(i), "group": f"{i % 7}"}
+        yield {"pos": rng.normal(scale=3.0, size=(n, 3)) + 9.0 * np.arange(n)[:, None],
+               "atomic_numbers": np.full(n, 1 + i % 9), "forces": rng.normal(size=(n, 3)),
+               "energy": float(i), "group": f"{i % 7}"}
 
 
 def work(kind: str, folder: Path, workers: int) -> int:
@@ -79,7 +82,8 @@ def _child(kind: str, folder: Path, workers: int, begun) -> None:
 
 
 def start(kind: str, folder: Path, workers: int = 1):
-    """The work of a kind, just begun in a new process that has imported everything already, and in its own process group."""
+    """The work of a kind, just begun in a new process that has imported everything already,
+    and in its own process group."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     here, there = context.Pipe(duplex=False)
@@ -94,7 +98,8 @@ def ended(kind: str, folder: Path, workers: int = 1) -> float:
     process, began = start(kind, folder, workers), time.monotonic()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"{kind} ended with {process.exitcode}: {(folder.parent / f'{folder.name}.log').read_text()[-2000:]}")
+        raise RuntimeError(f"{kind} ended with {process.exitcode}: "
+                           f"{(folder.parent / f'{folder.name}.log').read_text()[-2000:]}")
     return time.monotonic() - began
 
 
@@ -161,7 +166,8 @@ def content(path: Path, folder: Path):
     if path.suffix in (".json", ".ipynb"):
         return _timeless(json.loads(path.read_text().replace(str(folder), "")))
     if path.suffix == ".csv":
-        return [sorted((k, v) for k, v in row.items() if k not in TIMES) for row in csv.DictReader(io.StringIO(path.read_text()))]
+        return [sorted((k, v) for k, v in row.items() if k not in TIMES)
+                for row in csv.DictReader(io.StringIO(path.read_text()))]
     return path.read_bytes()
 
 
@@ -172,7 +178,8 @@ def _timeless(value):
 
 
 def differences(kind: str, folder: Path, wanted: Path, among=("",)) -> list[str]:
-    """What is wrong with finished work in ``folder``, beside the undisturbed one in ``wanted``; among: starts of names."""
+    """What is wrong with finished work in ``folder``, beside the undisturbed one in ``wanted``;
+    among: starts of names."""
     here, there = files(folder), {name: path for name, path in files(wanted).items() if name.startswith(tuple(among))}
     if kind == "sweep":  # of records with other times
         here, there = ({n: path for n, path in found.items() if "speedup" not in n} for found in (here, there))
@@ -180,7 +187,8 @@ def differences(kind: str, folder: Path, wanted: Path, among=("",)) -> list[str]
     left += [str(path.relative_to(folder)) for path in folder.rglob(".snakemake/locks/*")]
     found = [f"{name} is left" for name in left]
     found += [f"{name} is {'missing' if name in there else 'new'}" for name in here.keys() ^ there.keys() - {*left}]
-    return found + [f"{name} differs" for name in here.keys() & there.keys() if content(here[name], folder) != content(there[name], wanted)]
+    return found + [f"{name} differs" for name in here.keys() & there.keys()
+                    if content(here[name], folder) != content(there[name], wanted)]
 
 
 def prepare_folder(kind: str, folder: Path, done: Path) -> None:
@@ -191,8 +199,10 @@ def prepare_folder(kind: str, folder: Path, done: Path) -> None:
             shutil.copytree(done / part, folder / part)
 
 
-def trial(kind: str, folder: Path, wanted: Path, moments: list, workers: int = 1, alone: bool = False, among=("",)) -> tuple[int, list[str]]:
-    """Kills at ``moments``, one after the other, then the work to its end: how many kills met it alive, and what was wrong."""
+def trial(kind: str, folder: Path, wanted: Path, moments: list, workers: int = 1, alone: bool = False,
+          among=("",)) -> tuple[int, list[str]]:
+    """Kills at ``moments``, one after the other, then the work to its end: how many kills met it alive,
+    and what was wrong."""
     wrong, kills = [], 0
     for moment in moments:
         kills += killed(kind, folder, moment, workers, alone)
@@ -201,7 +211,8 @@ def trial(kind: str, folder: Path, wanted: Path, moments: list, workers: int = 1
         ended(kind, folder, workers)
     except RuntimeError as error:
         return kills, [*wrong, str(error)]
-    return kills, wrong + [f"{command} is left alive" for command in alive(folder, 10.0)] + differences(kind, folder, wanted, among)
+    return kills, wrong + [f"{command} is left alive" for command in alive(folder, 10.0)] + differences(
+        kind, folder, wanted, among)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -209,8 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.kill_test", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="how many trials (default 50)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="at most so many processes of a fine-tuning or sweep (default 2)")
-    parser.add_argument("--only", default=",".join(KINDS), help=f"kinds of work, with commas (default {','.join(KINDS)})")
+    parser.add_argument("--workers", type=int, default=2,
+                        help="at most so many processes of a fine-tuning or sweep (default 2)")
+    parser.add_argument("--only", default=",".join(KINDS),
+                        help=f"kinds of work, with commas (default {','.join(KINDS)})")
     args = parser.parse_args(arguments)
     kinds, rng, done, good = args.only.split(","), np.random.default_rng(args.seed), 0, 0
     if unknown := set(kinds) - set(KINDS):
@@ -233,7 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
             kills, wrong = trial(kind, folder, whole[kind], moments, workers, alone)
             done, good = done + (kills > 0), good + (kills > 0 and not wrong)
             times = " and ".join(f"{moment:.2f} s" for moment in moments)
-            print(f"{done}/{args.kills} {kind}, {workers} workers, {kills} kills{' of the command alone' * alone} (after {times}): "
+            print(f"{done}/{args.kills} {kind}, {workers} workers, "
+                  f"{kills} kills{' of the command alone' * alone} (after {times}): "
                   + ("; ".join(wrong) if wrong else "the same bits"), flush=True)
             shutil.rmtree(folder)
     print(f"{good} of {done} to the bit")

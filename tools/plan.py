@@ -68,11 +68,13 @@ class Cost(NamedTuple):
 
     def memory(self, edges: float, half: bool) -> float:
         """Bytes of the network, its optimiser, and one update on a batch of so many edges."""
-        return LIBRARIES + STATE * self.parameters + PEAK * (HALF if half else 1.0) * (self.kept[0] + self.kept[1] * edges)
+        return (LIBRARIES + STATE * self.parameters
+                + PEAK * (HALF if half else 1.0) * (self.kept[0] + self.kept[1] * edges))
 
 
 class PlainWeights(TorchFunctionMode):
-    """Weights stay plain random numbers: to make those of a large network orthogonal takes minutes, and here time counts."""
+    """Weights stay plain random numbers: to make those of a large network orthogonal takes minutes,
+    and here time counts."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return (args[0], args[0]) if function is torch.linalg.qr else function(*args, **(kwargs or {}))
@@ -101,7 +103,8 @@ def line(edges: list[int], values: tuple[float, float]) -> tuple[float, float]:
     return (values[0] - slope * edges[0], slope) if 0 < slope * edges[0] < values[0] else (0.0, values[1] / edges[1])
 
 
-def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, device: torch.device) -> tuple[float, float]:
+def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch,
+               device: torch.device) -> tuple[float, float]:
     """(seconds, bytes kept for the backward pass) of an update on one batch."""
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
@@ -124,7 +127,8 @@ def one_update(model: FinetuneModel, optimizer: torch.optim.Optimizer, batch, de
 
 
 class Workload(NamedTuple):
-    """The data of one kind of run: counts of the parts, mean atoms and main edges of a structure, and where they come from."""
+    """The data of one kind of run: counts of the parts, mean atoms and main edges of a structure,
+    and where they come from."""
 
     n_train: int
     n_val: int
@@ -157,7 +161,8 @@ def finetuning_data(profile: Profile, task_id: str) -> Workload:
         data = task_data(profile, task_id, fold)
         return Workload(len(data.train), len(data.val), len(data.test), *typical(data.train, graph), "at hand")
     except (FileNotFoundError, ValueError):
-        caps, table = (settings.max_train, settings.max_val, settings.max_test), facts.datasets().dropna(subset=["task"])
+        caps, table = ((settings.max_train, settings.max_val, settings.max_test),
+                       facts.datasets().dropna(subset=["task"]))
         rows = table.loc[table["task"].isin([task_id, f"{task.family}_*"]), "atoms_per_structure"]
         atoms = published_atoms(rows.iloc[0]) if len(rows) else None
         return Workload(*(min(n, cap or n) for n, cap in zip((task.n_train, task.n_val, task.n_test), caps)),
@@ -175,7 +180,8 @@ def pretraining_data(profile: Profile) -> Workload:
         table = facts.datasets().dropna(subset=["pretraining_name"]).set_index("pretraining_name")
         counts = [min(int(table.loc[key, "n_train_paper"]), settings.datasets[key].max_train or 10**12)
                   for key in PRETRAINING_SETS]
-        sizes = [typical(mini.load_mini(name), profile.graphs[key], published_atoms(table.loc[key, "atoms_per_structure"]))
+        sizes = [typical(mini.load_mini(name), profile.graphs[key],
+                         published_atoms(table.loc[key, "atoms_per_structure"]))
                  for key, name in PRETRAINING_SETS.items()]
     else:
         sets = joint_sets(profile)
@@ -192,12 +198,13 @@ def memory_of(device: torch.device) -> float:
 
 
 def run_rows(sweep: Sweep, costs: dict, half: bool) -> list[dict]:
-    """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning: counts,
-    updates and hours (low, high), memory and disk. half: 16-bit precision is one."""
+    """One row for every pre-training of the sweep (its cost is that of direct forces), then for every fine-tuning:
+    counts, updates and hours (low, high), memory and disk. half: 16-bit precision is one."""
     rows, profile, works = [], sweep.profile, {}
 
     def add(name: tuple, cost: Cost, work: Workload, settings, patience: int | None, predicted: float) -> None:
-        """patience: validations until a run stops by itself (None: never). predicted: numbers kept of a test structure."""
+        """patience: validations until a run stops by itself (None: never). predicted: numbers kept
+        of a test structure."""
         updates = in_updates(settings.schedule, -(-work.n_train // settings.batch_size), profile.max_steps)
         low = updates.cosine_until + patience * updates.validate_every if patience is not None else updates.stop_at
         low = min(low, updates.stop_at)
@@ -206,10 +213,11 @@ def run_rows(sweep: Sweep, costs: dict, half: bool) -> list[dict]:
         memory = cost.memory(work.edges * settings.batch_size, half and settings.precision != "float32")
         hours = [(count * seconds + (-(-count // updates.validate_every) * work.n_val + work.n_test) * evaluated) / 3600
                  for count in (low, updates.stop_at)]
-        rows.append({**dict(zip(("run", "family", "task", "arm", "fold"), name)), **work._asdict(), "batch": settings.batch_size,
+        rows.append({**dict(zip(("run", "family", "task", "arm", "fold"), name)),
+                     **work._asdict(), "batch": settings.batch_size,
                      "precision": settings.precision, "updates_low": low, "updates_high": updates.stop_at,
-                     "seconds_per_update": seconds, "hours_low": hours[0], "hours_high": hours[1], "memory_gb": memory / GB,
-                     "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB})
+                     "seconds_per_update": seconds, "hours_low": hours[0], "hours_high": hours[1],
+                     "memory_gb": memory / GB, "disk_gb": (4 * cost.parameters + 16 * predicted * work.n_test) / GB})
 
     for size in sweep.sizes:
         works["pre-training"] = works.get("pre-training") or pretraining_data(profile)
@@ -228,7 +236,8 @@ def run_rows(sweep: Sweep, costs: dict, half: bool) -> list[dict]:
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per family and arm, the largest memory of its runs and the sums of hours and disk; last row: all."""
     grouped = pd.concat([runs, runs.assign(family="all", arm="")]).groupby(["family", "arm"], sort=False)
-    return grouped.agg(**{"runs": ("run", "size"), "hours from": ("hours_low", "sum"), "hours to": ("hours_high", "sum"),
+    return grouped.agg(**{"runs": ("run", "size"), "hours from": ("hours_low", "sum"),
+                          "hours to": ("hours_high", "sum"),
                           "memory / GB": ("memory_gb", "max"), "disk / GB": ("disk_gb", "sum")}).reset_index()
 
 
@@ -245,8 +254,8 @@ def report(sweep: Sweep) -> None:
           f"of about {UNCERTAINTY:g} either way, memory to a factor of two; 'from' is a run that stops as early as its "
           "settings allow, 'to' one that uses all its updates.")
     if large := (runs["memory_gb"] * GB > memory).sum():
-        print(f"{large} runs do not fit into {memory / GB:.1f} GB as they are: set max_edges, the edges that are computed at "
-              "once, so that their batches go in parts, with the same gradient")
+        print(f"{large} runs do not fit into {memory / GB:.1f} GB as they are: set max_edges, "
+              "the edges that are computed at once, so that their batches go in parts, with the same gradient")
     print(f"All runs: {folder / 'runs.csv'}")
 
 

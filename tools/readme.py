@@ -1,9 +1,9 @@
 """Keeps the measured parts of README.md, docs/results.md and docs/speed.md in step with the shipped records:
 ``python -m tools.readme``.
 
-Measured are the blocks between marks (scoreboard and gains by family; summaries of mini, published_small and the ablations; findings,
-by the template ``findings.md.j2``; speed, from the measurements of ``tools.benchmarks`` by ``speed.md.j2``) and the last column of the
-table of notebooks.
+Measured are the blocks between marks (scoreboard and gains by family; summaries of mini, published_small and the
+ablations; findings, by the template ``findings.md.j2``; speed, from the measurements of ``tools.benchmarks`` by
+``speed.md.j2``) and the last column of the table of notebooks.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ CHAPTER = re.compile(r"^(\| `(\d\d)_\w+` \|.*\| )([^|]*)( \|)$", re.MULTILINE)
 
 
 def computing_minutes(results_dir: str | Path) -> dict[str, float]:
-    """Number of a notebook -> minutes of computing of its records, in sum over runs; notebooks without runs are absent."""
+    """Number of a notebook -> minutes of computing of its records, in sum over runs;
+    notebooks without runs are absent."""
     minutes: dict[str, float] = {}
-    trained = [r for folder in (Path(results_dir), Path(results_dir) / "live") for r in load_pretraining_records(folder) if "shipped" not in r]
+    trained = [r for folder in (Path(results_dir), Path(results_dir) / "live")
+               for r in load_pretraining_records(folder) if "shipped" not in r]
     for record in [*trained, *finetune_records(Path(results_dir) / "records")]:
         chapter = CHAPTER_OF.get(record.get("family", "pretrain"))
         if chapter:
@@ -80,8 +82,8 @@ def computing_summary(results_dir: str | Path) -> str:
 
 
 def family_gains(columns: dict[str, Path]) -> str:
-    """Markdown table: mean gains over training from scratch by family, of the paper and of the results in each folder, which is named
-    by its column."""
+    """Markdown table: mean gains over training from scratch by family, of the paper and of the results in each
+    folder, which is named by its column."""
     found = {}
     for name, folder in columns.items():
         scaling = scaling_table(all_tasks_table(folder / "records"))
@@ -100,17 +102,22 @@ def blocks(shipped: str | Path) -> dict[str, str]:
     mini, small, ablations, bulk, benchmarks = (
         Path(shipped) / name for name in ("mini", "published_small", "mini-ablations", "bulk-crystals", "benchmarks"))
     more = longer(small)
-    short = [textwrap.fill(f"- {line}", 118, subsequent_indent="  ") for line in soonest_lines(soonest(shortened(small)))]
+    short = [textwrap.fill(f"- {line}", 118, subsequent_indent="  ")
+             for line in soonest_lines(soonest(shortened(small)))]
     forms = dict.fromkeys(more.columns[2:5], "{:.0f}") | {"times sooner": "{:.1f}"}
-    cells = more.assign(**{name: more[name].map(form.format).replace("nan", "not reached") for name, form in forms.items()})
+    cells = more.assign(**{name: more[name].map(form.format).replace("nan", "not reached")
+                           for name, form in forms.items()})
     for name, folder in (("gain / %", small / "variants" / "long"), ("gain, usual updates / %", small)):
-        known = {size: gains_by_task(all_tasks_table(folder / "records"), *ARMS_OF[size])[["own", "from", "to"]] for size in more["size"]}
+        known = {size: gains_by_task(all_tasks_table(folder / "records"), *ARMS_OF[size])[["own", "from", "to"]]
+                 for size in more["size"]}
         cells[name] = [words(*known[row.size].loc[row.task]) for row in more.itertuples()]
-    parts = [summary(small), "\n".join(short), markdown(cells.set_index("task")) if len(more) else "", textwrap.fill(longer_summary(more), 118),
+    parts = [summary(small), "\n".join(short), markdown(cells.set_index("task")) if len(more) else "",
+             textwrap.fill(longer_summary(more), 118),
              *(part(small) for part in (variant_summary, baseline_summary, computing_summary))]
     return {"scoreboard of results/shipped/mini": scoreboard_summary(mini, "results/shipped/mini/"),
             "families of results/shipped": family_gains({"mini": mini, "published_small": small}),
-            "summary of results/shipped/mini": "\n\n".join(filter(None, [part(mini) for part in (summary, variant_summary, baseline_summary)])),
+            "summary of results/shipped/mini": "\n\n"
+            .join(filter(None, [part(mini) for part in (summary, variant_summary, baseline_summary)])),
             "summary of results/shipped/mini-ablations": variant_summary(ablations),
             "summary of results/shipped/published_small": "\n\n".join(filter(None, parts)),
             "summary of results/shipped/bulk-crystals": variant_summary(bulk),
@@ -118,12 +125,13 @@ def blocks(shipped: str | Path) -> dict[str, str]:
             "summary of results/shipped/own": own_examples(mini),
             "summary of results/shipped/longer": longer_pretraining(shipped),
             **{f"findings of results/shipped{name}": findings(part, shipped)
-               for name, part in (("", "readme"), ("/mini", "mini"), ("/published_small", "published"), ("/aims", "goals"))}}
+               for name, part in (("", "readme"), ("/mini", "mini"),
+                                  ("/published_small", "published"), ("/aims", "goals"))}}
 
 
 def findings(part: str, shipped: str | Path) -> str:
-    """What the results in ``shipped`` say (part: readme, mini or published), by the template ``findings.md.j2``: the words are ours,
-    every number in them is computed here."""
+    """What the results in ``shipped`` say (part: readme, mini or published), by the template ``findings.md.j2``: the
+    words are ours, every number in them is computed here."""
     @functools.cache
     def errors(name: str, *variant: str) -> pd.DataFrame:
         """Test errors: tasks x (arms and baselines)."""
@@ -150,7 +158,8 @@ def findings(part: str, shipped: str | Path) -> str:
         return count(lower) + but(lower) * named
 
     def updates(name: str, family: str = "") -> str:
-        found = [r["updates"] for r in finetune_records(Path(shipped) / name / "records") if r["family"].startswith(family)]
+        found = [r["updates"] for r in finetune_records(Path(shipped) / name / "records")
+                 if r["family"].startswith(family)]
         return " to ".join(map(str, dict.fromkeys((min(found), max(found)))))
 
     def structures(name: str, family: str) -> int:
@@ -159,11 +168,13 @@ def findings(part: str, shipped: str | Path) -> str:
 
     def sure(name: str, new: str, *families: str) -> str:
         """On how many tasks ``new`` gains over its arm from scratch with an interval above zero."""
-        from_ = gains_by_task(all_tasks_table(Path(shipped) / name / "records"), new, new.replace("JMP", "GN-OC"))["from"].dropna()
+        from_ = gains_by_task(all_tasks_table(Path(shipped) / name / "records"), new,
+                              new.replace("JMP", "GN-OC"))["from"].dropna()
         return count(from_[from_.index.str.startswith(families or ("",))] > 0)
 
     def fair(new: str) -> float:
-        """Mean improvement in % over the better of the arm from scratch and, where there is one, the model of the composition (mini)."""
+        """Mean improvement in % over the better of the arm from scratch and, where there is one, the model of
+        the composition (mini)."""
         found = errors("mini")
         return relative_improvement(found[[new.replace("JMP", "GN-OC"), "composition"]].min(axis=1), found[new]).mean()
 
@@ -174,14 +185,18 @@ def findings(part: str, shipped: str | Path) -> str:
         return f"{(known[model] < known[other]).sum()} of {len(known)}"
 
     def held_out(sets: str, kind: str) -> str:
-        """Held-out errors (energy or force) of the small and the large network that ship, over those without a network."""
-        each = [r["final"][f"{sets}_{kind}_mae"] / r["baseline"][sets][f"{kind}_mae"] for r in map(shipped_record, ("mini-small", "mini-large"))]
+        """Held-out errors (energy or force) of the small and the large network that ship,
+        over those without a network."""
+        each = [r["final"][f"{sets}_{kind}_mae"] / r["baseline"][sets][f"{kind}_mae"]
+                for r in map(shipped_record, ("mini-small", "mini-large"))]
         return " and ".join(f"{ratio:.2f}" for ratio in each)
 
     def sooner(size: str, families: tuple[str, ...] = ("",)) -> float:
-        """How many times sooner fine-tuning in mini is as good as training from scratch, in updates over the tasks of ``families``."""
+        """How many times sooner fine-tuning in mini is as good as training from scratch, in updates over the
+        tasks of ``families``."""
         table = speedup_table(Path(shipped) / "mini" / "records")
-        return speedup_totals(table[table["task"].str.startswith(families)]).set_index("size").loc[size, "ratio_steps_all"]
+        return speedup_totals(table[table["task"].str.startswith(families)]).set_index("size").loc[
+            size, "ratio_steps_all"]
 
     def own(updates: int) -> float:
         """Gain in % of the forces of notebook 14's example, both arms with the rate of the lowest validation error."""
@@ -197,45 +212,54 @@ def findings(part: str, shipped: str | Path) -> str:
     given, short, variants = load_pretraining_records(small), soonest(shortened(small)), variant_values(small)
     environment = page_templates()
     environment.globals |= {
-        "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates, "structures": structures, "long": long,
-        "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
-        "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")], "sure": sure, "fair": fair, "below": below, "held_out": held_out,
+        "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates,
+        "structures": structures, "long": long, "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
+        "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")],
+        "sure": sure, "fair": fair, "below": below, "held_out": held_out,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
-        "short": lambda size: next(row for row in short.to_dict("records") if (row["size"], row["of"]) == (size, "all tasks")),
-        "speedup": lambda name: speedup_totals(speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
+        "short": lambda size: next(row for row in short.to_dict("records")
+                                   if (row["size"], row["of"]) == (size, "all tasks")),
+        "speedup": lambda name: speedup_totals(
+            speedup_table(Path(shipped) / name / "records")).set_index("size")["ratio_steps_all"],
         "every_seed": lambda: ", ".join(map(short_task, gain_spread(variants).query(
             "comparison == 'JMP-L over GN-OC-L' and lowest > 0")["task"])),
         "drawn": lambda: pd.Series([r["updates"] * r["parameters"]["pretraining"]["batch_size"] for r in given]),
         "few": lambda task: by_training_size(variants).query("task == @task"),
-        "made": lambda name, family: baseline_table(small).query("baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
+        "made": lambda name, family: baseline_table(small).query(
+            "baseline == @name and task.str.startswith(@family)")["updates"].astype(int)}
     return environment.get_template("findings.md.j2").render(part=part).strip()
 
 
 def own_examples(folder: Path) -> str:
-    """Markdown table: the examples of notebook 14, test errors of both arms and the gain with its interval where the notebook has one."""
+    """Markdown table: the examples of notebook 14, test errors of both arms and the gain with its interval where
+    the notebook has one."""
     rows = []
     for path in sorted((folder / "own").glob("*/pre-trained.seed42.json")):
         tuned, scratch = (read_record(path.with_name(f"{arm}.seed42.json")) for arm in ("pre-trained", "from-scratch"))
         table = folder / "tables" / f"14_{tuned['data']}_gain.csv"
-        known = pd.read_csv(table).set_index("property")[["95 % from", "95 % to"]] if table.is_file() else pd.DataFrame()
+        known = (pd.read_csv(table).set_index("property")[["95 % from", "95 % to"]]
+                 if table.is_file() else pd.DataFrame())
         for name, unit in tuned["unit"].items():
             error, before = tuned["value"][name], scratch["value"][name]
             ends = known.loc[name] if name in known.index else UNKNOWN
-            rows.append({"example": tuned["data"], "property": name, "training structures": tuned["n_train"], "updates": tuned["updates"],
+            rows.append({"example": tuned["data"], "property": name,
+                         "training structures": tuned["n_train"], "updates": tuned["updates"],
                          "from scratch": f"{before:.3g} {unit}", "pre-trained": f"{error:.3g} {unit}",
                          "gain / % [95 %]": words(relative_improvement(before, error), *ends)})
     return markdown(pd.DataFrame(rows).set_index("example"))
 
 
 def longer_pretraining(shipped: str | Path) -> str:
-    """Markdown table: held-out errors of the networks that ship and of the same ones trained on (``longer``), and the lowest validation
-    error of fine-tuning from either over the rates of ``tools.study_rates``, with the geometric mean of its changes. All sets are shown,
-    but the energies that were not trained."""
+    """Markdown table: held-out errors of the networks that ship and of the same ones trained on (``longer``), and the
+    lowest validation error of fine-tuning from either over the rates of ``tools.study_rates``, with the geometric
+    mean of its changes. All sets are shown, but the energies that were not trained."""
     folder, table = Path(shipped) / "longer", {}
-    lowest = [pd.read_csv(Path(shipped) / name / "rates.csv").groupby(["arm", "task"])["best_val"].min() for name in ("rates", "longer")]
+    lowest = [pd.read_csv(Path(shipped) / name / "rates.csv").groupby(["arm", "task"])["best_val"].min()
+              for name in ("rates", "longer")]
     for size, arm in (("small", "JMP-S"), ("large", "JMP-L")):
         now, more = shipped_record(f"mini-{size}"), read_record(pretrain_record_path(folder, size))
-        ends = {f"pre-training, held out: {name}, {'eV' if kind == 'energy' else 'eV/Å'}": [r["final"][f"{name}_{kind}_mae"] for r in (now, more)]
+        ends = {f"pre-training, held out: {name}, "
+                f"{'eV' if kind == 'energy' else 'eV/Å'}": [r["final"][f"{name}_{kind}_mae"] for r in (now, more)]
                 for name in now["data"] for kind in ("energy", "force") if now["loss_scales"][name][kind] > 0}
         ends |= {f"fine-tuning, lowest validation error: {short_task(task)}": [errors[arm, task] for errors in lowest]
                  for task in lowest[1][arm].index}
@@ -249,9 +273,11 @@ def longer_pretraining(shipped: str | Path) -> str:
 
 def page_templates() -> jinja2.Environment:
     """The templates of this folder, with filters for numbers (``fixed``) and for lines of Markdown (``wrap``)."""
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent),
+                              trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"fixed": lambda value, digits=0: f"{value:.{digits}f}",
-                     "wrap": lambda text: textwrap.fill(text.strip(), 120, subsequent_indent="  " * text.strip().startswith("-"),
+                     "wrap": lambda text: textwrap.fill(text.strip(), 120,
+                                                        subsequent_indent="  " * text.strip().startswith("-"),
                                                         break_on_hyphens=False)}
     return made
 
@@ -269,8 +295,8 @@ def filled(text: str, shipped: str | Path) -> str:
 def speed(folder: str | Path) -> str:
     """Table of the training step, and a sentence for each other record.
 
-    Ideal: the operations of the step at the speed of one matrix product in the same run. Raises FileNotFoundError without
-    ``step.json``.
+    Ideal: the operations of the step at the speed of one matrix product in the same run. Raises FileNotFoundError
+    without ``step.json``.
     """
     records = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
     if "step" not in records:

@@ -1,14 +1,14 @@
-"""``python -m tools.reference_check DIR [DEVICE]``: this network (on the CPU, or for instance on cuda) against stored results of
-the official one.
+"""``python -m tools.reference_check DIR [DEVICE]``: this network (on the CPU, or for instance on cuda) against stored
+results of the official one.
 
 A folder holds ``golden_<width>_<structure>.npz`` (inputs, graphs, outputs; widths tiny, jmp_s, jmp_l),
 ``golden_<width>_batch.npz``, ``golden_tiny_config.json``, ``golden_tiny_weights.safetensors`` and
 ``scale_factors_{small,large}.json``. Any of the widths may be absent, and any structures may be there.
 
 Every error is the largest difference over the largest magnitude of the array. float64 decides: 1e-8 (gradient forces
-1e-6); structures with exactly collinear quadruplets 1e-6 (1e-4), because the dihedral angle is undefined there. float32 is
-compared with the stored float64 and must reach 2e-4 (5e-4), or twice the error of the official float32 result where that
-is larger.
+1e-6); structures with exactly collinear quadruplets 1e-6 (1e-4), because the dihedral angle is undefined there.
+float32 is compared with the stored float64 and must reach 2e-4 (5e-4), or twice the error of the official float32
+result where that is larger.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def with_graphs(data: dict, stored: dict | None) -> tuple[dict, str]:
     """
     structure = {"pos": data["pos"], "cell": data["cell"].astype(np.float64), "pbc": data["pbc"],
                  "atomic_numbers": data["atomic_numbers"].astype(np.int64), "tags": data["tags"].astype(np.int64)}
-    graphs = build_graphs(structure, GraphConfig(float(data["cutoff"]), int(data["max_neighbors"][0]), bool(data["pbc"].any()),
-                                                 tuple(int(t) for t in data["qint_tags"])))
+    graphs = build_graphs(structure, GraphConfig(float(data["cutoff"]), int(data["max_neighbors"][0]),
+                                                 bool(data["pbc"].any()), tuple(int(t) for t in data["qint_tags"])))
     natoms, counts, word = len(structure["pos"]), tuple(int(c) for c in data["counts"]), "equal"
 
     def edges(source: dict, name: str, offset: str) -> np.ndarray:
@@ -113,7 +113,8 @@ def with_graphs(data: dict, stored: dict | None) -> tuple[dict, str]:
     if not wrong and count_members(graphs, natoms) != counts:
         wrong = ["triplet and quadruplet counts"]
     if wrong and stored is not None and float(data["min_neighbor_gap"]) < AMBIGUOUS_GAP:
-        given = {n: tuple(stored[f"{n}_{part}"].astype(np.int64) for part in ("edge_index", "cell_offset")) for n in GRAPHS}
+        given = {n: tuple(stored[f"{n}_{part}"].astype(np.int64) for part in ("edge_index", "cell_offset"))
+                 for n in GRAPHS}
         graphs, word = graphs_to_arrays(given, natoms), "given (equal distances)"
         wrong = ["counts"] if count_members(graphs, natoms) != counts else []
     return {**structure, "graphs": graphs}, f"DIFFERENT {', '.join(wrong)}" if wrong else word
@@ -203,7 +204,8 @@ def check_width(folder: Path, width: str, device: str = "cpu") -> tuple[int, boo
         columns = data["f64_grad_forces"].shape[-1] if "f64_grad_forces" in data else 0
         for dtype, kind in DTYPES.items():
             found = compare(run_model(model, collate(parts), kind, columns, device), data, edges, dtype, collinear)
-            bad = [name for name, (error, limit) in found.items() if not error <= limit] + ["graphs"] * word.startswith("DIFFERENT")
+            bad = ([name for name, (error, limit) in found.items() if not error <= limit]
+                   + ["graphs"] * word.startswith("DIFFERENT"))
             shown = {name: found[name][0] for name in OUTPUTS if name in found}
             shown |= {"blocks": max(inner)} if (inner := [e for n, (e, _) in found.items() if n not in OUTPUTS]) else {}
             print(f"{label:<32} {dtype}  graphs {word + ', collinear' * (collinear and len(names) == 1):<24} "
@@ -213,7 +215,8 @@ def check_width(folder: Path, width: str, device: str = "cpu") -> tuple[int, boo
 
     for name, path in files.items():
         data, narrow = dict(np.load(path, allow_pickle=False)), folder / f"golden_tiny_{name}.npz"
-        graphs = data if "a2a_edge_index" in data else dict(np.load(narrow, allow_pickle=False)) if narrow.exists() else None
+        graphs = (data if "a2a_edge_index" in data
+                  else dict(np.load(narrow, allow_pickle=False)) if narrow.exists() else None)
         (items[name], word), stored[name] = with_graphs(data, graphs), data
         check(f"{width} {name}", [name], data, word)
     if batch_file is not None:
@@ -263,7 +266,8 @@ def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 past a limit, 2 after a sentence on what cannot be compared."""
     try:
         if len(arguments) not in (1, 2):
-            raise ValueError("give one folder, and a device if it is not the CPU: python -m tools.reference_check DIR [DEVICE]")
+            raise ValueError("give one folder, and a device if it is not the CPU: "
+                             "python -m tools.reference_check DIR [DEVICE]")
         return 0 if check_folder(Path(arguments[0]), *arguments[1:]) else 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """A run of yours in the place of the shipped results: ``python -m tools.ship mini`` (then ``python -m tools.readme``).
 
 The name is a folder of ``results/``: mini, mini-ablations, published_small, benchmarks; or a long pre-training,
-``mini-backbone``, whose networks become ``mini-small`` and ``mini-large`` of the package. ``--source`` is another folder of
-the run.
+``mini-backbone``, whose networks become ``mini-small`` and ``mini-large`` of the package. ``--source`` is another
+folder of the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ LICENCES = {"oc20": "CC BY 4.0", "oc22": "CC BY 4.0", "ani1x": "CC0", "transitio
 
 
 def ship(name: str, source: Path | None = None) -> Path:
-    """Puts the light files of ``results/<name>`` (or ``source``) in the place of ``results/shipped/<name>``, and returns that.
+    """Puts the light files of ``results/<name>`` (or ``source``) in the place of ``results/shipped/<name>``,
+    and returns that.
 
     Checkpoints and predictions (``work``) stay out. Measurements (``benchmarks``) are taken over one by one.
     Raises FileNotFoundError where there is no such run.
@@ -41,7 +42,8 @@ def ship(name: str, source: Path | None = None) -> Path:
         raise FileNotFoundError(f"{source} holds no results to ship: run `make reproduce PROFILE={name}` first")
     left = shutil.ignore_patterns("work", "comparison.*", "*.failed.ipynb", "*.lock", "lock", "*.tmp", ".*")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:  # a kill loses nothing of what shipped
+    # a kill loses nothing of what shipped
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         if target.is_dir() and not (source / "records").is_dir():
             shutil.copytree(target, new)
@@ -58,8 +60,8 @@ def ship(name: str, source: Path | None = None) -> Path:
 def ship_backbones(name: str, source: Path | None = None, note: str = "") -> list[Path]:
     """Puts the pre-trained networks of ``results/<profile>-backbone`` (or ``source``) into the package, both or none.
 
-    note: a sentence for record and card. Raises ``FileNotFoundError`` or ``ValueError`` in one sentence where a size is not
-    done, is another network than that of the profile, or where both are too large.
+    note: a sentence for record and card. Raises ``FileNotFoundError`` or ``ValueError`` in one sentence where a size
+    is not done, is another network than that of the profile, or where both are too large.
     """
     profile, source = name.removesuffix(BACKBONE), source or paths.results_dir() / name
     made = {size: _files(load_profile(profile), source, size) for size in SIZES}
@@ -69,7 +71,8 @@ def ship_backbones(name: str, source: Path | None = None, note: str = "") -> lis
         for files in made.values():
             files["weights"] = _without(files["weights"], files["model"], left_out)
     if _bytes(made) > MOST_BYTES:
-        raise ValueError(f"the weights of {source} take {_bytes(made):,} bytes; at most {MOST_BYTES:,} ship: choose smaller networks")
+        raise ValueError(f"the weights of {source} take {_bytes(made):,} bytes; "
+                         f"at most {MOST_BYTES:,} ship: choose smaller networks")
     return [_write(paths.BACKBONES_DIR / f"{profile}-{size}", files, note) for size, files in made.items()]
 
 
@@ -82,12 +85,14 @@ def _files(profile, source: Path, size: str) -> dict:
     for entry in record["files"].values():
         file = source / entry["file"]
         if not file.is_file() or file_sha256(file) != entry["sha256"]:
-            raise ValueError(f"{file} is missing or not the file of {path}: bring the whole folder {source}, or train again")
+            raise ValueError(f"{file} is missing or not the file of {path}: "
+                             f"bring the whole folder {source}, or train again")
     if record["parameters"]["model"] != profile.models[size].to_dict():
-        raise ValueError(f"{path} is of another network than models.{size} of profile {profile.name}: ship them together, "
-                         "with the settings of one")
+        raise ValueError(f"{path} is of another network than models.{size} of profile {profile.name}: "
+                         "ship them together, with the settings of one")
     if not (work / "log.csv").is_file():
-        raise FileNotFoundError(f"{work / 'log.csv'}, the losses of the run, is missing: bring the whole folder {source}")
+        raise FileNotFoundError(f"{work / 'log.csv'}, the losses of the run, is missing: "
+                                f"bring the whole folder {source}")
     model = json.loads((work / "model.json").read_text())
     record["heads"] = {key: one["name"] for key, one in model["datasets"].items()}
     return {"weights": load_weights(work / "model.safetensors"), "model": model, "record": record,
@@ -95,11 +100,13 @@ def _files(profile, source: Path, size: str) -> dict:
 
 
 def thinned(log: pd.DataFrame) -> pd.DataFrame:
-    """Losses, rate and gradient norm per update, from update EVERY on as means over blocks; ``update`` is the last of each."""
+    """Losses, rate and gradient norm per update, from update EVERY on as means over blocks;
+    ``update`` is the last of each."""
     updates = log["update"].to_numpy()
     last = np.where(updates <= EVERY, updates, -(-updates // BLOCK) * BLOCK)
     columns = [name for name in ("lr", "loss", "energy", "force", "grad_norm") if name in log]
-    return log.groupby(np.minimum(last, updates.max()))[columns].mean().map("{:.6g}".format).rename_axis("update").reset_index()
+    return log.groupby(np.minimum(last, updates.max()))[columns].mean().map(
+        "{:.6g}".format).rename_axis("update").reset_index()
 
 
 def _bytes(made: dict) -> int:
@@ -110,7 +117,8 @@ def _bytes(made: dict) -> int:
 
 
 def _spare(record: dict, model: dict) -> list[str]:
-    """Heads of published samples beside generated sets, the one first that is missed least: energies not trained, few structures."""
+    """Heads of published samples beside generated sets, the one first that is missed least: energies not trained,
+    few structures."""
     found = {key: one for key, one in model["datasets"].items() if key not in PRETRAINING_SETS}
     return sorted(found, key=lambda key: (found[key]["energy_loss_scale"] > 0, record["n_train"][found[key]["name"]]))
 
@@ -144,7 +152,8 @@ def _write(folder: Path, files: dict, note: str) -> Path:
         for name in ("training", "validation"):
             files[name].to_csv(new / f"{name}.csv", index=False, lineterminator="\n")
         entries = {key: {"file": name, "sha256": file_sha256(new / name)} for key, name in (
-            ("weights", "model.safetensors"), ("config", "model.json"), ("training", "training.csv"), ("validation", "validation.csv"))}
+            ("weights", "model.safetensors"), ("config", "model.json"), ("training", "training.csv"),
+            ("validation", "validation.csv"))}
         record = {**files["record"], "shipped": folder.name, "note": note,
                   "heads_left_out": [key for key in files["record"]["heads"] if key not in files["model"]["datasets"]],
                   "trained_weights_sha256": files["record"]["files"]["weights"]["sha256"], "files": entries}
@@ -159,12 +168,12 @@ def _write(folder: Path, files: dict, note: str) -> Path:
 
 def card(record: dict) -> str:
     """card.md: what the network is, from what, how good, under which licence."""
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
-                              undefined=jinja2.StrictUndefined)
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,
+                              lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     made.filters |= {"count": "{:,}".format, "fixed": lambda value: "" if value is None else f"{value:.3f}"}
     return made.get_template("backbone_card.md.j2").render(
-        record=record, published=[key for key in record["heads"] if "published" in (key.partition("-")[2], record["data_kind"])],
-        licences=LICENCES)
+        record=record, published=[key for key in record["heads"]
+                                  if "published" in (key.partition("-")[2], record["data_kind"])], licences=LICENCES)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     make site                                                 # site/index.html, of the results that are shipped
     python -m tools.site results/mini results/shipped/published_small
 
-Nothing is run: pages are the executed copies under ``notebooks/`` of the results folders, ``report.html`` and ``tsne.html``
-of the same, README and docs. Pictures lie inside the pages, formulas become pictures; links to a notebook or a document lead
-to its page, links to other files of the repository are left as words.
+Nothing is run: pages are the executed copies under ``notebooks/`` of the results folders, ``report.html`` and
+``tsne.html`` of the same, README and docs. Pictures lie inside the pages, formulas become pictures; links to a
+notebook or a document lead to its page, links to other files of the repository are left as words.
 """
 
 from __future__ import annotations
@@ -40,19 +40,22 @@ def build(results: list[Path], target: Path) -> Path:
     """
     if target.exists() and not (target / "index.html").is_file():
         raise ValueError(f"{target} is there and is no site: move it away, or give another folder with --out")
-    sources = {"README.html": ROOT / "README.md", **{f"docs/{p.stem}.html": p for p in sorted((ROOT / "docs").glob("*.md"))}}
+    sources = {"README.html": ROOT / "README.md",
+               **{f"docs/{p.stem}.html": p for p in sorted((ROOT / "docs").glob("*.md"))}}
     contents = {"Documents": {page: title(path) for page, path in sources.items()}}
     for folder in results:
-        found = {f"{folder.name}/{path.stem}.html": path for path in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+        found = {f"{folder.name}/{path.stem}.html": path
+                 for path in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
         sources |= found
         whole = {f"{folder.name}/{name}.html": words for name, words in (
-            ("report", "Report on one page"), ("tsne", "Embeddings to explore"), ("comparison", "Beside the shipped run"))
-            if (folder / f"{name}.html").is_file()}
+            ("report", "Report on one page"), ("tsne", "Embeddings to explore"),
+            ("comparison", "Beside the shipped run")) if (folder / f"{name}.html").is_file()}
         contents[f"Notebooks as run: {folder.name}"] = {**{page: title(path) for page, path in found.items()}, **whole}
     if not any(path.suffix == ".ipynb" for path in sources.values()):
         raise FileNotFoundError(f"no executed notebooks in {', '.join(map(str, results))}: run `make reproduce` first")
     contents["Documents"]["README.html"] = "README"
-    order = [("index.html", "Start"), *(page for group in contents.values() for page in group.items() if page[0] in sources)]
+    order = [("index.html", "Start"),
+             *(page for group in contents.values() for page in group.items() if page[0] in sources)]
     made = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(made, ignore_errors=True)
     template = pages.environment(Path(__file__).parent).get_template("site.html.j2")
@@ -63,12 +66,14 @@ def build(results: list[Path], target: Path) -> Path:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         values = {"title": name, "body": body, "here": page, "up": "../" * page.count("/"), "contents": contents,
                   "wide": page == "index.html", "previous": beside(order[place - 1], page) if place else None,
-                  "following": beside(order[place + 1], page) if place + 1 < len(order) else None, "pygments": colours()}
+                  "following": beside(order[place + 1], page) if place + 1 < len(order) else None,
+                  "pygments": colours()}
         wanted.write_text(template.render(values), encoding="utf-8")
     for folder in results:
         for name in ("report", "tsne", "comparison"):
             if (folder / f"{name}.html").is_file():
-                whole = with_links((folder / f"{name}.html").read_text(encoding="utf-8"), f"{folder.name}/{name}.html", sources)
+                whole = with_links((folder / f"{name}.html").read_text(encoding="utf-8"),
+                                   f"{folder.name}/{name}.html", sources)
                 start = '<nav aria-label="contents">'
                 whole = whole.replace(start, f'{start}<a href="../index.html">← All pages</a>', 1)
                 (made / folder.name / f"{name}.html").write_text(whole, encoding="utf-8")
@@ -86,9 +91,9 @@ def beside(page: tuple[str, str], here: str) -> tuple[str, str]:
 
 def front(results: list[Path]) -> str:
     """The first page: what this is, and the scoreboard of each results folder with links to the evidence."""
-    parts = ["<h1>JMP workbook</h1><p>The study of <i>From Molecules to Materials</i> (ICLR 2024) as notebooks that were run. Values "
-             "of this workbook come from small or reduced data and networks; they compare arms with each other and are never a "
-             "reproduction of a printed value.</p>"]
+    parts = ["<h1>JMP workbook</h1><p>The study of <i>From Molecules to Materials</i> (ICLR 2024) "
+             "as notebooks that were run. Values of this workbook come from small or reduced data and networks; "
+             "they compare arms with each other and are never a reproduction of a printed value.</p>"]
     for folder in results:
         board = claims.scoreboard(folder / "records")
         parts.append(f"<h2>{html.escape(folder.name)}: claims of the paper, and what is seen here</h2>")
@@ -99,7 +104,8 @@ def front(results: list[Path]) -> str:
 def text_of(path: Path) -> str:
     """The body of a page: an executed notebook, or Markdown; pictures inside, formulas as pictures."""
     if path.suffix == ".ipynb":
-        exporter = HTMLExporter(template_name="lab", template_file="base.html.j2", exclude_input_prompt=True, exclude_output_prompt=True)
+        exporter = HTMLExporter(template_name="lab", template_file="base.html.j2",
+                                exclude_input_prompt=True, exclude_output_prompt=True)
         notebook = nbformat.read(path, as_version=4)
         notebook.cells = [shown for cell in notebook.cells for shown in folded(cell)]
         body = exporter.from_notebook_node(notebook)[0]
@@ -116,7 +122,8 @@ def text_of(path: Path) -> str:
 
 
 def folded(cell) -> list:
-    """A cell; a solution, which JupyterLab shows folded, between the marks of tags that fold it (as tags nbconvert would mend them)."""
+    """A cell; a solution, which JupyterLab shows folded, between the marks of tags that fold it (as tags
+    nbconvert would mend them)."""
     if "solution" not in cell.metadata.get("tags", []):
         return [cell]
     around = [nbformat.v4.new_raw_cell(mark, metadata={"raw_mimetype": "text/html"}) for mark in FOLDS]
@@ -134,7 +141,8 @@ def formula(tex: str) -> str:
     """A formula as a picture in the text, with its TeX as words for those who do not see it."""
     stream = io.BytesIO()
     try:
-        depth = math_to_image(f"${tex}$", stream, dpi=200, format="png")  # below the line, in points of a text of 10 points
+        # below the line, in points of a text of 10 points
+        depth = math_to_image(f"${tex}$", stream, dpi=200, format="png")
     except ValueError:  # matplotlib knows a part of TeX
         return f"<code>{html.escape(tex)}</code>"
     drawn, height = base64.b64encode(stream.getvalue()).decode(), int.from_bytes(stream.getvalue()[20:24]) * 72 / 200
@@ -152,10 +160,12 @@ def with_links(body: str, page: str, sources: dict[str, Path]) -> str:
         if match[1].startswith(("#", "http:", "https:", "mailto:")):
             return match[0]
         own = os.path.normpath(Path(page).parent / re.sub(r"(notebooks/)?(\w+)\.ipynb$", r"\2.html", address))
-        target = address if address.endswith(".html") else own if own in sources else (known | nearest).get(address.rsplit("/", 1)[-1])
+        target = (address if address.endswith(".html") else own if own in sources
+                  else (known | nearest).get(address.rsplit("/", 1)[-1]))
         if target is None:
             return words
-        target = target if page == "index.html" or address.endswith(".html") else os.path.relpath(target, Path(page).parent)
+        target = (target if page == "index.html" or address.endswith(".html")
+                  else os.path.relpath(target, Path(page).parent))
         return f'<a href="{target}{"#" * bool(part)}{part}">{words}</a>'
 
     return re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)

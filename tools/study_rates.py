@@ -4,10 +4,11 @@
     python -m tools.study_rates --own                # the example of notebook 14, 100 and 300 updates: own.csv
     python -m tools.ship rates                                                   # to results/shipped/rates
 
-Every arm tries every rate of ``RATES``. Everything else is the profile's. Under ``results/rates`` lie a record for every cell, all of
-them in ``rates.csv``, and in ``choice.csv`` for each arm and group of tasks the geometric mean over tasks of the best validation
-error relative to the best cell of the task: the least is chosen. A family of forces is a group (families differ in updates,
-batches and loss), the properties are one. No test structure is seen by a network.
+Every arm tries every rate of ``RATES``. Everything else is the profile's. Under ``results/rates`` lie a record for
+every cell, all of them in ``rates.csv``, and in ``choice.csv`` for each arm and group of tasks the geometric mean
+over tasks of the best validation error relative to the best cell of the task: the least is chosen. A family of
+forces is a group (families differ in updates, batches and loss), the properties are one. No test structure is seen
+by a network.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from jmp_lib.train.job import Job
 RATES = {"forces": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3, 1.0e-2), "property": (2.0e-4, 5.0e-4, 1.5e-3, 4.0e-3)}
 TASKS = ("rmd17_uracil", "md22_ac-ala3-nhme", "spice_dipeptides", "qm9_delta_eps", "qm9_u0", "matbench_phonons")
 OWN_UPDATES, SEED = (100, 300), 42
-COLUMNS = ["task", "arm", "lr", "best_val", "unit", "best_step", "updates", "n_train", "n_val", "seed", "pretrained", "commit"]
+COLUMNS = ["task", "arm", "lr", "best_val", "unit", "best_step", "updates", "n_train", "n_val",
+           "seed", "pretrained", "commit"]
 
 
 def cell(profile: Profile, task_id: str, arm: str, lr: float, out_dir: Path) -> dict:
-    """The record of one training, made unless it is there; in place of the test part it predicts the validation part."""
+    """The record of one training, made unless it is there; in place of the test part it predicts
+    the validation part."""
     out_dir = Path(out_dir).resolve()
     data = finetuning.task_data(profile, task_id)
     start = finetuning.start_of(profile, arm, out_dir)
@@ -49,18 +52,21 @@ def cell(profile: Profile, task_id: str, arm: str, lr: float, out_dir: Path) -> 
     parameters["settings"] = {**parameters["settings"], "lr": lr}
     about = {"kind": "rates", "task": task_id, "arm": arm, "unit": data.task.printed_unit}
     path = out_dir / "records" / "rates" / task_id / f"{arm}--{lr:g}.json"
-    fingerprint = records.fingerprint({**about, "start": start, "parameters": parameters, "data": [data.data_sha256, data.split_sha256]})
+    fingerprint = records.fingerprint({**about, "start": start, "parameters": parameters,
+                                       "data": [data.data_sha256, data.split_sha256]})
 
     def recipe(job: Job):
         done, fields, *_ = finetuning.finetune_data(what, job, about)
         del fields["n_test"]
         return done, {**about, **fields, "parameters": parameters, "start": start}, {}
 
-    return Job(f"{task_id} {arm} {lr:g}", path, out_dir, fingerprint, profile, what.settings.precision, False).run(recipe)
+    return Job(f"{task_id} {arm} {lr:g}", path, out_dir, fingerprint, profile,
+               what.settings.precision, False).run(recipe)
 
 
 def own_cell(profile: str, updates: int, lr: float, arm: str, out_dir: Path) -> dict:
-    """The record of one training on the 100 frames of notebook 14. Its test error is in it; rates are compared by ``best_val``."""
+    """The record of one training on the 100 frames of notebook 14. Its test error is in it;
+    rates are compared by ``best_val``."""
     data = workflow.read_example("example")
     return workflow.finetune_own(
         load_profile(profile, **{"finetuning.families.rmd17.lr": lr}), data, split_own(data, seed=SEED),
@@ -70,10 +76,11 @@ def own_cell(profile: str, updates: int, lr: float, arm: str, out_dir: Path) -> 
 
 def own_table(out_dir: Path) -> pd.DataFrame:
     """One row per record of ``own_cell``: lowest validation error of the forces, and test errors (eV, eV/Å)."""
-    found = [read for path in sorted((Path(out_dir) / "own").glob("*/own/example/*.json")) for read in [records.read_record(path)]]
-    rows = [{"updates": r["updates"], "arm": r["arm"], "lr": r["lr"], "best_val": r["best_val"], "best_step": r["best_step"],
-             **{f"test {name}": error for name, error in r["value"].items()}, "n_train": r["n_train"], "n_test": r["n_test"],
-             "seed": r["seed"], "commit": r["commit"]} for r in found]
+    found = [read for path in sorted((Path(out_dir) / "own").glob("*/own/example/*.json"))
+             for read in [records.read_record(path)]]
+    rows = [{"updates": r["updates"], "arm": r["arm"], "lr": r["lr"], "best_val": r["best_val"],
+             "best_step": r["best_step"], **{f"test {name}": error for name, error in r["value"].items()},
+             "n_train": r["n_train"], "n_test": r["n_test"], "seed": r["seed"], "commit": r["commit"]} for r in found]
     return pd.DataFrame(rows).sort_values(["updates", "arm", "lr"], ignore_index=True)
 
 
@@ -86,11 +93,13 @@ def group_of(task_id: str) -> str:
 def table(out_dir: Path) -> pd.DataFrame:
     """One row per record; ``pretrained``: SHA-256 of the weights that it starts from, or nothing."""
     found = [records.read_record(path) for path in sorted((Path(out_dir) / "records" / "rates").glob("*/*.json"))]
-    return pd.DataFrame([{**r, "pretrained": r["start"].get("pretrained", {}).get("sha256", "")} for r in found], columns=COLUMNS)
+    return pd.DataFrame([{**r, "pretrained": r["start"].get("pretrained", {}).get("sha256", "")} for r in found],
+                        columns=COLUMNS)
 
 
 def choice(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per arm and group (rmd17, md22, spice, property): geometric mean of the error of each cell relative to the task's best.
+    """Per arm and group (rmd17, md22, spice, property): geometric mean of the error of each cell
+    relative to the task's best.
 
     Only rows of tasks whose whole grid was run can be compared: ``tasks`` says of how many each mean is.
     """

@@ -1,12 +1,14 @@
-"""ANI-1x: molecules of H, C, N, O; ``ani1x-release.h5``, graph records of it (LMDB, pickled lists), or an npz of frames.
+"""ANI-1x: molecules of H, C, N, O; ``ani1x-release.h5``, graph records of it (LMDB, pickled lists),
+or an npz of frames.
 
 One group for each formula: ``coordinates`` (F,N,3) Å, ``atomic_numbers`` (N,), ``wb97x_dz.energy`` (F,) Hartree and
 ``wb97x_dz.forces`` (F,N,3) Hartree/Å, true forces. Converted here, once, with ASE's Hartree as in the official
 script. A frame without wb97x_dz labels has NaN there and is left out, as in the official script.
 
-The npz has natoms, energy (F,) Hartree, formula and, of all atoms one after the other, atomic_numbers, coordinates Å and forces
-Hartree/Å. Read as well: a file of COMP6 at the same theory (``s66x8_wb97x6-31gd.h5``, which says its theory), where below one
-group each molecule has ``species`` (symbols), ``coordinates``, ``energies`` and ``forces`` in these units.
+The npz has natoms, energy (F,) Hartree, formula and, of all atoms one after the other, atomic_numbers, coordinates Å
+and forces Hartree/Å. Read as well: a file of COMP6 at the same theory (``s66x8_wb97x6-31gd.h5``, which says its
+theory), where below one group each molecule has ``species`` (symbols), ``coordinates``, ``energies`` and ``forces``
+in these units.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def _frames(path: Path, rejected: list[str] | None) -> Iterator:
             return
         for formula in names:
             where = f"group {formula}"
-            for fid, (numbers, pos, energy, forces) in enumerate(frames_of(file, formula, ("coordinates", ENERGY, FORCES))):
+            for fid, (numbers, pos, energy, forces) in enumerate(frames_of(
+                    file, formula, ("coordinates", ENERGY, FORCES))):
                 if not (np.isnan(energy) or np.isnan(forces).any()):
                     yield f"{where}, frame {fid}", partial(_make, numbers, formula, fid, pos, energy, forces)
                 elif rejected is not None:
@@ -63,7 +66,8 @@ def _frames(path: Path, rejected: list[str] | None) -> Iterator:
 
 
 def _of_comp6(file: Asked, groups: list[str]) -> Iterator:
-    shapes = {"coordinates": ("frames", "atoms", 3), "energies": ("frames",), "forces": ("frames", "atoms", 3), "species": ("atoms",)}
+    shapes = {"coordinates": ("frames", "atoms", 3), "energies": ("frames",),
+              "forces": ("frames", "atoms", 3), "species": ("atoms",)}
     for group in groups:
         held = file.arrays(group, [*shapes, "lot"])
         check_shapes(held, shapes)

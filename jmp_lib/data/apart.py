@@ -3,8 +3,8 @@
     with reads("h5", "ani1x-release.h5") as file:                    # open_h5 and open_lmdb of jmp_lib.data.formats
         file.arrays("C1H4", ("coordinates", "atomic_numbers"))
 
-The process (this file, run as a script) is asked for one thing at a time over a pipe and sends numbers as they are. No size is
-believed: an array must be held by what is stored of it, and lie in the file itself.
+The process (this file, run as a script) is asked for one thing at a time over a pipe and sends numbers as they are.
+No size is believed: an array must be held by what is stored of it, and lie in the file itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _BROKEN = "it is damaged: the library that reads it broke down over it"
 
 
 class Asked:
-    """An open file in a process of its own: ``file.names(group)`` asks :class:`_ServesH5` or :class:`_ServesLmdb` there.
+    """An open file in a process of its own: ``file.names(group)`` asks :class:`_ServesH5` or
+    :class:`_ServesLmdb` there.
 
     Raises ``ValueError`` for what is not there or damaged.
     """
@@ -45,7 +46,8 @@ class Asked:
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], self._patience)[0]:  # a library can go round in circles
+            # a library can go round in circles
+            if not select.select([self._process.stdout], [], [], self._patience)[0]:
                 raise ValueError(f"it is damaged: the library that reads it found no end in {self._patience:.0f} s")
             said = self._process.stdout.readline()
         except BrokenPipeError:
@@ -122,7 +124,8 @@ class _ServesH5:
         stored = found.id.get_storage_size()
         chunk = int(np.prod(found.chunks or (0,), dtype=object)) * found.dtype.itemsize
         if max(found.size * found.dtype.itemsize, chunk) > max(stored * (DENSEST if found.chunks else 1), 1 << 20):
-            raise ValueError(f"{name!r} says that it has shape {found.shape}, which the {stored} bytes that are stored of it cannot hold")
+            raise ValueError(f"{name!r} says that it has shape {found.shape}, "
+                             f"which the {stored} bytes that are stored of it cannot hold")
         array = np.asarray(found[()])
         if array.dtype.kind in "OS":
             array = np.array([_text(item) for item in array.ravel()], dtype=str).reshape(array.shape)
@@ -187,7 +190,8 @@ def _serve(form: str, path: str) -> None:
             serves = serves or {"h5": _ServesH5, "lmdb": _ServesLmdb}[form](path)
             answer = getattr(serves, what)(*arguments)
             if isinstance(answer, dict):
-                arrays, said = answer, {"arrays": {key: (array.shape, array.dtype.str) for key, array in answer.items()}}
+                arrays, said = answer, {"arrays": {key: (array.shape, array.dtype.str)
+                                                   for key, array in answer.items()}}
             else:
                 said = {"answer": answer}
         except MemoryError:

@@ -1,9 +1,10 @@
-"""What can be downloaded: every published data set and part, its files, where they go and how they are read; and fetching them (go on
-where a download stopped, try mirrors, check sums) and unpacking them, so that nothing half done stays.
+"""What can be downloaded: every published data set and part, its files, where they go and how they are read; and
+fetching them (go on where a download stopped, try mirrors, check sums) and unpacking them, so that nothing half
+done stays.
 
-What goes together is in ``facts/catalog.yaml``; addresses, sizes, checksums and licences are in ``facts/downloads.csv``. What has
-come of a file lies in ``<file>.partial``; beside it, in ``<file>.partial.json``, its address, version (ETag) and size when it is
-whole.
+What goes together is in ``facts/catalog.yaml``; addresses, sizes, checksums and licences are in
+``facts/downloads.csv``. What has come of a file lies in ``<file>.partial``; beside it, in ``<file>.partial.json``,
+its address, version (ETag) and size when it is whole.
 """
 
 from __future__ import annotations
@@ -42,18 +43,21 @@ class _Misfit(requests.exceptions.RequestException):
     """The server has another file than the one of which a part is at hand."""
 
 
-_BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout, _Misfit)
+_BROKEN = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError,
+           requests.exceptions.Timeout, _Misfit)
 
 
 @cache
 def downloads() -> list[dict[str, str]]:
-    """Rows of facts/downloads.csv, without pandas: readers say where their files come from as soon as they are imported."""
+    """Rows of facts/downloads.csv, without pandas: readers say where their files come from as soon
+    as they are imported."""
     with open(FACTS_DIR / "downloads.csv", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
 def source_url(dataset: str, use: str | None = None, **more: str) -> str:
-    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns; ``KeyError`` when it has none."""
+    """First URL of ``dataset`` in facts/downloads.csv with that use and other columns;
+    ``KeyError`` when it has none."""
     wanted = {"dataset": dataset, **({"use": use} if use else {}), **more}
     for row in downloads():
         if all(row[key] == value for key, value in wanted.items()):
@@ -104,7 +108,8 @@ class Entry:
     def size(self) -> str:
         """Size to download, and on disk where both are published, in words."""
         rows = [self.rows(file)[0] for file in self.files]
-        known = [row["size_text"] or f"{int(row['size_bytes']) / 1e9:.2g}G" for row in rows if row["size_text"] or row["size_bytes"]]
+        known = [row["size_text"] or f"{int(row['size_bytes']) / 1e9:.2g}G" for row in rows
+                 if row["size_text"] or row["size_bytes"]]
         return " + ".join(known) or "not published"
 
     @property
@@ -167,18 +172,20 @@ def fetch(path: str | Path, sources: list[Source], *, progress: bool = True) -> 
     path = Path(path).resolve()
     with locked(f"{path}.lock", f"another process is downloading {path}; wait until it is done"):
         if path.is_file():
-            _check(path, "the file", [source.checksum for source in sources if source.checksum], "move it away and run the same command again")
+            _check(path, "the file", [source.checksum for source in sources if source.checksum],
+                   "move it away and run the same command again")
             return path
         failures = []
         for source in sources:
             try:
                 return _fetch_from(path, source, progress)
             except (ValueError, requests.exceptions.RequestException) as error:
-                lost = isinstance(error, requests.exceptions.ConnectionError) and not isinstance(error, requests.exceptions.SSLError)
+                lost = (isinstance(error, requests.exceptions.ConnectionError)
+                        and not isinstance(error, requests.exceptions.SSLError))
                 said = "no connection" if lost else " ".join(str(error).split())[:300] or type(error).__name__
                 failures.append(f"{source.url} ({said})")
-        raise RuntimeError(f"{path.name} could not be downloaded from {' nor from '.join(failures)}; get it by other means and put "
-                           f"it at {path}")
+        raise RuntimeError(f"{path.name} could not be downloaded from {' nor from '.join(failures)}; "
+                           f"get it by other means and put it at {path}")
 
 
 def _check(path: Path, what: str, checksums: list[str], mend: str) -> None:
@@ -189,7 +196,8 @@ def _check(path: Path, what: str, checksums: list[str], mend: str) -> None:
             if hashlib.file_digest(stream, kind).hexdigest() == wanted.lower():
                 return
     if checksums:
-        raise ValueError(f"{path} has not the published checksum {' or '.join(checksums)}: it is damaged or another version; {mend}")
+        raise ValueError(f"{path} has not the published checksum {' or '.join(checksums)}: "
+                         f"it is damaged or another version; {mend}")
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -230,7 +238,8 @@ def _fetch_from(path: Path, source: Source, progress: bool) -> Path:
 
 
 def _ask(path: Path, source: Source, progress: bool) -> None:
-    """One request for what is missing. An answer is looked at before any of it is written; a whole file writes over the part."""
+    """One request for what is missing. An answer is looked at before any of it is written; a whole file
+    writes over the part."""
     part, about = _beside(path)
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
@@ -242,12 +251,14 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
     have, etag = _have(part), known.get("etag") or ""
     if have and have == known.get("total"):
         return
-    headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}  # bytes as stored, else a position means nothing
+    # bytes as stored, else a position means nothing
+    headers = {"Accept-Encoding": "identity", "User-Agent": "jmp-workbook"}
     if have:  # weak versions (W/) cannot vouch for bytes
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag.startswith('"') else {})
     with requests.get(source.url, headers=headers, stream=True, timeout=(30, 120)) as answer:
         goes_on = answer.status_code == 206
-        if answer.status_code == 416 or goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        if (answer.status_code == 416
+                or goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")):
             _forget(path)
             raise _Misfit("the part at hand does not fit the file on the server")
         if answer.status_code not in (200, 206):
@@ -258,8 +269,10 @@ def _ask(path: Path, source: Source, progress: bool) -> None:
         total = have + int(length) if length else None
         _check_room(path, (total or source.size or 0) - have, path.parent)
         with writing(part):
-            about.write_text(json.dumps({"url": source.url, "etag": answer.headers.get("ETag"), "total": total}), encoding="utf-8")
-            with tqdm(total=total, initial=have, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar, \
+            about.write_text(json.dumps({"url": source.url, "etag": answer.headers.get("ETag"), "total": total}),
+                             encoding="utf-8")
+            with tqdm(total=total, initial=have, desc=path.name, unit="B",
+                      unit_scale=True, disable=not progress) as bar, \
                     open(part, "ab" if goes_on else "wb") as out:
                 for chunk in answer.iter_content(CHUNK):
                     out.write(chunk)
@@ -274,9 +287,10 @@ def is_archive(path: str | Path) -> bool:
 def extract(archive: str | Path, folder: str | Path) -> list[Path]:
     """Unpack ``archive`` (tar, plain or compressed; zip) into ``folder``; returns the files, sorted.
 
-    Files are unpacked beside their place and moved when the whole archive was read, each in one step. Nothing is written outside
-    the folder. Refused with ``ValueError`` (one sentence, nothing left behind): a damaged archive, a web page, a tar with a
-    link, a device or a path that leaves the folder; ``RuntimeError`` when the disk has too little room.
+    Files are unpacked beside their place and moved when the whole archive was read, each in one step. Nothing is
+    written outside the folder. Refused with ``ValueError`` (one sentence, nothing left behind): a damaged archive,
+    a web page, a tar with a link, a device or a path that leaves the folder; ``RuntimeError`` when the disk has too
+    little room.
     """
     archive, folder = Path(archive), Path(folder)
     unpacking = folder / f".{archive.name}.unpacking"

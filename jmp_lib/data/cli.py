@@ -23,7 +23,8 @@ def add_actions(actions) -> None:
 
     def add(function, name, words, named=True):
         action = actions.add_parser(name, help=words, description=words)
-        action.add_argument("--data-root", help=f"folder of the published files, or several joined by {os.pathsep!r} (default: JMP_DATA, else data/)")
+        action.add_argument("--data-root", help=f"folder of the published files, or several joined by {os.pathsep!r} "
+                            "(default: JMP_DATA, else data/)")
         action.set_defaults(function=function)
         if named:
             action.add_argument("name", help="name of the data set, as in the list")
@@ -41,7 +42,8 @@ def _list(args) -> int:
               f"  (stands for {about['stands_for']})")  # fmt: skip
     print(f"\nPublished data sets (data root {paths.data_root(args.data_root)}):")
     for row in table(args.data_root).itertuples():
-        print(f"{row.name:28s} {row.what}\n{'':28s} {row.size}; licence: {row.licence}; {row.citation}; present: {row.present}")
+        print(f"{row.name:28s} {row.what}\n{'':28s} {row.size}; licence: {row.licence}; "
+              f"{row.citation}; present: {row.present}")
     return 0
 
 
@@ -73,13 +75,14 @@ def table(data_root: str | Path | None = None) -> pd.DataFrame:
         stores = [store_path(task, root) for task in _tasks_of(one)] or [one.store(root)]
         there = {"files": len(one.find(root)), "stores": sum(map(is_store, stores))}
         present = ", ".join(f"{count} {words[:-1] if count == 1 else words}" for words, count in there.items() if count)
-        rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence, "citation": one.citation,
-                     "present": present or "no"})  # fmt: skip
+        rows.append({"name": one.name, "what": one.what, "size": one.size, "licence": one.licence,
+                     "citation": one.citation, "present": present or "no"})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _tasks_of(one: Entry) -> list:
-    """A task for each set of a fine-tuning family that a data set of the catalogue holds; none for pre-training sets."""
+    """A task for each set of a fine-tuning family that a data set of the catalogue holds;
+    none for pre-training sets."""
     from jmp_lib.data.tasks import FAMILIES, TASKS, store_path
 
     if one.reader not in FAMILIES:
@@ -125,9 +128,9 @@ def _unpack(archive: Path, one: Entry, folder: Path) -> None:
 def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = True) -> list[StructureSet]:
     """The prepared sets of data set ``name``: one of a pre-training set, one for each set of a fine-tuning family.
 
-    They are made of the original files under the data root. What the reader of a pre-training set or the checks leave out
-    is counted in ``rejected``. Raises ``FileNotFoundError`` when no original file is there, else as the readers and
-    :func:`jmp_lib.data.store.write_store`.
+    They are made of the original files under the data root. What the reader of a pre-training set or the checks leave
+    out is counted in ``rejected``. Raises ``FileNotFoundError`` when no original file is there, else as the readers
+    and :func:`jmp_lib.data.store.write_store`.
     """
     from tqdm import tqdm
 
@@ -137,8 +140,9 @@ def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = 
     from jmp_lib.data.tasks import prepare_task, why_not
 
     one, root = entry(name), paths.data_root(data_root)
-    card = {"dataset": one.dataset, "what": one.what, "licence": one.licence, "citation": one.citation, "reader": one.reader,
-            "options": one.options, "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
+    card = {"dataset": one.dataset, "what": one.what, "licence": one.licence,
+            "citation": one.citation, "reader": one.reader, "options": one.options,
+            "units": "eV, Å, eV/Å; targets in the loader's unit of facts/tasks.csv"}  # fmt: skip
     with tqdm(desc=name, unit=" structures", disable=not progress) as bar:
         if tasks := _tasks_of(one):
             reasons = {task.id: why_not(task, root) for task in tasks}
@@ -151,6 +155,7 @@ def prepare(name: str, data_root: str | Path | None = None, *, progress: bool = 
                                     f"{' or '.join(one.originals)}); run `python -m jmp_lib data download {name}`")
         rejected = []
         parts = [Part(file.name, partial(read_part, file, dataset=one.reader, rejected=rejected, **one.options),
-                      f"{file.stat().st_size} {file.stat().st_mtime_ns} {one.options}", rejected) for file in files]  # fmt: skip
+                      f"{file.stat().st_size} {file.stat().st_mtime_ns} {one.options}", rejected)
+                 for file in files]  # fmt: skip
         return [write_store(one.store(root), parts, name=one.name, description=one.what,
                             card={**card, "files": [file.name for file in files]}, progress=bar.update)]

@@ -1,17 +1,18 @@
 """Which structures of a set are copies of each other, and which structures two sets share.
 
-A copy is the same structure turned, mirrored, shifted, wrapped or moved by lattice vectors, with its atoms in another order,
-or written in another primitive cell or supercell. Geometry alone decides: copies are structures of one reduced formula, the same
-periodic directions and one volume for an atom in which, for every pair of elements, all distances up to 12 Å from atoms of the
-one to their first, second, ... neighbour of the other are the same within 0.003 Å. So every copy is found whose atoms (and
-vectors of the lattice) lie within TOLERANCE = 0.001 Å of their place; in :func:`copies` a copy of a copy is a copy.
+A copy is the same structure turned, mirrored, shifted, wrapped or moved by lattice vectors, with its atoms in
+another order, or written in another primitive cell or supercell. Geometry alone decides: copies are structures of
+one reduced formula, the same periodic directions and one volume for an atom in which, for every pair of elements,
+all distances up to 12 Å from atoms of the one to their first, second, ... neighbour of the other are the same
+within 0.003 Å. So every copy is found whose atoms (and vectors of the lattice) lie within TOLERANCE = 0.001 Å of
+their place; in :func:`copies` a copy of a copy is a copy.
 
-No copies are conformers and isomers, frames of a trajectory, polymorphs, other orders of the same atoms on one lattice, the same
-slab with another vacuum along a periodic direction, the same crystal relaxed twice. Too few digits can hide a copy, and what
-differs beyond 12 Å alone is taken for one.
+No copies are conformers and isomers, frames of a trajectory, polymorphs, other orders of the same atoms on one
+lattice, the same slab with another vacuum along a periodic direction, the same crystal relaxed twice. Too few digits
+can hide a copy, and what differs beyond 12 Å alone is taken for one.
 
-Pairs to be compared are found by the means of the distances to the nearest neighbours of each element (the average minimum
-distances of Widdowson et al., MATCH 87, 529 (2022), by element).
+Pairs to be compared are found by the means of the distances to the nearest neighbours of each element (the average
+minimum distances of Widdowson et al., MATCH 87, 529 (2022), by element).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def copies(data: StructureSet) -> np.ndarray:
 def shared(a: StructureSet, b: StructureSet) -> np.ndarray:
     """(P,2) int64: row of ``a`` and row of ``b`` of every pair of copies, sorted.
 
-    Only structures whose reduced formula occurs in both sets are read, so ``b`` may be a prepared set of millions on disk.
+    Only structures whose reduced formula occurs in both sets are read, so ``b`` may be a prepared set
+    of millions on disk.
     """
     of_a, of_b, pairs = _by_formula(_formulas(a)), _by_formula(_formulas(b)), []
     whole_a, whole_b = _reader(a), _reader(b)
@@ -79,8 +81,8 @@ def same(a: tuple[float, np.ndarray], b: tuple[float, np.ndarray]) -> bool:
 
 
 def distances(structure, cutoff: float, nearest: int | None = None) -> np.ndarray:
-    """(N,K,W) float32 Å: of every atom, by element, the distances, rising, to its (``nearest``) neighbours of each of the K elements;
-    ``cutoff`` where there are no more."""
+    """(N,K,W) float32 Å: of every atom, by element, the distances, rising, to its (``nearest``) neighbours of each of
+    the K elements; ``cutoff`` where there are no more."""
     kinds, kind = np.unique(structure["atomic_numbers"], return_inverse=True)
     edges, _, squared = find_neighbors(*(structure[key] for key in ("pos", "cell", "pbc")), cutoff, periodic=True)
     group, found = edges[1] * len(kinds) + kind[edges[0]], np.sqrt(squared)
@@ -108,7 +110,8 @@ def _reader(data: StructureSet):
 
 
 def _keys(data: StructureSet, rows: np.ndarray) -> np.ndarray:
-    """(R,K*K*NEAREST) float32 Å: means of the nearest distances over the atoms of every element, the same for copies."""
+    """(R,K*K*NEAREST) float32 Å: means of the nearest distances over the atoms of every element,
+    the same for copies."""
     found = []
     for row in rows:
         structure = data.arrays(int(row))
@@ -127,7 +130,8 @@ def _near(rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _formulas(data: StructureSet) -> np.ndarray:
-    """(S,) uint64: a number for periodic directions and atoms of every element; of periodic structures per formula unit."""
+    """(S,) uint64: a number for periodic directions and atoms of every element; of periodic
+    structures per formula unit."""
     factors = np.random.default_rng(0).integers(2**63, size=MAX_ATOMIC_NUMBER + 2, dtype=np.uint64)
     found = []
     for start in range(0, len(data), BLOCK):

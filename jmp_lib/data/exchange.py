@@ -1,9 +1,9 @@
 """Files of structures that others write, and pymatgen objects, as ``ase.Atoms``, and these as structures.
 
-Units are eV, Å, eV/Å. Scalar targets and texts (``sid``, ``group``) come from ``info``. Pickles are never opened. What has two
-meanings is refused: labels for species, shared or partly empty sites, tags that are no tags of OC20. (Extended) XYZ is read
-here, since ASE's reader ends at a blank line without a word, takes ``CA`` for calcium and ignores ``lattice=`` and ``PBC=``:
-what has one meaning is read, the rest refused by file, frame and line.
+Units are eV, Å, eV/Å. Scalar targets and texts (``sid``, ``group``) come from ``info``. Pickles are never opened.
+What has two meanings is refused: labels for species, shared or partly empty sites, tags that are no tags of OC20.
+(Extended) XYZ is read here, since ASE's reader ends at a blank line without a word, takes ``CA`` for calcium and
+ignores ``lattice=`` and ``PBC=``: what has one meaning is read, the rest refused by file, frame and line.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ _REFUSED = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".traj", ".pdb", "
 _KNOWN = "known are extended XYZ, ASE databases, CIF and POSCAR"
 _ENDINGS = (".xz", ".gz", ".bz2")
 _PACKED = {b"\xfd7zXZ": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
-_ARCHIVES = {b"PK\x03\x04": "a zip archive or a table of Excel", b"\x28\xb5\x2f\xfd": "a Zstandard file", b"7z\xbc\xaf": "a 7z archive"}
+_ARCHIVES = {b"PK\x03\x04": "a zip archive or a table of Excel", b"\x28\xb5\x2f\xfd": "a Zstandard file",
+             b"7z\xbc\xaf": "a 7z archive"}
 _LONGEST = 1 << 20  # characters of a line
 
 # What writers of XYZ call the same thing, in lower case
-_HEADS = dict.fromkeys(("lattice", "cell", "box", "unit_cell", "lattice_vectors", "cell_vectors", "tv"), "Lattice") | dict.fromkeys(
-    ("pbc", "periodic"), "pbc") | {"properties": "Properties"}  # fmt: skip
+_HEADS = (dict.fromkeys(("lattice", "cell", "box", "unit_cell", "lattice_vectors", "cell_vectors", "tv"), "Lattice")
+          | dict.fromkeys(("pbc", "periodic"), "pbc") | {"properties": "Properties"})  # fmt: skip
 _COLUMNS = dict.fromkeys(("species", "symbol", "symbols", "element", "elements"), "symbols") | dict.fromkeys(
     ("z", "number", "numbers", "atomic_number", "atomic_numbers"), "numbers") | dict.fromkeys(
     ("pos", "position", "positions"), "positions") | {"charge": "initial_charges"}  # fmt: skip
-_KINDS = {"R": float, "I": int, "S": str, "L": dict(zip(("T", "F", "True", "False", "1", "0"), (True, False) * 3)).__getitem__}
+_KINDS = {"R": float, "I": int, "S": str,
+          "L": dict(zip(("T", "F", "True", "False", "1", "0"), (True, False) * 3)).__getitem__}
 _WORD = r"(?:[TFtf]|[Tt]rue|[Ff]alse|TRUE|FALSE|[-+]?[\d.]+(?:[eE][-+]?\d+)?)"
 _BARE = re.compile(rf"\b({'|'.join(_HEADS)})\s*=\s*({_WORD}(?:[\s,]+{_WORD})*)(?=\s|$)", re.IGNORECASE)
 
@@ -66,7 +68,8 @@ def read_lines(path: str | Path, *, mend: str) -> Iterator[str]:
         with opener(path, "rt", encoding=encoding, errors="surrogateescape") as stream:
             while line := stream.readline(_LONGEST):
                 if len(line) == _LONGEST:
-                    raise ValueError(f"{path} has a line of more than {_LONGEST:,} characters, so it is something else; {mend}")
+                    raise ValueError(f"{path} has a line of more than {_LONGEST:,} characters, "
+                                     f"so it is something else; {mend}")
                 yield line if line.isascii() else _decoded(line)
 
 
@@ -79,17 +82,20 @@ def _decoded(line: str) -> str:
 
 
 def read_frames(path: str | Path, *, mend: str) -> Iterator[Atoms]:
-    """Frames of an (extended) XYZ file, one in memory at a time; blank lines count nowhere, and the usual spellings of lattice,
-    pbc, Properties, species and pos are read. Raises ``FileNotFoundError`` or ``ValueError``, one sentence."""
+    """Frames of an (extended) XYZ file, one in memory at a time; blank lines count nowhere, and the usual
+    spellings of lattice, pbc, Properties, species and pos are read. Raises ``FileNotFoundError`` or
+    ``ValueError``, one sentence."""
     lines = enumerate(read_lines(path, mend=mend), 1)
     for number, (at, head) in enumerate((at, line.strip()) for at, line in lines if line.strip()):
         where = f"{path}: frame {number}"
         if not (head.isascii() and head.isdigit()):
             before = f" (does frame {number - 1} have more atoms than it says?)" if number else ""
-            raise ValueError(f"{where} begins with {head[:40]!r}, not with a number of atoms, in line {at}{before}; {mend}")
+            raise ValueError(f"{where} begins with {head[:40]!r}, not with a number of atoms, "
+                             f"in line {at}{before}; {mend}")
         natoms = int(head[:18])
         if not 0 < natoms <= LARGEST["natoms"]:
-            raise ValueError(f"{where} says that it has {head[:40]} atoms, in line {at}: 1 to {LARGEST['natoms']:,} are taken; {mend}")
+            raise ValueError(f"{where} says that it has {head[:40]} atoms, in line {at}: "
+                             f"1 to {LARGEST['natoms']:,} are taken; {mend}")
         comment = next(lines, (0, ""))[1]
         rows = list(islice(((at, line.split()) for at, line in lines if not line.isspace()), natoms))
         if len(rows) < natoms:
@@ -116,8 +122,8 @@ def _frame_of(comment: str, rows: list[tuple[int, list[str]]], where: str) -> At
     needed = sum(width for *_, width in columns)
     for at, words in rows:
         if len(words) < needed or (len(words) > needed and "Properties" in comment):
-            raise ValueError(f"{where}, line {at}: {' '.join(words)[:60]!r} has {len(words)} columns where {needed} are needed (is "
-                             "the number of atoms right?)")  # fmt: skip
+            raise ValueError(f"{where}, line {at}: {' '.join(words)[:60]!r} has {len(words)} columns where {needed} "
+                             "are needed (is the number of atoms right?)")  # fmt: skip
     arrays, first = {}, 0
     for name, kind, width in columns:
         name = _COLUMNS.get(name.lower(), name)
@@ -141,13 +147,15 @@ def _frame_of(comment: str, rows: list[tuple[int, list[str]]], where: str) -> At
                   charges=arrays.pop("initial_charges", None), info=info)  # fmt: skip
     if "move_mask" in arrays:
         moves = arrays.pop("move_mask").astype(bool)
-        atoms.set_constraint(FixAtoms(mask=~moves) if moves.ndim == 1 else [FixCartesian(i, ~row) for i, row in enumerate(moves)])
+        atoms.set_constraint(FixAtoms(mask=~moves) if moves.ndim == 1
+                             else [FixCartesian(i, ~row) for i, row in enumerate(moves)])
     set_calc_and_arrays(atoms, arrays)
     return atoms
 
 
 def _comment(text: str, where: str) -> dict:
-    """Keys and values of a comment line; ``Lattice`` (3,3) Å, ``pbc`` and ``Properties`` under these names, however spelled."""
+    """Keys and values of a comment line; ``Lattice`` (3,3) Å, ``pbc`` and ``Properties`` under these names,
+    however spelled."""
     from ase.io.extxyz import key_val_str_to_dict
 
     text = _BARE.sub(lambda m: m[0] if text.count('"', 0, m.start()) % 2 else f'{m[1]}="{m[2]}"', text)
@@ -159,12 +167,15 @@ def _comment(text: str, where: str) -> dict:
         if name == "Lattice":
             values = np.ravel(value)
             if values.dtype.kind not in "if" or values.size not in (3, 6, 9):
-                raise ValueError(f'{where}: {key}={value!r} is no lattice; write Lattice="ax ay az bx by bz cx cy cz" in Å')
+                raise ValueError(f'{where}: {key}={value!r} is no lattice; '
+                                 'write Lattice="ax ay az bx by bz cx cy cz" in Å')
             value = Cell.new(values if values.size < 9 else values.reshape(3, 3)).array
         elif name == "pbc":
             words = re.findall(r"true|false|[tf01](?![\d.])", " ".join(map(str, np.ravel(value))).lower())
-            if len(words) not in (1, 3) or len("".join(words)) != len(re.sub(r"[\s,]", "", "".join(map(str, np.ravel(value))))):
-                raise ValueError(f'{where}: {key}={value!r} does not say in which directions it is periodic; write pbc="T T F"')
+            if (len(words) not in (1, 3)
+                    or len("".join(words)) != len(re.sub(r"[\s,]", "", "".join(map(str, np.ravel(value)))))):
+                raise ValueError(f'{where}: {key}={value!r} does not say in which directions it is '
+                                 'periodic; write pbc="T T F"')
             value = [word[0] in "t1" for word in words] * (3 // len(words))
         if name in info and not np.array_equal(info[name], value):
             raise ValueError(f"{where} says {name} twice, differently; leave one out")
@@ -188,7 +199,8 @@ def _rows_of(path: Path) -> Iterator[Atoms]:
 
 
 def _of_cif(path: Path) -> Iterator[Atoms]:
-    """Structures of a CIF, as ASE makes them; ``ValueError`` names a site that is shared, partly empty or of no element."""
+    """Structures of a CIF, as ASE makes them; ``ValueError`` names a site that is shared,
+    partly empty or of no element."""
     from ase.io.cif import parse_cif
 
     text = io.StringIO("".join(read_lines(path, mend=_KNOWN)))
@@ -213,8 +225,8 @@ def _of_cif(path: Path) -> Iterator[Atoms]:
 
 
 def iter_atoms(path: Path) -> Iterator[Atoms]:
-    """The frames of a file: (extended) XYZ, an ASE database (its data and key-value pairs in ``info``) and CIF, one in memory
-    at a time; POSCAR, what else ASE reads.
+    """The frames of a file: (extended) XYZ, an ASE database (its data and key-value pairs in ``info``) and CIF, one
+    in memory at a time; POSCAR, what else ASE reads.
 
     Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file.
     """
@@ -277,7 +289,8 @@ def is_poscar(path: Path) -> bool:
 
 
 def to_atoms(item, where: str) -> Atoms:
-    """A copy of an ``ase.Atoms`` (with its results), or the Atoms of a pymatgen Structure or Molecule; else ``ValueError``."""
+    """A copy of an ``ase.Atoms`` (with its results), or the Atoms of a pymatgen Structure or Molecule;
+    else ``ValueError``."""
     if isinstance(item, Atoms):
         made = item.copy()
         if results := getattr(item.calc, "results", None):
@@ -292,7 +305,8 @@ def to_atoms(item, where: str) -> Atoms:
         if others or abs(share - 1) > 1e-3:
             raise ValueError(f"{where}: {DISORDERED.format(f'{place} ({site.species_string})')}")
         try:
-            numbers.append(number_of(getattr(getattr(element, "element", element), "value", element.symbol)))  # D has symbol H
+            # D has symbol H
+            numbers.append(number_of(getattr(getattr(element, "element", element), "value", element.symbol)))
         except ValueError as error:
             raise ValueError(f"{where}: site {place}: {error}") from None
     lattice = getattr(item, "lattice", None)
@@ -328,8 +342,10 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
             try:
                 value = np.asarray(value, np.float64)
             except (TypeError, ValueError):
-                raise ValueError(f"{where}: its {key} {str(value)[:40]!r} is no number; mend it or leave it out") from None
-            structure[key] = value.astype(np.float32) if key == "forces" else float(value.item()) if value.size == 1 else value
+                raise ValueError(f"{where}: its {key} {str(value)[:40]!r} is no number; "
+                                 "mend it or leave it out") from None
+            structure[key] = (value.astype(np.float32) if key == "forces" else float(value.item())
+                              if value.size == 1 else value)
     for key, value in atoms.info.items():
         plain = not isinstance(value, (list, tuple, Mapping)) and np.ndim(value) == 0
         kind = np.asarray(value).dtype.kind if plain else "several"
@@ -347,7 +363,8 @@ def from_ase(atoms: Atoms, number: int = 0, where: str = "the structure") -> dic
 
 
 def _whole_cell(atoms: Atoms) -> np.ndarray:
-    """The cell (3,3) Å; a vector that builders of chains and sheets leave at zero, where nothing repeats, is given a length."""
+    """The cell (3,3) Å; a vector that builders of chains and sheets leave at zero, where nothing repeats,
+    is given a length."""
     cell, missing = np.array(atoms.cell, dtype=np.float64), ~atoms.cell.array.any(axis=1)
     if not atoms.pbc.any() or not missing.any() or (missing & atoms.pbc).any():
         return cell
@@ -355,7 +372,8 @@ def _whole_cell(atoms: Atoms) -> np.ndarray:
 
 
 def _tags(atoms: Atoms, where: str) -> np.ndarray:
-    """Tags (N,) int64 as OC20 has them. Its 0, below the surface, decides what the network sees; other tags are refused."""
+    """Tags (N,) int64 as OC20 has them. Its 0, below the surface, decides what the network sees;
+    other tags are refused."""
     tags = atoms.arrays.get("tags", np.full(len(atoms), 2))
     if tags.dtype.kind not in "iufb":
         raise ValueError(f"{where}: its tags are {tags.dtype}, not numbers; leave them out")
@@ -367,9 +385,11 @@ def _tags(atoms: Atoms, where: str) -> np.ndarray:
         if lies:
             height = np.sort(atoms.get_scaled_positions(wrap=True)[:, 2])
             gaps = np.diff(height, append=height[0] + 1)
-            height = (atoms.get_scaled_positions(wrap=False)[:, 2] - height[(gaps.argmax() + 1) % len(height)] + 1e-6) % 1
+            height = (atoms.get_scaled_positions(wrap=False)[:, 2]
+                      - height[(gaps.argmax() + 1) % len(height)] + 1e-6) % 1
             lies = height[below].mean() < height[~below].mean()
         if not lies:
-            raise ValueError(f"{where}: its tags are not those of OC20 (0 below the surface of a slab, 1 surface, 2 adsorbate), but "
-                             "layers of a builder or marks of your own; set them so, or atoms.set_tags(2) for none")  # fmt: skip
+            raise ValueError(f"{where}: its tags are not those of OC20 (0 below the surface of a slab, 1 surface, "
+                             "2 adsorbate), but layers of a builder or marks of your own; set them so, "
+                             "or atoms.set_tags(2) for none")  # fmt: skip
     return tags if tags.dtype.kind == "f" and (tags % 1 != 0).any() else tags.astype(np.int64)

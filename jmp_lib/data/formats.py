@@ -1,9 +1,10 @@
-"""What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely, checking shapes.
+"""What the readers of the published sets share: finding a file, opening npz, HDF5, LMDB and JSON safely,
+checking shapes.
 
-The file of a fine-tuning family is as :mod:`jmp_lib.data.tasks` says; that of a pre-training set has ``read(path, rejected)``,
-which gives the structures of one file, one at a time. What is wrong is one sentence with the file and the mend:
-``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or something else, or for a structure
-that cannot be used (with a list ``rejected`` the reason goes into the list).
+The file of a fine-tuning family is as :mod:`jmp_lib.data.tasks` says; that of a pre-training set has
+``read(path, rejected)``, which gives the structures of one file, one at a time. What is wrong is one sentence with
+the file and the mend: ``FileNotFoundError`` where nothing is there, ``ValueError`` for a file that is damaged or
+something else, or for a structure that cannot be used (with a list ``rejected`` the reason goes into the list).
 """
 
 from __future__ import annotations
@@ -36,23 +37,24 @@ def folder_of(name: str, root: str | Path) -> Path:
 
 
 def folders_of(name: str, root: str | Path, subfolders: Iterable[str] = ("",)) -> list[Path]:
-    """Where the files of set ``name`` are looked for: in every folder of ``root``, its ``name`` and ``name_...``, and in their
-    ``subfolders``."""
+    """Where the files of set ``name`` are looked for: in every folder of ``root``, its ``name`` and ``name_...``, and
+    in their ``subfolders``."""
     bases = (base for folder in data_dirs(root)
-             for base in (folder, folder / name, *(path for path in sorted(folder.glob(f"{name}_*")) if path.is_dir())))  # fmt: skip
+             for base in (folder, folder / name,
+                          *(path for path in sorted(folder.glob(f"{name}_*")) if path.is_dir())))  # fmt: skip
     return [base / sub for base in bases for sub in subfolders]
 
 
 def matching(pattern: str, folders: Iterable[Path]) -> list[Path]:
-    """The files of ``pattern`` in ``folders``, sorted by their places below them; what several folders have is taken once, and
-    ``ValueError`` where it differs."""
+    """The files of ``pattern`` in ``folders``, sorted by their places below them; what several folders have is taken
+    once, and ``ValueError`` where it differs."""
     found: dict[Path, Path] = {}
     for folder in folders:
         for path in folder.glob(pattern):
             first = found.setdefault(path.relative_to(folder), path)
             if first != path and path.is_file() and not filecmp.cmp(first, path):
-                raise ValueError(f"{path.name} lies in {first.parent} and in {path.parent} with different contents; remove one of "
-                                 "them, or name one folder as the data root")  # fmt: skip
+                raise ValueError(f"{path.name} lies in {first.parent} and in {path.parent} with different contents; "
+                                 "remove one of them, or name one folder as the data root")  # fmt: skip
     return [found[place] for place in sorted(found)]
 
 
@@ -64,7 +66,8 @@ def first_file(patterns: Iterable[str], folders: list[Path], missing: str) -> Pa
 
 
 def whole_set(name: str, structures: Iterable[dict], total: int, description: str, path: Path) -> StructureSet:
-    """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``: their number."""
+    """The set of ``structures``; its name says how many of ``total`` are there. ``{n}`` in ``description``:
+    their number."""
     with reading(path, "get it anew"):
         found = list(structures)
     name = name if len(found) == total else f"{name}, {len(found)} of {total}"
@@ -72,9 +75,11 @@ def whole_set(name: str, structures: Iterable[dict], total: int, description: st
 
 
 def check_head(path: str | Path, what: str, magic: bytes = b"", *, mend: str) -> Path:
-    """The path of a file that begins as ``what`` (an npz archive, ...) does, with the bytes ``magic``. mend closes each message.
+    """The path of a file that begins as ``what`` (an npz archive, ...) does, with the bytes ``magic``.
+    mend closes each message.
 
-    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page, a git-lfs pointer or another.
+    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` when it is empty, a web page,
+    a git-lfs pointer or another.
     """
     path = Path(path)
     if path.is_dir():
@@ -153,14 +158,15 @@ def slices(counts: np.ndarray) -> Iterator[slice]:
 
 @contextmanager
 def open_h5(path: str | Path, *, mend: str) -> Iterator[Asked]:
-    """An HDF5 file to be asked for names and arrays, in a process of its own; whatever goes wrong with it is one sentence."""
+    """An HDF5 file to be asked for names and arrays, in a process of its own; whatever goes wrong
+    with it is one sentence."""
     with opened(path, "an HDF5 file", b"\x89HDF", mend=mend), reads("h5", path) as file:
         yield file
 
 
 def frames_of(file: Asked, group: str, keys: Iterable[str]) -> Iterator[tuple]:
-    """(atomic numbers, row of array ``keys[0]``, ...) for each frame of a group of an HDF5 file; ``ValueError`` where numbers of
-    frames differ."""
+    """(atomic numbers, row of array ``keys[0]``, ...) for each frame of a group of an HDF5 file; ``ValueError`` where
+    numbers of frames differ."""
     *arrays, numbers = file.arrays(group, (*keys, "atomic_numbers")).values()
     if numbers.dtype.kind not in "iu" or not numbers.shape:
         raise ValueError(f"group {group}: 'atomic_numbers' does not hold whole numbers")

@@ -19,10 +19,12 @@ from jmp_lib.data.formats import open_lmdb
 from jmp_lib.data.pickles import Refused, load_pickle, loads
 
 
-def read_graphs(path: str | Path, of: str, periodic: bool, *, mend: str, rejected: list | None = None) -> Iterator[dict]:
+def read_graphs(path: str | Path, of: str, periodic: bool, *, mend: str,
+                rejected: list | None = None) -> Iterator[dict]:
     """Structures of an LMDB or a pickle file, one record in memory at a time.
 
-    of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others). mend closes each message.
+    of, periodic: the data set, whose graphs have cells or have none (``ValueError`` for others).
+    mend closes each message.
     """
     return screened(_items(Path(path), of, periodic, mend), str(path), rejected)
 

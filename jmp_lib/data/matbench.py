@@ -6,8 +6,8 @@ is the official row number (``mb-<task>-<row + 1>``), so that a file with only s
 official folds do. Labels: ``y`` in the unit of the task (facts/tasks.csv), as released; nothing is converted but the
 types. Splits: the official fold, of its training part the seed-42 90/10 (:func:`jmp_lib.data.splits.matbench`).
 
-Looked for in ``data_root``, its ``matbench`` and ``matbench_...``: the whole file, then those of FORMS, which are parts with
-official rows and targets; name and description of the set say what they are.
+Looked for in ``data_root``, its ``matbench`` and ``matbench_...``: the whole file, then those of FORMS, which are
+parts with official rows and targets; name and description of the set say what they are.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS
 
 # task -> name of the target column: the check that a file is the task it is named for
-TARGET_COLUMN = {"jdft2d": "exfoliation_en", "phonons": "last phdos peak", "dielectric": "n", "log_gvrh": "log10(G_VRH)",
-                 "log_kvrh": "log10(K_VRH)", "perovskites": "e_form", "mp_gap": "gap pbe", "mp_e_form": "e_form"}  # fmt: skip
+TARGET_COLUMN = {"jdft2d": "exfoliation_en", "phonons": "last phdos peak", "dielectric": "n",
+                 "log_gvrh": "log10(G_VRH)", "log_kvrh": "log10(K_VRH)", "perovskites": "e_form", "mp_gap": "gap pbe",
+                 "mp_e_form": "e_form"}  # fmt: skip
 # ending of a file's name -> (what the name of the set says, what its description says), best first
 FORMS = {
     "": ("", ""),
-    "_mp_structures": (" with structures of the same Materials Project entries", "each structure is of the same Materials Project "
+    "_mp_structures": (" with structures of the same Materials Project entries",
+                       "each structure is of the same Materials Project "
                        "entry as its official row, not taken from the released file; not a random sample of the rows"),
     "_subset": ("", "not a random sample of the rows"),
-    "_analog_structures": (" with analog structures", "each structure is of the same compound as its official row, from another "
-                           "source; not a random sample of the rows"),
+    "_analog_structures": (" with analog structures", "each structure is of the same compound as its official row, "
+                           "from another source; not a random sample of the rows"),
 }  # fmt: skip
 
 
@@ -57,8 +59,8 @@ def find(name: str, root: str | Path) -> list[Path]:
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
     """The structures at hand of a task and their part of official fold 0..4 (rows of the set).
 
-    With a part of the file each structure stays in the part (train, validation, test) of the official split that it belongs to.
-    Raises ``ValueError`` when one stays empty.
+    With a part of the file each structure stays in the part (train, validation, test) of the official split that it
+    belongs to. Raises ``ValueError`` when one stays empty.
     """
     (path,), total = find(name, root), n_total(name)
     data = _whole(path, name, path.stat().st_mtime_ns)
@@ -70,8 +72,8 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
     parts = [row_of[rows][row_of[rows] >= 0] for rows in (official.train, official.val, official.test)]
     if not all(len(rows) for rows in parts):
         counts = ", ".join(str(len(rows)) for rows in parts)
-        raise ValueError(f"{path}: its {len(data)} of {total} structures leave a part of official fold {fold} empty (train, "
-                         f"validation, test: {counts}); get the whole file or take another fold")  # fmt: skip
+        raise ValueError(f"{path}: its {len(data)} of {total} structures leave a part of official fold {fold} empty "
+                         f"(train, validation, test: {counts}); get the whole file or take another fold")  # fmt: skip
     return data, splits.Split(*parts)
 
 
@@ -79,7 +81,8 @@ def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, spli
 def _whole(path: Path, name: str, modified: int) -> StructureSet:
     form = next(ending for ending in reversed(FORMS) if path.name.endswith(f"{ending}.json.gz"))
     (title, note), total = FORMS[form], n_total(name)
-    description = f"published MatBench v0.1 {name}, {{n}} of {total} structures, from {path.name}" + f": {note}" * bool(note)
+    description = (f"published MatBench v0.1 {name}, {{n}} of {total} structures, from {path.name}"
+                   + f": {note}" * bool(note))
     return whole_set(f"MatBench {name}{title}", read(path, name), total, description, path)
 
 

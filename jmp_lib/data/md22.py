@@ -1,8 +1,8 @@
 """The published MD22 trajectories: seven molecules, npz of sGDML.
 
-Looked for in ``data_root`` and ``data_root/md22``: ``md22_<name>.npz``, with ``z`` (N,); ``R`` (F,N,3) Å; ``E`` (F,1) kcal/mol;
-``F`` (F,N,3) kcal/(mol Å), true forces; its other entries, some of them pickled objects, are never opened. Converted here,
-once, with the official factor (:data:`jmp_lib.units.KCAL_PER_MOL`).
+Looked for in ``data_root`` and ``data_root/md22``: ``md22_<name>.npz``, with ``z`` (N,); ``R`` (F,N,3) Å; ``E`` (F,1)
+kcal/mol; ``F`` (F,N,3) kcal/(mol Å), true forces; its other entries, some of them pickled objects, are never opened.
+Converted here, once, with the official factor (:data:`jmp_lib.units.KCAL_PER_MOL`).
 
 Split: seed-42 shuffle; a pool of sGDML's size, its last 5 % validation and the rest train; all other frames test.
 """
@@ -25,7 +25,8 @@ from jmp_lib.data.tasks import TASKS
 from jmp_lib.files import reading
 
 # task -> (name in the file names, atoms: the check that a file is the molecule it is named for)
-MOLECULES = {"ac-ala3-nhme": ("Ac-Ala3-NHMe", 42), "dha": ("DHA", 56), "stachyose": ("stachyose", 87), "at-at": ("AT-AT", 60),
+MOLECULES = {"ac-ala3-nhme": ("Ac-Ala3-NHMe", 42), "dha": ("DHA", 56),
+             "stachyose": ("stachyose", 87), "at-at": ("AT-AT", 60),
              "at-at-cg-cg": ("AT-AT-CG-CG", 118), "buckyball-catcher": ("buckyball-catcher", 148),
              "double-walled-nanotube": ("double-walled_nanotube", 370)}  # fmt: skip
 _UNITS = {"e_unit": "kcal/mol", "r_unit": "Ang"}  # what the npz says of itself, where it says it as plain text
@@ -40,7 +41,8 @@ def mend(name: str, root: str | Path = "DATA_ROOT") -> str:
 def find(name: str, root: str | Path) -> list[Path]:
     """The file of a molecule."""
     advice, (molecule, _) = mend(name, root), MOLECULES[name]
-    return [first_file([f"md22_{molecule}.npz"], folders_of("md22", root), f"no MD22 file of {molecule} in {root}; {advice}")]
+    return [first_file([f"md22_{molecule}.npz"], folders_of("md22", root),
+                       f"no MD22 file of {molecule} in {root}; {advice}")]
 
 
 def load(name: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -72,6 +74,7 @@ def _frames(path: Path, molecule: str, atoms: int, advice: str) -> Iterator:
 
     def make(i: int) -> dict:
         forces = raw["F"][i].astype(np.float64) * units.KCAL_PER_MOL
-        return make_structure(raw["R"][i], raw["z"], id=i, forces=forces, energy=float(raw["E"][i, 0]) * units.KCAL_PER_MOL, group=molecule)
+        return make_structure(raw["R"][i], raw["z"], id=i, forces=forces,
+                              energy=float(raw["E"][i, 0]) * units.KCAL_PER_MOL, group=molecule)
 
     yield from ((f"frame {i}", partial(make, i)) for i in range(len(raw["R"])))

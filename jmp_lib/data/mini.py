@@ -34,7 +34,8 @@ def list_mini(folder: str | Path = MINI_DIR) -> list[str]:
 def card(name: str, folder: str | Path = MINI_DIR) -> dict:
     """The card of mini set ``name``: name, stands_for, how_made, level_of_theory, counts, units, what_it_is_not, ...
 
-    Raises ``FileNotFoundError`` when there is no such set (naming those there are) and ``ValueError`` for a damaged card.
+    Raises ``FileNotFoundError`` when there is no such set (naming those there are) and ``ValueError`` for a
+    damaged card.
     """
     path = Path(folder) / f"{name}.card.json"
     if not path.is_file():
@@ -65,17 +66,21 @@ def load_mini(name: str, folder: str | Path = MINI_DIR) -> StructureSet:
 def load_parts(name: str, folder: str | Path) -> StructureSet:
     """A set of the large companion (``anix-large``): all parts of it that lie in ``folder``, as one.
 
-    Groups of the same name are one group. Raises ``FileNotFoundError`` when there is no part, ``ValueError`` as ``load_mini``.
+    Groups of the same name are one group. Raises ``FileNotFoundError`` when there is no part,
+    ``ValueError`` as ``load_mini``.
     """
     files = sorted(Path(folder).glob(f"{name}-*.card.json"))  # written after its npz
     if not files:
-        raise FileNotFoundError(f"{folder} has no part of {name}: make some with `python -m tools.generate large --out {folder}`")
+        raise FileNotFoundError(f"{folder} has no part of {name}: "
+                                f"make some with `python -m tools.generate large --out {folder}`")
     parts = [load_mini(file.name.removesuffix(".card.json"), folder) for file in files]
-    names, group = np.unique(np.concatenate([np.array(part.group_names)[part.group] for part in parts]), return_inverse=True)
+    names, group = np.unique(np.concatenate([np.array(part.group_names)[part.group] for part in parts]),
+                             return_inverse=True)
     columns = {key: np.concatenate([getattr(part, key) for part in parts])
                for key in ("natoms", "pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", "forces")}  # fmt: skip
     description = f"{name}, {len(parts)} parts, labels by {card(parts[0].name, folder).get('level_of_theory')}"
-    return StructureSet.from_arrays(name, **columns, group=group, group_names=names, description=description, where=str(folder),
+    return StructureSet.from_arrays(name, **columns, group=group, group_names=names,
+                                    description=description, where=str(folder),
                                     scalars={"energy": np.concatenate([part.scalars["energy"] for part in parts])})
 
 

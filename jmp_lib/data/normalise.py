@@ -18,7 +18,8 @@ MAX_ELEMENTS = 120
 SMALLEST = 1.0e-10  # singular values below this part of the largest are zero
 BLOCK = 4096  # structures that are in memory at once
 STRENGTHS = np.logspace(-6, 3, 10)  # of the ridge; the best by leave-one-out on the training part
-_WEIGHTS = np.random.default_rng(0).integers(1 << 62, size=MAX_ELEMENTS)  # times counts, wrapped: a number for a composition
+# times counts, wrapped: a number for a composition
+_WEIGHTS = np.random.default_rng(0).integers(1 << 62, size=MAX_ELEMENTS)
 
 
 def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
@@ -28,12 +29,14 @@ def element_counts(atomic_numbers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_linear_reference(atomic_numbers: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, ...]:
-    """Per-element contributions by least squares without intercept, unit of ``values``: a number for each of Z = 0 to 119."""
+    """Per-element contributions by least squares without intercept, unit of ``values``: a number for
+    each of Z = 0 to 119."""
     counts = element_counts(atomic_numbers)
     return _contributions(counts, np.asarray(values, float), counts.any(axis=0))
 
 
-def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, extensive: bool) -> tuple[np.ndarray, float]:
+def fit_composition(atomic_numbers: Sequence[np.ndarray], values: np.ndarray,
+                    extensive: bool) -> tuple[np.ndarray, float]:
     """The linear composition model, a ridge regression on ``composition``: a number for each of Z = 0 to 119 (0 for
     elements that never occur) and the intercept, unit of ``values``."""
     from sklearn.linear_model import RidgeCV  # takes a second to import
@@ -100,8 +103,9 @@ def fit_property(atomic_numbers: Sequence[np.ndarray], values: np.ndarray, kind:
     """Normaliser of a property from the training part.
 
     kind: ``standard`` (y-mean)/std, ``scale`` y/std, ``none`` y; a given ``mean``, ``std`` or
-    ``reference_values`` is used instead of the measured one. The references of a property that is not ``extensive`` belong to
-    the fractions of the elements; training parts hold few structures of many elements there, so they are those of the ridge.
+    ``reference_values`` is used instead of the measured one. The references of a property that is not
+    ``extensive`` belong to the fractions of the elements; training parts hold few structures of many elements
+    there, so they are those of the ridge.
     """
     values = np.asarray(values, float)
     reference = None
@@ -146,8 +150,8 @@ def denormalised(values: np.ndarray, structures: StructureSet, normaliser: Norma
 class JointFit:
     """What :func:`fit` finds in a set that need not fit in memory: references and normalisers follow from it.
 
-    triangle: the rows (atoms of each element, 1, energy) reduced by QR decomposition, from which least squares, mean and
-    deviation follow as from the rows themselves, without squared condition numbers.
+    triangle: the rows (atoms of each element, 1, energy) reduced by QR decomposition, from which least squares, mean
+    and deviation follow as from the rows themselves, without squared condition numbers.
     """
 
     triangle: np.ndarray
@@ -160,8 +164,8 @@ class JointFit:
                per_atom: bool = False) -> Normaliser:
         """Normaliser of the energy in eV; a given ``mean`` or ``std`` goes before the measured one.
 
-        per_atom: one reference for the atoms of all elements where there are few compositions. One for each would take the
-        whole energy of every composition, and be tens of eV wrong for others.
+        per_atom: one reference for the atoms of all elements where there are few compositions. One for each would
+        take the whole energy of every composition, and be tens of eV wrong for others.
         """
         counts, ones, energies = self.triangle[:, :MAX_ELEMENTS], self.triangle[:, -2], self.triangle[:, -1]
         reference = None

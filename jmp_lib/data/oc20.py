@@ -1,10 +1,11 @@
 """OC20 S2EF: adsorbates on catalyst surfaces, in three forms, all in eV and Å. The paper trains on adsorption energies.
 
-* the release: ``N.extxyz.xz`` (frames with total energies and true forces, those of fixed atoms too) beside ``N.txt.xz`` (a line
-  for each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total energy - reference energy.
+* the release: ``N.extxyz.xz`` (frames with total energies and true forces, those of fixed atoms too) beside
+  ``N.txt.xz`` (a line for each frame: ``random<sid>,frame<fid>,<reference energy>``); adsorption energy = total
+  energy - reference energy.
 * LMDB made of it by the Open Catalyst download script with ``--ref-energy``: y is the adsorption energy.
-* an npz of relaxation trajectories (natoms, sid, fid, energy, cell; of all atoms one after the other atomic_numbers, pos, force,
-  fixed), a sample of the set with total energies, never mixed with the other forms.
+* an npz of relaxation trajectories (natoms, sid, fid, energy, cell; of all atoms one after the other atomic_numbers,
+  pos, force, fixed), a sample of the set with total energies, never mixed with the other forms.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ MEND = f"get it anew from {source_url('OC20', 'pre-training')} (or a smaller par
 
 
 def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of OC20 one at a time: energy eV (adsorption; of relaxations total), forces eV/Å, cell, tags, fixed; group
-    "random<sid>", sid "random<sid>/<frame>".
+    """Structures of OC20 one at a time: energy eV (adsorption; of relaxations total), forces eV/Å, cell, tags, fixed;
+    group "random<sid>", sid "random<sid>/<frame>".
 
     path: an .extxyz(.xz), .lmdb, .pkl or .npz file.
     """
@@ -86,21 +87,24 @@ def _records(file: Path, rejected: list[str] | None) -> Iterator[dict]:
 
 def _arrays(file: Path) -> Iterator:
     """Frames of many relaxations in flat arrays; the tags, which it has not, are derived."""
-    shapes = {"natoms": ("frames",), "sid": ("frames",), "fid": ("frames",), "energy": ("frames",), "cell": ("frames", 3, 3),
-              "atomic_numbers": ("atoms",), "fixed": ("atoms",), "pos": ("atoms", 3), "force": ("atoms", 3)}  # fmt: skip
+    shapes = {"natoms": ("frames",), "sid": ("frames",), "fid": ("frames",), "energy": ("frames",),
+              "cell": ("frames", 3, 3), "atomic_numbers": ("atoms",), "fixed": ("atoms",), "pos": ("atoms", 3),
+              "force": ("atoms", 3)}  # fmt: skip
     held = read_npz(file, shapes, counts="natoms", mend=MEND)
 
     def make(row: int, atoms: slice) -> dict:
-        numbers, fixed, group = held["atomic_numbers"][atoms].astype(np.int64), held["fixed"][atoms].astype(bool), f"random{held['sid'][row]}"
-        made = make_structure(held["pos"][atoms], numbers, cell=held["cell"][row], forces=held["force"][atoms], group=group,
-                              sid=f"{group}/{held['fid'][row]}", energy=held["energy"][row])  # fmt: skip
+        numbers, fixed, group = (held["atomic_numbers"][atoms].astype(np.int64),
+                                 held["fixed"][atoms].astype(bool), f"random{held['sid'][row]}")
+        made = make_structure(held["pos"][atoms], numbers, cell=held["cell"][row], forces=held["force"][atoms],
+                              group=group, sid=f"{group}/{held['fid'][row]}", energy=held["energy"][row])  # fmt: skip
         return made | {"fixed": fixed, "tags": derive_tags(numbers, fixed)}
 
     yield from ((f"frame {row}", partial(make, row, atoms)) for row, atoms in enumerate(slices(held["natoms"])))
 
 
 def _of_atoms(atoms, reference: float, group: str, frame: str) -> dict:
-    """A structure of ASE atoms with a calculator that holds total energy and forces; tags are derived where all are 0."""
+    """A structure of ASE atoms with a calculator that holds total energy and forces;
+    tags are derived where all are 0."""
     results = atoms.calc.results if atoms.calc is not None else {}
     missing = [key for key in ("energy", "forces") if key not in results] + ([] if atoms.cell.rank == 3 else ["cell"])
     if missing:
@@ -110,4 +114,5 @@ def _of_atoms(atoms, reference: float, group: str, frame: str) -> dict:
     structure = from_ase(atoms)
     del structure["id"]
     tags = tags if tags.any() else derive_tags(structure["atomic_numbers"], structure["fixed"])
-    return structure | {"tags": tags, "energy": structure["energy"] - reference, "group": group, "sid": f"{group}/{frame}"}
+    return structure | {"tags": tags, "energy": structure["energy"] - reference,
+                        "group": group, "sid": f"{group}/{frame}"}

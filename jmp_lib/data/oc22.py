@@ -1,4 +1,5 @@
-"""OC22 S2EF total energies: adsorbates on oxides and other surfaces, as graph records (:mod:`jmp_lib.data.graph_records`)."""
+"""OC22 S2EF total energies: adsorbates on oxides and other surfaces, as graph records
+(:mod:`jmp_lib.data.graph_records`)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,6 @@ MEND = f"get it anew from {source_url('OC22', 'pre-training')} and unpack it"
 
 
 def read(path: str | Path, *, rejected: list[str] | None = None) -> Iterator[dict]:
-    """Structures of OC22 one at a time, of an .lmdb or .pkl file: energy eV (total), forces eV/Å, cell, tags, fixed; group
-    "<sid>", sid "<sid>/<frame>"."""
+    """Structures of OC22 one at a time, of an .lmdb or .pkl file: energy eV (total), forces eV/Å, cell, tags, fixed;
+    group "<sid>", sid "<sid>/<frame>"."""
     return read_graphs(path, "OC22", True, mend=MEND, rejected=rejected)

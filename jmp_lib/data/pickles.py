@@ -39,7 +39,8 @@ class Refused(ValueError):
 
 
 def load_pickle(path: str | Path, *, mend: str):
-    """Contents of a pickle file: arrays as numpy, graphs as :class:`Graph`, containers as they are. mend closes each message.
+    """Contents of a pickle file: arrays as numpy, graphs as :class:`Graph`, containers as they are.
+    mend closes each message.
 
     Raises ``FileNotFoundError`` when there is no file, ``ValueError`` when it is empty, a web page or damaged, or
     (:class:`Refused`) names what is never loaded.
@@ -100,14 +101,16 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         """A storage: ('storage', dtype, key, place, count), in the older format with a view, which must be None."""
         word, dtype, key, _place, count, *view = pid
-        good = word == "storage" and isinstance(dtype, torch.dtype) and view in ([], [None]) and type(count) is int and count >= 0
+        good = (word == "storage" and isinstance(dtype, torch.dtype) and view in ([], [None])
+                and type(count) is int and count >= 0)
         if self._storage is None or not good:
             raise ValueError("not a torch storage")
         return self._storage(dtype, str(key), count)
 
 
 class Graph(dict):
-    """Fields of a pickled ``torch_geometric`` graph by name, tensors as numpy arrays; what it keeps beside them is left out."""
+    """Fields of a pickled ``torch_geometric`` graph by name, tensors as numpy arrays; what it keeps
+    beside them is left out."""
 
     def __setstate__(self, state):
         fields = state.get("_store", state)  # torch_geometric 2 keeps the fields one level down, version 1 at hand
@@ -153,8 +156,8 @@ def _from_buffer(data, dtype: _Dtype, shape: tuple, order: str) -> _Array:
 
 
 def _numbers(storage, offset, size, stride, *_) -> np.ndarray:
-    """The numbers of a view into a storage: torch refuses one that leaves it; one that repeats what is stored could ask for any
-    memory."""
+    """The numbers of a view into a storage: torch refuses one that leaves it; one that repeats what is stored could
+    ask for any memory."""
     if not isinstance(storage, torch.Tensor) or math.prod(size) > _LARGEST:
         raise ValueError("not a view of a tensor")
     view = storage.as_strided(size, stride, offset)
@@ -174,7 +177,8 @@ def _storage(data: bytes) -> torch.Tensor:
     (count,) = struct.unpack("<q", stream.read(8))
     if not isinstance(dtype, torch.dtype) or len(keys) != 1 or not 0 <= count <= _LARGEST:
         raise ValueError("not one torch storage")
-    return torch.frombuffer(bytearray(stream.read()), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+    return (torch.frombuffer(bytearray(stream.read()), dtype=dtype, count=count) if count
+            else torch.empty(0, dtype=dtype))
 
 
 def _encoded(text: str, encoding: str = "latin1") -> bytes:

@@ -6,14 +6,14 @@ are there. Else ANI-1x, when it is whole, is split by formulas as its official s
 groups (trajectories, formulas, reactions): in the order of the seed-42 shuffle, a tenth of the structures goes to
 validation, groups with an element of their own excepted.
 
-Of samples all that are there are put together, without copies; with ANI-1x go the S66x8 dimers of COMP6, which are of its
-theory. Their groups are systems of OC20, formulas of ANI-1x and Transition-1x (wider than a molecule or a reaction,
-which not every sample names): those of official validation samples come first.
+Of samples all that are there are put together, without copies; with ANI-1x go the S66x8 dimers of COMP6, which are of
+its theory. Their groups are systems of OC20, formulas of ANI-1x and Transition-1x (wider than a molecule or a
+reaction, which not every sample names): those of official validation samples come first.
 
-``large`` is the generator's large companion of the mini sets, as many parts as are there. A tenth of its groups, chosen by their
-names, is validation, so more parts never move a group. In ``mini+published`` and ``large+published`` each source of a set is a
-set of its own, with heads, reference energies and scales of its own: on two levels of theory the same structure has other
-energies and forces, and a head that must give both gives neither.
+``large`` is the generator's large companion of the mini sets, as many parts as are there. A tenth of its groups,
+chosen by their names, is validation, so more parts never move a group. In ``mini+published`` and ``large+published``
+each source of a set is a set of its own, with heads, reference energies and scales of its own: on two levels of
+theory the same structure has other energies and forces, and a head that must give both gives neither.
 """
 
 from __future__ import annotations
@@ -73,17 +73,18 @@ SOURCES = ("mini", "large", "published", "mini+published", "large+published")
 
 def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, int | None]] | None = None,
                           data_root: str | Path | None = None) -> list[PretrainingData]:
-    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those of the
-    second source that are there.
+    """The four pre-training sets, in the order of the pre-training heads: oc20, oc22, ani1x, transition1x; then those
+    of the second source that are there.
 
-    data: one of SOURCES. data_root: folder of ``large`` and of the published files (None: JMP_DATA, else data/). caps: {set:
-    {"train": n, "val": n}}, at most so many structures of each source. Raises ``ValueError`` for another source, an unknown set
-    or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
+    data: one of SOURCES. data_root: folder of ``large`` and of the published files (None: JMP_DATA, else data/).
+    caps: {set: {"train": n, "val": n}}, at most so many structures of each source. Raises ``ValueError`` for another
+    source, an unknown set or damaged data, ``FileNotFoundError`` (set, folder, command) where nothing is there.
     """
     caps = checked_caps(caps, tuple(PRETRAINING_SETS))
     limits = {name: checked_caps(caps[name], ("train", "val")) for name in PRETRAINING_SETS}
     if data not in SOURCES:
-        raise ValueError(f"data is {data!r}; pre-training data can be {', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
+        raise ValueError(f"data is {data!r}; pre-training data can be "
+                         f"{', '.join(map(repr, SOURCES[:-1]))} or {SOURCES[-1]!r}")
     generated, _, beside = data.partition("+")
     found = []
     if generated == "published":
@@ -91,7 +92,8 @@ def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, in
             find(name, data_root)
     else:
         folder = data_place(data_root, "large") if generated == "large" else None
-        found = [PretrainingData(name, *_generated(mini_name, folder, limits[name])) for name, mini_name in PRETRAINING_SETS.items()]
+        found = [PretrainingData(name, *_generated(mini_name, folder, limits[name]))
+                 for name, mini_name in PRETRAINING_SETS.items()]
     published = [name for name in PRETRAINING_SETS if not found or (beside and why_not(name, data_root) is None)]
     return found + [PretrainingData(name, *load(name, data_root, limits[name])) for name in published]
 
@@ -99,8 +101,8 @@ def load_pretraining_data(data: str = "mini", caps: Mapping[str, Mapping[str, in
 def _generated(name: str, folder: Path | None, limit: Mapping[str, int | None]) -> list[StructureSet]:
     """Training and validation part of a mini set, or of its large companion, parts of which lie in ``folder``.
 
-    Validation groups with an element that no training structure has move to train: reference energies of such an element
-    cannot be fitted, and its embedding would be random.
+    Validation groups with an element that no training structure has move to train: reference energies of such an
+    element cannot be fitted, and its embedding would be random.
     """
     if folder is None:
         whole = mini.load_mini(name)
@@ -124,8 +126,8 @@ def _check_labels(whole: StructureSet) -> None:
 
 
 def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tuple[StructureSet, Sequence[int]]]]:
-    """What opens the parts of pre-training set ``key``, training and validation, each a set and the rows of it; nothing is read
-    here. ``FileNotFoundError`` names set, folder and command."""
+    """What opens the parts of pre-training set ``key``, training and validation, each a set and the rows of it;
+    nothing is read here. ``FileNotFoundError`` names set, folder and command."""
     root, roots = data_dir(data_root), data_dirs(data_root)
     for names in PARTS[key]:
         paths = [entry(name).store(data_root) for name in names if name]
@@ -138,15 +140,18 @@ def find(key: str, data_root: str | Path | None = None) -> Callable[[], list[tup
         if sum(file.stat().st_size for file in {file for *_, files in found for file in files}) > DIRECT_BYTES:
             raise FileNotFoundError(f"{train} is in {root / found[0][1].folder} but not prepared for pre-training: run "
                                     + " and ".join(f"`python -m jmp_lib data prepare {name}`" for name, *_ in found))
-        return partial(_parts, key, *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
+        return partial(_parts, key,
+                       *(partial(_whole, name, one.reader, files, one.options) for name, one, files in found if files))
     patterns, val_pattern = SAMPLES.get(key, ((), ""))
     files = [path for pattern in patterns for path in matching(pattern, roots)]
     if files and sum(file.stat().st_size for file in files) <= DIRECT_BYTES:
         return partial(_sample, key, files, matching(val_pattern, roots) if val_pattern else [])
     last = [name for name in PARTS[key][-1] if name]
-    commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last for action in ("download", "prepare"))
+    commands = ", ".join(f"`python -m jmp_lib data {action} {name}`" for name in last
+                         for action in ("download", "prepare"))
     stores = " or ".join(train for train, _ in PARTS[key])
-    raise FileNotFoundError(f"there are no published data of {key} for pre-training: no store {stores} in {root / 'stores'} and no "
+    raise FileNotFoundError(f"there are no published data of {key} for pre-training: "
+                            f"no store {stores} in {root / 'stores'} and no "
                             f"original files in {root / entry(last[0]).folder}; run {commands}")
 
 
@@ -154,14 +159,17 @@ def _parts(key: str, train: Callable[[], StructureSet], val: Callable[[], Struct
     """The official parts, or those of :func:`split`."""
     whole = train()
     _check_labels(whole)
-    return [(part, range(len(part))) for part in (whole, val())] if val else [(whole, rows) for rows in split(key, whole)]
+    return ([(part, range(len(part))) for part in (whole, val())] if val
+            else [(whole, rows) for rows in split(key, whole)])
 
 
 def _sample(key: str, files: list[Path], official: list[Path]) -> list:
-    """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and split (see the module)."""
+    """The samples of a set in ``files`` and, of its validation part, in ``official``, put together and
+    split (see the module)."""
     found, left_out, held = [], [], set()
     for file in (*official, *files):
-        for structure in read_part(file, dataset="ani1x" if file.parent.name.startswith("comp6") else key, rejected=left_out):
+        for structure in read_part(file, dataset="ani1x" if file.parent.name.startswith("comp6") else key,
+                                   rejected=left_out):
             group = hill(structure["atomic_numbers"]) if key in BY_FORMULA else structure["group"]
             found.append({"sid": f"{file.name}/{len(found)}", **structure, "group": group, "id": len(found)})
         if file in official:
@@ -184,18 +192,20 @@ def why_not(key: str, data_root: str | Path | None = None) -> str | None:
 
 
 def load(key: str, data_root: str | Path | None = None, caps: Mapping[str, int | None] | None = None):
-    """Training and validation part of set ``key``, on disk where it is prepared, in memory where files are read directly.
+    """Training and validation part of set ``key``, on disk where it is prepared, in memory where
+    files are read directly.
 
     caps: {"train": n, "val": n}, at most so many structures, the first of the seed-42 shuffle. Raises
     ``FileNotFoundError`` (see :func:`find`), and ``ValueError`` for damaged data or a set without energy or forces.
     """
     limits = [(caps or {}).get(part) for part in ("train", "val")]
-    return tuple(whole.subset(_capped(rows, limit)) for (whole, rows), limit in zip(find(key, data_root)(), limits, strict=True))
+    return tuple(whole.subset(_capped(rows, limit))
+                 for (whole, rows), limit in zip(find(key, data_root)(), limits, strict=True))
 
 
 def split(key: str, whole: StructureSet, first: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of training and validation where there is no official validation part (see the module); ``first``: groups that go to
-    validation before others."""
+    """Rows of training and validation where there is no official validation part (see the module); ``first``: groups
+    that go to validation before others."""
     group, names = np.asarray(whole.group), list(whole.group_names)
     if key == "ani1x":
         frames = np.bincount(group, minlength=len(names))
@@ -212,8 +222,8 @@ def split(key: str, whole: StructureSet, first: Sequence[int] = ()) -> tuple[np.
 
 
 def _held_out(group: np.ndarray, has: np.ndarray, where: str, first: Sequence[int] = ()) -> np.ndarray:
-    """Which groups are validation, bool (G,): ``first`` and the first of the seed-42 shuffle, of those whose elements others have
-    as well."""
+    """Which groups are validation, bool (G,): ``first`` and the first of the seed-42 shuffle, of those whose elements
+    others have as well."""
     sizes = np.bincount(group, minlength=len(has))
     holders = has.sum(axis=0)  # groups of the training part that have each element
     held, count = np.zeros(len(has), bool), 0
@@ -225,8 +235,8 @@ def _held_out(group: np.ndarray, has: np.ndarray, where: str, first: Sequence[in
             holders -= has[number]
             count += sizes[number]
     if not count:
-        raise ValueError(f"{where}: {len(has)} group(s) cannot be split into training and validation without a group or an element "
-                         "of validation that training lacks; give it more structures")
+        raise ValueError(f"{where}: {len(has)} group(s) cannot be split into training and validation without a group "
+                         "or an element of validation that training lacks; give it more structures")
     return held
 
 

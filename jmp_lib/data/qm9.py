@@ -8,9 +8,10 @@ fetched), in this order:
 * an npz of flat arrays (``qm9*.npz``: id, N, Z, R, mu, alpha, HOMO, LUMO, gap, R2, ZPVE, U0, U, H, G, Cv), energies in
   Hartree; converted here, once, with torch_geometric's factor (:data:`HARTREE_QM9`), which made the official file.
 
-torch_geometric's own class is not asked: it keeps targets in float32. mu D, alpha a0^3, R2 a0^2, Cv cal/(mol K) as they are.
-``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt: the place in the file). U0, U, H, G are totals (official references
-of the elements: facts/hyperparameters.yaml). Split: seed-42 shuffle, the last 20,000 validation and test.
+torch_geometric's own class is not asked: it keeps targets in float32. mu D, alpha a0^3, R2 a0^2, Cv cal/(mol K) as
+they are. ``id`` is the number in dsgdb9nsd_NNNNNN less one (qm9_v3.pt: the place in the file). U0, U, H, G are
+totals (official references of the elements: facts/hyperparameters.yaml). Split: seed-42 shuffle, the last 20,000
+validation and test.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from jmp_lib.units import HARTREE_QM9
 
 N_OFFICIAL = 130_831
 # target -> (array of the npz, factor from its unit to the label's)
-TARGETS = {"mu": ("mu", 1.0), "alpha": ("alpha", 1.0), "eps_HOMO": ("HOMO", HARTREE_QM9), "eps_LUMO": ("LUMO", HARTREE_QM9),
-           "delta_eps": ("gap", HARTREE_QM9), "R2": ("R2", 1.0), "ZPVE": ("ZPVE", HARTREE_QM9), "U0": ("U0", HARTREE_QM9),
-           "U": ("U", HARTREE_QM9), "H": ("H", HARTREE_QM9), "G": ("G", HARTREE_QM9), "Cv": ("Cv", 1.0)}  # fmt: skip
+TARGETS = {"mu": ("mu", 1.0), "alpha": ("alpha", 1.0), "eps_HOMO": ("HOMO", HARTREE_QM9),
+           "eps_LUMO": ("LUMO", HARTREE_QM9), "delta_eps": ("gap", HARTREE_QM9), "R2": ("R2", 1.0),
+           "ZPVE": ("ZPVE", HARTREE_QM9), "U0": ("U0", HARTREE_QM9), "U": ("U", HARTREE_QM9), "H": ("H", HARTREE_QM9),
+           "G": ("G", HARTREE_QM9), "Cv": ("Cv", 1.0)}  # fmt: skip
 
 
 def mend(name: str = "", root: str | Path = "DATA_ROOT") -> str:

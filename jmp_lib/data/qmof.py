@@ -87,7 +87,8 @@ def _npz(path: Path, advice: str) -> Iterator:
             raise ValueError("field 'cell': its lengths and angles must be positive")
         cell = np.array(cellpar_to_cell(cellpar))  # rows, the first along x, the second in the xy plane
         pos = raw["frac"][atoms].astype(np.float64) @ cell
-        return make_structure(pos, raw["Z"][atoms], id=row, cell=cell, sid=raw["qmof_id"][row], y=raw["bandgap_pbe"][row])
+        return make_structure(pos, raw["Z"][atoms], id=row, cell=cell,
+                              sid=raw["qmof_id"][row], y=raw["bandgap_pbe"][row])
 
     for row, atoms in enumerate(formats.slices(raw["natoms"])):
         yield str(raw["qmof_id"][row]), partial(make, row, atoms)

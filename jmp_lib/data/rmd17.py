@@ -29,8 +29,9 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.files import reading
 
 # formula of each molecule: the check that a file is the molecule it is named for
-FORMULAS = {"aspirin": "C9H8O4", "azobenzene": "C12H10N2", "benzene": "C6H6", "ethanol": "C2H6O", "malonaldehyde": "C3H4O2",
-            "naphthalene": "C10H8", "paracetamol": "C8H9NO2", "salicylic": "C7H6O3", "toluene": "C7H8", "uracil": "C4H4N2O2"}
+FORMULAS = {"aspirin": "C9H8O4", "azobenzene": "C12H10N2", "benzene": "C6H6", "ethanol": "C2H6O",
+            "malonaldehyde": "C3H4O2", "naphthalene": "C10H8", "paracetamol": "C8H9NO2", "salicylic": "C7H6O3",
+            "toluene": "C7H8", "uracil": "C4H4N2O2"}
 MOLECULES = tuple(FORMULAS)
 N_TRAIN, N_VAL = 950, 50
 
@@ -56,7 +57,8 @@ def find(molecule: str, root: str | Path) -> list[Path]:
         if all(there):
             return [path for (path,) in there]
         if any(there):
-            raise FileNotFoundError(f"{next(filter(None, there))[0].parent / names[there.index([])]} is missing; {mend(molecule, root)}")
+            raise FileNotFoundError(f"{next(filter(None, there))[0].parent / names[there.index([])]} is "
+                                    f"missing; {mend(molecule, root)}")
     raise FileNotFoundError(f"no rMD17 file of {molecule} in {root}; {mend(molecule, root)}")
 
 
@@ -77,7 +79,8 @@ def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, 
     n_frames, n_atoms = pos.shape[:2]
     try:
         data = StructureSet.from_arrays(
-            f"rMD17 {molecule}", np.full(n_frames, n_atoms), pos.reshape(-1, 3), np.tile(parts[0]["nuclear_charges"], n_frames),
+            f"rMD17 {molecule}", np.full(n_frames, n_atoms),
+            pos.reshape(-1, 3), np.tile(parts[0]["nuclear_charges"], n_frames),
             description=f"published rMD17 {molecule} (PBE/def2-SVP), {n_frames} frames of {files}",
             forces=forces.reshape(-1, 3) * units.KCAL_PER_MOL, scalars={"energy": energy * units.KCAL_PER_MOL},
             group=np.zeros(n_frames, dtype=np.int64), group_names=[molecule], where=files)  # fmt: skip
@@ -92,8 +95,8 @@ def load(molecule: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, 
 
 
 def read_arrays(path: str | Path, molecule: str, advice: str) -> dict[str, np.ndarray]:
-    """Arrays of one original file as they are (see the module), which is that of ``molecule``; with ``old_indices`` (F,), frame
-    numbers of the original MD17, where the file has them."""
+    """Arrays of one original file as they are (see the module), which is that of ``molecule``; with ``old_indices``
+    (F,), frame numbers of the original MD17, where the file has them."""
     raw = read_npz(path, _SHAPES, mend=advice)
     with reading(path, advice):
         if (found := hill(raw["nuclear_charges"])) != FORMULAS[molecule]:

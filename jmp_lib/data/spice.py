@@ -7,8 +7,8 @@ eV/Å. Labels: ``energy`` (total), ``formation_energy`` (the official loader's t
 molecule/conformer, ``group`` the molecule. Order: molecules by name, conformers as stored, which the split counts on:
 all of them shuffled (seed 42), 80/10/10. Level: ωB97M-D3BJ/def2-TZVPPD.
 
-Looked for in ``data_root``, its ``spice`` and ``spice_...``: ``solvated_amino_acids.h5`` or ``dipeptides.h5`` (official), then
-``SPICE_<subset>*.hdf5``, then ``SPICE-1.1.4.hdf5`` (upstream, of which no other molecule is read).
+Looked for in ``data_root``, its ``spice`` and ``spice_...``: ``solvated_amino_acids.h5`` or ``dipeptides.h5``
+(official), then ``SPICE_<subset>*.hdf5``, then ``SPICE-1.1.4.hdf5`` (upstream, of which no other molecule is read).
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from jmp_lib.data.structures import StructureSet
 from jmp_lib.data.tasks import TASKS
 
 UPSTREAM = "SPICE-1.1.4.hdf5"
-# part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3; "(subset)" of a sample)
+# part of SPICE -> how its subset field begins (a version follows: v1.1; dipeptides v1.2, in releases 2.x v1.3;
+# "(subset)" of a sample)
 SUBSETS = {"solvated_amino_acids": "SPICE Solvated Amino Acids Single Points Dataset",
            "dipeptides": "SPICE Dipeptides Single Points Dataset"}
-_SHAPES = {"atomic_numbers": ("atoms",), "conformations": ("conformations", "atoms", 3), "dft_total_energy": ("conformations",),
-           "formation_energy": ("conformations",), "dft_total_gradient": ("conformations", "atoms", 3)}  # fmt: skip
+_SHAPES = {"atomic_numbers": ("atoms",), "conformations": ("conformations", "atoms", 3),
+           "dft_total_energy": ("conformations",), "formation_energy": ("conformations",),
+           "dft_total_gradient": ("conformations", "atoms", 3)}  # fmt: skip
 
 
 def mend(subset: str, root: str | Path = "DATA_ROOT") -> str:
@@ -47,7 +49,8 @@ def find(subset: str, root: str | Path) -> list[Path]:
     """The file that has ``subset``."""
     known("SPICE has no part", subset, SUBSETS)
     forms = (f"{subset}.h*5", f"SPICE_{subset}*.h*5", UPSTREAM)
-    return [first_file(forms, folders_of("spice", root), f"no SPICE file with {subset} in {root}; {mend(subset, root)}")]
+    return [first_file(forms, folders_of("spice", root),
+                       f"no SPICE file with {subset} in {root}; {mend(subset, root)}")]
 
 
 def load(subset: str, root: str | Path, fold: int = 0) -> tuple[StructureSet, splits.Split]:
@@ -69,7 +72,8 @@ def _molecules(file: Asked, subset: str, by_name: bool) -> Iterator[str]:
         said = file.arrays(name, (), ("subset",)).get("subset")
         if said is None and not by_name:
             raise ValueError(f"molecule {name} does not say which subset it is of")
-        if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?( \(subset\))?", str(said.ravel()[0])):
+        if said is None or re.fullmatch(re.escape(SUBSETS[subset]) + r"( v[\d.]+)?( \(subset\))?",
+                                        str(said.ravel()[0])):
             yield name
 
 

@@ -57,7 +57,8 @@ def consecutive(n: int, n_train: int, n_val: int, n_test: int | None = None) -> 
     """
     n_test = n - n_train - n_val if n_test is None else n_test
     if min(n_train, n_val, n_test) < 1 or n_train + n_val + n_test > n:
-        raise ValueError(f"{n} structures are too few for {n_train} train, {n_val} validation and at least 1 test structure")
+        raise ValueError(f"{n} structures are too few for {n_train} train, "
+                         f"{n_val} validation and at least 1 test structure")
     order = shuffled(n)
     return Split(order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val : n_train + n_val + n_test])
 
@@ -85,8 +86,8 @@ def eighty_ten_ten(n: int) -> Split:
 
 
 def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (train and validation, test) of official MatBench v0.1 fold 0..4, each sorted: scikit-learn's ``KFold(5, shuffle=True,
-    random_state=18012019)``."""
+    """Rows (train and validation, test) of official MatBench v0.1 fold 0..4, each sorted: scikit-learn's ``KFold(5,
+    shuffle=True, random_state=18012019)``."""
     if fold not in range(MATBENCH_FOLDS):
         raise ValueError(f"there is no fold {fold}: the MatBench folds are 0 to {MATBENCH_FOLDS - 1}")
     if n < MATBENCH_FOLDS:
@@ -97,7 +98,8 @@ def matbench_fold(n: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def matbench(n: int, fold: int = 0, train: float = 0.9) -> Split:
-    """MatBench: the official fold's test part; of the rest, seed-42 shuffled, int(``train`` m) train, then validation."""
+    """MatBench: the official fold's test part; of the rest, seed-42 shuffled, int(``train`` m) train,
+    then validation."""
     rest, test = matbench_fold(n, fold)
     rest = rest[shuffled(len(rest))]
     n_train = int(train * len(rest))
@@ -107,8 +109,8 @@ def matbench(n: int, fold: int = 0, train: float = 0.9) -> Split:
 def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED) -> list[np.ndarray]:
     """Rows of a part for each of ``fractions`` and of the rest, no group in two of them; each part comes shuffled.
 
-    Groups in shuffled order go to the first part until it holds its fraction of the rows, then to the second, and so on.
-    Raises ``ValueError`` when a part stays empty.
+    Groups in shuffled order go to the first part until it holds its fraction of the rows, then to the second, and so
+    on. Raises ``ValueError`` when a part stays empty.
     """
     names, index, sizes = np.unique(np.asarray(group), return_inverse=True, return_counts=True)
     order = shuffled(len(names), seed)
@@ -119,6 +121,6 @@ def group_parts(group: np.ndarray, fractions: Sequence[float], seed: int = SEED)
     parts = [rows[part[index][rows] == number] for number in range(len(fractions) + 1)]
     if min(map(len, parts)) == 0:
         shares = ", ".join(f"{fraction:.0%}" for fraction in fractions)
-        raise ValueError(f"{len(names)} groups in {len(index)} structures cannot be split into {shares} and the rest without a group "
-                         "in two parts")
+        raise ValueError(f"{len(names)} groups in {len(index)} structures cannot be split into {shares} and the rest "
+                         "without a group in two parts")
     return parts

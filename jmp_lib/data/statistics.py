@@ -21,8 +21,8 @@ NEIGHBOUR_STRUCTURES = 12  # of each set whose neighbours are counted
 
 @dataclass
 class Survey:
-    """sets: collection -> sampled structures; rows: one for each pre-training set and task; targets: task -> labels in the
-    printed unit (with ``units``), of train, validation and test together."""
+    """sets: collection -> sampled structures; rows: one for each pre-training set and task; targets: task -> labels
+    in the printed unit (with ``units``), of train, validation and test together."""
 
     sets: dict[str, list[Structure]] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
@@ -41,7 +41,8 @@ class Survey:
 
 
 def survey(data: str = "mini", data_root: str | Path | None = None, limit: int = 400, seed: int = 0) -> Survey:
-    """Everything that is there of ``data`` (mini or published, under ``data_root``). Missing sets are rows with a reason.
+    """Everything that is there of ``data`` (mini or published, under ``data_root``). Missing sets
+    are rows with a reason.
 
     At most ``limit`` structures of each set are kept, drawn at random. Prepared sets are never read whole.
     """
@@ -77,9 +78,11 @@ def survey(data: str = "mini", data_root: str | Path | None = None, limit: int =
         return split.counts
 
     everything = [(key, (int(official[key]), "-", "-"), partial(pretraining_set, key)) for key in PRETRAINING_SETS]
-    everything += [(task.id, (task.n_train, task.n_val, task.n_test), partial(fine_tuning_task, task)) for task in TASKS.values()]
+    everything += [(task.id, (task.n_train, task.n_val, task.n_test), partial(fine_tuning_task, task))
+                   for task in TASKS.values()]
     for name, counts, read in everything:
-        row = {"set or task": name, "official train / val / test": " / ".join(map(str, counts)), "here train / val / test": "", "why not": ""}
+        row = {"set or task": name, "official train / val / test": " / ".join(map(str, counts)),
+               "here train / val / test": "", "why not": ""}
         try:
             row["here train / val / test"] = " / ".join(map(str, read()))
         except (FileNotFoundError, ValueError) as error:
@@ -109,7 +112,8 @@ def neighbour_counts(sets: dict[str, list], graphs: Mapping, structures: int = N
         counts = np.concatenate([_neighbours(structure, config.cutoff) for structure in chosen])
         rows.append({"set": name, "cutoff / Å": config.cutoff, "limit": config.max_neighbors, "structures": len(chosen),
                      "atoms": len(counts), "mean": round(float(counts.mean()), 1), "least": int(counts.min()),
-                     "most": int(counts.max()), "beyond the limit / %": round(100 * float((counts > config.max_neighbors).mean()), 1),
+                     "most": int(counts.max()),
+                     "beyond the limit / %": round(100 * float((counts > config.max_neighbors).mean()), 1),
                      "counts": counts})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -123,7 +127,8 @@ def _neighbours(structure: dict, cutoff: float) -> np.ndarray:
 def words(found: Survey) -> str:
     """How many of the 40 tasks can run with the data at hand, and a sentence for each set or task that cannot."""
     able = [task for task in TASKS if task not in found.missing]
-    lines = [f"{len(able)} of the {len(TASKS)} tasks and {len(PRETRAINING_SETS) - sum(k in found.missing for k in PRETRAINING_SETS)} "
+    lines = [f"{len(able)} of the {len(TASKS)} tasks and "
+             f"{len(PRETRAINING_SETS) - sum(k in found.missing for k in PRETRAINING_SETS)} "
              f"of the {len(PRETRAINING_SETS)} pre-training sets can run with the data at hand."]  # fmt: skip
     lines += [f"{name} cannot run: {reason}" for name, reason in found.missing.items()]
     return "\n".join(lines)

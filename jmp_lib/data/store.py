@@ -1,15 +1,15 @@
 """Prepared sets: structures of any number in flat files, mapped into memory when they are asked for.
 
-A prepared set is a folder: ``store.json`` (name, card of the source, labels, hash of the contents, dtype and shape of every
-column) and one file of plain numbers for each column of :class:`~jmp_lib.data.structures.Columns`. It never changes once it is
-there, so any number of processes may read it, and a subset of it is rows alone.
+A prepared set is a folder: ``store.json`` (name, card of the source, labels, hash of the contents, dtype and shape of
+every column) and one file of plain numbers for each column of :class:`~jmp_lib.data.structures.Columns`. It never
+changes once it is there, so any number of processes may read it, and a subset of it is rows alone.
 
 >>> data = open_store("data/stores/oc20-2m")
 >>> data[0].pos.shape, data[:1000].natoms.mean()
 
-:func:`write_store` appends structures to the columns chunk by chunk in ``<path>.building``. After each chunk ``store.json`` says
-how far the files and the source are consumed, so a preparation that was killed goes on behind its last chunk. The finished
-folder takes its name in one step. Same parts, same bytes, whatever the interruptions.
+:func:`write_store` appends structures to the columns chunk by chunk in ``<path>.building``. After each chunk
+``store.json`` says how far the files and the source are consumed, so a preparation that was killed goes on behind its
+last chunk. The finished folder takes its name in one step. Same parts, same bytes, whatever the interruptions.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MEND = "remove it and make it again with `python -m jmp_lib data prepare`"
 
 
 def open_store(path: str | Path) -> StructureSet:
-    """The prepared set in folder ``path``, which stays on disk; ``FileNotFoundError`` when there is none, ``ValueError`` (one
-    sentence) when it is damaged or not one of this version."""
+    """The prepared set in folder ``path``, which stays on disk; ``FileNotFoundError`` when there is none,
+    ``ValueError`` (one sentence) when it is damaged or not one of this version."""
     columns = mapped(Path(path))
     return StructureSet(columns.about["plan"]["name"], columns.about["description"], columns)
 
@@ -96,7 +96,8 @@ def mapped(path: Path, about: dict | None = None) -> Mapped:
         names = [key.removeprefix("text ") for key in arrays if key.startswith("text ")]
         texts = {name: Texts(arrays[f"ends {name}"], arrays[f"text {name}"]) for name in names}
         group_names = texts.pop("group_names", ())
-        return Mapped(**made, scalars=scalars, texts=texts, group_names=group_names, sha256=about["sha256"], about=about, path=path)
+        return Mapped(**made, scalars=scalars, texts=texts, group_names=group_names,
+                      sha256=about["sha256"], about=about, path=path)
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path / MANIFEST} is altered (its counts and files do not add up); {_MEND}") from None
 
@@ -139,8 +140,9 @@ def _column(path: Path, key: str, dtype: str, shape: list[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the source: its name, a function that yields its structures from the first on, its version, any text that changes
-    when the part changes, and a list in which the function says why it leaves out others ("place: reason")."""
+    """A part of the source: its name, a function that yields its structures from the first on, its version,
+    any text that changes when the part changes, and a list in which the function says why it leaves out
+    others ("place: reason")."""
 
     name: str
     read: Callable[[], Iterable[Mapping]]
@@ -153,11 +155,12 @@ def write_store(path: str | Path, parts: list[Part], *, name: str, description: 
                 progress: Callable[[int], None] = lambda count: None) -> StructureSet:
     """Make the prepared set ``path`` of all structures of ``parts`` in order, or open it when it is there already.
 
-    Structures that no training may see are left out and their reasons counted. The ids of a single part are kept and must
-    differ; structures of several parts are numbered. card: facts about the source, kept as they are. extras: arrays that
-    are kept beside the columns (see :func:`extra`). progress: called with the number of structures of each chunk written.
-    Raises ``ValueError`` (one sentence) where no structure is good, for another store or another begun preparation in the
-    place, ``RuntimeError`` when somebody else is preparing it or the disk is full or read-only.
+    Structures that no training may see are left out and their reasons counted. The ids of a single part are kept
+    and must differ; structures of several parts are numbered. card: facts about the source, kept as they are.
+    extras: arrays that are kept beside the columns (see :func:`extra`). progress: called with the number of
+    structures of each chunk written. Raises ``ValueError`` (one sentence) where no structure is good, for another
+    store or another begun preparation in the place, ``RuntimeError`` when somebody else is preparing it or the disk
+    is full or read-only.
     """
     path = Path(path).resolve()
     if not parts:
@@ -248,8 +251,8 @@ class _Unfinished:
         rejected[reason] = rejected.get(reason, 0) + 1
 
     def _append(self, structures: list[Mapping], position: list[int]) -> None:
-        """Append the columns of sound structures, behind which the source is at ``position`` (part, structures consumed of it);
-        they count once ``store.json`` says so."""
+        """Append the columns of sound structures, behind which the source is at ``position`` (part, structures
+        consumed of it); they count once ``store.json`` says so."""
         about = self.about
         if structures:
             columns = pack(structures, about["labels"])
@@ -276,7 +279,8 @@ class _Unfinished:
         about, columns, name = self.about, self.about["columns"], self.about["plan"]["name"]
         if not about["structures"]:
             reasons = "; ".join(f"{number} times: {reason}" for reason, number in about["rejected"].items())
-            raise ValueError(f"{name}: there is no structure in the source" + (f" that is good ({reasons})" if reasons else ""))
+            raise ValueError(f"{name}: there is no structure in the source"
+                             + (f" that is good ({reasons})" if reasons else ""))
         if self.groups:
             names, numbers = sorted(self.groups), self._column("numbers")
             rank = np.empty(len(names), np.int64)
@@ -294,7 +298,8 @@ class _Unfinished:
             if (twice := ids[1:][ids[1:] == ids[:-1]]).size:
                 raise ValueError(f"{name}: id {twice[0]} occurs more than once")
         del about["position"]
-        about |= {"description": description, "card": card, "sha256": StructureSet(name, description, found).contents_sha256()}
+        about |= {"description": description, "card": card,
+                  "sha256": StructureSet(name, description, found).contents_sha256()}
         write_json(self.folder / MANIFEST, about)
 
     def _column(self, key: str) -> np.ndarray:
@@ -313,6 +318,7 @@ class _Unfinished:
         self._extend(key, ends if key in self.about["columns"] else np.concatenate([[0], ends]).astype(np.int64))
 
     def _extend_texts(self, name: str, texts: list[str]) -> None:
-        encoded, (_, (before,)) = [text.encode() for text in texts], self.about["columns"].get(f"text {name}", [None, [0]])
+        encoded, (_, (before,)) = ([text.encode() for text in texts],
+                                   self.about["columns"].get(f"text {name}", [None, [0]]))
         self._extend_ends(f"ends {name}", before, list(map(len, encoded)))
         self._extend(f"text {name}", np.frombuffer(b"".join(encoded), np.uint8))

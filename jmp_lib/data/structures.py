@@ -34,8 +34,9 @@ class Structure(Data):
     id              int               row of the structure in the set it was read from (a subset keeps it)
     sid, group      text, where the source has them: name; molecule, trajectory or composition, for leak-free splits
     forces          (N,3) float32 eV/Å   minus the energy gradient, where there are such labels
-    energy, mu, y … () float64        scalar labels where there are any: energies in eV (pre-training sets: of the stated
-                                      reference), targets in the label_unit of their ``Task``, formation_energy (SPICE) in eV
+    energy, mu, y … () float64        scalar labels where there are any: energies in eV (pre-training sets: of the
+                                      stated reference), targets in the label_unit of their ``Task``, formation_energy
+                                      (SPICE) in eV
     """
 
     @classmethod
@@ -68,8 +69,8 @@ class Structure(Data):
 class Columns:
     """The arrays of S structures with ΣN atoms that a set and its subsets share, in memory or mapped from files.
 
-    Dtypes and shapes as of :class:`StructureSet`; ids may be left out where they are the rows, group where every structure is
-    one of its own. texts: name -> a text for each structure.
+    Dtypes and shapes as of :class:`StructureSet`; ids may be left out where they are the rows, group where every
+    structure is one of its own. texts: name -> a text for each structure.
     """
 
     natoms: np.ndarray
@@ -122,7 +123,8 @@ class Columns:
         if array is None:
             return None if key == "forces" else np.asarray(rows, dtype=np.int64)
         if isinstance(rows, range) and rows.step == 1:
-            start, stop = (self.offsets[rows.start], self.offsets[rows.stop]) if key in PER_ATOM else (rows.start, rows.stop)
+            start, stop = ((self.offsets[rows.start], self.offsets[rows.stop])
+                           if key in PER_ATOM else (rows.start, rows.stop))
             return array[start:stop]
         rows = np.asarray(rows, dtype=np.int64)
         if key not in PER_ATOM:
@@ -137,14 +139,15 @@ def _column(key: str) -> property:
 
 
 class StructureSet(Dataset):
-    """S structures with ΣN atoms in all, a ``torch_geometric`` ``Dataset`` of :class:`Structure`, on which any network of
-    torch_geometric trains (docs/examples.md: SchNet on dipole moments).
+    """S structures with ΣN atoms in all, a ``torch_geometric`` ``Dataset`` of :class:`Structure`, on which any
+    network of torch_geometric trains (docs/examples.md: SchNet on dipole moments).
 
     ``data[i]`` is a structure (through ``data.transform``, where one is set), ``data[10:20]``, ``data[rows]`` and
-    ``data.subset(rows)`` are sets that share its arrays. Columns are numpy arrays of the fields of all structures: natoms
-    int64 (S,); pos float32 (ΣN,3); atomic_numbers, tags uint8 (ΣN,); cell float64 (S,3,3); pbc bool (S,3); fixed bool (ΣN,);
-    forces float32 (ΣN,3) or None; group int64 (S,) with group_names; ids int64 (S,); scalars: name -> float64 (S,). Make one
-    with :meth:`from_arrays`, or open a prepared one with :func:`jmp_lib.data.store.open_store`.
+    ``data.subset(rows)`` are sets that share its arrays. Columns are numpy arrays of the fields of all
+    structures: natoms int64 (S,); pos float32 (ΣN,3); atomic_numbers, tags uint8 (ΣN,); cell float64 (S,3,3);
+    pbc bool (S,3); fixed bool (ΣN,); forces float32 (ΣN,3) or None; group int64 (S,) with group_names; ids
+    int64 (S,); scalars: name -> float64 (S,). Make one with :meth:`from_arrays`, or open a prepared one with
+    :func:`jmp_lib.data.store.open_store`.
     """
 
     pos, atomic_numbers, cell, pbc = map(_column, ("pos", "atomic_numbers", "cell", "pbc"))
@@ -160,9 +163,9 @@ class StructureSet(Dataset):
                     where="") -> StructureSet:
         """Make a set from arrays (shapes as in the class; units already eV, Å, eV/Å) and validate it as :func:`check`.
 
-        Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every structure a group
-        of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a file's path) goes into
-        error messages.
+        Defaults: no cell; periodic in three directions where there is a cell; tags 2; nothing fixed; every structure
+        a group of its own; ids 0, 1, ... texts: name -> a text for each structure (``sid``). ``where`` (a file's
+        path) goes into error messages.
         """
         natoms = np.asarray(natoms)
         pbc = np.full((len(natoms), 3), True) if pbc is None and cell is not None else pbc
@@ -177,7 +180,8 @@ class StructureSet(Dataset):
         names = tuple(map(str, group_names if group_names is not None else ()))
         if names and (stray := np.flatnonzero((arrays["group"] < 0) | (arrays["group"] >= len(names)))).size:
             number = arrays["group"][stray[0]]
-            raise ValueError(f"{where or name}: row {stray[0]}, field 'group': {number} has no name among the {len(names)}")
+            raise ValueError(f"{where or name}: row {stray[0]}, field 'group': "
+                             f"{number} has no name among the {len(names)}")
         return cls(name, description,
                    Columns(**{key: np.ascontiguousarray(array, DTYPES[key]) for key, array in arrays.items()},
                            scalars={key: np.ascontiguousarray(array, np.float64) for key, array in scalars.items()},
@@ -207,7 +211,8 @@ class StructureSet(Dataset):
 
     def __copy__(self) -> StructureSet:
         made = type(self).__new__(type(self))
-        made.__dict__ = {key: value for key, value in self.__dict__.items() if key not in ("natoms", "sha256")}  # which it keeps
+        # which it keeps
+        made.__dict__ = {key: value for key, value in self.__dict__.items() if key not in ("natoms", "sha256")}
         return made
 
     def __getstate__(self) -> dict:
@@ -215,15 +220,18 @@ class StructureSet(Dataset):
         made, rows, c = self.__copy__(), self.indices(), self.columns
         if self._indices is not None and c.path is None:
             texts = {key: [column[row] for row in rows] for key, column in c.texts.items()}
-            made.columns = Columns(**{key: c.take(key, rows) for key in DTYPES}, scalars=self.scalars, texts=texts, group_names=c.group_names)
+            made.columns = Columns(**{key: c.take(key, rows) for key in DTYPES}, scalars=self.scalars,
+                                   texts=texts, group_names=c.group_names)
             made._indices = None
         return made.__dict__
 
     def __repr__(self) -> str:
-        return f"StructureSet({self.name!r}, {len(self)} structures, {int(self.natoms.sum())} atoms, {' '.join(self.labels)})"
+        return (f"StructureSet({self.name!r}, {len(self)} structures, "
+                f"{int(self.natoms.sum())} atoms, {' '.join(self.labels)})")
 
     def subset(self, indices: slice | range | Sequence[int] | np.ndarray) -> StructureSet:
-        """The structures of a slice, rows or a mask of bool (S,), in that order, ids kept; ``IndexError`` beyond the end."""
+        """The structures of a slice, rows or a mask of bool (S,), in that order, ids kept;
+        ``IndexError`` beyond the end."""
         rows = range(len(self))[indices] if isinstance(indices, slice) else indices
         if not isinstance(rows, range):
             rows = np.asarray(rows)
@@ -236,9 +244,11 @@ class StructureSet(Dataset):
         made = self.__copy__()
         own = self.indices()
         if isinstance(own, range) and isinstance(rows, range):
-            made._indices = range(*(own.start + own.step * end for end in (rows.start, rows.stop)), own.step * rows.step)
+            made._indices = range(*(own.start + own.step * end for end in (rows.start, rows.stop)),
+                                  own.step * rows.step)
         else:
-            made._indices = own.start + own.step * rows if isinstance(own, range) else own[np.asarray(rows, dtype=np.int64)]
+            made._indices = (own.start + own.step * rows if isinstance(own, range)
+                             else own[np.asarray(rows, dtype=np.int64)])
         return made
 
     index_select = subset  # its name in torch_geometric
@@ -260,7 +270,8 @@ class StructureSet(Dataset):
 
     @property
     def about(self) -> dict:
-        """What ``store.json`` of a prepared set says: card (facts about its source), rejected (reason -> how many), ..."""
+        """What ``store.json`` of a prepared set says: card (facts about its source),
+        rejected (reason -> how many), ..."""
         return self.columns.about
 
     @property
@@ -275,7 +286,8 @@ class StructureSet(Dataset):
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted. Of millions of structures on disk some are in memory at a time, in their order."""
+        """Atomic numbers that occur, sorted. Of millions of structures on disk some are in memory at a time,
+        in their order."""
         if self._indices is None and "elements" in self.columns.about:
             return self.columns.about["elements"]
         rows, found = self.indices(), np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=bool)
@@ -319,12 +331,12 @@ class StructureSet(Dataset):
         return digest.hexdigest()
 
 
-# --- sets of structures one by one ---------------------------------------------------------------------------------------------
+# --- sets of structures one by one ------------------------------------------------------------------------------------
 
 
 def labels_of(structure: Mapping) -> list[str]:
-    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``, ``text NAME``;
-    ``ValueError`` for a field that no column can hold."""
+    """What a structure has beside its geometry, as names of columns, sorted: ``forces``, ``scalar NAME``,
+    ``text NAME``; ``ValueError`` for a field that no column can hold."""
     found = ["forces"] if "forces" in structure else []
     for key in structure.keys():
         value = structure[key]
@@ -338,7 +350,8 @@ def labels_of(structure: Mapping) -> list[str]:
 
 
 def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarray | list[str]]:
-    """Columns (as of :class:`Columns`, without group and ids) of sound structures that all have ``labels``, which name columns too."""
+    """Columns (as of :class:`Columns`, without group and ids) of sound structures that all have ``labels``,
+    which name columns too."""
     natoms = np.array([len(s["atomic_numbers"]) for s in structures])
 
     def column(key: str) -> np.ndarray | list[str]:
@@ -352,7 +365,8 @@ def pack(structures: Sequence[Mapping], labels: list[str]) -> dict[str, np.ndarr
         value = bool(np.any(s["cell"])) if key == "pbc" and "cell" in s else DEFAULTS[key]
         return np.full((len(s["atomic_numbers"]),) if key in PER_ATOM else SHAPES[key], value)
 
-    return {"natoms": natoms} | {key: column(key) for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *labels)}
+    return {"natoms": natoms} | {key: column(key)
+                                 for key in ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed", *labels)}
 
 
 def to_set(name: str, structures: Iterable[Mapping], description: str = "", where: str = "") -> StructureSet:

@@ -6,12 +6,12 @@
 >>> data = load_task_data("qm9_eps_homo")          # of qm9-mini
 >>> data.train, data.val, data.test                # StructureSets whose structures have the label
 
-Adding a family touches four places: a file that reads its data, a row of FAMILIES (or :func:`register` from outside), rows of
-tasks (facts/tasks.csv, or :func:`add_tasks`), and a notebook. Its file has three functions; name is a task's id without the
-family, or "" where all tasks are targets of one set. ``find(name, root)`` gives the paths of the files at hand,
-``load(name, root, fold)`` all structures and their split (rows of train, validation and test), ``mend(name, root)`` where the
-files come from and where to put them. A file is imported when it is first asked for something. A prepared set under
-``root/stores`` (:func:`prepare_task`) is taken in place of the original files.
+Adding a family touches four places: a file that reads its data, a row of FAMILIES (or :func:`register` from outside),
+rows of tasks (facts/tasks.csv, or :func:`add_tasks`), and a notebook. Its file has three functions; name is a task's
+id without the family, or "" where all tasks are targets of one set. ``find(name, root)`` gives the paths of the files
+at hand, ``load(name, root, fold)`` all structures and their split (rows of train, validation and test),
+``mend(name, root)`` where the files come from and where to put them. A file is imported when it is first asked for
+something. A prepared set under ``root/stores`` (:func:`prepare_task`) is taken in place of the original files.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Family:
 
     module: dotted name of the file that reads its data; subset: what its notebook calls its tasks (targets, molecules,
     tasks); notebook: name of its notebook; mini_split: split of (structures, fold) of its mini sets; folds: number of
-    folds; one_set: whether all its tasks are targets of one set; domain: of its structures, for colours; trajectory: whether
-    its test parts are frames of one; graph: settings of its graphs (fields of :class:`jmp_lib.graphs.GraphConfig`) where a
-    profile has none of it.
+    folds; one_set: whether all its tasks are targets of one set; domain: of its structures, for colours; trajectory:
+    whether its test parts are frames of one; graph: settings of its graphs (fields of
+    :class:`jmp_lib.graphs.GraphConfig`) where a profile has none of it.
     """
 
     name: str
@@ -85,16 +85,17 @@ FAMILIES: dict[str, Family] = {
         # 400 frames: 200, 50, 150
         Family("rmd17", "rMD17", "jmp_lib.data.rmd17", "molecules", "05_rmd17", _by_parts(0.5, 0.125), trajectory=True),
         # 80 frames: 40, 16, 24
-        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22", _by_parts(0.5, 0.2), domain="large molecules",
-               trajectory=True),
+        Family("md22", "MD22", "jmp_lib.data.md22", "molecules", "06_md22",
+               _by_parts(0.5, 0.2), domain="large molecules", trajectory=True),
         # 300 conformers: 240, 30, 30
         Family("spice", "SPICE", "jmp_lib.data.spice", "tasks", "07_spice", lambda n, fold: splits.eighty_ten_ten(n),
                domain="large molecules"),
         # 300 crystals: 192, 48, 60 (test parts by the official fold rule)
-        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench", lambda n, fold: splits.matbench(n, fold, 0.8),
-               folds=5, domain="bulk crystals"),
+        Family("matbench", "MatBench", "jmp_lib.data.matbench", "tasks", "08_matbench",
+               lambda n, fold: splits.matbench(n, fold, 0.8), folds=5, domain="bulk crystals"),
         # 200 frameworks: 140, 40, 20
-        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof", _by_parts(0.7, 0.2), one_set=True, domain="MOFs"),
+        Family("qmof", "QMOF", "jmp_lib.data.qmof", "tasks", "09_qmof",
+               _by_parts(0.7, 0.2), one_set=True, domain="MOFs"),
     )
 }
 
@@ -119,8 +120,8 @@ class Task:
 
     label: key of a structure that holds the target (``forces`` for the 19 force tasks). label_unit: its unit in
     memory; printed_unit: the paper's; printed = print_factor * value. metric: ``MAE`` or ``force MAE`` (mean over
-    atoms and components). head: ``scalar``, ``spatial_extent``, ``gradient_forces`` or ``direct_forces``. reduction: over
-    atoms, ``sum``, ``mean`` or ``max``.
+    atoms and components). head: ``scalar``, ``spatial_extent``, ``gradient_forces`` or ``direct_forces``. reduction:
+    over atoms, ``sum``, ``mean`` or ``max``.
     n_train, n_val, n_test: the official counts (MatBench: of fold 0; all folds in fold_counts); n_total all.
     """
 
@@ -262,11 +263,12 @@ def load_task_data(task_id: str, data: str = "mini", data_root: str | Path | Non
     else:
         raise ValueError(f"data is {data!r}; it can be 'mini' or 'published'")
     if task.label not in whole.labels:
-        raise ValueError(f"{whole.name} has no label {task.label!r} for {task.id} (it has {', '.join(whole.labels) or 'none'})")
+        raise ValueError(f"{whole.name} has no label {task.label!r} for {task.id} (it has "
+                         f"{', '.join(whole.labels) or 'none'})")
     split = split.capped(**caps)
     train, val, test = (whole.subset(rows) for rows in (split.train, split.val, split.test))
-    return TaskData(task, train, val, test, name=name, description=whole.description, data_kind=kind, data_sha256=whole.sha256,
-                    split_sha256=split.sha256, fold=fold)  # fmt: skip
+    return TaskData(task, train, val, test, name=name, description=whole.description, data_kind=kind,
+                    data_sha256=whole.sha256, split_sha256=split.sha256, fold=fold)  # fmt: skip
 
 
 def checked_caps(caps: Mapping | None, known: tuple[str, ...]) -> dict:
@@ -337,7 +339,8 @@ def store_path(task: Task, data_root: str | Path) -> Path:
     return data_place(data_root, "stores", f"{task.family}-{task.set_name}".removesuffix("-"))
 
 
-def prepare_task(task: Task, data_root: str | Path, card: dict, progress: Callable[[int], None] = lambda n: None) -> StructureSet:
+def prepare_task(task: Task, data_root: str | Path, card: dict,
+                 progress: Callable[[int], None] = lambda n: None) -> StructureSet:
     """Read the files of ``task`` once and keep set and splits as a prepared set, which every process maps from then on.
 
     Raises as :func:`load_published` and :func:`jmp_lib.data.store.write_store`.
@@ -348,5 +351,6 @@ def prepare_task(task: Task, data_root: str | Path, card: dict, progress: Callab
     for fold in range(family.folds):
         whole, split = family.reader.load(task.set_name, data_root, fold)
         rows |= {f"split {fold} {part}": getattr(split, part) for part in ("train", "val", "test")}
-    return write_store(store_path(task, data_root), [Part(whole.name, partial(iter, whole), state or whole.sha256)], name=whole.name,
-                       description=whole.description, card={**card, "files": state}, extras=rows, progress=progress)
+    return write_store(store_path(task, data_root), [Part(whole.name, partial(iter, whole), state or whole.sha256)],
+                       name=whole.name, description=whole.description, card={**card, "files": state},
+                       extras=rows, progress=progress)

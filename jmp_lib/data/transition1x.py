@@ -27,7 +27,8 @@ def read(path: str | Path, *, part: str = "data", rejected: list[str] | None = N
     """Structures of Transition-1x one at a time: energy eV (total), forces eV/Å; group "formula/rxnNNNN",
     sid "group/frame".
 
-    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group, data, train, val, test.
+    path: the HDF5 file, or an .lmdb or .pkl of graph records (which have no parts). part: the top group,
+    data, train, val, test.
     """
     path = Path(path)
     if path.suffix in (".lmdb", ".pkl"):

@@ -1,5 +1,5 @@
-"""Facts of the JMP paper, its official release and what others made of it, as plain tables. Nothing here is computed by this
-project, except one column of third_party.csv, which says so.
+"""Facts of the JMP paper, its official release and what others made of it, as plain tables. Nothing here is computed
+by this project, except one column of third_party.csv, which says so.
 
 ==========================  ======================================================================================
 ``tasks.csv``               the 40 fine-tuning tasks: units, splits, heads, settings of the run script and, where they
@@ -65,7 +65,8 @@ def published() -> pd.DataFrame:
 
 
 def third_party() -> pd.DataFrame:
-    """What others measured of JMP, in the units of the paper's tables: task, statistic, model, value, printed, source, note."""
+    """What others measured of JMP, in the units of the paper's tables: task, statistic, model, value,
+    printed, source, note."""
     return _values("third_party.csv")
 
 
@@ -76,7 +77,8 @@ def claims() -> pd.DataFrame:
 
 
 def datasets() -> pd.DataFrame:
-    """The four pre-training data sets and the fine-tuning data sets (the paper's table 1, rebuilt from other sources)."""
+    """The four pre-training data sets and the fine-tuning data sets (the paper's table 1, rebuilt
+    from other sources)."""
     return _read("datasets.csv").copy()
 
 

@@ -24,17 +24,17 @@ _EMPTY = Batch()  # copied: to make one takes as long as all of collate, and Bat
 
 
 def collate(items: Sequence[Mapping | Data]) -> Batch:
-    """One batch from structures that all carry ``graphs``, or all ``candidates`` (edges as of ``a2a_edges``, GraphConfig) from
-    which to cut them now, in one pass and with the same result.
+    """One batch from structures that all carry ``graphs``, or all ``candidates`` (edges as of ``a2a_edges``,
+    GraphConfig) from which to cut them now, in one pass and with the same result.
 
-    Structures are dicts or ``Data``, of numpy arrays or tensors. ``ValueError``: there are no structures, an element is unknown,
-    or a structure has no graphs. Returns a ``Batch`` of B structures with N atoms together:
+    Structures are dicts or ``Data``, of numpy arrays or tensors. ``ValueError``: there are no structures, an element
+    is unknown, or a structure has no graphs. Returns a ``Batch`` of B structures with N atoms together:
         pos (N, 3) float32 Å, atomic_numbers (N,), tags (N,), fixed (N,) and forces (N, 3) where the first structure has
             them; batch (N,) index of the structure of each atom, ascending; natoms (B,); ptr (B + 1,) first atoms.
         cell (B, 3, 3) float64 Å, rows are lattice vectors; numbers of a structure (energy, id, dataset_index …) (B,),
             float32 or int64; labels of shape (1, …), as PyG's data sets have them, (B, …).
-        atoms_by_set (N,), edges_by_set (E,): with ``dataset_index``, the atoms and main edges in the order of its values,
-            and ..._counts, how many there are of each up to the largest (plain integers).
+        atoms_by_set (N,), edges_by_set (E,): with ``dataset_index``, the atoms and main edges in the order of its
+            values, and ..._counts, how many there are of each up to the largest (plain integers).
         <graph>_edge_index (2, E) source and target, <graph>_offset (E, 3) float64 cells, for the four graphs.
         <graph>_slot (E,), <graph>_width: place of each edge in the table (atom, rank) and its width; main_reverse (E,);
             a2a_pair, pair_source, pair_slot, pair_width; ae_same, qin_back, qout_same, quad_same_out, quad_same_in:
@@ -78,7 +78,8 @@ def collate(items: Sequence[Mapping | Data]) -> Batch:
         for key, of in (("atoms_by_set", owner), ("edges_by_set", owner.take(arrays["main_edge_index"][1]))):
             arrays[key], arrays[f"{key}_counts"] = order_by_group(of), np.bincount(of).tolist()
     batch = copy.copy(_EMPTY)
-    mapping = batch._store._mapping  # written to directly, as Structure.of does: by attributes it takes a quarter of collate
+    # written to directly, as Structure.of does: by attributes it takes a quarter of collate
+    mapping = batch._store._mapping
     for key, value in arrays.items():
         mapping[key] = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
     batch._num_graphs = len(items)

@@ -8,8 +8,8 @@
 Only connectivity is computed here, once per structure. Distances and unit vectors are formed inside
 the model from the positions, so the same graphs serve direct and gradient forces.
 
-``build_graphs`` is the function; ``AddGraphs`` the same as a transform of torch_geometric, ``GraphCache`` a set whose graphs
-are kept.
+``build_graphs`` is the function; ``AddGraphs`` the same as a transform of torch_geometric, ``GraphCache`` a set whose
+graphs are kept.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def build_graphs(structure: Mapping, config: GraphConfig) -> dict[str, np.ndarra
     """Connectivity of one structure: ``<graph>_edge_index`` (2, E), ``<graph>_offset`` (E, 3) for the four graphs,
     ``main_reverse`` (E,), and the index sets of ``indices.index_sets``.
 
-    structure: pos (N, 3) Å, cell (3, 3) Å, pbc (3,), tags (N,), arrays or tensors; a dict or a ``Data``. ``ValueError``: it
-    has no edge at all.
+    structure: pos (N, 3) Å, cell (3, 3) Å, pbc (3,), tags (N,), arrays or tensors; a dict or a ``Data``.
+    ``ValueError``: it has no edge at all.
     """
     return cut_graphs([structure], [a2a_edges(structure, config)], [config])
 
@@ -59,8 +59,8 @@ def limited(edges: tuple, config: GraphConfig, natoms: int) -> tuple[np.ndarray,
 
 
 def drop_edges(candidates, share: float, rng: np.random.Generator):
-    """``candidates`` without the directed edges that chance removes before the other graphs are cut (pre-training; step 2 of
-    section 2.3): each with the probability ``share``, but never all."""
+    """``candidates`` without the directed edges that chance removes before the other graphs are cut (pre-training;
+    step 2 of section 2.3): each with the probability ``share``, but never all."""
     edge_index, offset, squared = candidates
     kept = np.flatnonzero(rng.random(edge_index.shape[1]) >= share)
     return (edge_index.take(kept, axis=1), offset.take(kept, axis=0), squared.take(kept)) if kept.size else candidates
@@ -74,7 +74,8 @@ def cut_graphs(structures: Sequence[Mapping], candidates: Sequence[tuple], confi
     """
     natoms = np.array([len(structure["pos"]) for structure in structures])
     index, offsets, distances = zip(*candidates)
-    edge_index, offset, squared = np.concatenate(index, axis=1, dtype=np.int64), np.concatenate(offsets), np.concatenate(distances)
+    edge_index, offset, squared = (np.concatenate(index, axis=1, dtype=np.int64),
+                                   np.concatenate(offsets), np.concatenate(distances))
     edge_index += np.repeat(np.cumsum(natoms) - natoms, [len(edges) for edges in distances])
     limits = [config.limits(n) for config, n in zip(configs, natoms.tolist())]
     limit = {name: np.repeat([of_one[name] for of_one in limits], natoms) for name in ("main", "a2ee2a", "qint")}
@@ -164,7 +165,8 @@ class AddGraphs(BaseTransform):
     def build(self, structure: Mapping | Data) -> dict | tuple:
         """Graphs of a structure, or its candidate edges if edges are dropped later, int32 in place of int64."""
         edges = a2a_edges(structure, self.config)
-        halved = lambda array: array.astype(np.int32) if array.dtype == np.int64 else array  # noqa: E731 (collate widens them)
+        halved = (lambda array: array.astype(np.int32)  # noqa: E731 (collate widens them)
+                  if array.dtype == np.int64 else array)
         if self.edge_dropout:
             return tuple(map(halved, edges))
         return {name: halved(array) for name, array in cut_graphs([structure], [edges], [self.config]).items()}

@@ -22,7 +22,8 @@ AT_ONCE = 2000  # qint edges whose q-out are looked up together: arrays that sta
 
 
 def pairs(left: np.ndarray, order: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All (i, j) where left[i] is the atom of j. ``order``: all j by atom; ``count``: how many of them each atom has."""
+    """All (i, j) where left[i] is the atom of j. ``order``: all j by atom; ``count``:
+    how many of them each atom has."""
     repeats = count.take(left)
     first = (np.cumsum(count) - count).take(left)
     i = np.repeat(np.arange(left.size), repeats)
@@ -60,14 +61,16 @@ def index_sets(graphs: dict, natoms: int) -> dict[str, np.ndarray]:
 
 
 def _exceptions(graphs: dict, natoms: int, by_target: np.ndarray, degree: np.ndarray) -> dict[str, np.ndarray]:
-    """The four lists of exceptions, looked up in the main graph by numbers of edges: (target·N + source)·images + image.
+    """The four lists of exceptions, looked up in the main graph by numbers of edges: (target·N +
+    source)·images + image.
 
     Numbers of images add like their offsets: image(a ± b) = image(a) ± image(b), with a number of its own for each sum.
     """
     (main, main_o), (ae, ae_o), (q, q_o) = graphs["main"], graphs["a2ee2a"], graphs["qint"]
     span = 4 * max(max(int(o.max(initial=0)), -int(o.min(initial=0))) for o in (main_o, ae_o, q_o)) + 1
     if natoms**2 * span**3 >= 2**62:
-        raise ValueError(f"{natoms} atoms lie in cells too far apart: wrap the positions into the cell before building graphs")
+        raise ValueError(f"{natoms} atoms lie in cells too far apart: wrap the positions into the "
+                         "cell before building graphs")
 
     def image(offset: np.ndarray) -> np.ndarray:
         if span == 1:

@@ -19,12 +19,13 @@ LONGEST = 2**31 - 1  # above the bits of every distance
 
 def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float,
                    periodic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directed candidate edges, ordered by target, then source, then offset: edge_index (2, E) int64 with row 0 = source and
-    row 1 = target, offset (E, 3) int64 and squared distance (E,) float32 in Å².
+    """Directed candidate edges, ordered by target, then source, then offset: edge_index (2, E) int64 with row 0 =
+    source and row 1 = target, offset (E, 3) int64 and squared distance (E,) float32 in Å².
 
-    pos: (N, 3) Å. cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool. periodic: False ignores the cell (molecules).
-    Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff. Unlike the published
-    code the search is complete for atoms outside the cell, so that moving an atom by a lattice vector changes nothing.
+    pos: (N, 3) Å. cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool. periodic: False ignores the cell
+    (molecules). Periodic graphs keep 0.01 Å < D <= cutoff, self images included; molecules keep D < cutoff. Unlike
+    the published code the search is complete for atoms outside the cell, so that moving an atom by a lattice vector
+    changes nothing.
     """
     periodic = periodic and bool(np.any(pbc))
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5) + 1e-5, full_list=True)
@@ -53,7 +54,8 @@ def find_neighbors(pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: f
 
 
 def distinct_images(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (I, 3) int64 in the order of their components (not every one need occur), and the row of each offset in them (E,)."""
+    """Images (I, 3) int64 in the order of their components (not every one need occur), and the row of each
+    offset in them (E,)."""
     if not offset.any():  # also without any edge
         return np.zeros((1, 3), np.int64), np.zeros(len(offset), np.int64)
     low = [int(column.min()) for column in offset.T]
@@ -86,8 +88,8 @@ def squared_distance(pos, cell, source, target, images, image) -> np.ndarray:
 
 def nearest_per_target(target: np.ndarray, distance: np.ndarray, limit: np.ndarray,
                        ranked: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """The shortest edges of every target: kept (K,) numbers of edges, ascending, and rank (K,), 0 for the shortest edge of a
-    target, 1 for the next; with ``ranked=False`` None where all edges are kept.
+    """The shortest edges of every target: kept (K,) numbers of edges, ascending, and rank (K,), 0 for the shortest
+    edge of a target, 1 for the next; with ``ranked=False`` None where all edges are kept.
 
     target: (E,) ascending. distance: (E,) float32, not negative. limit: (N,) how many edges each target keeps. Ties are
     broken by the order of the edges, so the choice is reproducible.

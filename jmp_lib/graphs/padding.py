@@ -1,9 +1,9 @@
 """Batches padded to a few shapes, so that a training step can be recorded once for each shape and replayed (on a GPU).
 
-Padding comes last: structures of atoms at the origin, and edges of padding, each from such an atom to its own image 100 Å
-away. That lies beyond every cutoff, so radial bases and all sums of padding are zero, while distances, directions and their
-derivatives stay finite. No edge, slot or exception joins padding with a true atom; losses leave it out by ``real_structures``
-and ``real_atoms``, which the padded batch brings along.
+Padding comes last: structures of atoms at the origin, and edges of padding, each from such an atom to its own image
+100 Å away. That lies beyond every cutoff, so radial bases and all sums of padding are zero, while distances,
+directions and their derivatives stay finite. No edge, slot or exception joins padding with a true atom; losses leave
+it out by ``real_structures`` and ``real_atoms``, which the padded batch brings along.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch_geometric.data import Batch
 from .batch import PER_ATOM
 from .build import GRAPHS
 
-# structures, atoms, edges of the four graphs, pairs, widths of the slot tables, lengths of the lists of exceptions, and in
-# pre-training the atoms and edges of each set
+# structures, atoms, edges of the four graphs, pairs, widths of the slot tables, lengths of the lists of exceptions,
+# and in pre-training the atoms and edges of each set
 Bucket = dict[str, int]
 TABLES = ("main", "a2ee2a", "qint", "pair")
 EXCEPTIONS = ("ae_same", "qin_back", "qout_same", "quad_same_out")
@@ -37,20 +37,22 @@ def shape(batch: Batch) -> Bucket:
             **{name: batch[f"{name}_edge_index"].shape[1] for name in GRAPHS},
             **{f"{name}_width": batch[f"{name}_width"] for name in TABLES},
             **{name: len(batch[name]) for name in EXCEPTIONS},
-            **{f"{name} {k}": rows for name in BY_SET if name in batch for k, rows in enumerate(batch[f"{name}_counts"])}}  # fmt: skip
+            **{f"{name} {k}": rows for name in BY_SET if name in batch
+               for k, rows in enumerate(batch[f"{name}_counts"])}}  # fmt: skip
 
 
 def in_edges(of: dict) -> int:
-    """Memory that a shape takes, in main edges: those, and the tables of quadruplets. 100 places (main edge, qint edge) at atoms
-    count as one edge, and 500 places (qint edge, main edge at its source). By what the backward pass keeps it is 106 and 460 in
-    JMP-S, 75 and 340 in the small network of mini. Tables are as wide as the widest atom of a batch needs."""
+    """Memory that a shape takes, in main edges: those, and the tables of quadruplets. 100 places (main edge, qint
+    edge) at atoms count as one edge, and 500 places (qint edge, main edge at its source). By what the backward pass
+    keeps it is 106 and 460 in JMP-S, 75 and 340 in the small network of mini. Tables are as wide as the widest atom
+    of a batch needs."""
     return of["main"] + of["main_width"] * (5 * of["atoms"] * of["qint_width"] + of["qint"]) // 500
 
 
 def cost(of: dict) -> float | np.ndarray:
-    """What a step on a shape (numbers, or arrays of them) costs: about how many numbers a narrow network (profile mini) forms,
-    in each block, over 16: rows of edges and atoms, rows of heads by sets, and tables (atoms · widths). Of wider networks main
-    edges take a larger share."""
+    """What a step on a shape (numbers, or arrays of them) costs: about how many numbers a narrow network (profile
+    mini) forms, in each block, over 16: rows of edges and atoms, rows of heads by sets, and tables (atoms · widths).
+    Of wider networks main edges take a larger share."""
     n, dm, da, dq, dp = of["atoms"], *(of[f"{name}_width"] for name in TABLES)
     rows = 250 * of["main"] + 100 * n + 10 * (of["a2ee2a"] + of["qint"] + of["a2a"])
     heads = sum({"atoms": 6, "edges": 12}[key[:5]] * value for key, value in of.items() if "_by_set " in key)
@@ -58,11 +60,13 @@ def cost(of: dict) -> float | np.ndarray:
 
 
 def buckets(shapes: Iterable[Bucket], count: int) -> list[Bucket]:
-    """At most ``count`` buckets, cheapest first, in which ``shapes`` fit at the least mean of (cost in the bucket / own cost), and
-    one for what will come: a little larger than the largest of every number; in pre-training also with heads for all rows.
+    """At most ``count`` buckets, cheapest first, in which ``shapes`` fit at the least mean of (cost in the bucket
+    / own cost), and one for what will come: a little larger than the largest of every number; in pre-training also
+    with heads for all rows.
 
-    Shapes in the order of their cost are cut in so many runs by dynamic programming; a bucket is the largest of every number
-    in its run, with ROOM where that is cheap. Rows of heads, which vary with the mix of sets, are the largest of all shapes.
+    Shapes in the order of their cost are cut in so many runs by dynamic programming; a bucket is the largest of
+    every number in its run, with ROOM where that is cheap. Rows of heads, which vary with the mix of sets, are the
+    largest of all shapes.
     """
     shapes = sorted(shapes, key=cost)
     keys, own = list(dict.fromkeys(key for of in shapes for key in of)), np.array([cost(of) for of in shapes])
@@ -94,8 +98,8 @@ def buckets(shapes: Iterable[Bucket], count: int) -> list[Bucket]:
 
 def fits(own: Bucket, bucket: Bucket) -> bool:
     """Whether a batch of the shape ``own`` can be padded to ``bucket``; every padding structure gets an atom."""
-    return own.keys() <= bucket.keys() and all(own.get(key, 0) + SPARE.get(key, 0) <= bucket[key] for key in bucket) and \
-        bucket["structures"] - own["structures"] <= bucket["atoms"] - own["atoms"]
+    return (own.keys() <= bucket.keys() and all(own.get(key, 0) + SPARE.get(key, 0) <= bucket[key] for key in bucket)
+            and bucket["structures"] - own["structures"] <= bucket["atoms"] - own["atoms"])
 
 
 def pad(batch: Batch, bucket: Bucket) -> Batch:
@@ -144,7 +148,8 @@ def pad(batch: Batch, bucket: Bucket) -> Batch:
     slots("pair", batch["pair_slot"], n + k % spare["atoms"], k // spare["atoms"])
 
     (dm, wide), at_atom, at_qint = width["main"], n * width["main"][1], own["qint"] * width["main"][1]
-    for key, name in (("ae_same", "a2ee2a"), ("qout_same", "qint"), ("quad_same_out", "qint")):  # (atom, main rank, other rank)
+    # (atom, main rank, other rank)
+    for key, name in (("ae_same", "a2ee2a"), ("qout_same", "qint"), ("quad_same_out", "qint")):
         old, other = width[name]
         flat = _widened(batch[key] // old, dm, wide) * other + batch[key] % old
         new[key] = _and(flat, flat.new_full((spare[key],), at_atom * other))
@@ -162,12 +167,13 @@ def pad(batch: Batch, bucket: Bucket) -> Batch:
 
 
 _STRUCTURAL = {"natoms", "batch", "ptr", "cell", "main_reverse", "a2a_pair", "pair_source", "pair_slot", "quad_same_in",
-               *EXCEPTIONS, *BY_SET, *(f"{name}_{what}" for name in GRAPHS for what in ("edge_index", "offset", "slot"))}  # fmt: skip
+               *EXCEPTIONS, *BY_SET,
+               *(f"{name}_{what}" for name in GRAPHS for what in ("edge_index", "offset", "slot"))}  # fmt: skip
 
 
 def padded_to_fit(batch: Batch, choice: Sequence[Bucket]) -> tuple[Batch, float | None]:
-    """``batch`` in the first bucket of the ``choice`` that it fits, and by which share that makes it dearer; as it is, and
-    None, where it fits none."""
+    """``batch`` in the first bucket of the ``choice`` that it fits, and by which share that makes it dearer; as it
+    is, and None, where it fits none."""
     own = shape(batch)
     for bucket in choice:
         if fits(own, bucket):

@@ -89,7 +89,8 @@ class OutputBlock(AtomUpdate):
             self.seq_forces = residuals(c.num_atom, c.emb_size_edge)
             self.dense_rbf_F = Dense(c.emb_size_rbf, c.emb_size_edge)
 
-    def forward(self, h: Tensor, m: Tensor, rad: Tensor, batch: dict, compensation: float) -> tuple[Tensor, Tensor | None]:
+    def forward(self, h: Tensor, m: Tensor, rad: Tensor, batch: dict,
+                compensation: float) -> tuple[Tensor, Tensor | None]:
         y = super().forward(m, rad, batch, compensation)
         if len(self.seq_energy2):
             y = apply_all(self.seq_energy2, (y + h) * INV_SQRT_2)
@@ -126,10 +127,11 @@ class Backbone(nn.Module):
             self.out_mlp_F = OutputMLP(config.emb_size_edge, num_inputs, num_layers)
 
     def forward(self, h: Tensor, batch: dict, pos: Tensor | None = None) -> dict:
-        """-> h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, u_main (E, 3) float64 unit vectors of main.
+        """-> h (N, A) final atom embedding, x_f (E, M) final edge embedding or None, u_main (E, 3) float64
+        unit vectors of main.
 
-        h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``. pos: (N, 3) positions in Å to differentiate
-        through; default ``batch["pos"]``.
+        h: (N, A) atom embeddings h⁰. batch: from ``jmp_lib.graphs.collate``. pos: (N, 3) positions in Å to
+        differentiate through; default ``batch["pos"]``.
         """
         pos = (batch["pos"] if pos is None else pos).double()
         g_main, u_main, kernels = self.bases(batch, pos)

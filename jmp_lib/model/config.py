@@ -58,7 +58,8 @@ class BackboneConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> BackboneConfig:
-        """Of a ``model.json`` or an official configuration; ``ValueError``: an unknown field, or a variant of another network."""
+        """Of a ``model.json`` or an official configuration; ``ValueError``: an unknown field,
+        or a variant of another network."""
         known = [f.name for f in fields(cls)]
         check_keys(values, [*known, *FIXED, *USAGE], "backbone")
         for key in values.keys() & FIXED:

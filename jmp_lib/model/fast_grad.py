@@ -1,22 +1,24 @@
 """Hand-written derivatives: of the activation, of a chain of residuals, and of cheap parts that are formed again.
 
-A step of a published network keeps several hundred arrays with a row for every edge (7 MB each for 8 molecules, 17 MB for
-4 slabs). Here a node keeps what a derivative needs and no more, and second derivatives (training on gradient forces) are
-formulas of their own instead of the framework's chains of operators.
+A step of a published network keeps several hundred arrays with a row for every edge (7 MB each for 8 molecules, 17 MB
+for 4 slabs). Here a node keeps what a derivative needs and no more, and second derivatives (training on gradient
+forces) are formulas of their own instead of the framework's chains of operators.
 
-A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> (x + σ(p₁))/√2. Let g be the gradient at its output. Then
+A residual, with σ = silu/0.6, p₀ = W₀ x and p₁ = W₁ σ(p₀), is x -> (x + σ(p₁))/√2. Let g be the
+gradient at its output. Then
 
     gradient       g₁ = g σ'(p₁)/√2    h = W₁ᵀ g₁    g₀ = h σ'(p₀)     at x:  W₀ᵀ g₀ + g/√2
     second, for an outer γ at that:  q₀ = W₀ γ       r₀ = q₀ σ'(p₀)    q₁ = W₁ r₀
                at g:  (γ + q₁ σ'(p₁))/√2        at p₀:  h q₀ σ''(p₀)        at p₁:  g q₁ σ''(p₁)/√2
 
-Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go into the
-weights, which are fewer than the rows.
+Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go
+into the weights, which are fewer than the rows.
 
-The element-wise chains between the products are one kernel each on a GPU (``kernels``, in Triton), for float32 and below.
+The element-wise chains between the products are one kernel each on a GPU (``kernels``, in Triton),
+for float32 and below.
 
-Under autocast the nodes do as it does: products in 16 bits, what is added to x in the number type of x. Kept are 16 bits, and
-the backward pass computes in them, whether or not autocast is on then.
+Under autocast the nodes do as it does: products in 16 bits, what is added to x in the number type of x. Kept are 16
+bits, and the backward pass computes in them, whether or not autocast is on then.
 """
 
 from __future__ import annotations
@@ -234,7 +236,8 @@ def chain_of_residuals(x: Tensor, *weights: Tensor) -> Tensor:
 
 
 def plain_residuals(x: Tensor, *weights: Tensor, low: torch.dtype | None = None) -> tuple[Tensor, ...]:
-    """(x, W₀, W₁, W₀, W₁ …) -> (y, p₀, p₁, p₀, p₁ …) by ordinary operators, products in ``low`` or the number type of x."""
+    """(x, W₀, W₁, W₀, W₁ …) -> (y, p₀, p₁, p₀, p₁ …) by ordinary operators, products in ``low`` or
+    the number type of x."""
     low, inner = low or x.dtype, []
     for w0, w1 in zip(weights[::2], weights[1::2]):
         inner.append(F.linear(x.to(low), w0.to(low)))
@@ -287,7 +290,8 @@ class _Residuals(torch.autograd.Function):
 
 
 class _ResidualsGradient(torch.autograd.Function):
-    """(g, weights, p) -> gradient at x; its derivatives by the formulas above, those at the p flow on to ``_Residuals``."""
+    """(g, weights, p) -> gradient at x; its derivatives by the formulas above, those at the p flow
+    on to ``_Residuals``."""
 
     @staticmethod
     def forward(ctx, low: torch.dtype, g: Tensor, *tensors: Tensor) -> Tensor:
@@ -337,7 +341,8 @@ def _skipped(g: Tensor, g0: Tensor, w0: Tensor, in_place: bool = False) -> Tenso
     """W₀ᵀ g₀ + g/√2"""
     if g.dtype != w0.dtype or g0.dtype != w0.dtype:
         moved, fused = g0.mm(w0.to(g0.dtype)), kernels_for(g)
-        return fused.weighted_sum(g, moved, INV_SQRT_2, 1.0)[0] if fused else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2)
+        return (fused.weighted_sum(g, moved, INV_SQRT_2, 1.0)[0] if fused
+                else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2))
     return g.addmm_(g0, w0, beta=INV_SQRT_2) if in_place else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
 
 

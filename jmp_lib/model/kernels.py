@@ -59,8 +59,8 @@ def _sum(out, low, x, p, n, a, b, SILU: tl.constexpr, LOW: tl.constexpr, BLOCK: 
 
 
 @triton.jit
-def _second(curved, outer_slope, slope, x, gradient, outer, onto, n, scale, onto_scale, ONTO: tl.constexpr, SLOPE: tl.constexpr,
-            BLOCK: tl.constexpr):
+def _second(curved, outer_slope, slope, x, gradient, outer, onto, n, scale, onto_scale, ONTO: tl.constexpr,
+            SLOPE: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x, g, o = _read(x, at, at < n), _read(gradient, at, at < n), _read(outer, at, at < n)
     s = tl.sigmoid(x)
@@ -105,12 +105,13 @@ def weighted_sum(x: Tensor, p: Tensor, a: float, b: float, activated: bool = Fal
     return out, lower
 
 
-def second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float, onto: Tensor | None = None, onto_scale: float = 0.0,
-           with_slope: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(scale · gradient · outer · silu''(x), scale · outer · silu'(x) + onto_scale · onto, gradient · silu'(x) or None)."""
+def second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float, onto: Tensor | None = None,
+           onto_scale: float = 0.0, with_slope: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(scale · gradient · outer · silu''(x), scale · outer · silu'(x) + onto_scale · onto, gradient
+    · silu'(x) or None)."""
     curved = torch.empty_like(x, memory_format=torch.contiguous_format)
     moved = torch.empty_like(x if onto is None else onto, memory_format=torch.contiguous_format)
     slope_ = torch.empty_like(curved) if with_slope else curved
-    _start(_second, curved, moved, slope_, x, gradient, outer, x if onto is None else onto, x.numel(), scale, onto_scale,
-           ONTO=onto is not None, SLOPE=with_slope)
+    _start(_second, curved, moved, slope_, x, gradient, outer, x if onto is None else onto, x.numel(), scale,
+           onto_scale, ONTO=onto is not None, SLOPE=with_slope)
     return curved, moved, slope_ if with_slope else None

@@ -38,7 +38,8 @@ class _SumAt(torch.autograd.Function):
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x at ``index``, of which many are the same: 16-bit gradients are summed in float32 (and faster, on a GPU)."""
+    """Rows of x at ``index``, of which many are the same: 16-bit gradients are summed in float32
+    (and faster, on a GPU)."""
     return _Take.apply(x, index)
 
 

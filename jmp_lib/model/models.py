@@ -17,7 +17,8 @@ FORCE_SCALE = 256.0  # of gradient forces in mixed precision
 
 
 class Network(nn.Module):
-    """What both models share: an embedding of elements and a backbone. The names of all weights are the published ones."""
+    """What both models share: an embedding of elements and a backbone. The names of all weights
+    are the published ones."""
 
     def run_backbone(self, batch: dict, pos: Tensor | None = None) -> dict:
         """What ``Backbone`` gives, starting from row Z − 1 of the embedding for every atom."""
@@ -29,8 +30,8 @@ class Network(nn.Module):
         return self.run_backbone(batch)["h"]
 
     def gradient_divisors(self) -> dict[str, int]:
-        """How often each shared projection is used: by all blocks, that of the output also before the first; its gradient
-        is divided by that (section 9)."""
+        """How often each shared projection is used: by all blocks, that of the output also before the first; its
+        gradient is divided by that (section 9)."""
         return {f"backbone.bases.{name}": self.config.num_blocks + name.startswith("mlp_rbf_out.")
                 for name, _ in self.backbone.bases.named_parameters() if not name.startswith("edge_emb.")}
 
@@ -40,15 +41,17 @@ def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor
 
     In float16 the energy is multiplied by 2^8 first and the gradient divided by it, so that small forces do not vanish;
     where that overflows, by half as much, and so on, which the host must ask for. In float32, and in bfloat16 with the
-    same range of exponents, a power of two would change nothing. The official code keeps the factor from batch to batch and
-    doubles it after 2000 finite ones; here every batch starts at 2^8, so a resumed run needs no memory of it.
+    same range of exponents, a power of two would change nothing. The official code keeps the factor from
+    batch to batch and doubles it after 2000 finite ones; here every batch starts at 2^8, so a resumed run
+    needs no memory of it.
     """
     kind = pos.device.type
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     scale = FORCE_SCALE if half else 1.0
     while True:
         with only_positions():
-            scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph, retain_graph=scale > 1 or create_graph)
+            scaled = torch.autograd.grad(energy * scale, pos, create_graph=create_graph,
+                                         retain_graph=scale > 1 or create_graph)
         gradient = scaled[0] / scale if scale > 1 else scaled[0]
         if scale <= 1 or bool(torch.isfinite(gradient).all()):
             return gradient
@@ -56,8 +59,8 @@ def position_gradient(energy: Tensor, pos: Tensor, create_graph: bool) -> Tensor
 
 
 def of_each_head(heads: nn.ModuleList, x: Tensor, batch: dict, key: str) -> Iterator[Tensor]:
-    """Every head's scalar (rows,) for the rows of x that are its own by ``batch[key]``, zero for the others; for all rows
-    where the batch does not say whose they are."""
+    """Every head's scalar (rows,) for the rows of x that are its own by ``batch[key]``, zero for the others; for all
+    rows where the batch does not say whose they are."""
     if key not in batch:
         yield from (head(x).squeeze(-1) for head in heads)
         return
@@ -164,5 +167,6 @@ def load_backbone(model: FinetuneModel, state: dict[str, Tensor]) -> None:
         if name not in state:
             raise ValueError(f"pre-trained weights lack {name!r}: they belong to another backbone")
         if state[name].shape != value.shape:
-            raise ValueError(f"pre-trained {name!r} has shape {tuple(state[name].shape)}, the model needs {tuple(value.shape)}")
+            raise ValueError(f"pre-trained {name!r} has shape {tuple(state[name].shape)}, "
+                             f"the model needs {tuple(value.shape)}")
     model.load_state_dict({k: state[k] for k in own}, strict=False)

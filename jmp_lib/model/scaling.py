@@ -47,11 +47,12 @@ def row_variance(x: Tensor, weight: Tensor | None = None) -> float:
 
 
 def fit_scale_factors(model: nn.Module, batches: Sequence[dict]) -> dict[str, float]:
-    """Fit every factor of ``model`` in place on ``batches`` (16 in the published recipe, without edge dropout): name -> factor.
+    """Fit every factor of ``model`` in place on ``batches`` (16 in the published recipe, without edge dropout):
+    name -> factor.
 
-    One forward pass of every batch is enough: the passes, a thread for each of which one computes at a time, stop at each
-    factor until all have come so far, the factor is set, and they go on with it. Raises ``ValueError`` where the batches
-    have too few edges to measure a variance.
+    One forward pass of every batch is enough: the passes, a thread for each of which one computes at a time, stop at
+    each factor until all have come so far, the factor is set, and they go on with it. Raises ``ValueError`` where the
+    batches have too few edges to measure a variance.
     """
     was_training, modules = model.training, scale_modules(model)
     computing, place = Lock(), local()

@@ -16,7 +16,8 @@ def save_weights(stem: Path, model: torch.nn.Module, config: dict) -> None:
 
 
 def write_tensors(stem: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
-    """``save_weights`` of tensors by name (contiguous, no two sharing memory); a kill in between leaves no wrong pair."""
+    """``save_weights`` of tensors by name (contiguous, no two sharing memory); a kill in between
+    leaves no wrong pair."""
     with replacing(stem.with_suffix(".safetensors")) as temporary:
         save_file(tensors, temporary)
         stem.with_suffix(".json").unlink(missing_ok=True)

@@ -6,8 +6,8 @@ passes over the names with ``.seq_energy_pre.``, which are the same tensors as `
 loaded after them: so the network that it starts from has raw weights in ``out_blocks.<k>.layers`` and averages
 everywhere else, and so have the weights taken here.
 
-The file is a zip of a pickle (structure and names) and of numbers. ``torch.load`` maps it, with an unpickler in which no name
-of the file is imported: those of tensors are made by torch, every other one is a stand-in that does nothing.
+The file is a zip of a pickle (structure and names) and of numbers. ``torch.load`` maps it, with an unpickler in which
+no name of the file is imported: those of tensors are made by torch, every other one is a stand-in that does nothing.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ BUFFERS = ("rbf.offset", "rbf.temps", "scale_factor")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. size: small or large; tensors: what the published fine-tuning starts from, by the names of the
-    network's state dict, as views of the file."""
+    """A checked checkpoint. size: small or large; tensors: what the published fine-tuning starts from, by the names
+    of the network's state dict, as views of the file."""
 
     path: Path
     size: str
@@ -49,8 +49,8 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, networks: dict[str, BackboneConfig] = NETWORKS) -> Checkpoint:
-    """Open a checkpoint and check names, order, shapes, dtypes, counts and numbers against the network whose size it has; raises
-    ``FileNotFoundError`` or ``ValueError`` in one sentence."""
+    """Open a checkpoint and check names, order, shapes, dtypes, counts and numbers against the network whose size it
+    has; raises ``FileNotFoundError`` or ``ValueError`` in one sentence."""
     path = Path(path)
     with opened(path, "a torch checkpoint (no zip file)", b"PK\x03\x04", mend=MEND):
         root = contents(path)
@@ -93,7 +93,8 @@ def contents(path: Path):
     try:
         return torch.load(path, "cpu", inert, weights_only=False, mmap=True)
     except Exception:  # whatever bytes drive the unpickling machine into: nothing of it has run anything
-        raise ValueError("it holds no readable torch checkpoint (data.pkl is altered or missing, or numbers are)") from None
+        raise ValueError("it holds no readable torch checkpoint (data.pkl is altered or "
+                         "missing, or numbers are)") from None
 
 
 MAKERS = {  # all that a pickle can have made; a tensor is a view of a storage, and torch refuses one that leaves it
@@ -147,7 +148,8 @@ def find_size(state: dict, networks: dict[str, BackboneConfig]) -> str:
     for size, network in networks.items():
         if (network.emb_size_edge, network.num_blocks) == (width, blocks):
             return size
-    known = " nor ".join(f"{size} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})" for size, c in networks.items())
+    known = " nor ".join(f"{size} ({c.num_blocks} blocks, edge embedding {c.emb_size_edge})"
+                         for size, c in networks.items())
     raise ValueError(f"it has {blocks} interaction blocks and edge embedding {width}: it is neither {known}")
 
 
@@ -157,8 +159,8 @@ def trained(name: str) -> bool:
 
 
 def _check_names(state: dict, expected: dict) -> None:
-    """Entries are those of the network, in the official order, by which averages are assigned; beside them the step counters of
-    the heads, whose order is that of the heads, or none."""
+    """Entries are those of the network, in the official order, by which averages are assigned; beside them the step
+    counters of the heads, whose order is that of the heads, or none."""
     counters = [COUNTER.format(key) for key in PRETRAINING_SETS]
     missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys() - set(counters)
     for words, names in (("lacks", missing), ("has the unknown", unknown)):
@@ -167,7 +169,8 @@ def _check_names(state: dict, expected: dict) -> None:
     if [name for name in state if name in expected] != list(expected):
         raise ValueError("the entries of its state_dict are not in the official order, by which averages are assigned")
     if (steps := [name for name in state if name in counters]) and steps != counters:
-        raise ValueError(f"its step counters ({len(steps)}) are not those of {', '.join(PRETRAINING_SETS)} in this order: its heads are others")
+        raise ValueError(f"its step counters ({len(steps)}) are not those of {', '.join(PRETRAINING_SETS)} in this "
+                         "order: its heads are others")
 
 
 def _check_settings(hyper, network: BackboneConfig) -> None:
@@ -187,7 +190,8 @@ def _check_one(what: str, tensor, own: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{what} is not a tensor")
     if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
-        raise ValueError(f"{what} is {tuple(tensor.shape)} {tensor.dtype}, that of the network {tuple(own.shape)} {own.dtype}")
+        raise ValueError(f"{what} is {tuple(tensor.shape)} {tensor.dtype}, "
+                         f"that of the network {tuple(own.shape)} {own.dtype}")
 
 
 def _averages(root: dict, expected: dict) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -205,8 +209,8 @@ def _averages(root: dict, expected: dict) -> tuple[dict, dict[str, torch.Tensor]
 
 
 def taken(name: str, raw: dict, averages: dict) -> torch.Tensor:
-    """The tensor that the published fine-tuning starts from. Raises ``ValueError`` (the reason alone): a number that is not
-    finite, aliases that differ, other radial functions."""
+    """The tensor that the published fine-tuning starts from. Raises ``ValueError`` (the reason alone): a number that
+    is not finite, aliases that differ, other radial functions."""
     twin = name.replace(ALIAS, LAYERS)
     if twin != name and not torch.equal(raw[twin], raw[name]):
         raise ValueError(f"{name!r} and {twin!r} must be the same tensor and differ")

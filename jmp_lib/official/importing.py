@@ -34,9 +34,11 @@ def main(file: str, out: str | None) -> int:
     return 0
 
 
-def import_checkpoint(file: str | Path, out: str | Path | None = None, networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
-    """Check an official checkpoint and write its folder, which is returned (default: ``checkpoints/jmp-s`` or ``jmp-l`` of
-    the data folder); ``FileNotFoundError`` or ``ValueError`` in one sentence, and then nothing was changed."""
+def import_checkpoint(file: str | Path, out: str | Path | None = None,
+                      networks: dict[str, BackboneConfig] = NETWORKS) -> Path:
+    """Check an official checkpoint and write its folder, which is returned (default:
+    ``checkpoints/jmp-s`` or ``jmp-l`` of the data folder); ``FileNotFoundError`` or ``ValueError`` in one
+    sentence, and then nothing was changed."""
     checkpoint = read_checkpoint(file, networks)
     folder, info = Path(out or default_folder(checkpoint.size)), describe(checkpoint)
     tensors, seen = dict(checkpoint.tensors), set()
@@ -57,7 +59,8 @@ def default_folder(size: str) -> Path:
 
 
 def describe(checkpoint: Checkpoint) -> dict:
-    """Content of ``model.json``: as a pre-training's, with the published normalisers, and where the weights are from."""
+    """Content of ``model.json``: as a pre-training's, with the published normalisers,
+    and where the weights are from."""
     published = load_profile("paper")
     datasets, listed = {}, facts.datasets().set_index("pretraining_name")["elements"]
     for key in PRETRAINING_SETS:
@@ -66,7 +69,8 @@ def describe(checkpoint: Checkpoint) -> dict:
             "name": key, "energy": Normaliser(s.energy_mean or 0.0, s.energy_std).to_dict(),
             "forces": Normaliser(0.0, s.force_std).to_dict(), "energy_loss_scale": s.energy_loss_scale,
             "force_loss_scale": s.force_loss_scale,
-            "elements": [atomic_numbers[x] for x in symbols] if set(symbols) <= atomic_numbers.keys() else None}  # fmt: skip
+            "elements": [atomic_numbers[x] for x in symbols] if set(symbols) <= atomic_numbers.keys()
+            else None}  # fmt: skip
     model = meta_model(checkpoint.network)
     parts = {"total": model, "backbone": model.backbone, "embedding": model.embedding, "heads": model.output}
     path = checkpoint.path

@@ -2,8 +2,8 @@
 properties and units, or is refused with one sentence; and its split, no structure (or group) in two parts.
 
 Recognised: extended XYZ, ASE databases (``.db``, ``.json``), every other single file that ASE reads; a folder of CIF,
-POSCAR/vasp and xyz files, whose CSV (commas, semicolons or tabs) has a column with the file names (with or without ending,
-also numbers that lost their leading zeros).  Pickles are never opened.
+POSCAR/vasp and xyz files, whose CSV (commas, semicolons or tabs) has a column with the file names (with or without
+ending, also numbers that lost their leading zeros).  Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from jmp_lib.records import fingerprint
 
 FEWEST = 10  # structures: below this there is nothing to split
 FIELDS = ("pos", "atomic_numbers", "cell", "pbc", "tags", "fixed")
-RESERVED = (*FIELDS, "id", "natoms", "batch", "graphs", "name", "group", "dataset_index", "candidates", "real_atoms", "a2a_pair")
+RESERVED = (*FIELDS, "id", "natoms", "batch", "graphs", "name", "group", "dataset_index",
+            "candidates", "real_atoms", "a2a_pair")
 FOLDER_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
-FILE_COLUMNS = ("file", "filename", "file_name", "name", "id", "structure", "structure_id", "material_id", "cif", "cif_id")
+FILE_COLUMNS = ("file", "filename", "file_name", "name", "id", "structure", "structure_id",
+                "material_id", "cif", "cif_id")
 ENERGY = {"ev": 1.0, "mev": 1e-3, "hartree": ase_units.Hartree, "ha": ase_units.Hartree, "ry": ase_units.Rydberg,
           "kcal/mol": ase_units.kcal / ase_units.mol, "kj/mol": ase_units.kJ / ase_units.mol}
 LENGTH = {"å": 1.0, "a": 1.0, "ang": 1.0, "angstrom": 1.0, "bohr": ase_units.Bohr}
@@ -68,7 +70,8 @@ class OwnData:
 
 def read_own(source, properties: list[str], units: list[str] | None, *, labels_csv=None, group_key: str | None = None,
              name: str = "own") -> OwnData:
-    """Read and check; ``properties`` are names in the file: one or several scalars, or an energy and a (N,3) force array.
+    """Read and check; ``properties`` are names in the file: one or several scalars, or an energy and
+    a (N,3) force array.
 
     units: one per property, asked for once because no file says them.  Raises ``ValueError`` or ``FileNotFoundError``.
     """
@@ -76,8 +79,8 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     if not properties:
         raise ValueError("say what to learn: properties = \"band_gap\", or \"energy, forces\"")
     if not units or len(units) != len(properties):
-        raise ValueError(f"{where}: give the unit of each of {', '.join(properties)} (units = \"...\", with commas, in that "
-                         "order): no file says them reliably")
+        raise ValueError(f"{where}: give the unit of each of {', '.join(properties)} (units = \"...\", with commas, "
+                         "in that order): no file says them reliably")
     for key in properties:
         if key in RESERVED or not re.fullmatch(r"[\w \-]+", key):
             raise ValueError(f"property {key!r} cannot be a name here: rename it with letters, digits and _")
@@ -85,8 +88,8 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
     _check_all_have(found, properties)
     columns = {key: [_value(atoms, key, name) for name, atoms in found.items()] for key in properties}
     if len(found) < FEWEST:
-        raise ValueError(f"{where} holds {len(found)} structure{'s' * (len(found) != 1)}: at least {FEWEST} are needed to "
-                         "train, validate and test")
+        raise ValueError(f"{where} holds {len(found)} structure{'s' * (len(found) != 1)}: "
+                         f"at least {FEWEST} are needed to train, validate and test")
     if any(np.ndim(values[0]) == 2 for values in columns.values()):
         columns, units = _energies_and_forces(columns, units, where)
     structures = to_set(name, _structures(found, columns), where=where)
@@ -94,30 +97,36 @@ def read_own(source, properties: list[str], units: list[str] | None, *, labels_c
         flat = np.concatenate([np.ravel(v) for v in values])
         same = flat.std() <= 1e-12 * max(1.0, abs(flat[0]))
         if same and not (key == "energy" and "forces" in columns):  # forces are what such energies leave to learn
-            raise ValueError(f"{where}: '{key}' is the same for all {len(values)} structures, so there is nothing to learn")
+            raise ValueError(f"{where}: '{key}' is the same for all {len(values)} structures, "
+                             "so there is nothing to learn")
     if group_key is not None and (without := [name for name, atoms in found.items() if group_key not in atoms.info]):
-        raise ValueError(f"{without[0]}: no group '{group_key}' in it; set group_key to a name that every structure has")
+        raise ValueError(f"{without[0]}: no group '{group_key}' in it; "
+                         "set group_key to a name that every structure has")
     groups = None if group_key is None else np.array([str(atoms.info[group_key]) for atoms in found.values()])
     given = [str(atoms.info.get("split", "")).strip().lower() for atoms in found.values()]
     given = np.array([OTHER_NAMES.get(part, part) for part in given])
     mark = fingerprint({"data": structures.sha256, "units": dict(zip(columns, units))})[:8]
-    return OwnData(f"{name}-{mark}", structures, tuple(columns), dict(zip(columns, units)), groups, given if given.any() else None)
+    return OwnData(f"{name}-{mark}", structures, tuple(columns), dict(zip(columns, units)), groups,
+                   given if given.any() else None)
 
 
 def read_source(source, labels_csv: str | Path | None = None) -> dict[str, Atoms]:
-    """All structures of ``source`` (path or pandas table), labels in ``info``, ``arrays`` or the calculator; each under the
-    words that say where it is from. Raises ``FileNotFoundError`` or ``ValueError`` with one sentence naming the file."""
+    """All structures of ``source`` (path or pandas table), labels in ``info``, ``arrays`` or the calculator;
+    each under the words that say where it is from. Raises ``FileNotFoundError`` or ``ValueError`` with one
+    sentence naming the file."""
     if isinstance(source, pd.DataFrame):
         return _of_table(source)
     if not isinstance(source, str | os.PathLike):
-        raise ValueError(f"source must be a path or a pandas table with a column of structures, not a {type(source).__name__}")
+        raise ValueError("source must be a path or a pandas table with a column of structures, "
+                         f"not a {type(source).__name__}")
     path = Path(source).expanduser()
     if path.is_dir():
         if not labels_csv:
             raise ValueError(f"{path} is a folder: name the CSV with the labels of its files (labels_csv)")
         return _of_folder(path, Path(labels_csv).expanduser())
     if labels_csv:
-        raise ValueError(f"labels_csv belongs to a folder of structure files; {path.name} is one file with its own labels")
+        raise ValueError("labels_csv belongs to a folder of structure files; "
+                         f"{path.name} is one file with its own labels")
     return {f"{path}, structure {number}": atoms for number, atoms in enumerate(iter_atoms(path))}
 
 
@@ -139,7 +148,8 @@ def _of_table(table: pd.DataFrame) -> dict[str, Atoms]:
 def _of_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     """The structure files that ``labels_csv`` names, in its order, with its other columns in ``info``.
 
-    A file that the CSV does not name, one named twice, and a row without a file, are errors: labels must not slip by one.
+    A file that the CSV does not name, one named twice, and a row without a file, are errors:
+    labels must not slip by one.
     """
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")
              and (ending_of(p) in FOLDER_ENDINGS or is_poscar(p))]
@@ -150,19 +160,21 @@ def _of_folder(folder: Path, labels_csv: Path) -> dict[str, Atoms]:
     frames, lines = {}, {}
     strays = [row[column] for row in rows.values() if file_of(row[column]) is None]
     if strays or not rows:
-        raise ValueError(f"{labels_csv}: {len(strays)} of {len(rows)} rows name no file of {folder} (column {column!r}, for "
+        raise ValueError(f"{labels_csv}: "
+                         f"{len(strays)} of {len(rows)} rows name no file of {folder} (column {column!r}, for "
                          f"instance {strays[0] if strays else '-'!r}): file names and this column must agree")
     for line, row in rows.items():
         path = file_of(row[column])
         if lines.setdefault(path, line) != line:
             raise ValueError(f"{labels_csv}: lines {lines[path]} and {line} both name {path.name}: leave one out")
     if unnamed := [p.name for p in files if p not in lines]:
-        raise ValueError(f"{folder}: {len(unnamed)} files have no row in {labels_csv.name}, for instance {unnamed[0]}: add "
-                         "their labels or move them away")
+        raise ValueError(f"{folder}: {len(unnamed)} files have no row in {labels_csv.name}, for instance {unnamed[0]}: "
+                         "add their labels or move them away")
     for path, line in lines.items():
         first, *more = iter_atoms(path)
         if more:
-            raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels is for one: leave one in it")
+            raise ValueError(f"{path} holds {len(more) + 1} structures where a row of labels "
+                             "is for one: leave one in it")
         first.info.update(rows[line])
         frames[f"{path} (line {line} of {labels_csv.name})"] = first
     return frames
@@ -173,7 +185,8 @@ def _matcher(files: Sequence[Path]) -> Callable[[str], Path | None]:
     any case, behind a folder, or as a number without its leading zeros, where no two files could be meant."""
     known: dict[str, Path | None] = {}
     for path in files:
-        stem = path.stem if ending_of(path) == path.suffix.lower() else path.stem.rpartition(".")[0]  # of a compressed one
+        # of a compressed one
+        stem = path.stem if ending_of(path) == path.suffix.lower() else path.stem.rpartition(".")[0]
         number = {stem.lstrip("0") or "0"} if stem.isdigit() else set()
         for key in {name.lower() for name in (path.name, path.stem, stem)} | number:
             known[key] = None if key in known else path
@@ -187,8 +200,8 @@ def _matcher(files: Sequence[Path]) -> Callable[[str], Path | None]:
 
 
 def _read_csv(path: Path, file_of: Callable[[str], Path | None]) -> tuple[str, dict[int, dict[str, str]]]:
-    """The column whose words are names of files, and the rows of a CSV as texts by the number of their line; blank rows do
-    not count.
+    """The column whose words are names of files, and the rows of a CSV as texts by the number of their line; blank
+    rows do not count.
 
     Decimal commas are read as such where commas do not part the columns.
     """
@@ -204,14 +217,15 @@ def _read_csv(path: Path, file_of: Callable[[str], Path | None]) -> tuple[str, d
     head = lines.pop(min(lines))
     if len(head) < 2:
         raise ValueError(f"{path} has one column, or none; it must be {mend}")
-    if any(file_of(word) is not None and not re.search(r"[A-Za-z]", re.sub(re.escape(word), "", ",".join(head))) for word in head):
-        raise ValueError(f"{path}: its first line {delimiter.join(head)!r} is a row, not the names of the columns: write them above "
-                         f"it, for instance file{delimiter}band_gap")
+    if any(file_of(word) is not None and not re.search(r"[A-Za-z]", re.sub(re.escape(word), "", ",".join(head)))
+           for word in head):
+        raise ValueError(f"{path}: its first line {delimiter.join(head)!r} is a row, not the names of the columns: "
+                         f"write them above it, for instance file{delimiter}band_gap")
     if len(set(head)) < len(head):
         raise ValueError(f"{path}: two columns have the same name ({', '.join(head)}): rename one")
     if ragged := [line for line, row in lines.items() if len(row) != len(head)]:
-        raise ValueError(f"{path}: line {ragged[0]} has {len(lines[ragged[0]])} columns where the first line has {len(head)} "
-                         "(decimal commas? a comma in a name?): mend it")
+        raise ValueError(f"{path}: line {ragged[0]} has {len(lines[ragged[0]])} columns where the first line has "
+                         f"{len(head)} (decimal commas? a comma in a name?): mend it")
     rows = {line: dict(zip(head, row)) for line, row in lines.items()}
     hits = {name: sum(file_of(row[name]) is not None for row in rows.values()) for name in head}
     likely = [name for name in head if hits[name] == max(hits.values())]
@@ -236,8 +250,10 @@ def _check_all_have(found: dict[str, Atoms], properties: list[str]) -> None:
     for key in properties:
         if without := [where for where, atoms in found.items() if _labels(atoms).get(key) is None]:
             there = ", ".join(sorted(map(str, _labels(found[without[0]])))) or "nothing but geometry"
-            some = f"{len(without)} of {len(found)} structures lack it: leave them out, or" if len(without) < len(found) else "no structure has it:"
-            raise ValueError(f"{without[0]}: no '{key}' in it (there is: {there}); {some} set properties to names that every structure has")
+            some = (f"{len(without)} of {len(found)} structures lack it: leave them out, or"
+                    if len(without) < len(found) else "no structure has it:")
+            raise ValueError(f"{without[0]}: no '{key}' in it (there is: {there}); "
+                             f"{some} set properties to names that every structure has")
 
 
 def _value(atoms: Atoms, key: str, where: str):
@@ -248,7 +264,8 @@ def _value(atoms: Atoms, key: str, where: str):
     try:
         value = np.asarray(known[key], float)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: '{key}' is {str(known[key])[:60]!r}, not a number; leave this structure out or mend the label") from None
+        raise ValueError(f"{where}: '{key}' is {str(known[key])[:60]!r}, not a number; "
+                         "leave this structure out or mend the label") from None
     if value.size == 1 and value.shape != (1, 3):
         return value.item()
     if value.shape != (len(atoms), 3):
@@ -261,21 +278,22 @@ def _energies_and_forces(columns: dict[str, list], units: list[str], where: str)
     vectors = [key for key in columns if np.ndim(columns[key][0]) == 2]
     scalars = [key for key in columns if key not in vectors]
     if len(vectors) != 1 or len(scalars) != 1:
-        raise ValueError(f"{where}: forces are learnt together with one energy: set properties = \"energy, forces\" (here: "
-                         f"{', '.join(columns)})")
+        raise ValueError(f"{where}: forces are learnt together with one energy: set properties = \"energy, forces\" "
+                         f"(here: {', '.join(columns)})")
     unit, renamed = dict(zip(columns, units)), {"energy": scalars[0], "forces": vectors[0]}
     factors = {of: factor(unit[key], of) for of, key in renamed.items()}
     return {of: [value * factors[of] for value in columns[key]] for of, key in renamed.items()}, ["eV", "eV/Å"]
 
 
 def factor(unit: str, of: str) -> float:
-    """Factor from ``unit`` to eV or, of ``forces`` (energy/length, for instance ``kcal/mol/Å``), to eV/Å; ``ValueError`` says which
-    are known."""
+    """Factor from ``unit`` to eV or, of ``forces`` (energy/length, for instance ``kcal/mol/Å``), to eV/Å;
+    ``ValueError`` says which are known."""
     energy, length = unit, ""
     if of == "forces":
         energy, _, length = re.sub(r"\(mol å\)", "mol/Å", unit, flags=re.IGNORECASE).rpartition("/")
         if not energy or length.strip().lower() not in LENGTH:
-            raise ValueError(f"unknown force unit {unit!r}; write energy/length, for instance eV/Å, kcal/mol/Å or Hartree/bohr")
+            raise ValueError(f"unknown force unit {unit!r}; write energy/length, "
+                             "for instance eV/Å, kcal/mol/Å or Hartree/bohr")
     if energy.strip().lower() not in ENERGY:
         raise ValueError(f"unknown energy unit {energy!r}; known are eV, meV, Hartree, Ry, kcal/mol, kJ/mol")
     return ENERGY[energy.strip().lower()] / LENGTH.get(length.strip().lower(), 1.0)
@@ -284,7 +302,8 @@ def factor(unit: str, of: str) -> float:
 def _structures(found: dict[str, Atoms], columns: dict[str, list]):
     for row, (where, atoms) in enumerate(found.items()):
         read = from_ase(atoms, where=where)
-        made = {**{key: read[key] for key in FIELDS}, "id": row, **{key: values[row] for key, values in columns.items()}}
+        made = {**{key: read[key] for key in FIELDS}, "id": row,
+                **{key: values[row] for key, values in columns.items()}}
         check_structure(made, where)
         yield made
 
@@ -303,8 +322,8 @@ def split_own(data: OwnData, kind: str = "random", seed: int = 42) -> Split:
         both = rows[np.isin(data.copies[rows], data.copies[others])]
         if both.size:
             twin = others[data.copies[others] == data.copies[both[0]]][0]
-            raise ValueError(f"structures {both[0]} and {twin} are the same but lie in {one} and {other} (split = {kind!r}), so "
-                             "the test would not be honest: remove one of them")
+            raise ValueError(f"structures {both[0]} and {twin} are the same but lie in {one} and {other} (split = "
+                             f"{kind!r}), so the test would not be honest: remove one of them")
     return split
 
 
@@ -323,7 +342,8 @@ def _given(data: OwnData) -> Split:
 def units_of(data: OwnData, kind: str) -> np.ndarray:
     """What stays together, and what the bootstrap draws: a text or number for each structure."""
     if kind == "group" and data.groups is None:
-        raise ValueError("split = \"group\" needs group_key: the name of a label that says which structures belong together")
+        raise ValueError("split = \"group\" needs group_key: the name of a label that says "
+                         "which structures belong together")
     if kind == "composition":
         return np.array([formula(s["atomic_numbers"]) for s in data.structures])
     return data.copies if kind == "random" or data.groups is None else data.groups

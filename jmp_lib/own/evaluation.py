@@ -24,22 +24,24 @@ SIMPLE = ("mean", "linear composition")  # ways to predict without a network
 OUTLIER = 12.0  # median absolute deviations from the median
 FORCE_RANGE = (0.05, 15.0)  # eV/Å, root mean square of the components: outside, units are doubted
 LENGTH_RANGE = (0.75, 1.35)  # nearest neighbour over the sum of covalent radii, median: outside, positions are doubted
-NEAR, FEWEST, FRAMES = 0.3, 10, 200  # Å per atom between frames that are compared; pairs that say something; frames of one kind
+# Å per atom between frames that are compared; pairs that say something; frames of one kind
+NEAR, FEWEST, FRAMES = 0.3, 10, 200
 RATIO_RANGE = (0.002, 0.5)  # Å, spread of energies over force norm of a structure: outside, units are doubted
 
 
 def summary(data: OwnData) -> pd.DataFrame:
     """One row per fact: counts, sizes, elements, periodicity, range of every label with its unit."""
     s = data.structures
-    rows = [("structures", f"{len(s)}"), ("atoms per structure", f"{s.natoms.min()} to {s.natoms.max()}, mean {s.natoms.mean():.1f}"),
+    rows = [("structures", f"{len(s)}"),
+            ("atoms per structure", f"{s.natoms.min()} to {s.natoms.max()}, mean {s.natoms.mean():.1f}"),
             ("elements", ", ".join(chemical_symbols[z] for z in s.elements)),
             ("different compositions", f"{len({formula(x['atomic_numbers']) for x in s})}"),
             ("periodic", f"{int(s.pbc.any(1).sum())} of {len(s)}"),
             ("copies of another structure", f"{len(_repeats(data))} of {len(s)}")]
     for key in data.properties:
         values = s.forces.ravel() if key == "forces" else s.scalars[key]
-        rows.append((f"{key} / {data.units[key]}", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}, "
-                                                   f"standard deviation {values.std():.3g}"))
+        rows.append((f"{key} / {data.units[key]}", f"{values.min():.4g} to {values.max():.4g}, "
+                                                   f"mean {values.mean():.4g}, standard deviation {values.std():.3g}"))
     if data.groups is not None:
         rows.append(("groups", f"{len(np.unique(data.groups))}"))
     return pd.DataFrame(rows, columns=["what", "found"])
@@ -55,8 +57,8 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
         np.minimum.at(nearest[-1], edges[1], np.sqrt(squared) / radii[edges].sum(0))
     extra, sizes, numbers, found = _repeats(data), data.structures.natoms, numbers_of(data.structures), []
     if not LENGTH_RANGE[0] <= (length := float(np.median(np.concatenate(nearest)))) <= LENGTH_RANGE[1]:
-        found.append(f"neighbours are {length:.2f} times as far apart as their covalent radii let expect (median): are positions and "
-                     "cells in Å?")
+        found.append(f"neighbours are {length:.2f} times as far apart as their covalent radii let expect (median): "
+                     "are positions and cells in Å?")
     if extra.size:
         found.append(f"{extra.size} structures repeat another one within {TOLERANCE} Å (the first: {extra[0]} repeats "
                      f"{data.copies[extra[0]]}); copies always go to the same part of the split")
@@ -75,8 +77,8 @@ def doubts(data: OwnData, graph: GraphConfig) -> list[str]:
     for key in data.properties if sizes.min() < sizes.max() else ():
         correlation = np.corrcoef(sizes, data.structures.scalars[key])[0, 1]
         if abs(correlation) > 0.95:
-            found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): reduction = \"sum\" suits a "
-                         "quantity that grows with size")
+            found.append(f"{key} follows the number of atoms (correlation {correlation:.2f}): "
+                         "reduction = \"sum\" suits a quantity that grows with size")
     return found
 
 
@@ -86,8 +88,8 @@ def _repeats(data: OwnData) -> np.ndarray:
 
 
 def _doubted_sign(data: OwnData) -> list[str]:
-    """A sentence where energies rise along the forces: of pairs of near frames of the same atoms (and cell), ΔE is about -F·Δx with
-    the mean of both forces. Nothing where there are few such pairs."""
+    """A sentence where energies rise along the forces: of pairs of near frames of the same atoms (and cell), ΔE is
+    about -F·Δx with the mean of both forces. Nothing where there are few such pairs."""
     s, same, rises = data.structures, defaultdict(list), {}
     forces = np.split(s.forces.astype(float), np.cumsum(s.natoms)[:-1])
     for row, structure in enumerate(s):
@@ -102,12 +104,13 @@ def _doubted_sign(data: OwnData) -> list[str]:
             apart[one] = np.inf
             if apart[other := int(apart.argmin())] < NEAR:
                 a, b = rows[one], rows[other]
-                rises[min(a, b), max(a, b)] = (np.subtract(*s.scalars["energy"][[b, a]]), -0.5 * ((forces[a] + forces[b]) * moves[other]).sum())
+                rises[min(a, b), max(a, b)] = (np.subtract(*s.scalars["energy"][[b, a]]),
+                                               -0.5 * ((forces[a] + forces[b]) * moves[other]).sum())
     if len(rises) < FEWEST or not min(np.ptp(pairs := np.array(list(rises.values())), axis=0)) > 0:
         return []
     correlation = np.corrcoef(pairs.T)[0, 1]
-    return [f"energies rise along the forces (correlation {correlation:.2f} of ΔE and -F·Δx in {len(pairs)} pairs of near frames): are "
-            "these gradients? forces have the other sign"] * int(correlation < -0.5)
+    return [f"energies rise along the forces (correlation {correlation:.2f} of ΔE and -F·Δx in {len(pairs)} pairs of "
+            "near frames): are these gradients? forces have the other sign"] * int(correlation < -0.5)
 
 
 def _doubted_units(data: OwnData, spread: float) -> list[str]:
@@ -119,8 +122,8 @@ def _doubted_units(data: OwnData, spread: float) -> list[str]:
     ratio = spread / (rms * np.sqrt(3 * data.structures.natoms.mean()))
     if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         guess = "larger" if ratio > RATIO_RANGE[1] else "smaller"
-        found.append(f"energies vary by {spread:.3g} eV, much {guess} than forces of {rms:.3g} eV/Å let expect: do energies and "
-                     "forces have the units given (Hartree? kcal/mol)?")
+        found.append(f"energies vary by {spread:.3g} eV, much {guess} than forces of {rms:.3g} eV/Å let expect: "
+                     "do energies and forces have the units given (Hartree? kcal/mol)?")
     return found
 
 
@@ -131,8 +134,9 @@ def true_test(data: OwnData, split: Split) -> dict[str, np.ndarray]:
 
 
 def baselines(data: OwnData, split: Split, reduction: str = "mean") -> dict[str, dict[str, np.ndarray]]:
-    """Predictions of the test part without a network: the training mean (forces: zero), and of scalars a ridge regression on
-    the composition (fractions; counts where the property grows with size), its strength chosen on the training part."""
+    """Predictions of the test part without a network: the training mean (forces: zero), and of scalars a ridge
+    regression on the composition (fractions; counts where the property grows with size), its strength chosen on the
+    training part."""
     train, test = data.structures.subset(split.train), data.structures.subset(split.test)
     numbers, extensive = (numbers_of(train), numbers_of(test)), data.forces or reduction == "sum"
     scalars = {name: train.scalars[name] for name in data.properties if name != "forces"}  # a composition has no forces
@@ -154,7 +158,8 @@ def network_predictions(records: list[dict], out_dir: Path) -> dict[str, dict[st
 
 
 def compare(data: OwnData, split: Split, found: dict, records: list[dict], groups: np.ndarray) -> pd.DataFrame:
-    """One row per property and way of predicting: MAE, 95 % interval, spread over seeds, which simple ways it is better than.
+    """One row per property and way of predicting: MAE, 95 % interval, spread over seeds, which simple
+    ways it is better than.
 
     groups (S,) of all structures: what the bootstrap draws.  Seeds: mean and standard deviation of the runs.
     """
@@ -167,14 +172,16 @@ def compare(data: OwnData, split: Split, found: dict, records: list[dict], group
             rows.append({"property": name, "way": way, "MAE": np.average(errors[:, 0], weights=errors[:, 1]),
                          "95 % from": low, "95 % to": high, "unit": data.units[name], "seeds": len(seeds) or None,
                          "mean of seeds": np.mean(seeds) if seeds else None,
-                         "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None, "test structures": len(errors),
+                         "std of seeds": np.std(seeds, ddof=1) if len(seeds) > 1 else None,
+                         "test structures": len(errors),
                          "better than": "" if way in SIMPLE else _better(data, split, found, groups, name, way)})
     return pd.DataFrame(rows)
 
 
 def gain(data: OwnData, split: Split, found: dict, records: list[dict], groups: np.ndarray, new="pre-trained",
          base="from scratch") -> pd.DataFrame:
-    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap; of the first seed.
+    """How much lower the MAE of ``new`` is than that of ``base``, in %, with the 95 % interval of a paired bootstrap;
+    of the first seed.
 
     ``beyond the draw``: whether the draw of the test structures does not explain it. ``lower with seeds``: of how many.
     ``better than``: the simple ways that ``new`` is better than; where it is none of them, the gain says nothing.
@@ -199,9 +206,12 @@ def _draws(data: OwnData, split: Split, found: dict, groups: np.ndarray, name: s
 
 
 def _better(data: OwnData, split: Split, found: dict, groups: np.ndarray, name: str, way: str) -> str:
-    """Names of the simple ways that predict the property worse than ``way``, beyond what the draw of the test structures explains."""
-    draws = {other: _draws(data, split, found, groups, name, other) for other in (way, *SIMPLE) if name in found.get(other, {})}
-    return " and ".join(other for other in SIMPLE if other in draws and middle(draws[way] - draws[other])[1] < 0) or "none"
+    """Names of the simple ways that predict the property worse than ``way``, beyond what the draw of the test
+    structures explains."""
+    draws = {other: _draws(data, split, found, groups, name, other) for other in (way, *SIMPLE)
+             if name in found.get(other, {})}
+    return " and ".join(other for other in SIMPLE
+                        if other in draws and middle(draws[way] - draws[other])[1] < 0) or "none"
 
 
 def errors_by_element(data: OwnData, split: Split, values: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -1,4 +1,5 @@
-"""Figures of notebook 14, and under each the sentence that says what it shows, computed from the data, predictions and tables beside it."""
+"""Figures of notebook 14, and under each the sentence that says what it shows, computed from the data,
+predictions and tables beside it."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ def learning_curves(data, records: list[dict]):
     rows = pd.DataFrame([{"arm": r["arm"], "seed": r["seed"], **point} for r in records for point in r["history"]])
     figure, axes = grid(len(data.properties), panel_height=2.6)
     for axis, name in zip(axes, data.properties):
-        sns.lineplot(rows, x="step", y=f"val_{name}", hue="arm", style="arm", units="seed", estimator=None, dashes=False,
-                     palette=COLOURS, markers=MARKERS, ax=axis)
+        sns.lineplot(rows, x="step", y=f"val_{name}", hue="arm", style="arm", units="seed", estimator=None,
+                     dashes=False, palette=COLOURS, markers=MARKERS, ax=axis)
         axis.set(xlabel="update", ylabel=axis_label("validation MAE", data.units[name]), title=name)
         axis.legend(title=None)
         log_axis(axis, "y")
@@ -50,8 +51,10 @@ def side_by_side(data, table: pd.DataFrame):
         rows = table[table["property"] == name].reset_index(drop=True)
         low, high = rows["MAE"] - rows["95 % from"], rows["95 % to"] - rows["MAE"]
         sns.barplot(rows, x="MAE", y="way", hue="way", palette=COLOURS, saturation=1, legend=False, ax=axis)
-        axis.errorbar(rows["MAE"], rows.index, xerr=np.clip([low, high], 0, None), fmt="none", ecolor="black", capsize=3)
-        axis.set(xlabel=f"{axis_label('test MAE', data.units[name])}, bars: 95 % of the bootstrap", ylabel="", title=name)
+        axis.errorbar(rows["MAE"], rows.index, xerr=np.clip([low, high], 0, None),
+                      fmt="none", ecolor="black", capsize=3)
+        axis.set(xlabel=f"{axis_label('test MAE', data.units[name])}, bars: 95 % of the bootstrap",
+                 ylabel="", title=name)
     return figure
 
 
@@ -64,8 +67,8 @@ def gained(table: pd.DataFrame) -> Markdown:
         explains = "does not explain" if row["beyond the draw"] == "yes" else "may explain"
         lower, seeds = row["lower with seeds"].split(" of ")
         of_seeds = "more seeds would tell" if seeds == "1" else f"the error is lower with {lower} of {seeds} seeds"
-        said.append(f"{row['property']}: pre-training {'lowers' if gain > 0 else 'raises'} the test error by {change.replace('+', '')}; "
-                    f"which structures were tested {explains} that; {of_seeds}.")
+        said.append(f"{row['property']}: pre-training {'lowers' if gain > 0 else 'raises'} the test error by "
+                    f"{change.replace('+', '')}; which structures were tested {explains} that; {of_seeds}.")
     return Markdown("  ".join(said))
 
 
@@ -76,8 +79,8 @@ def parity(data, split, found: dict):
     for axis, name in zip(axes, data.properties):
         label, unit = true[name].ravel(), data.units[name]
         for arm in ARMS:
-            sns.scatterplot(x=label, y=found[arm][name].ravel(), marker=MARKERS[arm], color=COLOURS[arm], s=14, alpha=0.6,
-                            linewidth=0, label=arm, rasterized=True, ax=axis)
+            sns.scatterplot(x=label, y=found[arm][name].ravel(), marker=MARKERS[arm], color=COLOURS[arm], s=14,
+                            alpha=0.6, linewidth=0, label=arm, rasterized=True, ax=axis)
         axis.plot([label.min(), label.max()], [label.min(), label.max()], color="black", linewidth=0.8)
         axis.set(xlabel=axis_label("label", unit), ylabel=axis_label("predicted", unit), title=name)
         for ticks in (axis.xaxis, axis.yaxis):
@@ -95,8 +98,8 @@ def correlations(data, split, found: dict) -> Markdown:
 
 
 def by_element_and_size(data, split, values: dict):
-    """Left: test MAE by element; right: error of each test structure over its number of atoms, or, where all have the same number,
-    over its first label."""
+    """Left: test MAE by element; right: error of each test structure over its number of atoms, or, where all have the
+    same number, over its first label."""
     table, name = errors_by_element(data, split, values), data.properties[-1]
     figure, (left, right) = new_figure(1, 2, width=max(8.0, 3.5 + 0.22 * len(table)), height=3.2,
                                        width_ratios=[max(1.0, len(table) / 14), 1.0])
@@ -105,7 +108,8 @@ def by_element_and_size(data, split, values: dict):
     left.tick_params(axis="x", labelsize=8, rotation=0 if len(table) < 18 else 90)
     natoms, true, first = data.structures.natoms[split.test], true_test(data, split), data.properties[0]
     errors, sized = structure_errors(values[name], true[name], natoms)[:, 0], len(np.unique(natoms)) > 1
-    sns.scatterplot(x=natoms if sized else true[first].ravel(), y=errors, s=14, alpha=0.6, linewidth=0, color=PALETTE[0], ax=right)
+    sns.scatterplot(x=natoms if sized else true[first].ravel(), y=errors, s=14, alpha=0.6,
+                    linewidth=0, color=PALETTE[0], ax=right)
     right.xaxis.set_major_locator(MaxNLocator(5, integer=sized))
     right.set(xlabel="atoms of the structure" if sized else axis_label(f"{first} of the structure", data.units[first]),
               ylabel=axis_label("its absolute error", data.units[name]))
@@ -119,8 +123,8 @@ def elements(table: pd.DataFrame) -> Markdown:
     high, low = (table.loc[place] for place in (table["MAE"].idxmax(), table["MAE"].idxmin()))
     if significant(high["MAE"]) == significant(low["MAE"]):
         return Markdown(f"The same on all elements ({significant(high['MAE'])} {high['unit']}).")
-    return Markdown(f"Largest on {high['element']} ({significant(high['MAE'])} {high['unit']}), smallest on {low['element']} "
-                    f"({significant(low['MAE'])} {low['unit']}).")
+    return Markdown(f"Largest on {high['element']} ({significant(high['MAE'])} {high['unit']}), "
+                    f"smallest on {low['element']} ({significant(low['MAE'])} {low['unit']}).")
 
 
 def relaxed(table: pd.DataFrame) -> Markdown:
@@ -128,8 +132,9 @@ def relaxed(table: pd.DataFrame) -> Markdown:
     said = []
     for _, row in table.iterrows():
         left = row.get("largest force / eV/Å", float("nan"))  # no column where no network ends
-        end = f"at rest after {row['steps']} steps" if row["converged"] == "yes" else "atoms are driven into each other" if pd.isna(left) else \
-            f"not at rest after {row['steps']} steps, the largest force is {significant(left, 2)} eV/Å"
+        end = (f"at rest after {row['steps']} steps" if row["converged"] == "yes"
+               else "atoms are driven into each other" if pd.isna(left) else \
+               f"not at rest after {row['steps']} steps, the largest force is {significant(left, 2)} eV/Å")
         said.append(f"{row['network'].capitalize()}: {end}.")
     return Markdown("  ".join(said))
 
@@ -145,13 +150,15 @@ def _networks(table: pd.DataFrame, ylabel: str, **lines):
 
 def drift(table: pd.DataFrame):
     """Total energy over time in dynamics without a thermostat, a line per network (``use.dynamics``)."""
-    figure, axis = _networks(table, "total energy less the first\n/ meV per atom", x="time / ps", y="drift / meV per atom")
+    figure, axis = _networks(table, "total energy less the first\n/ meV per atom",
+                             x="time / ps", y="drift / meV per atom")
     axis.axhline(0.0, color="black", linewidth=0.8)
     return figure
 
 
 def drifts(table: pd.DataFrame) -> Markdown:
-    """Dynamics (``use.dynamics_table``): what a network gains or loses of energy; one trajectory each, so without an interval."""
+    """Dynamics (``use.dynamics_table``): what a network gains or loses of energy; one trajectory each,
+    so without an interval."""
     return Markdown("Energy per atom and picosecond, one trajectory each: " + "; ".join(
         f"{row['network']} " + (f"{row['drift / meV per atom and ps']:+.0f} meV" if row.get("bonds hold") != "no" else
                                 f"breaks bonds after {row['picoseconds']:g} ps") for _, row in table.iterrows()) + ".")
@@ -161,14 +168,16 @@ def equation_of_state(table: pd.DataFrame):
     """Energy over volume, less the lowest of each line, a line per network (``use.equation_of_state``)."""
     energy = table["energy / eV per atom"]
     above = 1000 * (energy - energy.groupby(table["network"]).transform("min"))
-    return _networks(table.assign(above=above), "energy above the lowest\n/ meV per atom", x="volume / Å³ per atom", y="above",
-                     style="network", markers=MARKERS, dashes=False)[0]
+    return _networks(table.assign(above=above), "energy above the lowest\n/ meV per atom", x="volume / Å³ per atom",
+                     y="above", style="network", markers=MARKERS, dashes=False)[0]
 
 
 def volumes(table: pd.DataFrame) -> Markdown:
-    """Equation of state (``use.equation_of_state_table``): the volume of each network, beside that of the labels if it is known."""
+    """Equation of state (``use.equation_of_state_table``): the volume of each network, beside that of the
+    labels if it is known."""
     found = table.set_index("network")["volume / Å³ per atom"]
     exact = float(found.get("labels", float("nan")))
-    said = [f"{name} " + ("no volume" if pd.isna(value) else f"{value:.1f} Å³" + f" ({100 * (value / exact - 1):+.1f} %)" * (exact > 0))
+    said = [f"{name} " + ("no volume" if pd.isna(value)
+                          else f"{value:.1f} Å³" + f" ({100 * (value / exact - 1):+.1f} %)" * (exact > 0))
             for name, value in found.drop("labels", errors="ignore").items()]
     return Markdown(f"Volume per atom{' beside that of the labels' * (exact > 0)}: {'; '.join(said)}.")

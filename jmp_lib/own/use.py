@@ -1,8 +1,8 @@
 """What a potential is for: relax a structure, run dynamics, strain a crystal, with several networks side by side.
 
-A small test error does not say that a relaxation ends, that dynamics keep their energy or that a crystal has a volume; these
-tables do. Strained and shaken silicon with the labels of an analytic potential (Tersoff, Phys. Rev. B 39, 5566 (1989)) is made on
-the spot: of it the true equation of state is known.
+A small test error does not say that a relaxation ends, that dynamics keep their energy or that a crystal has a
+volume; these tables do. Strained and shaken silicon with the labels of an analytic potential (Tersoff, Phys. Rev. B
+39, 5566 (1989)) is made on the spot: of it the true equation of state is known.
 """
 
 from __future__ import annotations
@@ -39,32 +39,39 @@ def relaxation(calculators: dict, structure, steps: int = 200) -> pd.DataFrame:
             rows.append({"network": name, "converged": "no, it drives atoms into each other", "steps": done.nsteps})
             continue
         after = atoms.copy()
-        minimize_rotation_and_translation(before, after)  # directly predicted forces push and turn a molecule as a whole
+        # directly predicted forces push and turn a molecule as a whole
+        minimize_rotation_and_translation(before, after)
         rows.append({"network": name, "converged": "yes" if converged else "no", "steps": done.nsteps,
                      "largest force / eV/Å": float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
                      "energy change / eV": float(atoms.get_potential_energy() - first),
-                     "root mean square move / Å": float(np.sqrt(((after.positions - before.positions) ** 2).sum(1).mean()))})
+                     "root mean square move / Å": float(np.sqrt(
+                         ((after.positions - before.positions) ** 2).sum(1).mean()))})
     return pd.DataFrame(rows)
 
 
 def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataFrame:
-    """Dynamics at constant energy, 1 fs a step, from ``KELVIN`` and the same velocities for all; a row per network and 10 steps.
+    """Dynamics at constant energy, 1 fs a step, from ``KELVIN`` and the same velocities for all;
+    a row per network and 10 steps.
 
-    ``longest bond``: the longest of the first bonds (``BOND``) over its first length, NaN where there are none. A network stops
-    where that is above ``STRETCHED``, its temperature above 100 times the first, or where it drives atoms into each other (infinite).
+    ``longest bond``: the longest of the first bonds (``BOND``) over its first length, NaN where there are none. A
+    network stops where that is above ``STRETCHED``, its temperature above 100 times the first, or where it drives
+    atoms into each other (infinite).
     """
     rows = []
     for name, calculator in calculators.items():
         atoms = _atoms(structure, calculator)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * KELVIN, rng=np.random.default_rng(0))  # half goes to the springs
+        # half goes to the springs
+        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * KELVIN, rng=np.random.default_rng(0))
         Stationary(atoms)
-        apart, first, reach = atoms.get_all_distances(mic=True), atoms.get_total_energy(), np.array(natural_cutoffs(atoms, BOND))
+        apart, first, reach = (atoms.get_all_distances(mic=True), atoms.get_total_energy(),
+                               np.array(natural_cutoffs(atoms, BOND)))
         bonds = np.nonzero(np.triu(apart < reach[:, None] + reach, 1))
         run = VelocityVerlet(atoms, units.fs)
         for count in range(0, round(1000 * picoseconds) + 1, 10):
             longest = float(max(atoms.get_all_distances(mic=True)[bonds] / apart[bonds], default=np.nan))
             rows.append({"network": name, "time / ps": count / 1000, "temperature / K": atoms.get_temperature(),
-                         "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms), "longest bond": longest})
+                         "drift / meV per atom": 1000 * (atoms.get_total_energy() - first) / len(atoms),
+                         "longest bond": longest})
             if longest > STRETCHED or not atoms.get_temperature() < 100 * KELVIN:
                 break
             try:
@@ -76,11 +83,12 @@ def dynamics(calculators: dict, structure, picoseconds: float = 1.0) -> pd.DataF
 
 
 def dynamics_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The end of ``dynamics``: how long the bonds held (no column where there are none), the drift per picosecond (slope of a line),
-    mean temperature."""
+    """The end of ``dynamics``: how long the bonds held (no column where there are none), the drift per picosecond
+    (slope of a line), mean temperature."""
     made = pd.DataFrame([{
         "network": name, "picoseconds": part["time / ps"].iloc[-1],
-        "bonds hold": "" if np.isnan(longest := part["longest bond"].iloc[-1]) else "yes" if longest <= STRETCHED else "no",
+        "bonds hold": "" if np.isnan(longest := part["longest bond"].iloc[-1])
+        else "yes" if longest <= STRETCHED else "no",
         "drift / meV per atom and ps":
             np.polyfit(part["time / ps"], part["drift / meV per atom"], 1)[0] if len(part) > 2 else float("nan"),
         "mean temperature / K": part["temperature / K"].mean()} for name, part in table.groupby("network", sort=False)])
@@ -101,8 +109,8 @@ def equation_of_state(calculators: dict, structure) -> pd.DataFrame:
 
 
 def equation_of_state_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Birch-Murnaghan fits of ``equation_of_state``: volume and bulk modulus, and how far the fit is from the curve at most; these
-    are blank where the fit has no minimum among the volumes."""
+    """Birch-Murnaghan fits of ``equation_of_state``: volume and bulk modulus, and how far the fit is from the curve
+    at most; these are blank where the fit has no minimum among the volumes."""
     rows, columns = [], ["volume / Å³ per atom", "bulk modulus / GPa", "largest distance from the fit / meV per atom"]
     for name, part in table.groupby("network", sort=False):
         volumes, energies = part["volume / Å³ per atom"].to_numpy(), part["energy / eV per atom"].to_numpy()
@@ -134,7 +142,8 @@ def shaken(strain: float, move: float, seed: int) -> Atoms:
 
 
 def silicon() -> pd.DataFrame:
-    """60 structures of silicon with energy (eV) and forces (eV/Å): edges up to 6 % shorter or longer, atoms moved by about 0.1 Å."""
+    """60 structures of silicon with energy (eV) and forces (eV/Å): edges up to 6 % shorter or longer,
+    atoms moved by about 0.1 Å."""
     made = [shaken(strain, 0.1, seed) for seed, strain in enumerate(np.random.default_rng(0).uniform(-0.06, 0.06, 60))]
     for atoms in made:
         atoms.calc = potential()

@@ -1,8 +1,8 @@
-"""The steps of notebook 14 from its parameters: data, network to start from, fine-tuning by the recipe of the 40 tasks (averages,
-layer-wise rates) with the same records, and what to use afterwards.
+"""The steps of notebook 14 from its parameters: data, network to start from, fine-tuning by the recipe of the 40
+tasks (averages, layer-wise rates) with the same records, and what to use afterwards.
 
     start = own_start("mini-small", data)
-    record = finetune_own(load_profile("mini"), data, split, start, "pre-trained", seed=42, out_dir=Path("results/mini"))
+    record = finetune_own(load_profile("mini"), data, split, start, "pre-trained", seed=42, out_dir=Path("results"))
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ ANI, OC20 = "ani1x", "oc20"  # heads and graphs of a pre-trained network: for mo
 
 
 def read_data(run) -> OwnData:
-    """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``, ``group_key``; else an example."""
+    """The data of the parameters ``source``, ``properties``, ``units``, ``labels_csv``,
+    ``group_key``; else an example."""
     values = run.parameters
     source = values["source"]
     if source is None or isinstance(source, str) and source in EXAMPLES:
@@ -62,8 +63,8 @@ def read_example(name: str) -> OwnData:
 
 
 def split_data(run, data: OwnData) -> tuple[Split, np.ndarray]:
-    """The split by the parameter ``split`` (by default groups where a ``group_key`` is given, else random), and what the
-    bootstrap draws, (S,)."""
+    """The split by the parameter ``split`` (by default groups where a ``group_key`` is given, else random), and what
+    the bootstrap draws, (S,)."""
     kind = run.parameters["split"] or ("group" if run.parameters["group_key"] else "random")
     return split_own(data, kind, seed=run.profile.seed), units_of(data, kind)
 
@@ -77,14 +78,17 @@ def reduction(run) -> str:
 
 
 def checkpoint(run) -> str | Path:
-    """Where fine-tuning starts: ``checkpoint`` (a folder, or a name such as mini-large), else the small network that the profile
-    has pre-trained itself with its present settings and data (in a trial profile: on the spot), else the one that comes with
-    the package."""
+    """Where fine-tuning starts: ``checkpoint`` (a folder, or a name such as mini-large), else the small network that
+    the profile has pre-trained itself with its present settings and data (in a trial profile: on the spot), else the
+    one that comes with the package."""
     if run.parameters["checkpoint"]:
         return run.parameters["checkpoint"]
-    for folder in () if "small" in run.profile.pretrained else (run.results_dir, paths.results_dir() / run.profile.name):
+    for folder in (() if "small" in run.profile.pretrained
+                   else (run.results_dir, paths.results_dir() / run.profile.name)):
         path = records.pretrain_record_path(folder, "small")
-        if path.is_file() and (found := records.finished_record(path, folder, pretraining.fingerprint(run.profile, "small"))):
+        if not path.is_file():
+            continue
+        if found := records.finished_record(path, folder, pretraining.fingerprint(run.profile, "small")):
             return (folder / found["files"]["weights"]["file"]).parent
     if run.profile.comparable or "small" in run.profile.pretrained:
         return SHIPPED
@@ -105,7 +109,8 @@ class Start:
 
 
 def own_start(checkpoint, data: OwnData) -> Start:
-    """Backbone of a pre-training or fine-tuning folder; its crystal graphs when any structure is periodic, else molecules'.
+    """Backbone of a pre-training or fine-tuning folder; its crystal graphs when any structure is periodic,
+    else molecules'.
 
     For forces of molecules the neighbour limit is raised (``smooth_limit``).
     """
@@ -117,15 +122,16 @@ def own_start(checkpoint, data: OwnData) -> Start:
         graph, state["embedding.atom_embedding.weight"] = info["graph"], state.pop("embedding.weight")
     config = GraphConfig.from_dict(graph)
     if data.forces and not data.structures.periodic:
-        config = replace(config, max_neighbors=max(config.max_neighbors, smooth_limit(int(data.structures.natoms.max()))))
+        config = replace(config, max_neighbors=max(config.max_neighbors,
+                                                   smooth_limit(int(data.structures.natoms.max()))))
     factors = {name: value or 1.0 for name, value in info["scale_factors"].items()}  # 0: not fitted, acts as 1
     return Start(BackboneConfig.from_dict(info["backbone"]), config, factors, state, file_sha256(loaded.path),
                  seen_elements(info))
 
 
 def smooth_limit(natoms: int, most: int = 100) -> int:
-    """Smallest neighbour limit that drops no edge of a molecule of ``natoms`` atoms, at most the 100 of rMD17 (published); the
-    tightest of the four limits is that of the quadruplets, 8n/30.
+    """Smallest neighbour limit that drops no edge of a molecule of ``natoms`` atoms, at most the 100 of rMD17
+    (published); the tightest of the four limits is that of the quadruplets, 8n/30.
 
     An edge that comes and goes with the order of the distances makes the energy jump: in dynamics it then drifts.
     """
@@ -143,8 +149,9 @@ def budget(settings: FinetuneSettings, updates: int | None) -> FinetuneSettings:
 
 
 def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
-    """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative. A sum has
-    references by element; one for the atoms of all, where as many elements as structures would leave rounding noise to learn."""
+    """Normalisers from the training part; energy and forces share one scale, so that forces stay its derivative. A
+    sum has references by element; one for the atoms of all, where as many elements as structures would leave
+    rounding noise to learn."""
     numbers, made = numbers_of(train), {}
     for name, values in train.scalars.items():
         made[name] = fit_property(numbers, values, linear_reference=forces or reduction == "sum") \
@@ -153,8 +160,10 @@ def fit_own(train, reduction: str, forces: bool) -> dict[str, Normaliser]:
             atoms = train.natoms.astype(float)
             each = float(atoms @ values / (atoms @ atoms))
             if (values - each * atoms).std() < ROUNDING * values.std():
-                raise ValueError(f"'{name}' is {each:.6g} times the number of atoms of every structure: there is nothing to learn")
-            made[name] = fit_property(numbers, values, linear_reference=True, reference_values=(0.0, *[each] * (MAX_ELEMENTS - 1)))
+                raise ValueError(f"'{name}' is {each:.6g} times the number of atoms of every "
+                                 "structure: there is nothing to learn")
+            made[name] = fit_property(numbers, values, linear_reference=True,
+                                      reference_values=(0.0, *[each] * (MAX_ELEMENTS - 1)))
     if forces:
         made["forces"] = fit_forces(train.forces)
         made["energy"] = replace(made["energy"], std=made["forces"].std)
@@ -191,8 +200,9 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
     size = "small" if blocks < large else "large"
     layerwise = pretrained and blocks == profile.models[size].num_blocks  # rates of each block, for the pre-trained arm
     if pretrained and not layerwise:
-        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} or "
-                      f"{large} blocks, the network has {blocks}: all its parts learn at the full rate", stacklevel=2)
+        warnings.warn(f"profile {profile.name} has layer-wise learning rates for {profile.models['small'].num_blocks} "
+                      f"or {large} blocks, the network has {blocks}: all its parts learn at the full rate",
+                      stacklevel=2)
     groups = learning_rate_groups(profile, f"{'JMP' if layerwise else 'GN-OC'}-{size[0].upper()}")
     what = FinetuneSpec(train, val, test, heads, data.properties, normalisers, coefficients, judge, start.config,
                         start.graph, start.factors, settings, settings.rate(pretrained, size), groups, seed,
@@ -202,7 +212,8 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
                   "graph": dataclasses.asdict(start.graph), "factors": start.factors, "units": data.units,
                   "checkpoint": start.sha256 if pretrained else None,
                   "learning_rate_multipliers": {g.name: g.multiplier for g in groups}, **profile.engine.numbers}
-    fingerprint = records.fingerprint({"kind": "own", "parameters": parameters, "data": [data.structures.sha256, split.sha256]})
+    fingerprint = records.fingerprint({"kind": "own", "parameters": parameters,
+                                       "data": [data.structures.sha256, split.sha256]})
     label, out_dir = f"{arm.replace(' ', '-')}.seed{seed}", Path(out_dir).resolve()
     job = Job(f"{data.name}, {arm}, seed {seed}", out_dir / "own" / data.name / f"{label}.json", out_dir, fingerprint,
               profile, settings.precision, progress)
@@ -226,12 +237,14 @@ def finetune_own(profile: Profile, data: OwnData, split: Split, start: Start, ar
 
 def finetune_all(run, data: OwnData, split: Split, start: Start) -> list[dict]:
     """Both arms with every seed, the same budget, side by side in worker processes; records, the pre-trained arm last.
-    ValueError with the sentence of the first that fails for its data or settings; RuntimeError when one fails otherwise."""
+    ValueError with the sentence of the first that fails for its data or settings; RuntimeError when
+    one fails otherwise."""
     values = run.parameters
     seeds = [run.profile.seed + k for k in range(values["seeds"] or 1)]
     train = partial(finetune_own, run.profile, data, split, start, out_dir=run.results_dir, updates=values["updates"],
                     reduction=reduction(run), progress=run.profile.workers < 2)
-    jobs = [(f"{data.name}, {arm}, seed {seed}", partial(train, arm=arm, seed=seed), ()) for arm in ARMS[::-1] for seed in seeds]
+    jobs = [(f"{data.name}, {arm}, seed {seed}", partial(train, arm=arm, seed=seed), ())
+            for arm in ARMS[::-1] for seed in seeds]
     outcomes = run_jobs(jobs, run.profile.workers, f"fine-tuning {data.name}")
     try:
         report(run.results_dir, outcomes, "fine-tuning", all_needed=True)
@@ -250,23 +263,27 @@ def model_folder(run, records: list[dict], arm: str = ARMS[0]) -> Path:
 
 
 def networks(run, records: list[dict], data: OwnData) -> dict[str, JMPCalculator]:
-    """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, or for OC20, where it has one
-    where the data of that head hold all elements), and the first seed of every arm after it."""
+    """Calculators to be compared: the pre-trained network before fine-tuning (its head for ANI-1x, or for OC20, where
+    it has one where the data of that head hold all elements), and the first seed of every arm after it."""
     made, first, head = {}, load(checkpoint(run)), OC20 if data.structures.periodic else ANI
     heads, present = first.info["datasets"] if first.info["kind"] == "pretrain" else {}, set(data.structures.elements)
     if head in heads and present <= set(heads[head].get("elements") or present):
         made["before fine-tuning"] = JMPCalculator(first, dataset=head)
-    return made | {arm: JMPCalculator(model_folder(run, records, arm)) for arm in dict.fromkeys(r["arm"] for r in records)}
+    return made | {arm: JMPCalculator(model_folder(run, records, arm))
+                   for arm in dict.fromkeys(r["arm"] for r in records)}
 
 
 def known_structure(data: OwnData, split: Split):
-    """The first test structure whose elements are all in the training part, None without one: of others the networks know no energy."""
+    """The first test structure whose elements are all in the training part, None without one: of others the
+    networks know no energy."""
     known = set(data.structures.subset(split.train).elements)
-    return next((s for s in map(data.structures.__getitem__, map(int, split.test)) if known.issuperset(s["atomic_numbers"].tolist())), None)
+    return next((s for s in map(data.structures.__getitem__, map(int, split.test))
+                 if known.issuperset(s["atomic_numbers"].tolist())), None)
 
 
 def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The same steps on the crystals: what each way predicts and what pre-training gained, as ``evaluation`` gives them."""
+    """The same steps on the crystals: what each way predicts and what pre-training gained,
+    as ``evaluation`` gives them."""
     data = read_example("crystals")
     split, groups = split_data(run, data)
     records = finetune_all(run, data, split, own_start(checkpoint(run), data))
@@ -275,12 +292,14 @@ def hard_example(run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def crystal(run, data: OwnData, split: Split, records: list[dict]) -> tuple[dict, object]:
-    """Calculators and a crystal for an equation of state: those of the data, where they hold energies and forces of crystals,
-    else the networks that both arms learn on silicon, and the potential that gave its labels. Nothing for other own data."""
+    """Calculators and a crystal for an equation of state: those of the data, where they hold energies and forces of
+    crystals, else the networks that both arms learn on silicon, and the potential that gave its labels. Nothing for
+    other own data."""
     if data.forces and data.structures.pbc.all() and (first := known_structure(data, split)) is not None:
         return networks(run, records, data), first
     if run.parameters["source"] is not None:
         return {}, None
     data = replace(read_own(use.silicon(), *FORCES), name="silicon")
     records = finetune_all(run, data, split_own(data, seed=run.profile.seed), own_start(checkpoint(run), data))
-    return {"labels": use.potential(), **networks(run, records, data)}, from_ase(use.shaken(0.0, 0.01, 0), where="silicon")
+    return ({"labels": use.potential(), **networks(run, records, data)},
+            from_ase(use.shaken(0.0, 0.01, 0), where="silicon"))

@@ -1,5 +1,5 @@
-"""Baselines beside the four arms: the mean, a linear model of the composition, a linear model on the embeddings of the frozen
-backbone that JMP-S starts from and of an untrained one, and MACE and SchNet from scratch (``networks``).
+"""Baselines beside the four arms: the mean, a linear model of the composition, a linear model on the embeddings of
+the frozen backbone that JMP-S starts from and of an untrained one, and MACE and SchNet from scratch (``networks``).
 
     python -m jmp_lib baselines --profile published_small
 
@@ -33,13 +33,15 @@ from jmp_lib.train.finetuning import size_of, start_of, task_data, trivial_predi
 from jmp_lib.train.losses import mae
 
 BUDGET_OF = "GN-OC-L"  # a network trains for as long as this arm did
-EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}  # baseline -> arm whose network, as it starts, gives the embeddings
+# baseline -> arm whose network, as it starts, gives the embeddings
+EMBEDDED = {"frozen": "JMP-S", "untrained": "GN-OC-S"}
 NAMES = ("mean", "composition", *EMBEDDED, *NETWORKS)
 STRENGTHS = np.logspace(-2, 6, 17)  # of the ridge on embeddings; the best by leave-one-out on the training part
 
 
 def applies(name: str, task_id: str) -> bool:
-    """Composition and embeddings: scalar labels. MACE: rMD17, one molecule a task. ``ValueError`` for an unknown name."""
+    """Composition and embeddings: scalar labels. MACE: rMD17, one molecule a task. ``ValueError``
+    for an unknown name."""
     if name not in NAMES:
         raise ValueError(f"unknown baseline '{name}'; {nearest(name, NAMES)}".replace("key", "baseline"))
     task = get_task(task_id)
@@ -57,16 +59,19 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     ``FileNotFoundError`` when the record of the arm whose time a network gets is missing.
     """
     if not applies(name, task_id):
-        raise ValueError(f"baseline {name} does not apply to {task_id}: composition and embeddings are for scalar labels, mace for rMD17")
+        raise ValueError(f"baseline {name} does not apply to {task_id}: composition and embeddings are for "
+                         "scalar labels, mace for rMD17")
     task, fold, out_dir = get_task(task_id), profile.folds_of(task_id)[0], Path(out_dir)
     data, parameters = task_data(profile, task_id, fold), {"seed": profile.seed}
     if name in NETWORKS:
         arm = records.read_record(records.finetune_record_path(out_dir, task_id, BUDGET_OF, fold))
-        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF, "clock": "processor", **NETWORKS[name]}
+        parameters |= {"seconds": round(arm["train_time_s"], 1), "budget_of": BUDGET_OF,
+                       "clock": "processor", **NETWORKS[name]}
     if name in EMBEDDED:
         parameters["start"] = start = start_of(profile, EMBEDDED[name], out_dir, train=False)
         if None in start.values():
-            raise FileNotFoundError(f"there is no pre-trained network in {out_dir} for the baseline {name}: run notebook 03 first")
+            raise FileNotFoundError(f"there is no pre-trained network in {out_dir} for the baseline "
+                                    f"{name}: run notebook 03 first")
     path = record_path(out_dir, task_id, name)
     fingerprint = records.fingerprint({"baseline": name, "task": task_id, "fold": fold, "parameters": parameters,
                                        "data": [data.data_sha256, data.split_sha256]})
@@ -82,18 +87,19 @@ def baseline(profile: Profile, task_id: str, name: str, out_dir: Path) -> dict:
     elif name == "mean":
         predicted = trivial_predictions(data, Normaliser())
     else:
-        predicted = linear_composition(numbers_of(data.train), true_values(data.train, data.label), numbers_of(data.test),
-                                       task.reduction == "sum")
+        predicted = linear_composition(numbers_of(data.train), true_values(data.train, data.label),
+                                       numbers_of(data.test), task.reduction == "sum")
     truth = true_values(data.test, data.label)
     file = records.work_dir(path, out_dir) / "predictions.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
-    records.save_arrays(file, true=task.print_factor * truth, predicted=task.print_factor * predicted, ids=data.test.ids,
-                        natoms=data.test.natoms)
+    records.save_arrays(file, true=task.print_factor * truth, predicted=task.print_factor * predicted,
+                        ids=data.test.ids, natoms=data.test.natoms)
     predictions = records.file_entry(file, out_dir)
     write_json(path, {
         "schema": records.SCHEMA, "kind": "baseline", "profile": profile.name, "task": task_id, "family": task.family,
         "arm": name, "fold": fold, "metric": task.metric, "value": task.print_factor * mae(predicted, truth),
-        "unit": task.printed_unit, "data": data.name, "data_note": data.description, "data_kind": data.data_kind, "n_train": len(data.train),
+        "unit": task.printed_unit, "data": data.name, "data_note": data.description,
+        "data_kind": data.data_kind, "n_train": len(data.train),
         "n_val": len(data.val), "n_test": len(data.test), "seed": profile.seed, "parameters": parameters, **about,
         "wall_time_s": time.perf_counter() - began, "threads": 1, "device": records.device_name(torch.device("cpu")),
         "peak_memory_mb": records.peak_memory_mb(), "commit": records.git_commit(), "versions": records.versions(),
@@ -113,7 +119,8 @@ def linear_composition(train_numbers: list, values: np.ndarray, test_numbers: li
 
 @torch.no_grad()
 def embeddings(profile: Profile, data: TaskData, start: dict, out_dir: Path) -> list[np.ndarray]:
-    """Mean final node embedding of every structure of the training and the test part, each (S,A), of the network at ``start``.
+    """Mean final node embedding of every structure of the training and the test part, each (S,A), of the
+    network at ``start``.
 
     Kept under ``work/embeddings``: tasks that are targets of one set have the same.
     """
@@ -130,7 +137,8 @@ def embeddings(profile: Profile, data: TaskData, start: dict, out_dir: Path) -> 
             load_backbone(model, load_weights(out_dir / start["pretrained"]["file"]))
         set_factors(model, start["scale_factors"])
         add_graphs = AddGraphs(graph)
-        found = [np.stack([model.embed(collate([add_graphs(s)])).mean(0).numpy() for s in part]) for part in (data.train, data.test)]
+        found = [np.stack([model.embed(collate([add_graphs(s)])).mean(0).numpy() for s in part])
+                 for part in (data.train, data.test)]
         file.parent.mkdir(parents=True, exist_ok=True)
         records.save_arrays(file, train=found[0], test=found[1])
     with np.load(file, allow_pickle=False) as arrays:
@@ -138,13 +146,16 @@ def embeddings(profile: Profile, data: TaskData, start: dict, out_dir: Path) -> 
 
 
 def ridge(train: np.ndarray, test: np.ndarray, data: TaskData) -> np.ndarray:
-    """Linear model of the composition, plus a ridge regression of what it leaves on the embeddings: (S_test,), unit of the label.
+    """Linear model of the composition, plus a ridge regression of what it leaves on the embeddings:
+    (S_test,), unit of the label.
 
-    train, test: mean embedding of every structure (S,A); where the label grows with the number of atoms, their sums are used.
+    train, test: mean embedding of every structure (S,A); where the label grows with the number of atoms,
+    their sums are used.
     """
     extensive, values = data.task.reduction == "sum", true_values(data.train, data.label)
     if extensive:
-        train, test = (part * structures.natoms[:, None] for part, structures in ((train, data.train), (test, data.test)))
+        train, test = (part * structures.natoms[:, None]
+                       for part, structures in ((train, data.train), (test, data.test)))
     numbers = numbers_of(data.train), numbers_of(data.test)
     known, base = (linear_composition(numbers[0], values, part, extensive) for part in numbers)
     return base + make_pipeline(StandardScaler(), RidgeCV(STRENGTHS)).fit(train, values - known).predict(test)
@@ -153,15 +164,16 @@ def ridge(train: np.ndarray, test: np.ndarray, data: TaskData) -> np.ndarray:
 def run_all(run, names=None) -> list[Outcome]:
     """All baselines that apply to the tasks of a workbook run; what became of each, failed ones with ``error``.
 
-    Failures are said and kept for ``reproduce`` (``pool.report``); RuntimeError when all fail. A network is left out where the
-    arm whose time it gets has not been run, MACE (said so) where it is not installed, and SchNet on mini data unless ``names``
-    has it: on every task it takes as long as an arm.
+    Failures are said and kept for ``reproduce`` (``pool.report``); RuntimeError when all fail. A network is left out
+    where the arm whose time it gets has not been run, MACE (said so) where it is not installed, and SchNet on mini
+    data unless ``names`` has it: on every task it takes as long as an arm.
     """
     names = names or [name for name in NAMES if name != "schnet" or run.profile.data == "published"]
     wanted = [(task, name) for task in run.tasks for name in names if applies(name, task)]
     jobs = [(f"{task} {name}", baseline, (run.profile, task, name, run.results_dir))
             for task, name in wanted if _can(run, name, task)]
-    missing = [task for task, name in wanted if name == "mace" and not record_path(run.results_dir, task, "mace").is_file()]
+    missing = [task for task, name in wanted
+               if name == "mace" and not record_path(run.results_dir, task, "mace").is_file()]
     if missing and not mace_available():
         print(INSTALL + " to have it beside the arms on rMD17")
     outcomes = run_jobs(jobs, run.profile.workers, "baselines")

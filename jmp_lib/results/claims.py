@@ -23,7 +23,8 @@ NO_EFFECT = {"%": 0.0, "x": 1.0}  # unit -> the value of a claim that holds for 
 
 
 def gains_of(claim: dict, errors: pd.DataFrame) -> pd.Series:
-    """Relative improvement in % by task that a claim of one of the rules ``GAINS`` is the mean of; errors: tasks x models.
+    """Relative improvement in % by task that a claim of one of the rules ``GAINS`` is the mean of;
+    errors: tasks x models.
 
     gain_over_external: over the lowest value of a model that is not one of the four arms, without QM9's R2.
     """
@@ -33,7 +34,8 @@ def gains_of(claim: dict, errors: pd.DataFrame) -> pd.Series:
 
 
 def standing(errors: pd.DataFrame, new: str, against: list[str] | None = None) -> pd.Series:
-    """``best``, ``tied`` or ``behind`` by task: ``new`` among the models ``against``; tasks that have no two are left out.
+    """``best``, ``tied`` or ``behind`` by task: ``new`` among the models ``against``; tasks that have
+    no two are left out.
 
     By default against every other model but JMP-S (the paper counts the large model against previous work).
     """
@@ -86,7 +88,8 @@ class Own:
         folder = Path(records_dir).parent
         shown = variants.shown(folder, "ablation")
         table, tried = (values.comparable(values.all_tasks_table(place / "records")) for place in (folder, shown))
-        return cls(table, speedup_table(records_dir), {record["size"]: record for record in load_pretraining_records(folder)},
+        return cls(table, speedup_table(records_dir),
+                   {record["size"]: record for record in load_pretraining_records(folder)},
                    values.baseline_table(folder).pivot(index="task", columns="baseline", values="value"),
                    variants.ablations(variants.variant_values(shown)), data_words(tried))
 
@@ -107,9 +110,11 @@ def data_words(all_tasks: pd.DataFrame) -> str:
 
 
 def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
-    """One row per claim: as printed, recomputed from the published tables, and (blank without records) ours with its interval.
+    """One row per claim: as printed, recomputed from the published tables, and (blank without records)
+    ours with its interval.
 
-    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit), where there is one.
+    agrees: whether the recomputed value lies within the claim's tolerance (half of its last printed digit),
+    where there is one.
     """
     own = Own.of(records_dir) if records_dir is not None else None
     rows = []
@@ -118,10 +123,11 @@ def claims_table(records_dir: str | Path | None = None) -> pd.DataFrame:
         known = claim["printed_value"] != "" and not pd.isna(value)
         close = known and abs(value - claim["printed_value"]) <= claim["tolerance"]
         where = claim["printed"] and claim["where_printed"]
-        rows.append({"id": claim["id"], "claim": claim["claim"], "published": claim["printed"] + f" ({where})" * bool(where),
-                     "recomputed_value": value, "recomputed_from_published": words,
-                     "agrees": ("yes" if close else "no") if known else "", "own_value": float("nan"), "own_from": float("nan"),
-                     "own_to": float("nan"), "own": "", "own_tasks": "", "own_data": "", "definition": claim["definition"],
+        rows.append({"id": claim["id"], "claim": claim["claim"],
+                     "published": claim["printed"] + f" ({where})" * bool(where), "recomputed_value": value,
+                     "recomputed_from_published": words, "agrees": ("yes" if close else "no") if known else "",
+                     "own_value": float("nan"), "own_from": float("nan"), "own_to": float("nan"),
+                     "own": "", "own_tasks": "", "own_data": "", "definition": claim["definition"],
                      "note": claim["note"], **(own_claim(claim, own) if own is not None else {})})
     return pd.DataFrame(rows)
 
@@ -137,7 +143,8 @@ def own_claim(claim: dict, own: Own) -> dict:
         ends = intervals.of_mean_gain(gains, intervals.draws_by_task(own.table, claim["new"], claim["reference"]))
         words, learnt = intervals.words(value, *ends, "%"), gains.drop(without, errors="ignore")
         if claim["family"] == "" and len(learnt) < tasks:
-            words += f"; {intervals.words(learnt.mean(), *intervals.of_mean(learnt), '%')} over the {len(learnt)} that were learnt"
+            words += (f"; {intervals.words(learnt.mean(), *intervals.of_mean(learnt), '%')} over the "
+                      f"{len(learnt)} that were learnt")
     elif rule == "ablation":
         wide = own.ablations.pivot(index=["task", "arm"], columns="variant", values="value")
         if not {claim["new"], claim["reference"]} <= set(wide):
@@ -157,9 +164,11 @@ def own_claim(claim: dict, own: Own) -> dict:
         if totals.empty:
             return {}
         row = totals.iloc[0]
-        value, tasks, ends = row["ratio_steps_all"], row["tasks"], (row["ratio_steps_all_from"], row["ratio_steps_all_to"])
-        words = (f"{intervals.words(value, *ends, 'x')} in updates over all {tasks} tasks, {row['ratio_seconds_all']:.2f}x in time; "
-                 f"{row['ratio_steps_reached']:.2f}x and {row['ratio_seconds_reached']:.2f}x over the {row['tasks_reached']} that reach it")
+        value, tasks, ends = (row["ratio_steps_all"], row["tasks"],
+                              (row["ratio_steps_all_from"], row["ratio_steps_all_to"]))
+        words = (f"{intervals.words(value, *ends, 'x')} in updates over all {tasks} tasks, "
+                 f"{row['ratio_seconds_all']:.2f}x in time; {row['ratio_steps_reached']:.2f}x and "
+                 f"{row['ratio_seconds_reached']:.2f}x over the {row['tasks_reached']} that reach it")
     elif rule == "parameters" and claim["new"].split("_")[0] in own.pretraining:
         number = own.pretraining[claim["new"].split("_")[0]]["model"]["n_parameters"]
         value, words = number / 1e6, f"{number:,} in our pre-training model"
@@ -168,12 +177,13 @@ def own_claim(claim: dict, own: Own) -> dict:
         words = f"{value} of JMP-L"
     else:
         return {}
-    return {} if tasks == 0 else {"own_value": value, "own_from": ends[0], "own_to": ends[1], "own": words, "own_tasks": tasks,
-                                  "own_data": data or data_words(own.table)}
+    return {} if tasks == 0 else {"own_value": value, "own_from": ends[0], "own_to": ends[1], "own": words,
+                                  "own_tasks": tasks, "own_data": data or data_words(own.table)}
 
 
 def scoreboard(records_dir: str | Path) -> pd.DataFrame:
-    """The claims that a reader asks for first, where we have a value of our own; notebook: the one that has the evidence.
+    """The claims that a reader asks for first, where we have a value of our own; notebook:
+    the one that has the evidence.
 
     paper: as printed, else recomputed from the printed tables.
     """
@@ -183,15 +193,18 @@ def scoreboard(records_dir: str | Path) -> pd.DataFrame:
     for name, row in table.iterrows():
         claim = facts_of.loc[name]
         printed = claim["printed_value"] if claim["printed_value"] != "" else row["recomputed_value"]
-        own = intervals.words(row["own_value"], row["own_from"], row["own_to"], claim["unit"], f" of {row['own_tasks']}")
-        rows.append({"claim": row["claim"], "paper": claim["printed"] or f"{row['recomputed_value']:+.1f} %, recomputed",
-                     "where": claim["scoreboard"], "own": own, "agrees": verdict(claim, printed, row), "data": row["own_data"],
-                     "notebook": claim["notebook"]})
+        own = intervals.words(row["own_value"], row["own_from"], row["own_to"],
+                              claim["unit"], f" of {row['own_tasks']}")
+        rows.append({"claim": row["claim"],
+                     "paper": claim["printed"] or f"{row['recomputed_value']:+.1f} %, recomputed",
+                     "where": claim["scoreboard"], "own": own, "agrees": verdict(claim, printed, row),
+                     "data": row["own_data"], "notebook": claim["notebook"]})
     return pd.DataFrame(rows, columns=["claim", "paper", "where", "own", "agrees", "data", "notebook"])
 
 
 def verdict(claim: pd.Series, printed: float, row: pd.Series) -> str:
-    """Whether our value agrees with the paper's, as ``agreement`` says; a number of tasks: the same share, fewer or more.
+    """Whether our value agrees with the paper's, as ``agreement`` says; a number of tasks: the same share,
+    fewer or more.
 
     An ablation is compared by its sign, because the paper's is against another base.
     """
@@ -206,8 +219,9 @@ def verdict(claim: pd.Series, printed: float, row: pd.Series) -> str:
 
 
 def agreement(value: float, low: float, high: float, printed: float, none: float = 0.0) -> str:
-    """How our value agrees with the ``printed`` one: undecided (its interval holds ``none``, the value of no effect), yes (holds the
-    printed value), no (another side of ``none``), else "in sign, smaller" or "in sign, larger". Without interval by the value alone."""
+    """How our value agrees with the ``printed`` one: undecided (its interval holds ``none``, the value of no effect),
+    yes (holds the printed value), no (another side of ``none``), else "in sign, smaller" or "in sign, larger".
+    Without interval by the value alone."""
     if low <= none <= high:
         return "undecided"
     if low <= printed <= high:

@@ -1,11 +1,11 @@
 """A run beside the shipped one: every claim and every mean improvement, the same sign or not, within noise or beyond.
 
 Two runs of one profile differ, because sums are rounded in another order on another machine and training makes small
-differences large. How far is noise is computed from the shipped records, never typed: ``s`` is the standard deviation of
-the value of one task, and a mean over n tasks of two runs may differ by 2 s sqrt(2 / n), two standard errors. ``s`` is
-pooled over the seeds of the shipped variants where these have both arms; else it is the deviation of the tasks from the
-mean of their family, which also holds what truly tells tasks apart, so that the limit is wide. About one comparison of
-twenty lies beyond by chance.
+differences large. How far is noise is computed from the shipped records, never typed: ``s`` is the standard deviation
+of the value of one task, and a mean over n tasks of two runs may differ by 2 s sqrt(2 / n), two standard errors.
+``s`` is pooled over the seeds of the shipped variants where these have both arms; else it is the deviation of the
+tasks from the mean of their family, which also holds what truly tells tasks apart, so that the limit is wide. About
+one comparison of twenty lies beyond by chance.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def compare(results_dir: str | Path, shipped_dir: str | Path) -> Comparison:
     other = [f"{row['task']} {row['arm']}: {name} is {row[f'{name}_run']}, shipped {row[name]}"
              for _, row in errors.iterrows()
              for name in ("data", "n_train", "n_test", "seed") if row[f"{name}_run"] != row[name]]
-    errors = errors[["task", "arm", "unit", "value", "value_run"]].rename(columns={"value": "shipped", "value_run": "run"})
+    errors = errors[["task", "arm", "unit", "value", "value_run"]].rename(columns={
+        "value": "shipped", "value_run": "run"})
     errors["change_percent"] = 100 * (errors["run"] / errors["shipped"] - 1)
     names = ["kind", "name", "family", "unit", "tasks", "shipped", "run", "noise", "noise_from"]
     rows = pd.DataFrame(list(_rows(*runs, variant_values(shipped_dir))), columns=names)
     rows.insert(7, "difference", rows["run"] - rows["shipped"])
     rows["same_sign"] = np.sign(rows["run"]) == np.sign(rows["shipped"])
-    rows["within_noise"] = (rows["difference"].abs() <= rows["noise"]).astype(object).where(rows["noise"].notna(), pd.NA)
+    rows["within_noise"] = (rows["difference"].abs() <= rows["noise"]).astype(object).where(
+        rows["noise"].notna(), pd.NA)
     return Comparison(rows, errors, missing, other)
 
 
@@ -67,7 +69,8 @@ def _limit_to_common(runs: list[Own], table: str, keys: list[str]) -> list[tuple
 
 
 def _rows(shipped: Own, run: Own, seeds: pd.DataFrame):
-    """Claims, then mean improvements: kind, name, family, unit, tasks, shipped and run value, noise, and where that is from."""
+    """Claims, then mean improvements: kind, name, family, unit, tasks, shipped and run value, noise,
+    and where that is from."""
     for claim in facts.claims().to_dict("records"):
         old, new = own_claim(claim, shipped), own_claim(claim, run)
         if not old or not new or claim["rule"] == "ablation":  # of the variants, which a run does not make
@@ -77,17 +80,20 @@ def _rows(shipped: Own, run: Own, seeds: pd.DataFrame):
             spread, origin = _spread(shipped, claim["new"], claim["reference"], seeds)
             noise = _limit(spread, tasks)
         elif claim["rule"] == "count_best":
-            noise, origin = tasks * _limit(_within_families((shipped.standing(claim) != "behind").astype(float)), tasks), "tasks"
+            noise, origin = tasks * _limit(_within_families((shipped.standing(claim) != "behind").astype(float)),
+                                           tasks), "tasks"
         elif claim["rule"] == "speedup_of_totals":  # spread of a ratio of sums, to first order
             part = shipped.speedup[shipped.speedup["size"] == claim["new"][-1]].set_index("task")
             spent = part["jmp_steps"].fillna(part["jmp_steps_whole_run"])
             beyond = (part["scratch_steps"] - old["own_value"] * spent) / spent.mean()
             noise, origin = _limit(_within_families(beyond), tasks), "tasks"
-        yield "claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"], new["own_value"], noise, origin
+        yield ("claim", claim["id"], claim["family"] or "all", claim["unit"], tasks, old["own_value"],
+               new["own_value"], noise, origin)
     for name, (new, reference) in COMPARISONS.items():
         spread, origin = _spread(shipped, new, reference, seeds)
         for family in ("all", *FAMILIES):
-            old, now = (gain(own.values, new, reference, "" if family == "all" else family).dropna() for own in (shipped, run))
+            old, now = (gain(own.values, new, reference, "" if family == "all" else family).dropna()
+                        for own in (shipped, run))
             if len(old):
                 yield "family", name, family, "%", len(old), old.mean(), now.mean(), _limit(spread, len(old)), origin
 
@@ -125,8 +131,8 @@ def comparison_text(found: Comparison) -> str:
               for row in rows.query("kind == 'family' and family == 'all'").itertuples()]
     lines += [f"  test errors of {len(errors)} runs: half of them within {change.median():.1f} % of the shipped ones, "
               f"the farthest {worst['change_percent']:+.0f} % ({worst['task']} {worst['arm']})",
-              f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, {rows['same_sign'].sum()} with "
-              "the same sign" + (":" if len(beyond) else ".")]
+              f"  {len(rows) - len(beyond)} of {len(rows)} means and claims within noise, "
+              f"{rows['same_sign'].sum()} with the same sign" + (":" if len(beyond) else ".")]
     lines += [f"    beyond: {row.name}, {row.family}: {row.run:+.1f}, shipped {row.shipped:+.1f} "
               f"(noise ± {row.noise:.1f} {row.unit})" for row in beyond.itertuples()]
     if missing := [" ".join(key) for key in found.missing]:
@@ -134,7 +140,8 @@ def comparison_text(found: Comparison) -> str:
     if found.other:
         lines += [f"  not of the same data or seed ({len(found.other)}), so they may differ by more: {found.other[0]}"]
     return "\n".join([*lines, "  noise: two standard errors of a difference of two runs, from the spread "
-                      f"{' and '.join(origins)}; 1 of 20 is beyond by chance. All of it: comparison.html, comparison.json"])
+                      f"{' and '.join(origins)}; 1 of 20 is beyond by chance. All of it: "
+                      "comparison.html, comparison.json"])
 
 
 def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
@@ -145,16 +152,19 @@ def write_comparison(results_dir: str | Path, shipped_dir: str | Path) -> str:
     made = {name: made_with([*load_pretraining_records(place), *finetune_records(Path(place) / "records")])
             for name, place in (("this run", folder), ("shipped run", shipped_dir))}
     beyond = found.rows[found.rows["within_noise"].eq(False)]
-    certificate = {"profile": folder.name, "compared": len(found.rows), "within_noise": int(found.rows["within_noise"].eq(True).sum()),
-                   "same_sign": int(found.rows["same_sign"].sum()), "beyond_noise": beyond["name"].tolist(), "made_with": made,
-                   "not_run_here": [" ".join(key) for key in found.missing], "of_other_data": found.other,
-                   "claims_and_means": json.loads(found.rows.to_json(orient="records")),
+    certificate = {"profile": folder.name, "compared": len(found.rows),
+                   "within_noise": int(found.rows["within_noise"].eq(True).sum()),
+                   "same_sign": int(found.rows["same_sign"].sum()), "beyond_noise": beyond["name"].tolist(),
+                   "made_with": made, "not_run_here": [" ".join(key) for key in found.missing],
+                   "of_other_data": found.other, "claims_and_means": json.loads(found.rows.to_json(orient="records")),
                    "test_errors": json.loads(found.errors.to_json(orient="records"))}
     write_json(folder / "comparison.json", certificate)
     save_table(found.rows, folder / "tables" / "comparison.csv")
-    rows = found.rows.assign(**{name: found.rows[name].map({True: "yes", False: "no"}).fillna("not known") for name in ("same_sign", "within_noise")})
+    rows = found.rows.assign(**{name: found.rows[name].map({True: "yes", False: "no"}).fillna("not known")
+                                for name in ("same_sign", "within_noise")})
     rows["name"] = rows["name"].replace(facts.claims().set_index("id")["claim"].to_dict())
-    write_page(folder / "comparison.html", "comparison", title=f"This run of {folder.name} beside the shipped one", words=words,
-               rows=table(rows[["name", *rows.columns.drop("name")]].rename(columns=lambda name: name.replace("_", " ")), words=True), made=made,
+    write_page(folder / "comparison.html", "comparison", title=f"This run of {folder.name} beside the shipped one",
+               words=words, rows=table(rows[["name", *rows.columns.drop("name")]]
+                                       .rename(columns=lambda name: name.replace("_", " ")), words=True), made=made,
                errors=table(found.errors.rename(columns={"change_percent": "change / %"})))
     return words

@@ -39,8 +39,8 @@ def learning_curves(records: list[dict]):
 def parity(records: list[dict], predictions: dict, arm: str = "JMP-L", compositions: dict | None = None):
     """Predicted against true values of the test part, one panel per task, both axes alike.
 
-    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components); ``compositions`` {task: (S,)}
-    is what both are shown without (:func:`jmp_lib.results.views.composition_parts`).
+    ``predictions`` {task: (true, predicted)} in the unit of the record (forces: all components); ``compositions``
+    {task: (S,)} is what both are shown without (:func:`jmp_lib.results.views.composition_parts`).
     """
     shown = [r for r in records if r["arm"] == arm and r["task"] in predictions]
     figure, axes = grid(len(shown), panel_height=2.4)
@@ -62,9 +62,11 @@ def parity(records: list[dict], predictions: dict, arm: str = "JMP-L", compositi
         for ticks in (axis.xaxis, axis.yaxis):
             ticks.set_major_locator(MaxNLocator(4, min_n_ticks=3))
         axis.tick_params(labelsize=7)  # four numbers of five digits side by side
-        axis.set_title(f"{short_task(record['task'])}\nMAE {style.significant(record['value'])} {style.unit_text(record['unit'])}", fontsize=8.5)
+        axis.set_title(f"{short_task(record['task'])}\nMAE {style.significant(record['value'])} "
+                       f"{style.unit_text(record['unit'])}", fontsize=8.5)
         axis.set_xlabel(axis_label(f"label{less}", record["unit"]), fontsize=8)
-        axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]).replace(" / ", "\n/ " if less else " / "), fontsize=8)
+        axis.set_ylabel(axis_label(f"{arm}{less}", record["unit"]).replace(" / ", "\n/ " if less else " / "),
+                        fontsize=8)
     return figure
 
 
@@ -96,9 +98,10 @@ def gains(table: pd.DataFrame, title: str = "JMP-L over GN-OC-L"):
 
 
 def scaling(table: pd.DataFrame):
-    """Mean relative improvement over all tasks, own with its interval beside published; ``table`` of results.tables.scaling_table."""
-    names = {"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER, "own_mean_gain_from": "from",
-             "own_mean_gain_to": "to"}
+    """Mean relative improvement over all tasks, own with its interval beside published; ``table`` of
+    results.tables.scaling_table."""
+    names = {"own_mean_gain_percent": "this workbook", "published_mean_gain_percent": PAPER,
+             "own_mean_gain_from": "from", "own_mean_gain_to": "to"}
     means = table[table["family"] == "all"].rename(columns=names)
     colours = {"this workbook": PALETTE[0], PAPER: PAPER_COLOUR}
     rows = means.melt(["comparison", "from", "to"], list(colours), "of", "gain").fillna({"gain": 0.0})
@@ -106,14 +109,16 @@ def scaling(table: pd.DataFrame):
     _bars(axis, rows, "comparison", "of", colours)
     for bars, of, ends in zip(axis.containers, colours, (means["to"], means[PAPER])):
         for bar, value, end in zip(bars, means[of], ends.fillna(means[of]).fillna(0.0)):
-            axis.annotate("none" if np.isnan(value) else f"{value:+.1f}", (max(end, 0.0), bar.get_y() + bar.get_height() / 2), (3, 0),
+            axis.annotate("none" if np.isnan(value) else f"{value:+.1f}",
+                          (max(end, 0.0), bar.get_y() + bar.get_height() / 2), (3, 0),
                           textcoords="offset points", va="center", fontsize=7)
     axis.margins(x=0.15)
     return _finished(axis, len(means), f"mean {GAIN}".replace("improvement", "improvement over all tasks"))
 
 
 def large_over_small(table: pd.DataFrame):
-    """What a larger network gains on every task, from scratch beside pre-trained; a panel for ours and one for the paper.
+    """What a larger network gains on every task, from scratch beside pre-trained; a panel for ours
+    and one for the paper.
 
     ``table`` of ``views.large_over_small``: task, of (from scratch, pre-trained), data, gain, from, to.
     """
@@ -129,15 +134,18 @@ def large_over_small(table: pd.DataFrame):
 
 
 def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
-    """Cost from scratch / cost of fine-tuning until the same validation error by task, in updates and, second panel, in time.
+    """Cost from scratch / cost of fine-tuning until the same validation error by task, in updates and,
+    second panel, in time.
 
-    table: rows of one size of ``speedup_table``; totals: its row of ``speedup_totals``. Updates do not depend on the machine.
+    table: rows of one size of ``speedup_table``; totals: its row of ``speedup_totals``. Updates do not
+    depend on the machine.
     """
     figure, axes = new_figure(1, 2, width=9.0, height=0.2 * max(len(table), 4) + 1.25, sharey=True)
     for axis, cost, words in zip(axes, ("steps", "seconds"), ("updates", "time on this machine")):
         ratios, total = table[f"ratio_{cost}"], totals.get(f"ratio_{cost}_all", float("nan"))
         rows = pd.DataFrame({"task": table["task"], "beyond": ratios - 1.0})
-        sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1, width=0.8, linewidth=0, ax=axis)
+        sns.barplot(rows, x="beyond", y="task", left=1.0, color=PALETTE[0], saturation=1,
+                    width=0.8, linewidth=0, ax=axis)
         for place in np.flatnonzero(ratios.isna()):
             axis.annotate("not reached", (1.0, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
                           zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
@@ -151,7 +159,8 @@ def speedup(table: pd.DataFrame, totals: pd.Series, published: float = 12.0):
 
 
 def pretraining_curves(records: list[dict]):
-    """Validation errors per pre-training set over steps, where they are trained; one column per model size, energies above forces."""
+    """Validation errors per pre-training set over steps, where they are trained; one column per model size,
+    energies above forces."""
     figure, axes = new_figure(2, len(records), width=4.2 * len(records) + 1.0, height=5.0)
     for column, record in enumerate(records):
         sets = list(record["data"])
@@ -179,7 +188,8 @@ def pretraining_loss(records: list[dict]):
 
 
 def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
-    """The first updates, trained live, over the recorded run: training loss above, held-out force errors below, by size.
+    """The first updates, trained live, over the recorded run: training loss above, held-out force
+    errors below, by size.
 
     losses, errors: ``views.live_losses``, ``views.live_errors``.
     """
@@ -191,8 +201,9 @@ def live_pretraining(losses: pd.DataFrame, errors: pd.DataFrame):
         for run, line in runs.items():
             loss, error = (part[(part["size"] == size) & (part["run"] == run)] for part in (losses, errors))
             sns.lineplot(loss, x="update", y="loss", color="black", label=run, errorbar=None, ax=above, **line)
-            sns.lineplot(error, x="update", y="ratio", hue="set", hue_order=sets, palette=PALETTE[:len(sets)], marker="o",
-                         markersize=4, markeredgewidth=0, errorbar=None, legend=run == "live", ax=below, **line)
+            sns.lineplot(error, x="update", y="ratio", hue="set", hue_order=sets, palette=PALETTE[:len(sets)],
+                         marker="o", markersize=4, markeredgewidth=0, errorbar=None,
+                         legend=run == "live", ax=below, **line)
         below.axhline(1.0, color="black", linewidth=0.8)
         above.set(title=size, xlabel="update", ylabel="training loss (no unit)")
         below.set(xlabel="update", ylabel="held-out force MAE\n(zero forces: 1)")
@@ -216,16 +227,19 @@ def by_training_size(table: pd.DataFrame):
 
 
 def shortened(table: pd.DataFrame):
-    """Lowest validation error of ever shorter fine-tunings over that of training from scratch with all updates, logarithmic: a panel
-    per size, the median of each family with its lowest and highest task; ``table`` of ``speedup.shortened``."""
+    """Lowest validation error of ever shorter fine-tunings over that of training from scratch with all updates,
+    logarithmic: a panel per size, the median of each family with its lowest and highest task; ``table`` of
+    ``speedup.shortened``."""
     rows = table.assign(family=[get_task(name).family for name in table["task"]], updates=100 * table["share"])
     figure, axes = new_figure(1, max(rows["size"].nunique(), 1), width=9.0, height=3.0, sharey=True)
     for axis, (size, part) in zip(axes, rows.groupby("size", sort=False)):
         colours = dict(zip(part["family"].unique(), PALETTE))
-        sns.pointplot(part, x="updates", y="relative", hue="family", palette=colours, estimator="median", errorbar=("pi", 100), dodge=0.3,
-                      markersize=4, linewidth=1.2, err_kws={"linewidth": 1}, formatter="{:g}".format, ax=axis)
+        sns.pointplot(part, x="updates", y="relative", hue="family", palette=colours, estimator="median",
+                      errorbar=("pi", 100), dodge=0.3, markersize=4, linewidth=1.2, err_kws={"linewidth": 1},
+                      formatter="{:g}".format, ax=axis)
         axis.axhline(1.0, color="#777777", linewidth=1, linestyle="--", label="as good")
-        axis.set(title=f"JMP-{size}", xlabel="updates / % of those from scratch", ylabel="validation error / from scratch")
+        axis.set(title=f"JMP-{size}", xlabel="updates / % of those from scratch",
+                 ylabel="validation error / from scratch")
         log_axis(axis, "y")
     return legend_below(figure, axes)
 
@@ -251,18 +265,21 @@ def ablations(table: pd.DataFrame):
     shown = table[~table["variant"].str.startswith("GN-OC")].replace({"variant": {"base": "whole recipe"}})
     figure, axis = _rows_figure(len(shown), 0.14, 1.6)
     _bars(axis, shown, "task", "variant", dict(zip(shown["variant"].unique(), PALETTE)))
-    return _finished(axis, shown["task"].nunique(), GAIN.replace("improvement", "improvement over training from scratch"))
+    return _finished(axis, shown["task"].nunique(),
+                     GAIN.replace("improvement", "improvement over training from scratch"))
 
 
 # data
 
 def element_heatmap(sets: dict):
     """Share of the structures of each set that hold each element, in %; ``sets`` {name: structures}."""
-    counts = 100 * pd.DataFrame({name: (element_counts([s["atomic_numbers"] for s in part]) > 0).mean(axis=0) for name, part in sets.items()}).T
+    counts = 100 * pd.DataFrame({name: (element_counts([s["atomic_numbers"] for s in part]) > 0).mean(axis=0)
+                                 for name, part in sets.items()}).T
     used = counts.loc[:, counts.any()].rename(columns=dict(enumerate(chemical_symbols)))
     figure, (axis,) = new_figure(width=max(6.0, 0.145 * used.shape[1] + 1.2), height=0.24 * len(used) + 1.5)
-    sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True, ax=axis,
-                cbar_kws={"label": "structures with it / % (white: none)", "format": "{x:g}", "location": "bottom", "shrink": 0.4})
+    sns.heatmap(used.where(used > 0), cmap="cividis", norm=LogNorm(0.5, 100), xticklabels=True, yticklabels=True,
+                ax=axis, cbar_kws={"label": "structures with it / % (white: none)", "format": "{x:g}",
+                                   "location": "bottom", "shrink": 0.4})
     axis.tick_params(axis="x", labelsize=6.5, rotation=0, length=0)
     axis.set_xlabel("element")
     return figure
@@ -271,7 +288,8 @@ def element_heatmap(sets: dict):
 def atoms_per_structure(sets: dict):
     """Box plot of the number of atoms per structure of each set (whiskers: 5th and 95th percentile)."""
     figure, (axis,) = new_figure(width=7.0, height=0.24 * len(sets) + 1.0)
-    table = pd.DataFrame([(name, len(s["pos"])) for name, structures in sets.items() for s in structures], columns=["set", "atoms"])
+    table = pd.DataFrame([(name, len(s["pos"])) for name, structures in sets.items() for s in structures],
+                         columns=["set", "atoms"])
     sns.boxplot(table, x="atoms", y="set", **BOX, ax=axis)
     axis.set(xlabel="atoms per structure", ylabel="")
     log_axis(axis, "x")
@@ -310,8 +328,9 @@ def label_distributions(sets: dict):
 
 
 def neighbour_counts(table: pd.DataFrame, what: str = "official"):
-    """Box plot of the neighbours of an atom within its cutoff (whiskers: 5th and 95th percentile), one row for each set of
-    ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph. ``what``: whose cutoffs they are.
+    """Box plot of the neighbours of an atom within its cutoff (whiskers: 5th and 95th percentile), one row for
+    each set of ``table`` (columns set, counts, cutoff / Å, limit); diamonds: limit of the main graph. ``what``:
+    whose cutoffs they are.
     """
     figure, (axis,) = new_figure(width=7.0, height=0.26 * len(table) + 1.2)
     table = table.assign(row=[f"{name} ({cutoff:g} Å)" for name, cutoff in zip(table["set"], table["cutoff / Å"])])
@@ -326,13 +345,16 @@ def neighbour_counts(table: pd.DataFrame, what: str = "official"):
 
 
 def target_distributions(sets: dict, units: dict):
-    """One histogram per property: ``sets`` {task: values}, ``units`` {task: unit}; of values far from zero, less their mean."""
+    """One histogram per property: ``sets`` {task: values}, ``units`` {task: unit}; of values far from zero,
+    less their mean."""
     figure, axes = grid(len(sets), panel_height=2.05)
     for axis, (name, values) in zip(axes, sets.items()):
         values = np.asarray(values, float)
         far = bool(np.abs(values).max() > 1e5)  # total energies
-        sns.histplot(x=values - far * values.mean(), bins=40, element="step", color=PALETTE[0], alpha=1.0, linewidth=0, ax=axis)
-        axis.set(title=name, xlabel=axis_label("label" + " less the mean" * far, units.get(name, "unitless")), ylabel="structures")
+        sns.histplot(x=values - far * values.mean(), bins=40, element="step", color=PALETTE[0],
+                     alpha=1.0, linewidth=0, ax=axis)
+        axis.set(title=name, xlabel=axis_label("label" + " less the mean" * far, units.get(name, "unitless")),
+                 ylabel="structures")
     return figure
 
 
@@ -354,7 +376,8 @@ def pictures(structures: dict):
 
 
 def embedding_scatter(points: pd.DataFrame, by: str):
-    """t-SNE points coloured by ``by`` ("set", "domain" or "element"); ``points`` has columns x, y, set, domain, element.
+    """t-SNE points coloured by ``by`` ("set", "domain" or "element"); ``points`` has columns x, y,
+    set, domain, element.
 
     Of the elements the nine most frequent ones have a colour.
     """
@@ -362,7 +385,8 @@ def embedding_scatter(points: pd.DataFrame, by: str):
     groups = sorted(points[by].unique()) if by == "set" else [d for d in style.DOMAIN_COLOURS if d in set(points[by])]
     if by == "element":
         frequent = list(points[by].value_counts().index[:9])
-        groups, points = [*frequent, "others"], points.assign(element=points[by].where(points[by].isin(frequent), "others"))
+        groups, points = ([*frequent, "others"],
+                          points.assign(element=points[by].where(points[by].isin(frequent), "others")))
     colours = style.DOMAIN_COLOURS if by == "domain" else dict(zip(groups, PALETTE * len(groups)))
     if by == "element":
         colours["others"] = "#cccccc"
@@ -426,11 +450,13 @@ def _finished(axis, rows: int, xlabel: str, at: float = 0.0, log: bool = False, 
 
 
 def _bars(axis, rows: pd.DataFrame, y: str, hue: str, palette: dict) -> None:
-    """Horizontal bars of ``gain`` in %, with a line over those whose interval (``from``, ``to``) is known; the paper gives none."""
+    """Horizontal bars of ``gain`` in %, with a line over those whose interval (``from``, ``to``) is known;
+    the paper gives none."""
     if rows.empty:
         return
     hues = [of for of in palette if of in set(rows[hue])]
-    sns.barplot(rows, x="gain", y=y, hue=hue, hue_order=hues, palette=palette, saturation=1, linewidth=0, errorbar=None, ax=axis)
+    sns.barplot(rows, x="gain", y=y, hue=hue, hue_order=hues, palette=palette, saturation=1,
+                linewidth=0, errorbar=None, ax=axis)
     for bars, of in zip(axis.containers, hues):
         part = rows[rows[hue] == of].set_index(y).reindex(rows[y].unique()).dropna(subset="gain")
         known = part["from"].notna().to_numpy()

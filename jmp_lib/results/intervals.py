@@ -1,9 +1,10 @@
-"""95 % intervals of what tables print: gains, means over tasks, counts of tasks, ratios of sums. The one place for them.
+"""95 % intervals of what tables print: gains, means over tasks, counts of tasks, ratios of sums.
+The one place for them.
 
 A gain on one task is uncertain because its test part is small: test structures are drawn anew, the same ones for both
-arms; of a trajectory (rMD17, MD22) blocks of frames, because frames that follow each other are alike. A mean over tasks is
-uncertain because other tasks would give other gains: Student's t over tasks. Neither holds the spread over seeds of a
-training, which the variants of a profile show. An interval is (low, high), NaN where it is not known.
+arms; of a trajectory (rMD17, MD22) blocks of frames, because frames that follow each other are alike. A mean over
+tasks is uncertain because other tasks would give other gains: Student's t over tasks. Neither holds the spread over
+seeds of a training, which the variants of a profile show. An interval is (low, high), NaN where it is not known.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def bootstrap(errors: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarr
 
 
 def blocks(count: int) -> np.ndarray:
-    """Number of the block of each of ``count`` successive frames: blocks of count^(1/3) frames (Hall et al., 1995), (count,)."""
+    """Number of the block of each of ``count`` successive frames: blocks of count^(1/3) frames (Hall et
+    al., 1995), (count,)."""
     return np.arange(count) // int(np.ceil(count ** (1 / 3)))
 
 
@@ -46,7 +48,8 @@ def middle(draws: np.ndarray) -> tuple[float, float]:
 
 
 def gain_draws(new: np.ndarray | None, references: list[np.ndarray | None], family: str = "") -> np.ndarray | None:
-    """Gains in % of the errors ``new`` (S,2) over ``references`` (the better of them) on DRAWS draws of test structures.
+    """Gains in % of the errors ``new`` (S,2) over ``references`` (the better of them) on DRAWS
+    draws of test structures.
 
     Errors in the order of their rows of the set. None where some are not known or not of the same structures.
     """
@@ -67,16 +70,19 @@ def of_gain(new: np.ndarray | None, references: list[np.ndarray | None], family:
 def draws_by_task(all_tasks: pd.DataFrame, new: str, reference: str) -> dict[str, np.ndarray]:
     """``gain_draws`` of arm ``new`` over ``reference`` (joined by | : over the better) of every task that has them.
 
-    ``all_tasks``: table of ``values.all_tasks_table``, whose records hold the errors of their test structures or do not.
+    ``all_tasks``: table of ``values.all_tasks_table``, whose records hold the errors of their test
+    structures or do not.
     """
     errors = {(row.task, row.arm): row.errors for row in all_tasks.itertuples()}
-    found = {task: gain_draws(errors.get((task, new)), [errors.get((task, arm)) for arm in reference.split("|")], family)
+    found = {task: gain_draws(errors.get((task, new)),
+                              [errors.get((task, arm)) for arm in reference.split("|")], family)
              for task, family in dict(zip(all_tasks["task"], all_tasks["family"])).items()}
     return {task: draws for task, draws in found.items() if draws is not None}
 
 
 def of_mean_gain(gains: pd.Series, draws: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Of the mean of ``gains`` by task: over tasks; of one task or two, which say nothing of others, over test structures."""
+    """Of the mean of ``gains`` by task: over tasks; of one task or two, which say nothing of others,
+    over test structures."""
     if len(gains) < FEWEST and len(gains) and set(gains.index) <= set(draws):
         return middle(np.mean([draws[task] for task in gains.index], axis=0))
     return of_mean(gains)
@@ -107,11 +113,13 @@ def of_ratio(above: pd.Series, below: pd.Series, seed: int = 0) -> tuple[float, 
 
 
 def words(value: float, low: float, high: float, unit: str = "", of: str = "") -> str:
-    """A value with its interval, written as its unit is: "+20.6 [+13.0, +28.2]" (+ " %"), "1.40x [1.19, 1.67]" (x), "34 of 40
-    [28, 37]" (tasks, ``of`` " of 40"); without brackets where the interval is not known, blank for no value."""
+    """A value with its interval, written as its unit is: "+20.6 [+13.0, +28.2]" (+ " %"), "1.40x [1.19,
+    1.67]" (x), "34 of 40 [28, 37]" (tasks, ``of`` " of 40"); without brackets where the interval is not
+    known, blank for no value."""
     if pd.isna(value):
         return ""
-    form, zero, mark = {"x": (".2f", "-0.00", "x"), "tasks": (".0f", "-0", of)}.get(unit, ("+.1f", "-0.0", unit and f" {unit}"))
+    form, zero, mark = {"x": (".2f", "-0.00", "x"), "tasks": (".0f", "-0", of)}.get(
+        unit, ("+.1f", "-0.0", unit and f" {unit}"))
     text, *ends = (f"{number:{form}}" for number in (value, low, high))
     text, *ends = (word.replace("-", "") if word == zero else word for word in (text, *ends))
     return text + mark if pd.isna(low) else f"{text}{mark} [{', '.join(ends)}]"

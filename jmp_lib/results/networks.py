@@ -1,9 +1,9 @@
-"""Two networks beside ours, trained from scratch: MACE (Batatia et al., NeurIPS 2022; for rMD17) and SchNet (Schütt et al.,
-NeurIPS 2017).
+"""Two networks beside ours, trained from scratch: MACE (Batatia et al., NeurIPS 2022; for rMD17) and SchNet (Schütt
+et al., NeurIPS 2017).
 
-They are those of ``mace-torch`` and torch_geometric; pairs and their images are those of this workbook's search, targets normalised
-as those of the arms, forces minus the gradient of the energy and fitted alone, as the arms do. Settings are usual ones; nothing was
-tuned. ``baselines`` makes their records and says how long they train.
+They are those of ``mace-torch`` and torch_geometric; pairs and their images are those of this workbook's search,
+targets normalised as those of the arms, forces minus the gradient of the energy and fitted alone, as the arms do.
+Settings are usual ones; nothing was tuned. ``baselines`` makes their records and says how long they train.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from jmp_lib.train.finetuning import fit_normalisers
 # cutoffs in Å, channels: of each of l = 0 and 1 (MACE), width of atoms and filters (SchNet)
 NETWORKS = {
     "mace": {"cutoff": 5.0, "channels": 32, "layers": 2, "correlation": 2, "max_ell": 2, "batch_size": 4, "lr": 0.01},
-    "schnet": {"cutoff": 5.0, "channels": 64, "layers": 3, "gaussians": 50, "batch_size": 8, "batch_size_forces": 4, "lr": 1e-3}}
+    "schnet": {"cutoff": 5.0, "channels": 64, "layers": 3, "gaussians": 50, "batch_size": 8,
+               "batch_size_forces": 4, "lr": 1e-3}}
 VALIDATIONS, TOGETHER = 8, {"mace": 20, "schnet": 32}  # validations of a run; structures that are predicted together
 INSTALL = "MACE is not installed: run `make mace`"
 
 
-def train_network(name: str, data: TaskData, settings: FinetuneSettings, seconds: float, seed: int) -> tuple[np.ndarray, dict]:
-    """Trains a network of ``NETWORKS`` on one core for ``seconds`` of updates; test predictions in the label's unit, (S,) or (ΣN,3)
-    for forces, and what was done, as of :func:`train_for` (best_val in the label's unit)."""
+def train_network(name: str, data: TaskData, settings: FinetuneSettings, seconds: float,
+                  seed: int) -> tuple[np.ndarray, dict]:
+    """Trains a network of ``NETWORKS`` on one core for ``seconds`` of updates; test predictions in the label's unit,
+    (S,) or (ΣN,3) for forces, and what was done, as of :func:`train_for` (best_val in the label's unit)."""
     if name == "mace" and not mace_available():
         raise RuntimeError(INSTALL)
     torch.set_num_threads(1)
@@ -70,11 +72,11 @@ def train_network(name: str, data: TaskData, settings: FinetuneSettings, seconds
 
 def train_for(seconds: float, model: torch.nn.Module, frames: Sequence, loss: Callable[[list], torch.Tensor],
               error: Callable[[], float], *, batch: int, rate: float, seed: int) -> dict:
-    """Updates of ``model`` for ``seconds`` of the processor (validation not counted), whatever else runs on the machine; the state
-    with the best validation error is kept.
+    """Updates of ``model`` for ``seconds`` of the processor (validation not counted), whatever else runs on the
+    machine; the state with the best validation error is kept.
 
-    Adam (amsgrad) at ``rate`` that falls by a cosine over the time given, gradients clipped at norm 10; ``loss`` of a list of
-    ``batch`` frames. Returns updates, seconds, n_parameters and best_val.
+    Adam (amsgrad) at ``rate`` that falls by a cosine over the time given, gradients clipped at norm 10; ``loss`` of a
+    list of ``batch`` frames. Returns updates, seconds, n_parameters and best_val.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, amsgrad=True)
     generator, order, updates, used, validated = torch.Generator().manual_seed(seed), [], 0, 0.0, 0
@@ -96,7 +98,8 @@ def train_for(seconds: float, model: torch.nn.Module, frames: Sequence, loss: Ca
             if state is None or value < best:
                 best, state = value, copy.deepcopy(model.state_dict())
     model.load_state_dict(state)
-    return {"updates": updates, "seconds": used, "n_parameters": sum(p.numel() for p in model.parameters()), "best_val": best}
+    return {"updates": updates, "seconds": used,
+            "n_parameters": sum(p.numel() for p in model.parameters()), "best_val": best}
 
 
 def _frame(structure, label: str, normaliser, cutoff: float) -> dict:
@@ -110,7 +113,8 @@ def _frame(structure, label: str, normaliser, cutoff: float) -> dict:
 
 
 def _joined(frames: list[dict]) -> dict:
-    """The frames as one, with the number of the frame of each atom (``batch``) and where frames begin and end (``ptr``)."""
+    """The frames as one, with the number of the frame of each atom (``batch``) and where frames
+    begin and end (``ptr``)."""
     sizes = torch.tensor([len(f["z"]) for f in frames])
     ptr = F.pad(sizes.cumsum(0), (1, 0))
     return {**{key: torch.cat([f[key] for f in frames]) for key in ("z", "pos", "shift", "target")}, "ptr": ptr,
@@ -122,8 +126,8 @@ def _schnet(readout: str) -> torch.nn.Module:
     from torch_geometric.nn.models import SchNet
 
     how = NETWORKS["schnet"]
-    return SchNet(hidden_channels=how["channels"], num_filters=how["channels"], num_interactions=how["layers"], readout=readout,
-                  num_gaussians=how["gaussians"], cutoff=how["cutoff"],
+    return SchNet(hidden_channels=how["channels"], num_filters=how["channels"], num_interactions=how["layers"],
+                  readout=readout, num_gaussians=how["gaussians"], cutoff=how["cutoff"],
                   interaction_graph=lambda pairs, batch: pairs)  # pairs and distances come in the place of positions
 
 
@@ -151,8 +155,8 @@ def _mace(frames: list[dict]) -> torch.nn.Module:
         r_max=how["cutoff"], num_bessel=8, num_polynomial_cutoff=5, max_ell=how["max_ell"], interaction_cls=interaction,
         interaction_cls_first=interaction, num_interactions=how["layers"], num_elements=len(elements),
         hidden_irreps=o3.Irreps("{0}x0e + {0}x1o".format(how["channels"])), MLP_irreps=o3.Irreps("16x0e"),
-        atomic_energies=np.zeros((1, len(elements))), atomic_numbers=elements, correlation=how["correlation"], gate=F.silu,
-        avg_num_neighbors=float(np.mean([f["edges"].shape[1] / len(f["pos"]) for f in frames])),
+        atomic_energies=np.zeros((1, len(elements))), atomic_numbers=elements, correlation=how["correlation"],
+        gate=F.silu, avg_num_neighbors=float(np.mean([f["edges"].shape[1] / len(f["pos"]) for f in frames])),
         atomic_inter_scale=1.0, atomic_inter_shift=0.0)
 
 
@@ -161,5 +165,6 @@ def _mace_output(model: torch.nn.Module, batch: dict) -> torch.Tensor:
     kinds, count = torch.searchsorted(model.atomic_numbers, batch["z"]), len(batch["ptr"]) - 1
     given = {"positions": batch["pos"], "node_attrs": F.one_hot(kinds, len(model.atomic_numbers)).float(),
              "edge_index": batch["edges"], "shifts": -batch["shift"], "unit_shifts": 0 * batch["shift"],
-             "cell": torch.zeros(3 * count, 3), "head": torch.zeros(count, dtype=torch.long), "ptr": batch["ptr"], "batch": batch["batch"]}
+             "cell": torch.zeros(3 * count, 3), "head": torch.zeros(count, dtype=torch.long),
+             "ptr": batch["ptr"], "batch": batch["batch"]}
     return model(given, training=model.training, compute_force=True)["forces"]

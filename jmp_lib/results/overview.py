@@ -1,4 +1,5 @@
-"""Figures of the method as a whole, drawn from the facts of the paper: what is trained on what, and what each step costs."""
+"""Figures of the method as a whole, drawn from the facts of the paper: what is trained on what,
+and what each step costs."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ BACKBONE = "#888888"
 
 
 def method():
-    """The paper's method: four sets with a head each and one backbone (above), whose weights then start the tasks (below)."""
+    """The paper's method: four sets with a head each and one backbone (above), whose weights then
+    start the tasks (below)."""
     numbers, sets = facts.hyperparameters()["pretraining"], facts.datasets().query("stage == 'pre-training'")
     sizes, temperature = numbers["train_sizes_in_paper"], numbers["sampling"]["temperature"]
     shares = temperature_ratios(list(sizes.values()), temperature)
@@ -40,7 +42,8 @@ def method():
     _box(axis, 52, 75.5, 20, 22, "one backbone\nGemNet-OC\n\nall sets together", BACKBONE)
     _box(axis, 52, 24, 20, 22, "the same backbone\n\none task at a time", BACKBONE)
     _arrow(axis, (52, 64.5), (52, 35), "averaged weights (EMA)", 0.5)
-    axis.text(52, 98, f"pre-training, once (draws at temperature {temperature:g})", ha="center", va="center", fontsize=9, weight="bold")
+    axis.text(52, 98, f"pre-training, once (draws at temperature {temperature:g})", ha="center",
+              va="center", fontsize=9, weight="bold")
     axis.text(52, 50.5, f"fine-tuning, {families.sum()} times", ha="center", va="center", fontsize=9, weight="bold",
               bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
     return figure
@@ -51,7 +54,8 @@ def costs(table):
     names = [name for name in table if name != "step"]
     figure, axes = new_figure(1, len(names), width=8.0, height=1.9, sharey=True)
     for axis, name in zip(axes, names):
-        sns.scatterplot(table, x=name, y="step", color=PALETTE[0], s=45, linewidth=0, ax=axis)  # a bar has no start on such an axis
+        # a bar has no start on such an axis
+        sns.scatterplot(table, x=name, y="step", color=PALETTE[0], s=45, linewidth=0, ax=axis)
         for place, value in enumerate(table[name]):
             axis.annotate(f"{value:,g}", (value, place), (7, 0), textcoords="offset points", va="center", fontsize=8)
         rows_tight(axis, len(table))
@@ -62,13 +66,16 @@ def costs(table):
 
 
 def _box(axis, x: float, y: float, width: float, height: float, words: str, colour: str) -> None:
-    axis.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=1.5",
+    axis.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height,
+                                  boxstyle="round,pad=0,rounding_size=1.5",
                                   facecolor=to_rgba(colour, 0.3), edgecolor=colour, linewidth=1.2))
     axis.text(x, y, words, ha="center", va="center", fontsize=8)
 
 
 def _arrow(axis, start: tuple, end: tuple, words: str = "", at: float = 0.5) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#777777", "linewidth": 0.9, "shrinkA": 2, "shrinkB": 2})
+    axis.annotate("", end, start,
+                  arrowprops={"arrowstyle": "-|>", "color": "#777777", "linewidth": 0.9, "shrinkA": 2, "shrinkB": 2})
     if words:
         x, y = (a + at * (b - a) for a, b in zip(start, end))
-        axis.text(x, y, words, ha="center", va="center", fontsize=7.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        axis.text(x, y, words, ha="center", va="center", fontsize=7.5,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})

@@ -34,9 +34,10 @@ from jmp_lib.results.style import DOMAIN_COLOURS, PALETTE, SET_MARKERS, shared_w
 from jmp_lib.results.summary import speedup_lines
 from jmp_lib.results.values import PAPER, finetune_records, is_comparable, records_table
 
-HEADINGS = {"n_train": "training structures", "n_test": "test structures", "wall_time_s": "seconds", "target_val": "best validation "
-            "error from scratch", "scratch_steps": "updates from scratch", "jmp_steps": "updates pre-trained",
-            "ratio_steps": "ratio of updates", "ratio_seconds": "ratio of times"}  # column of a table -> what is shown
+HEADINGS = {"n_train": "training structures", "n_test": "test structures", "wall_time_s": "seconds",
+            "target_val": "best validation error from scratch", "scratch_steps": "updates from scratch",
+            "jmp_steps": "updates pre-trained", "ratio_steps": "ratio of updates",
+            "ratio_seconds": "ratio of times"}  # column of a table -> what is shown
 HALVES = {"published": PAPER, "own": "this workbook"}  # start of a column's name -> common heading
 GAINS = re.compile(r"\bover\b|gain|improvement")  # columns in % that are gains, with a sign; others are shares
 CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published": "recomputed from the printed tables",
@@ -45,9 +46,11 @@ CLAIMS = {"claim": "claim", "published": "printed", "recomputed_from_published":
 
 def environment(*folders: Path) -> jinja2.Environment:
     """Where templates of ``folders``, and those here, are found; what they print is escaped."""
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    made.policies["json.dumps_function"] = lambda value, **_: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
+                              autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+                              undefined=jinja2.StrictUndefined)
+    made.policies["json.dumps_function"] = lambda value, **_: json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"))
     made.filters["number"] = number
     return made
 
@@ -60,7 +63,8 @@ def write_page(path: Path, name: str, **values) -> Path:
 
 
 def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, structures: dict | None = None) -> Path:
-    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element) and returns its path.
+    """Writes the page of ``points`` (of :func:`jmp_lib.embeddings.tsne`, one row per structure and element)
+    and returns its path.
 
     ``structures`` {set: structures with an id}: clicking a point (column ``structure``: the id) shows its structure.
     """
@@ -80,8 +84,9 @@ def tsne_page(points: pd.DataFrame, path: str | Path, title: str, text: str, str
 
 
 def drawings(structures: dict) -> dict:
-    """What ``viewer.js.j2`` draws of {key: structure}: ``structures`` (places in Å, symbols, bonds between atoms nearer than
-    1.2 times the sum of their covalent radii, cell), ``colours`` and ``radii`` (Å) of the elements. Molecules face the reader."""
+    """What ``viewer.js.j2`` draws of {key: structure}: ``structures`` (places in Å, symbols, bonds between atoms
+    nearer than 1.2 times the sum of their covalent radii, cell), ``colours`` and ``radii`` (Å) of the elements.
+    Molecules face the reader."""
     drawn, elements = {}, set()
     for key, structure in structures.items():
         numbers, places = np.asarray(structure["atomic_numbers"]), np.asarray(structure["pos"], float)
@@ -109,9 +114,11 @@ def write_report(results_dir: str | Path, name: str) -> Path:
     scaling = tables.scaling_table(all_tasks)
     over_all = scaling[scaling["family"] == "all"]
     means = pd.DataFrame({
-        "mean over all tasks / %": over_all["comparison"], "published improvement": over_all["published_mean_gain_percent"].map(percent),
+        "mean over all tasks / %": over_all["comparison"],
+        "published improvement": over_all["published_mean_gain_percent"].map(percent),
         "published tasks": over_all["published_tasks"], "own improvement": tables.own_cells(over_all),
-        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else "" for a, b in zip(over_all["own_tasks_improved"], over_all["own_tasks"])]})
+        "own tasks improved": [f"{a:.0f} of {b:.0f}" if b else ""
+                               for a, b in zip(over_all["own_tasks_improved"], over_all["own_tasks"])]})
     paper_tables = [table(frame, title=title, notes=notes) for number, title in tables.TITLES.items()
                     for frame, notes in [tables.printed_table(number, all_tasks)]]
 
@@ -132,21 +139,23 @@ def write_report(results_dir: str | Path, name: str) -> Path:
         hours=sum(r.get("wall_time_s") or 0.0 for r in every if "shipped" not in r) / 3600, made=made_with(every),
         pretrained=table(pd.DataFrame([{
             "pre-training": r["size"], "parameters": r["model"]["n_parameters"], "updates": r["updates"],
-            "minutes": r["wall_time_s"] / 60, **file(pretrain_record_path(results_dir, r["size"]))} for r in pretraining])),
+            "minutes": r["wall_time_s"] / 60,
+            **file(pretrain_record_path(results_dir, r["size"]))} for r in pretraining])),
         finetuned=table(pd.DataFrame({
             "task": runs["task"], "arm": runs["arm"], "fold": runs["fold"], "test error": runs["value"],
             "trivial prediction": runs["trivial"], "unit": runs["unit"],
-            "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}" for r in runs.astype({"n_val": "Int64"}).itertuples()],
-            "updates": runs["updates"], "seconds": runs["wall_time_s"], "data": runs["data"].str.split(" (", regex=False).str[0],
+            "train / val / test": [f"{r.n_train} / {r.n_val} / {r.n_test}"
+                                   for r in runs.astype({"n_val": "Int64"}).itertuples()], "updates": runs["updates"],
+            "seconds": runs["wall_time_s"], "data": runs["data"].str.split(" (", regex=False).str[0],
             **pd.DataFrame([file(results_dir / record) for record in runs["record"]])}), words=True))
 
 
 def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -> dict:
     """What the template shows of a data frame: columns (half, name), rows; ``words`` aligns all cells to the left.
 
-    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. Units are
-    typeset, gains in % have their sign, an interval stands in the cell of its value, large counts have commas. The table of
-    ``views.compare`` has its own headings. ``notes`` stand below: pairs of a letter (or "") and words.
+    Columns named ``published MODEL`` and ``own ARM`` come under two common headings, where there are own ones. Units
+    are typeset, gains in % have their sign, an interval stands in the cell of its value, large counts have commas.
+    The table of ``views.compare`` has its own headings. ``notes`` stand below: pairs of a letter (or "") and words.
     """
     halves = HALVES
     if isinstance(frame.columns, pd.MultiIndex):  # views.compare
@@ -154,21 +163,25 @@ def table(frame: pd.DataFrame, words: bool = False, title: str = "", notes=()) -
         names = [f"{half} {name}" for half, heading in halves.items() for name in frame[heading]]
         frame = frame.set_axis(names, axis=1).reset_index()
     frame = _with_intervals(frame)
-    gains = [name for name in frame if str(name).endswith("/ %") and GAINS.search(name) and pd.api.types.is_float_dtype(frame[name])]
+    gains = [name for name in frame
+             if str(name).endswith("/ %") and GAINS.search(name) and pd.api.types.is_float_dtype(frame[name])]
     written = dict.fromkeys(gains, percent) | dict.fromkeys({"unit"} & set(frame), unit_text)  # else by ``number``
     written |= dict.fromkeys([name for name in frame if "train / val / test" in str(name)], _commas)
-    written |= dict.fromkeys({"jmp_steps"} & set(frame), lambda steps: "not reached" if pd.isna(steps) else number(steps))
+    written |= dict.fromkeys({"jmp_steps"} & set(frame),
+                             lambda steps: "not reached" if pd.isna(steps) else number(steps))
     frame = frame.assign(**{name: frame[name].map(write) for name, write in written.items()})
     frame = frame.rename(columns=HEADINGS)
     split = [str(name).partition(" ") for name in frame.columns]
     halves = halves if any(half == "own" and rest for half, _, rest in split) else {}
-    columns = [(half, rest) if half in halves else ("", str(name)) for (half, _, rest), name in zip(split, frame.columns)]
-    return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves, "title": title,
-            "notes": list(notes), "inline": False}
+    columns = [(half, rest) if half in halves else ("", str(name))
+               for (half, _, rest), name in zip(split, frame.columns)]
+    return {"columns": columns, "rows": list(frame.itertuples(index=False)), "words": words, "halves": halves,
+            "title": title, "notes": list(notes), "inline": False}
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """A value in %, or an error, and the ends of its interval, the next two columns (... from, ... to), as one column of words."""
+    """A value in %, or an error, and the ends of its interval, the next two columns (... from, ... to),
+    as one column of words."""
     names = list(map(str, frame))
     for name, low, high in zip(names, names[1:], names[2:]):
         if low.endswith(" from") and high.endswith(" to"):
@@ -187,11 +200,13 @@ def _commas(text: str) -> str:
 def with_evidence(board: pd.DataFrame, folder: str = "") -> pd.DataFrame:
     """The scoreboard for readers: its notebooks, which lie in ``folder``, as links."""
     links = [Markup('<a href="{0}{1}.ipynb">{1}</a>').format(folder, name) for name in board["notebook"]]
-    return board.drop(columns="notebook").assign(evidence=links).rename(columns={"own": "this workbook [95 %]", "where": "in the paper"})
+    return board.drop(columns="notebook").assign(evidence=links).rename(columns={
+        "own": "this workbook [95 %]", "where": "in the paper"})
 
 
 def table_html(frame: pd.DataFrame, words: bool = False, notes=(), inline: bool = False) -> str:
-    """The HTML of a table alone, for a page with ``table_style`` of its template; ``inline``: with what is needed without it."""
+    """The HTML of a table alone, for a page with ``table_style`` of its template; ``inline``:
+    with what is needed without it."""
     page = environment().from_string('{% from "table.html.j2" import table, table_style %}'
                                      '{% if t.inline %}<style>{{ table_style() }}</style>{% endif %}{{ table(t) }}')
     return page.render(t=table(frame, words, notes=notes) | {"inline": inline})
@@ -203,8 +218,8 @@ def show(frame: pd.DataFrame, notes=(), words: bool = False):
 
 
 def frame_html(frame: pd.DataFrame) -> str:
-    """A data frame as the last line of a cell shows it: the same table; an index that only counts rows is left out, long frames
-    are shown as pandas does."""
+    """A data frame as the last line of a cell shows it: the same table; an index that only counts rows is left out,
+    long frames are shown as pandas does."""
     if len(frame) > 100:
         return frame._repr_html_()
     if frame.index.nlevels > 1 or frame.index.name or not pd.api.types.is_integer_dtype(frame.index):
@@ -228,10 +243,11 @@ def show_structures(structures: dict, label: str) -> HTML:
 
 
 def show_parity(records: list[dict], predictions: dict, without: dict | None = None) -> HTML | None:
-    """Predicted over true values of the test structures, a menu of tasks, and a view of the structure whose point is chosen.
+    """Predicted over true values of the test structures, a menu of tasks, and a view of the structure
+    whose point is chosen.
 
-    records of one arm; predictions {task: (true, predicted)}; without {task: (S,)}: what both are shown without. None where no task
-    has one value for each structure of the shipped data (that the record was made with, fold 0).
+    records of one arm; predictions {task: (true, predicted)}; without {task: (S,)}: what both are shown without. None
+    where no task has one value for each structure of the shipped data (that the record was made with, fold 0).
     """
     points, units, drawn, known = {}, {}, {}, {}  # known: bytes of a structure, which targets share -> its key
     for record in records:
@@ -241,20 +257,25 @@ def show_parity(records: list[dict], predictions: dict, without: dict | None = N
         data = load_task_data(task, caps={"test": record["n_test"]})
         if record.get("fold") or (data.data_sha256, len(data.test)) != (record["data_sha256"], len(true)):
             continue
-        keys = [known.setdefault((s["atomic_numbers"].numpy().tobytes(), s["pos"].numpy().tobytes()), str(len(known))) for s in data.test]
+        keys = [known.setdefault((s["atomic_numbers"].numpy().tobytes(), s["pos"].numpy().tobytes()), str(len(known)))
+                for s in data.test]
         drawn |= dict(zip(keys, data.test))
         both = np.stack([true, predicted]) - (without or {}).get(task, 0.0)
-        points[task], units[task] = [[*pair, key] for pair, key in zip(both.T.round(6).tolist(), keys)], unit_text(record["unit"])
+        points[task], units[task] = ([[*pair, key] for pair, key in zip(both.T.round(6).tolist(), keys)],
+                                     unit_text(record["unit"]))
     return _framed("parity(data)", data={"points": points, "units": units, **drawings(drawn)}) if points else None
 
 
 def _framed(macro: str, **values) -> HTML:
-    """A macro of ``structures.html.j2`` in a frame; JupyterLab shows frames of a notebook that it trusts, one that its reader has
-    run; the site shows them to all."""
-    look = ":root { color-scheme: light dark; } body { margin: 0; font: 14px system-ui, sans-serif; } select { max-width: 75%; }"
-    page = environment().from_string('{% import "structures.html.j2" as macros %}<!doctype html><meta charset="utf-8"><style>{{ look }}'
+    """A macro of ``structures.html.j2`` in a frame; JupyterLab shows frames of a notebook that it trusts, one that
+    its reader has run; the site shows them to all."""
+    look = (":root { color-scheme: light dark; } body { margin: 0; font: 14px system-ui, sans-serif; "
+            "} select { max-width: 75%; }")
+    page = environment().from_string('{% import "structures.html.j2" as macros %}<!doctype '
+                                     'html><meta charset="utf-8"><style>{{ look }}'
                                      f"</style>{{{{ macros.{macro} }}}}").render(look=look, **values)
-    return HTML(Markup('<div><iframe title="structures" width="100%" height="400" style="border: 0" srcdoc="{}"></iframe></div>').format(str(page)))
+    return HTML(Markup('<div><iframe title="structures" width="100%" height="400" style="border: 0" '
+                       'srcdoc="{}"></iframe></div>').format(str(page)))
 
 
 def number(value, digits: int = 4) -> str:
@@ -279,8 +300,8 @@ def percent(value: float) -> str:
 
 
 def worst(records: list[dict]) -> dict:
-    """{words: structure}: of each task on the shipped data the test structure that its best arm predicts worst, by the errors of
-    the record; none where the record is of other data."""
+    """{words: structure}: of each task on the shipped data the test structure that its best arm predicts worst, by
+    the errors of the record; none where the record is of other data."""
     found = {}
     for task, runs in groupby(sorted(records, key=lambda r: list(TASKS).index(r["task"])), key=lambda r: r["task"]):
         best = min((r for r in runs if not r.get("fold")), key=lambda r: r["value"], default={})
@@ -289,7 +310,8 @@ def worst(records: list[dict]) -> dict:
         data = load_task_data(task, caps={"test": best["n_test"]})
         if (data.data_sha256, len(data.test)) == (best["data_sha256"], len(errors)):
             row, unit = int(errors[:, 0].argmax()), unit_text(best["unit"])
-            found[f"{task}: {best['arm']} is off by {number(errors[row, 0])} {unit}, on average by {number(best['value'])} {unit}"] = \
+            found[f"{task}: {best['arm']} is off by {number(errors[row, 0])} {unit}, "
+                  f"on average by {number(best['value'])} {unit}"] = \
                 data.test[int(np.argsort(data.test.ids, kind="stable")[row])]
     return found
 
@@ -308,4 +330,5 @@ def made_with(records: list[dict]) -> dict[str, str]:
     found = {"commits": "commit", "seeds": "seed", "devices": "device", "precision": "precision"}
     values = {words: {r.get(key) for r in records} for words, key in found.items()}
     values |= {key: {(r.get("versions") or {}).get(key) for r in records} for key in ("python", "torch", "numpy")}
-    return {words: ", ".join(sorted(str(v) for v in known if v is not None)) or "unknown" for words, known in values.items()}
+    return {words: ", ".join(sorted(str(v) for v in known if v is not None)) or "unknown"
+            for words, known in values.items()}

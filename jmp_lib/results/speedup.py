@@ -2,11 +2,11 @@
 
 The target is the lowest validation error of the from-scratch run (GN-OC). Its cost is the time of that run until then;
 the cost of the pre-trained arm (JMP) of the same size is its time until the first validation at or below the target.
-Validation happens now and then, so the time of the JMP arm is an upper limit and the ratio a lower one. The paper compares
-GPU-hours over all tasks in this way; which error it watches was not found.
+Validation happens now and then, so the time of the JMP arm is an upper limit and the ratio a lower one. The paper
+compares GPU-hours over all tasks in this way; which error it watches was not found.
 
-Within one run the curves fall up to its end, because the learning rate does; so ``shortened`` asks it of fine-tunings that have their
-whole schedule in a half, a quarter, an eighth of the updates.
+Within one run the curves fall up to its end, because the learning rate does; so ``shortened`` asks it of fine-tunings
+that have their whole schedule in a half, a quarter, an eighth of the updates.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def speedup_table(records_dir: str | Path) -> pd.DataFrame:
                 row |= {f"scratch_{cost}": best[field], f"jmp_{cost}": hit.get(field),
                         f"jmp_{cost}_whole_run": last.get(field), f"ratio_{cost}": _ratio(best[field], hit.get(field))}
             rows.append(row)
-    return pd.DataFrame(rows, columns=["task", "family", "size", "unit", *NUMBERS]).astype(dict.fromkeys(NUMBERS, float))
+    return pd.DataFrame(rows, columns=["task", "family", "size", "unit", *NUMBERS]).astype(
+        dict.fromkeys(NUMBERS, float))
 
 
 def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,36 +79,42 @@ def speedup_totals(table: pd.DataFrame) -> pd.DataFrame:
                          f"ratio_{cost}_all": _ratio(part[f"scratch_{cost}"].sum(), spent.sum()),
                          f"ratio_{cost}_all_from": low, f"ratio_{cost}_all_to": high,
                          f"median_ratio_{cost}": hit[f"ratio_{cost}"].median()}
-    names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"ratio_{c}_all_from", f"ratio_{c}_all_to",
-                                              f"median_ratio_{c}")]
+    names = [name for c in costs for name in (f"ratio_{c}_reached", f"ratio_{c}_all", f"ratio_{c}_all_from",
+                                              f"ratio_{c}_all_to", f"median_ratio_{c}")]
     return pd.DataFrame(rows, columns=["size", "tasks", "tasks_reached", *names])
 
 
 def shortened(results_dir: str | Path) -> pd.DataFrame:
-    """Fine-tunings with ever fewer updates (the variants ``BUDGETS`` that were run) beside those with all: a row per task that has them
-    all, size and budget.
+    """Fine-tunings with ever fewer updates (the variants ``BUDGETS`` that were run) beside those with all: a row per
+    task that has them all, size and budget.
 
-    relative: lowest validation error over that of training from scratch with all updates; hit: update of the first validation that is
-    as good, infinite without one; scratch_steps: that of training from scratch at its best; whole: all updates.
+    relative: lowest validation error over that of training from scratch with all updates; hit: update of the first
+    validation that is as good, infinite without one; scratch_steps: that of training from scratch at its best; whole:
+    all updates.
     """
     folders = {name: Path(results_dir) / "variants" / name / "records" for name in BUDGETS}
-    runs = {name: {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(folder))} for name, folder in folders.items()
+    runs = {name: {(r["task"], r["arm"][-1]): r for r in reversed(finetune_records(folder))}
+            for name, folder in folders.items()
             if any(folder.glob("finetune/*/*.json"))}  # the first fold remains
     whole, found = {(r["task"], r["arm"]): r for r in reversed(finetune_records(Path(results_dir) / "records"))}, []
     for row in speedup_table(Path(results_dir) / "records").to_dict("records") if runs else ():
-        every = {"all": whole[row["task"], ARMS_OF[row["size"]][0]]} | {name: of.get((row["task"], row["size"])) for name, of in runs.items()}
+        every = ({"all": whole[row["task"], ARMS_OF[row["size"]][0]]}
+                 | {name: of.get((row["task"], row["size"])) for name, of in runs.items()})
         for name, run in every.items() if None not in every.values() else ():
             errors = [(e["step"], in_printed_unit(run, e["val_metric"])) for e in _validated(run)]
-            found.append({"task": row["task"], "unit": row["unit"], "size": row["size"], "budget": name, "share": 1 / BUDGETS.get(name, 1),
+            found.append({"task": row["task"], "unit": row["unit"], "size": row["size"],
+                          "budget": name, "share": 1 / BUDGETS.get(name, 1),
                           "relative": min((error for _, error in errors), default=math.nan) / row["target_val"],
                           "hit": next((float(step) for step, error in errors if error <= row["target_val"]), math.inf),
                           "scratch_steps": row["scratch_steps"], "whole": row["jmp_steps_whole_run"]})
-    return pd.DataFrame(found, columns=["task", "unit", "size", "budget", "share", "relative", "hit", "scratch_steps", "whole"])
+    return pd.DataFrame(found, columns=["task", "unit", "size", "budget", "share", "relative",
+                                        "hit", "scratch_steps", "whole"])
 
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of ``shortened``, a row per size, of all tasks and of forces: tasks, on how many of them fine-tuning with each budget is as good,
-    and by which ratio it is so sooner in the soonest of its runs, with the 95 % interval over tasks (as good in none: all updates count).
+    """Of ``shortened``, a row per size, of all tasks and of forces: tasks, on how many of them fine-tuning with each
+    budget is as good, and by which ratio it is so sooner in the soonest of its runs, with the 95 % interval over
+    tasks (as good in none: all updates count).
     """
     rows = []
     for size, part in table.groupby("size", sort=False):
@@ -116,45 +123,52 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
             spent = each["hit"].where(each["hit"] < math.inf, each["whole"])
             low, high = of_ratio(each["scratch_steps"], spent)
             rows.append({"size": size, "of": of, "tasks": len(each),
-                         **{name: int((of_budget["hit"] < math.inf).sum()) for name, of_budget in tasks.groupby("budget", sort=False)},
+                         **{name: int((of_budget["hit"] < math.inf).sum())
+                            for name, of_budget in tasks.groupby("budget", sort=False)},
                          "ratio": _ratio(each["scratch_steps"].sum(), spent.sum()), "from": low, "to": high})
     return pd.DataFrame(rows, columns=["size", "of", "tasks", *table["budget"].unique(), "ratio", "from", "to"])
 
 
 def longer(results_dir: str | Path) -> pd.DataFrame:
-    """Trainings with eight times the updates (variant ``long``): a row per task and size with all of them, the update at which training
-    from scratch is best, that at which fine-tuning is as good, how much sooner, and the gain in test error with as many and with the
-    usual updates."""
+    """Trainings with eight times the updates (variant ``long``): a row per task and size with all of them, the update
+    at which training from scratch is best, that at which fine-tuning is as good, how much sooner, and the gain in
+    test error with as many and with the usual updates."""
     folders = [Path(results_dir, *variant, "records") for variant in ((), ("variants", "long"))]
     usual, eight = (own_values(comparable(all_tasks_table(folder))) for folder in folders)
-    rows = [{"task": row.task, "size": row.size, "updates": row.jmp_steps_whole_run, "best from scratch": row.scratch_steps,
+    rows = [{"task": row.task, "size": row.size, "updates": row.jmp_steps_whole_run,
+             "best from scratch": row.scratch_steps,
              "as good pre-trained": row.jmp_steps, "times sooner": row.ratio_steps,
-             "gain / %": gain(eight, *ARMS_OF[row.size])[row.task], "gain, usual updates / %": gain(usual, *ARMS_OF[row.size])[row.task]}
+             "gain / %": gain(eight, *ARMS_OF[row.size])[row.task],
+             "gain, usual updates / %": gain(usual, *ARMS_OF[row.size])[row.task]}
             for row in speedup_table(folders[1]).itertuples(index=False)]
-    return pd.DataFrame(rows, columns=["task", "size", "updates", "best from scratch", "as good pre-trained", "times sooner", "gain / %",
-                                       "gain, usual updates / %"])
+    return pd.DataFrame(rows, columns=["task", "size", "updates", "best from scratch", "as good pre-trained",
+                                       "times sooner", "gain / %", "gain, usual updates / %"])
 
 
 def cost_table(records_dir: str | Path) -> pd.DataFrame:
-    """What each step costs in all: GPU-hours of the paper (second-hand), minutes of ours; a task that never reaches the target
-    counts with its whole run. Both sizes of network together on our side, where the paper's is of one."""
+    """What each step costs in all: GPU-hours of the paper (second-hand), minutes of ours; a task that never reaches
+    the target counts with its whole run. Both sizes of network together on our side, where the paper's is of one."""
     table, numbers = speedup_table(records_dir), facts.hyperparameters()
     once, hours = numbers["pretraining"]["gpu_hours"][0], numbers["finetuning"]["gpu_hours"]
     spent = table["jmp_seconds"].fillna(table["jmp_seconds_whole_run"])
-    ours = (sum(r["wall_time_s"] for r in load_pretraining_records(Path(records_dir).parent)), table["scratch_seconds"].sum(), spent.sum())
+    ours = (sum(r["wall_time_s"] for r in load_pretraining_records(Path(records_dir).parent)),
+            table["scratch_seconds"].sum(), spent.sum())
     steps = ("pre-training, once", "from scratch until its best", "fine-tuning until as good")
-    return pd.DataFrame({"step": steps, "paper / GPU-hours": (once, hours["from_scratch"], hours["finetuning_until_equal"]),
+    return pd.DataFrame({"step": steps,
+                         "paper / GPU-hours": (once, hours["from_scratch"], hours["finetuning_until_equal"]),
                          "this workbook / minutes": [round(seconds / 60, 1) for seconds in ours]})
 
 
 def machines(records: list[dict]) -> str:
     """The machines that the runs of ``records`` were computed on, in words."""
-    return " and ".join(dict.fromkeys(name for record in records for name in [one["device"] for one in record["machines"]]))
+    return " and ".join(dict.fromkeys(name for record in records
+                                      for name in [one["device"] for one in record["machines"]]))
 
 
 def _validated(record: dict) -> list[dict]:
     """Entries of the learning curve with a finite validation error."""
-    return [e for e in record.get("history") or [] if e.get("val_metric") is not None and math.isfinite(e["val_metric"])]
+    return [e for e in record.get("history") or []
+            if e.get("val_metric") is not None and math.isfinite(e["val_metric"])]
 
 
 def _ratio(scratch: float, jmp: float | None) -> float:

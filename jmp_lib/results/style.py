@@ -29,7 +29,8 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 STYLE = {
     "figure.dpi": 100, "savefig.dpi": 130, "figure.constrained_layout.use": True, "font.sans-serif": ["DejaVu Sans"],
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4, "lines.markersize": 5,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "lines.linewidth": 1.4, "lines.markersize": 5,
     "svg.hashsalt": "jmp", "svg.fonttype": "none",  # the same figure gives the same, small SVG file
 }
 
@@ -71,7 +72,8 @@ def log_axis(axis, which: str, least: float = 1.6) -> None:
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers from ``low`` to ``high``, three or more: powers of ten, else with finer steps."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)):
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8),
+                  (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)):
         ticks = [float(f"{power * step:.3g}") for power in powers for step in steps]
         if len(ticks := [tick for tick in ticks if low <= tick <= high]) > 2:
             break
@@ -88,13 +90,15 @@ def legend_below(figure, axes):
     """The figure, with one legend of all ``axes`` under it, where it hides nothing and costs no width."""
     handles = {}
     for axis in axes:
-        handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels()) if label not in handles})
+        handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels())
+                        if label not in handles})
         if axis.get_legend():
             axis.get_legend().remove()
     if handles:
         inches = 0.085 * sum(len(label) + 6 for label in handles)  # of one row
         rows = math.ceil(inches / figure.get_figwidth())
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=math.ceil(len(handles) / rows))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center",
+                      ncols=math.ceil(len(handles) / rows))
     return figure
 
 
@@ -107,8 +111,10 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def unit_text(unit: str) -> str:
-    """A unit of the tables as figures write it: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``, ``cm^-1`` -> ``cm⁻¹``."""
-    unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit", "1/cm": "cm^-1"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
+    """A unit of the tables as figures write it: ``meV/A`` -> ``meV Å⁻¹``, ``a0^3`` -> ``a₀³``,
+    ``cm^-1`` -> ``cm⁻¹``."""
+    unit = {"log10(GPa)": "log₁₀ GPa", "unitless": "no unit",
+            "1/cm": "cm^-1"}.get(unit, unit).replace("a0", "a₀").replace("/A", " Å⁻¹")
     base, _, power = unit.partition("^")
     return (base + power.translate(SUPERSCRIPT)).replace("/atom", " per atom")
 
@@ -125,7 +131,8 @@ def short_task(task: str) -> str:
 
 
 def shared_words(task: str, data: str) -> str:
-    """What is said of the data of ``task`` without its name, so that tasks of a family say the same: ``rmd17-mini-… (...)``."""
+    """What is said of the data of ``task`` without its name, so that tasks of a family say the same:
+    ``rmd17-mini-… (...)``."""
     return re.sub(rf"(?<=[- ]){re.escape(short_task(task))}(?=[ ,])", "…", data)
 
 

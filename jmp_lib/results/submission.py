@@ -2,9 +2,9 @@
 
     write_submissions("results/paper-published", data_root)
 
-Folds are recorded with ``MatbenchTask.record``; the tasks of an arm that have all five make ``matbench/<arm>/results.json.gz``, the
-file of numbers that the MatBench site takes. The package's own ``to_file`` writes plain JSON under that name; here it is gzip,
-and the package validates it before it is written.
+Folds are recorded with ``MatbenchTask.record``; the tasks of an arm that have all five make
+``matbench/<arm>/results.json.gz``, the file of numbers that the MatBench site takes. The package's own ``to_file``
+writes plain JSON under that name; here it is gzip, and the package validates it before it is written.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from jmp_lib.files import write_atomically
 from jmp_lib.records import load_predictions
 from jmp_lib.results.values import finetune_records, is_comparable
 
-PARAMETERS = ("profile", "arm", "seed", "updates", "n_train", "n_val", "best_val", "commit", "fingerprint", "data_sha256")
+PARAMETERS = ("profile", "arm", "seed", "updates", "n_train", "n_val", "best_val",
+              "commit", "fingerprint", "data_sha256")
 
 
 def write_submissions(results_dir: str | Path, data_root: str | Path | None, arms=facts.ARMS) -> pd.DataFrame:
     """Records the MatBench folds in ``results_dir`` arm by arm and writes what is complete; one row per fold that ran.
 
-    data_root: folder of the published files. MAE as the package computes it, in the unit of the released file. Records that
-    may not go in are left out, with the reason in ``why not``.
+    data_root: folder of the published files. MAE as the package computes it, in the unit of the released file.
+    Records that may not go in are left out, with the reason in ``why not``.
     """
     results_dir, rows = Path(results_dir), []
     records = [record for record in finetune_records(results_dir / "records") if record["family"] == "matbench"]
@@ -47,8 +48,8 @@ def write_submissions(results_dir: str | Path, data_root: str | Path | None, arm
                 mae = made.results[f"fold_{fold}"]["scores"]["mae"]
             except (FileNotFoundError, ValueError) as error:
                 why = str(error)
-            rows.append({"arm": arm, "task": task.suffix, "fold": fold, "recorded": not why, "MAE": mae, "unit": task.label_unit,
-                         "why not": why})
+            rows.append({"arm": arm, "task": task.suffix, "fold": fold, "recorded": not why, "MAE": mae,
+                         "unit": task.label_unit, "why not": why})
         whole = {name: made for name, made in tasks.items() if made.all_folds_recorded}
         _write_arm(results_dir / "matbench" / arm / "results.json.gz", arm, whole)
     return pd.DataFrame(rows, columns=["arm", "task", "fold", "recorded", "MAE", "unit", "why not"])
@@ -63,7 +64,8 @@ def _values(results_dir: Path, record: dict) -> np.ndarray:
     task = get_task(record["task"])
     test = splits.matbench(task.n_total, record["fold"]).test
     if record["n_test"] != len(test):
-        raise ValueError(f"it was tested on {record['n_test']} of {len(test)} test structures (max_test, or a part of the file)")
+        raise ValueError(f"it was tested on {record['n_test']} of {len(test)} test structures "
+                         "(max_test, or a part of the file)")
     predicted = load_predictions(results_dir, record)[1]
     with np.load(results_dir / record["predictions"]["file"], allow_pickle=False) as arrays:
         if not np.array_equal(arrays["ids"], test):

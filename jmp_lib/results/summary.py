@@ -42,12 +42,15 @@ def summary(results_dir: str | Path) -> str:
     if rows.empty:
         return "No two arms have values that may stand side by side."
     over_all = scaling[scaling["family"] == "all"].set_index("comparison").loc[SHOWN]
-    table = rows.pivot(index="family", columns="comparison", values="cell").loc[rows["family"].unique()].reindex(columns=SHOWN)
+    table = rows.pivot(index="family", columns="comparison",
+                       values="cell").loc[rows["family"].unique()].reindex(columns=SHOWN)
     learnt = f"the {rows.loc[rows['family'] == 'learnt', 'own_tasks'].max():.0f} learnt"
     table = table.fillna("").rename({"all": "all tasks", "learnt": learnt}).rename_axis("mean improvement / % [95 %]")
-    table.loc["tasks improved"] = [f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
-                                   for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
-    table.loc["*paper, published data, all tasks*"] = [words(mean, *UNKNOWN) for mean in over_all["published_mean_gain_percent"]]
+    table.loc["tasks improved"] = [
+        f"{n:.0f} of {of:.0f}" + (f", {surely:.0f} beyond chance" if surely == surely else "")
+        for n, of, surely in over_all[["own_tasks_improved", "own_tasks", "own_tasks_surely"]].values]
+    table.loc["*paper, published data, all tasks*"] = [words(mean, *UNKNOWN)
+                                                       for mean in over_all["published_mean_gain_percent"]]
     ran = own_values(comparable(all_tasks)).dropna(how="all").index
     if len(ran) < len(published_values()):
         same = gains_summary(published_values().loc[ran]).query("family == 'all'").set_index("comparison").loc[SHOWN]
@@ -55,11 +58,13 @@ def summary(results_dir: str | Path) -> str:
     said = ["Not learnt, because no arm is better than a linear model of the composition (forces: than none): "
             f"{', '.join(without)}.", ""] if without else []
     below = [*said, *(f"- Speed-up, {line}" for line in speedup_lines(totals))]
-    return "\n".join([markdown(table, "---"), "", *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
+    return "\n".join([markdown(table, "---"), "",
+                      *(textwrap.fill(line, 118, subsequent_indent="  " * line.startswith("-")) for line in below)])
 
 
 def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
-    """The scoreboard as a Markdown table, with links to the executed notebooks in ``folder``; empty without a claim of ours."""
+    """The scoreboard as a Markdown table, with links to the executed notebooks in ``folder``;
+    empty without a claim of ours."""
     table = scoreboard(Path(results_dir) / "records")
     if table.empty:
         return ""
@@ -73,22 +78,26 @@ def scoreboard_summary(results_dir: str | Path, folder: str = "") -> str:
 
 def speedup_lines(totals: pd.DataFrame) -> list[str]:
     """A sentence for each size of ``speedup_totals``."""
-    return [f"{row.size}: fine-tuning reaches the best validation error of training from scratch on {row.tasks_reached} of "
-            f"{row.tasks} tasks. Over all, in updates "
+    return [f"{row.size}: fine-tuning reaches the best validation error of training from "
+            f"scratch on {row.tasks_reached} of {row.tasks} tasks. Over all, in updates "
             f"{words(row.ratio_steps_all, row.ratio_steps_all_from, row.ratio_steps_all_to, 'x')} sooner and in time "
-            f"{row.ratio_seconds_all:.2f}x (a task that never reaches it counted with its whole run, which is too little); over those that reach it "
-            f"{row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x." for row in totals.itertuples() if row.tasks]
+            f"{row.ratio_seconds_all:.2f}x (a task that never reaches it counted with its whole run, which is too "
+            f"little); over those that reach it {row.ratio_steps_reached:.2f}x and {row.ratio_seconds_reached:.2f}x."
+            for row in totals.itertuples() if row.tasks]
 
 
 def longer_summary(table: pd.DataFrame) -> str:
-    """A sentence on the table of ``longer``: whether training from scratch came to rest, and what the gain and the lead become."""
+    """A sentence on the table of ``longer``: whether training from scratch came to rest, and what the gain
+    and the lead become."""
     if table.empty:
         return ""
     rest = (table["best from scratch"] < table["updates"]).sum()
-    said = [f"With eight times the updates training from scratch is at its best before the last of them in {rest} of {len(table)} cases."]
+    said = ["With eight times the updates training from scratch is at its best before the last of them in "
+            f"{rest} of {len(table)} cases."]
     for size, part in table.groupby("size", sort=False):
         now, before = (part[name].mean() for name in ("gain / %", "gain, usual updates / %"))
-        said.append(f"JMP-{size} is {now:.0f} % better on average over {len(part)} tasks, where it was {before:.0f} % with the usual updates, and as "
+        said.append(f"JMP-{size} is {now:.0f} % better on average over {len(part)} tasks, "
+                    f"where it was {before:.0f} % with the usual updates, and as "
                     f"good as training from scratch in the median {part['times sooner'].median():.1f} times sooner.")
     return " ".join(said)
 
@@ -96,10 +105,11 @@ def longer_summary(table: pd.DataFrame) -> str:
 def soonest_lines(table: pd.DataFrame) -> list[str]:
     """A sentence for each row of ``soonest``."""
     named = {"all": "as many", **{name: f"{'an' if name == 'eighth' else 'a'} {name} of them" for name in BUDGETS}}
-    return [f"{row['size']}, {row['of']}: fine-tuning is as good (in validation error) as training from scratch with all updates on "
+    return [f"{row['size']}, {row['of']}: fine-tuning is as good (in validation error) "
+            "as training from scratch with all updates on "
             + ", ".join(f"{row[name]} of {row['tasks']} with {what}" for name, what in named.items() if name in table)
-            + f"; in the soonest of these runs it is as good {words(row['ratio'], row['from'], row['to'], 'x')} sooner (in none: all updates "
-            "count)." for row in table.to_dict("records")]
+            + f"; in the soonest of these runs it is as good {words(row['ratio'], row['from'], row['to'], 'x')} sooner "
+            "(in none: all updates count)." for row in table.to_dict("records")]
 
 
 def variant_summary(results_dir: str | Path) -> str:
@@ -108,17 +118,21 @@ def variant_summary(results_dir: str | Path) -> str:
     values, blocks = variants.variant_values(results_dir), []
     if len(seeds := variants.gain_spread(values)):
         most = seeds["seeds"].max()
-        cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})" + f", {r.seeds} seeds" * int(r.seeds < most)
+        cells = [f"{r.mean:+.1f} ± {r.std:.1f} ({r.lowest:+.1f} to {r.highest:+.1f})"
+                 + f", {r.seeds} seeds" * int(r.seeds < most)
                  for r in seeds.itertuples()]
         wide = seeds.assign(cell=cells).pivot(index="task", columns="comparison", values="cell").fillna("")
         title = f"improvement / %, mean ± deviation over {most} seeds (lowest to highest)"
         blocks.append(wide.loc[seeds["task"].unique(), seeds["comparison"].unique()].rename_axis(title))
     if len(sizes := variants.by_training_size(values)):
-        cells = {f"{name} / % improvement": [words(*row) for row in sizes[[f"{name} / %", f"{name} from", f"{name} to"]].values]
+        cells = {f"{name} / % improvement": [words(*row)
+                                             for row in sizes[[f"{name} / %", f"{name} from", f"{name} to"]].values]
                  for name in PAIRS if f"{name} / %" in sizes}
-        blocks.append(pd.DataFrame({"task": sizes["task"], "training structures": sizes["n_train"], **cells}).set_index("task"))
+        blocks.append(pd.DataFrame({"task": sizes["task"], "training structures": sizes["n_train"],
+                                    **cells}).set_index("task"))
     if len(shown := variants.ablations(values).query("not variant.str.startswith('GN-OC')", engine="python")):
-        shown = shown.assign(cell=[words(r.gain, r.low, r.high) for r in shown.rename(columns={"from": "low", "to": "high"}).itertuples()])
+        shown = shown.assign(cell=[words(r.gain, r.low, r.high)
+                                   for r in shown.rename(columns={"from": "low", "to": "high"}).itertuples()])
         wide = shown.pivot(index="task", columns="variant", values="cell").loc[shown["task"].unique()]
         means = shown.groupby("variant")["gain"]
         wide.loc["mean"] = pd.Series({name: words(gains.mean(), *of_mean(gains)) for name, gains in means})
@@ -128,7 +142,8 @@ def variant_summary(results_dir: str | Path) -> str:
 
 
 def baseline_summary(results_dir: str | Path) -> str:
-    """Sentences on how the baselines of notebook 15 compare with the arms, counted from the records; empty without any."""
+    """Sentences on how the baselines of notebook 15 compare with the arms, counted from the records;
+    empty without any."""
     table = baseline_table(results_dir)
     if table.empty:
         return ""
@@ -138,18 +153,20 @@ def baseline_summary(results_dir: str | Path) -> str:
     for name in (name for name in NETWORKS if name in simple):
         errors = simple[name].dropna()
         than = ", ".join(f"than {arm} on {(errors < arms.loc[errors.index, arm]).sum()}" for arm in arms)
-        lines.append(f"{NETWORKS[name]} from scratch, same structures and as many seconds of the processor as GN-OC-L took by the clock: "
-                     f"of {len(errors)} tasks better {than}.")
+        lines.append(f"{NETWORKS[name]} from scratch, same structures and as many seconds of the processor as GN-OC-L "
+                     f"took by the clock: of {len(errors)} tasks better {than}.")
     if "composition" in simple:
         known = simple["composition"].dropna()
         better = list(known.index[known < arms.loc[known.index].min(axis=1)])
-        lines.append(f"A linear model of the composition: better than all four arms on {len(better)} of {len(known)} tasks"
+        lines.append("A linear model of the composition: "
+                     f"better than all four arms on {len(better)} of {len(known)} tasks"
                      + (f" ({', '.join(better)})." if better else "."))
     if {"frozen", "untrained"} <= set(simple):
         both = simple[["frozen", "untrained"]].dropna()
         gains = gain(both, "frozen", "untrained")
-        lines.append(f"A linear model on embeddings of the small network, frozen: pre-trained better than untrained on {(gains > 0).sum()} of "
-                     f"{len(gains)} tasks, on average {words(gains.mean(), *of_mean(gains), '%')}; better than JMP-S fine-tuned on "
+        lines.append("A linear model on embeddings of the small network, frozen: "
+                     f"pre-trained better than untrained on {(gains > 0).sum()} of {len(gains)} tasks, "
+                     f"on average {words(gains.mean(), *of_mean(gains), '%')}; better than JMP-S fine-tuned on "
                      f"{(both['frozen'] < arms.loc[both.index, 'JMP-S']).sum()}, than JMP-L on "
                      f"{(both['frozen'] < arms.loc[both.index, 'JMP-L']).sum()}.")
     return "\n".join(textwrap.fill(f"- {line}", 120, subsequent_indent="  ") for line in lines)

@@ -3,8 +3,8 @@
     write_tables("results/mini")           # every table as CSV
 
 Tasks that were not run stay blank. Own values on mini data are not comparable with published ones: other labels,
-fewer structures, a smaller model; the columns ``own data`` and ``own n_train`` say which. Values of the ``smoke`` profile
-are listed in ``all_tasks.csv`` and left blank everywhere else.
+fewer structures, a smaller model; the columns ``own data`` and ``own n_train`` say which. Values of the ``smoke``
+profile are listed in ``all_tasks.csv`` and left blank everywhere else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ NOTES = {"spice": "published values may have been measured in eV/bohr and be 1.8
          "qmof": "the unit is not printed in the paper; the data set is in eV"}
 NOT_LEARNT = "not learnt here: no arm is better than a linear model of the composition"
 TITLES = {2: "Table 2: QM9, MAE", 3: "Table 3: rMD17, force MAE",
-          4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE", 5: "Table 5: MD22 and SPICE, force MAE"}
+          4: "Table 4: MatBench (fold 0 and mean over five folds) and QMOF, MAE",
+          5: "Table 5: MD22 and SPICE, force MAE"}
 STATISTICS = {"fold0": "fold 0", "mean": "mean of 5 folds", "value": ""}
 
 
@@ -45,7 +46,8 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
         task, own = tasks.loc[task_id], all_tasks[all_tasks["task"] == task_id].set_index("arm")
         column = "mean_over_folds" if statistic == "mean" else "value"
         own = own[own["mean_over_folds"].notna()] if statistic == "mean" else own
-        folds = "" if statistic == "mean" else "; ".join(dict.fromkeys(own["record"].str.extract(r"fold(\d)\.json")[0].dropna()))
+        folds = ("" if statistic == "mean"
+                 else "; ".join(dict.fromkeys(own["record"].str.extract(r"fold(\d)\.json")[0].dropna())))
         rows.append({
             "task": task_id, "target": task["target"], "statistic": statistic, "unit": task["unit_printed"],
             **models.set_index("model")["value"].reindex(printed["model"].unique()).add_prefix("published "),
@@ -53,15 +55,17 @@ def paper_table(number: int, all_tasks: pd.DataFrame | None = None) -> pd.DataFr
             **own[column].reindex(facts.ARMS).add_prefix("own "),
             **{f"own {name}": "; ".join(own[name].astype(str).unique()) for name in ("data", "n_train", "n_test")},
             "own fold": folds,
-            "note": "; ".join(filter(None, [NOTES.get(task["family"], ""), NOT_LEARNT if (own["learnt"] == "no").any() else ""]))})
+            "note": "; ".join(filter(None, [NOTES.get(task["family"], ""),
+                                            NOT_LEARNT if (own["learnt"] == "no").any() else ""]))})
     return pd.DataFrame(rows)
 
 
 def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """``paper_table`` as text for readers, and its notes (letter, words): which data ours are of, what is odd in the paper.
+    """``paper_table`` as text for readers, and its notes (letter, words): which data ours are of,
+    what is odd in the paper.
 
-    Published values have the paper's digits and bold type, ours three significant digits and the best of a row bold. An own
-    value that is not of fold 0 is marked.
+    Published values have the paper's digits and bold type, ours three significant digits and the best of a row bold.
+    An own value that is not of fold 0 is marked.
     """
     printed, others = facts.published().query("table == @number"), _others(number)
     models, rows, letters = printed["model"].unique(), [], {}
@@ -69,11 +73,14 @@ def printed_table(number: int, all_tasks: pd.DataFrame | None = None) -> tuple[p
     for row in paper_table(number, all_tasks).to_dict("records"):
         name, value = short_task(row["task"]), printed[row["task"], row["statistic"]]
         own = pd.Series({arm: row[f"own {arm}"] for arm in facts.ARMS})
-        notes = [row["note"], *(f"{m}: {words}" for m, words in value.loc[value["printed"] != "", "note"].dropna().items())]
-        told = {model: part.loc[row["task"], row["statistic"]] for model, part in others.items() if (row["task"], row["statistic"]) in part.index}
+        notes = [row["note"],
+                 *(f"{m}: {words}" for m, words in value.loc[value["printed"] != "", "note"].dropna().items())]
+        told = {model: part.loc[row["task"], row["statistic"]] for model, part in others.items()
+                if (row["task"], row["statistic"]) in part.index}
         notes += [f"{model}: {found['source']}, {found['note']}" for model, found in told.items()]
         if row["own data"]:
-            notes.append(f"ours: {shared_words(row['task'], row['own data'])}, {row['own n_train']} training and {row['own n_test']} test structures"
+            notes.append(f"ours: {shared_words(row['task'], row['own data'])}, "
+                         f"{row['own n_train']} training and {row['own n_test']} test structures"
                          + f"; fold {row['own fold']} instead of 0" * bool(row["own fold"]))
         marks = ",".join(letters.setdefault(note, ascii_lowercase[len(letters)]) for note in notes if note)
         rows.append({
@@ -103,7 +110,8 @@ def folds_table(records_dir: str | Path) -> pd.DataFrame:
 
 
 def gains_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
-    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval, for every comparison."""
+    """Relative improvement in % per task, published (MatBench fold 0) and own with its interval,
+    for every comparison."""
     all_tasks = comparable(all_tasks)
     table = facts.tasks().set_index("id")[["family"]].rename_axis("task")
     table["learnt"] = all_tasks.groupby("task")["learnt"].first()
@@ -118,14 +126,16 @@ def scaling_table(all_tasks: pd.DataFrame) -> pd.DataFrame:
     and family."""
     keys, all_tasks = ["comparison", "family"], comparable(all_tasks)
     without = values.not_learnt(all_tasks)
-    published = values.gains_summary(published_values(), without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
+    published = values.gains_summary(published_values(),
+                                     without).drop(columns="tasks_surely").set_index(keys).add_prefix("published_")
     own = values.gains_summary(own_values(all_tasks), without, all_tasks).set_index(keys).add_prefix("own_")
     return published.join(own).reset_index()
 
 
 def own_cells(scaling: pd.DataFrame) -> list[str]:
     """Own means of ``scaling_table`` in words, "+20.6 [+13.0, +28.2]"; blank where nothing was run."""
-    return [intervals.words(r.own_mean_gain_percent, r.own_mean_gain_from, r.own_mean_gain_to) for r in scaling.itertuples()]
+    return [intervals.words(r.own_mean_gain_percent, r.own_mean_gain_from, r.own_mean_gain_to)
+            for r in scaling.itertuples()]
 
 
 def means_table(scaling: pd.DataFrame) -> pd.DataFrame:
@@ -141,9 +151,11 @@ def write_tables(results_dir: str | Path) -> list[Path]:
     """Writes every table of the records in ``results_dir`` to its folder ``tables`` as CSV; returns the files."""
     records_dir, folder = Path(results_dir) / "records", Path(results_dir) / "tables"
     all_tasks, speedup = all_tasks_table(records_dir), speedup_table(records_dir)
-    made = {"all_tasks": all_tasks[values.ALL_TASKS_COLUMNS], **{f"table{number}": paper_table(number, all_tasks) for number in TITLES},
-            "claims": claims_table(records_dir), "scoreboard": scoreboard(records_dir), "gains_by_task": gains_table(all_tasks),
-            "scaling": scaling_table(all_tasks), "speedup": speedup, "speedup_totals": speedup_totals(speedup)}
+    made = {"all_tasks": all_tasks[values.ALL_TASKS_COLUMNS],
+            **{f"table{number}": paper_table(number, all_tasks) for number in TITLES},
+            "claims": claims_table(records_dir), "scoreboard": scoreboard(records_dir),
+            "gains_by_task": gains_table(all_tasks), "scaling": scaling_table(all_tasks), "speedup": speedup,
+            "speedup_totals": speedup_totals(speedup)}
     return [save_table(table, folder / f"{name}.csv", "-" if name == "speedup" else "") for name, table in made.items()]
 
 

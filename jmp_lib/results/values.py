@@ -20,7 +20,8 @@ NEEDED = ("task", "arm", "metric", "value", "unit", "data", "n_train", "n_test")
 ALL_TASKS_COLUMNS = ["task", "family", "arm", "metric", "value", "unit", "data", "n_train", "n_test", "record",
                      "n_val", "data_kind", "profile", "seed", "folds", "mean_over_folds", "n_parameters",
                      "wall_time_s", "trivial", "composition", "learnt"]  # what is written of the table
-# may it stand beside others; SHA-256 of the weights it started from, or ""; errors and weights of the test structures (S,2)
+# may it stand beside others; SHA-256 of the weights it started from, or ""; errors and weights of the
+# test structures (S,2)
 BESIDES = ["comparable", "pretrained", "errors"]
 
 PAPER = "paper (published data)"  # whose values a column or a bar shows
@@ -36,8 +37,8 @@ def relative_improvement(reference, new):
 
 
 def finetune_records(records_dir: str | Path) -> list[dict]:
-    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold`` and ``record`` (path
-    relative to the results folder). ``ValueError`` for a file that is none or misplaced."""
+    """All fine-tuning records under ``records_dir``, in the order of the tasks, arms and folds, each with ``fold``
+    and ``record`` (path relative to the results folder). ``ValueError`` for a file that is none or misplaced."""
     records_dir, found = Path(records_dir), []
     order = {name: place for place, name in enumerate(facts.tasks()["id"])}
     for path in records_dir.glob("finetune/*/*.json"):
@@ -65,16 +66,18 @@ def in_printed_unit(record: dict, value: float | None) -> float:
 def records_table(records_dir: str | Path) -> pd.DataFrame:
     """One row per fine-tuning record (task, arm and fold), in printed units.
 
-    ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns: ``ALL_TASKS_COLUMNS``
-    (blank where several records are needed), ``fold``, ``updates`` and ``BESIDES``. Empty when nothing was run.
+    ``trivial`` is the error of the trivial prediction (mean of the training labels, zero forces). Columns:
+    ``ALL_TASKS_COLUMNS`` (blank where several records are needed), ``fold``, ``updates`` and ``BESIDES``. Empty
+    when nothing was run.
     """
     tasks = facts.tasks().set_index("id")
-    return pd.DataFrame([{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
-                          "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
-                          "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r),
-                          "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", ""),
-                          "errors": unpacked_errors(r)}
-                         for r in finetune_records(records_dir)], columns=[*ALL_TASKS_COLUMNS, "fold", "updates", *BESIDES])
+    return pd.DataFrame(
+        [{**r, "family": tasks.loc[r["task"], "family"], "value": in_printed_unit(r, r["value"]),
+          "unit": tasks.loc[r["task"], "unit_printed"], "trivial": in_printed_unit(r, r.get("baseline")),
+          "n_parameters": (r.get("model") or {}).get("n_parameters"), "comparable": is_comparable(r),
+          "pretrained": ((r.get("start") or {}).get("pretrained") or {}).get("sha256", ""),
+          "errors": unpacked_errors(r)}
+         for r in finetune_records(records_dir)], columns=[*ALL_TASKS_COLUMNS, "fold", "updates", *BESIDES])
 
 
 def all_tasks_table(records_dir: str | Path) -> pd.DataFrame:
@@ -133,7 +136,8 @@ def published_values(five_fold_mean: bool = False) -> pd.DataFrame:
 
 
 def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd.Series:
-    """Relative improvement in % of ``new`` over ``reference`` (joined by | : over the better) by task; NaN: not both run.
+    """Relative improvement in % of ``new`` over ``reference`` (joined by | : over the better) by task; NaN:
+    not both run.
 
     ``values``: tasks x models. ``family`` limits the tasks.
     """
@@ -143,10 +147,11 @@ def gain(values: pd.DataFrame, new: str, reference: str, family: str = "") -> pd
 
 
 def gains(all_tasks: pd.DataFrame, new: str, reference: str) -> pd.DataFrame:
-    """Relative improvement in % of ``new`` over ``reference`` by task, all 40: own of ``all_tasks_table``, from and to of its
-    interval, published (MatBench fold 0)."""
+    """Relative improvement in % of ``new`` over ``reference`` by task, all 40: own of ``all_tasks_table``, from and
+    to of its interval, published (MatBench fold 0)."""
     ends = {task: middle(draws) for task, draws in draws_by_task(all_tasks, new, reference).items()}
-    table = pd.DataFrame({"own": gain(own_values(all_tasks), new, reference), "published": gain(published_values(), new, reference)})
+    table = pd.DataFrame({"own": gain(own_values(all_tasks), new, reference),
+                          "published": gain(published_values(), new, reference)})
     return table.join(pd.DataFrame.from_dict(ends, orient="index", columns=["from", "to"], dtype=float))
 
 
@@ -172,6 +177,8 @@ def gains_summary(values: pd.DataFrame, without: list[str] = (), all_tasks: pd.D
 
 
 def baseline_table(results_dir: str | Path) -> pd.DataFrame:
-    """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where nothing is trained)."""
+    """One row per record of a baseline: task, baseline, value, unit, updates, seconds (blank where
+    nothing is trained)."""
     rows = [read_record(path) for path in sorted((Path(results_dir) / "records" / "baselines").glob("*.json"))]
-    return pd.DataFrame(rows, columns=["task", "arm", "value", "unit", "updates", "seconds"]).rename(columns={"arm": "baseline"})
+    return pd.DataFrame(rows, columns=["task", "arm", "value", "unit", "updates", "seconds"]).rename(
+        columns={"arm": "baseline"})

@@ -47,7 +47,8 @@ def mini_sets(limit: int, seed: int) -> dict[str, list[dict]]:
 
 
 def split_table(run) -> pd.DataFrame:
-    """Structures per part of the run's tasks, officially and here after the profile's limits, and the budget of a run."""
+    """Structures per part of the run's tasks, officially and here after the profile's limits,
+    and the budget of a run."""
     rows = []
     for task_id in run.tasks:
         task, settings = get_task(task_id), run.profile.finetune_settings(get_task(task_id).family, task_id)
@@ -67,7 +68,8 @@ def with_limits(run, counts: pd.DataFrame) -> pd.DataFrame:
     """The counts of a survey with a column more: what the limits of the profile leave of each part for a run."""
     def left(row) -> str:
         name, parts = row["set or task"], row["here train / val / test"].split(" / ")
-        settings = run.profile.finetune_settings(TASKS[name].family, name) if name in TASKS else run.profile.pretraining.datasets[name]
+        settings = (run.profile.finetune_settings(TASKS[name].family, name) if name in TASKS
+                    else run.profile.pretraining.datasets[name])
         caps = (settings.max_train, settings.max_val, getattr(settings, "max_test", None))
         return " / ".join(str(min(int(n), cap)) if cap and n.isdigit() else n for n, cap in zip(parts, caps))
 
@@ -78,7 +80,8 @@ def with_limits(run, counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def merged(table: pd.DataFrame, family: str) -> pd.DataFrame:
-    """Rows of a family that differ in the column ``family`` alone as one row, named after it ("qm9 (12)"); empty columns left out."""
+    """Rows of a family that differ in the column ``family`` alone as one row, named after it ("qm9 (12)");
+    empty columns left out."""
     table = table.dropna(axis=1, how="all").loc[:, lambda found: ~(found == "").all()]
     rest = [name for name in table if name != family]
     start = table[family].map(lambda name: TASKS[name].family if name in TASKS else name)
@@ -88,7 +91,8 @@ def merged(table: pd.DataFrame, family: str) -> pd.DataFrame:
 
 
 def recipe_table(profile) -> pd.DataFrame:
-    """The recipe of the pre-training: what is known of the paper's (``facts/hyperparameters.yaml``) beside ``profile``."""
+    """The recipe of the pre-training: what is known of the paper's (``facts/hyperparameters.yaml``) beside
+    ``profile``."""
     official, here = facts.hyperparameters(), profile.pretraining
     paper, models, sets = official["pretraining"], official["models"], here.datasets
     schedule, updates, limits = paper["schedule"], here.schedule, paper["graphs"]["max_neighbors"]
@@ -126,11 +130,13 @@ def recipe_table(profile) -> pd.DataFrame:
         "edges dropped": (paper["edge_dropout"]["p"], here.edge_dropout),
         "force loss": ("structure-wise", "structure-wise" if here.structurewise_loss else "atom-wise"),
         "forces of fixed atoms in the loss": ("yes", "yes" if here.fixed_atoms_loss else "no"),
-        "factor of the energy loss": ([*paper["loss"]["energy_coefficient"].values()], [s.energy_loss_scale for s in sets.values()]),
+        "factor of the energy loss": ([*paper["loss"]["energy_coefficient"].values()],
+                                      [s.energy_loss_scale for s in sets.values()]),
         "factor of the force loss": ([*paper["loss"]["force_coefficient"].values()],
                                      [s.force_loss_scale or "mean number of atoms" for s in sets.values()]),
         "precision": (f"float{paper['precision'][0]}", here.precision)}
-    table = pd.DataFrame([{"setting": name, "paper": words(theirs), "here": words(ours)} for name, (theirs, ours) in rows.items()])
+    table = pd.DataFrame([{"setting": name, "paper": words(theirs), "here": words(ours)}
+                          for name, (theirs, ours) in rows.items()])
     return table.assign(same=["yes" if paper == here else "no" for paper, here in zip(table["paper"], table["here"])])
 
 
@@ -145,7 +151,8 @@ def sampling_table(run) -> pd.DataFrame:
 
     paper = pd.DataFrame({
         "paper: structures": sizes, "paper: share by size / %": percent([n / sum(sizes) for n in sizes]),
-        f"paper: share drawn, T = {temperature:g} / %": percent(temperature_ratios(sizes, temperature))}, index=list(PRETRAINING_SETS))
+        f"paper: share drawn, T = {temperature:g} / %": percent(temperature_ratios(sizes, temperature))}, index=list(
+            PRETRAINING_SETS))
     own = pd.DataFrame({
         "here": [part.name for part in loaded], "here: structures": here,
         f"here: share drawn, T = {temperature:g} / %": percent(temperature_ratios(here, temperature))},
@@ -154,22 +161,25 @@ def sampling_table(run) -> pd.DataFrame:
 
 
 def pretraining_table(run) -> pd.DataFrame:
-    """Final validation errors of every size and set beside the trivial prediction (element energies, zero forces); without those of
-    energies that were not trained."""
+    """Final validation errors of every size and set beside the trivial prediction (element energies, zero forces);
+    without those of energies that were not trained."""
     rows = []
     for record in run.pretraining_records():
         for name in record["data"]:
             final, trivial = record["final"], record["baseline"][name]
-            energy = (final[f"{name}_energy_mae"], trivial["energy_mae"]) if record["loss_scales"][name]["energy"] > 0 else (np.nan, np.nan)
+            energy = ((final[f"{name}_energy_mae"], trivial["energy_mae"]) if record["loss_scales"][name]["energy"] > 0
+                      else (np.nan, np.nan))
             rows.append({"size": record["size"], "parameters": record["model"]["n_parameters"], "set": name,
-                         "structures": record["n_train"][name], "energy MAE / eV": energy[0], "trivial energy MAE / eV": energy[1],
-                         "force MAE / eV/Å": final[f"{name}_force_mae"], "trivial force MAE / eV/Å": trivial["force_mae"],
+                         "structures": record["n_train"][name], "energy MAE / eV": energy[0],
+                         "trivial energy MAE / eV": energy[1], "force MAE / eV/Å": final[f"{name}_force_mae"],
+                         "trivial force MAE / eV/Å": trivial["force_mae"],
                          "updates": record["updates"], "minutes": record["wall_time_s"] / 60})
     return pd.DataFrame(rows)
 
 
 def _recorded_and_live(records: list[dict], live: list[dict]) -> list[tuple[str, dict]]:
-    """("recorded", record) and ("live", record) of each live run, which trains the first updates of a recorded one again."""
+    """("recorded", record) and ("live", record) of each live run, which trains the first updates of
+    a recorded one again."""
     recorded = {record["size"]: record for record in records}
     return [(kind, one) for now in live for kind, one in (("recorded", recorded[now["size"]]), ("live", now))]
 
@@ -181,12 +191,13 @@ def live_table(records: list[dict], live: list[dict]) -> pd.DataFrame:
         "structures / update": one["parameters"]["pretraining"]["batch_size"],
         "training structures": ", ".join(f"{name} {count:,}" for name, count in one["n_train"].items()),
         "held out": sum(one["n_val"].values()), "average of weights": one["parameters"]["pretraining"]["ema_decay"],
-        "seed": one["seed"], "device": ", then ".join(machine["device"] for machine in one["machines"]), "minutes": round(one["wall_time_s"] / 60, 1)}
-        for kind, one in _recorded_and_live(records, live)])
+        "seed": one["seed"], "device": ", then ".join(machine["device"] for machine in one["machines"]),
+        "minutes": round(one["wall_time_s"] / 60, 1)} for kind, one in _recorded_and_live(records, live)])
 
 
 def live_losses(run, records: list[dict], live: list[dict]) -> pd.DataFrame:
-    """Training loss of recorded and live runs: columns size, run, update, loss (means over blocks that grow with the updates)."""
+    """Training loss of recorded and live runs: columns size, run, update, loss (means over blocks that
+    grow with the updates)."""
     found = []
     for kind, one in _recorded_and_live(records, live):
         log = run.results_dir / "live" / "work" / "pretrain" / one["size"] / "log.csv"
@@ -204,12 +215,14 @@ def live_errors(records: list[dict], live: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([
         {"size": one["size"], "run": kind, "set": key, "update": row["step"],
          "ratio": row[f"{name}_force_mae"] / one["baseline"][name]["force_mae"]}
-        for kind, one in _recorded_and_live(records, live) for key, name in zip(PRETRAINING_SETS, one["data"]) for row in one["history"]])
+        for kind, one in _recorded_and_live(records, live) for key, name in zip(PRETRAINING_SETS, one["data"])
+        for row in one["history"]])
 
 
 def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
-    """{task: (S,)}: the part of the true values that is linear in the composition, in the unit of ``predictions`` {task:
-    (true, predicted)}; of the tasks whose labels the official recipe takes atomic references from (QM9's energies, ZPVE, Cv).
+    """{task: (S,)}: the part of the true values that is linear in the composition, in the unit of ``predictions``
+    {task: (true, predicted)}; of the tasks whose labels the official recipe takes atomic references from (QM9's
+    energies, ZPVE, Cv).
 
     Without it a parity plot of total energies is a line, whatever the network has learnt.
     """
@@ -222,19 +235,23 @@ def composition_parts(run, predictions: dict) -> dict[str, np.ndarray]:
 
 
 def compare(run) -> pd.DataFrame:
-    """Published (as printed) and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves; index (task, unit).
+    """Published (as printed) and own test errors of the run's tasks (MatBench: fold 0) in two labelled halves;
+    index (task, unit).
 
     The own half (blank for the smoke profile) ends with the linear model of the composition, and "no" where no arm
     beats it.
     """
     all_tasks = comparable(all_tasks_table(run.records_dir))
     published = all_tasks.loc[all_tasks["task"].isin(run.tasks), "data_kind"].eq("published").any()
-    own_label = f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published else "own (generated mini data)"
-    printed = facts.published().query("statistic != 'mean'").pivot(index="task", columns="model", values="printed").fillna("")
+    own_label = (f"own (published data{reduced(all_tasks)}, profile {run.profile.name})" if published
+                 else "own (generated mini data)")
+    printed = facts.published().query("statistic != 'mean'").pivot(index="task",
+                                                                   columns="model", values="printed").fillna("")
     table = pd.concat({PAPER: printed.loc[list(run.tasks), list(run.arms)],
                        own_label: own_values(all_tasks).loc[list(run.tasks), list(run.arms)]}, axis=1)
     units = [get_task(task).printed_unit for task in table.index]
-    for name in ("composition", "learnt"):  # error of the linear model of the composition; "no": it is better than every arm
+    # error of the linear model of the composition; "no": it is better than every arm
+    for name in ("composition", "learnt"):
         table[own_label, name] = all_tasks.groupby("task")[name].first().reindex(table.index)
     table.index = pd.MultiIndex.from_arrays([table.index, units], names=["task", "unit"])
     if table[own_label, "composition"].isna().all():  # forces have none
@@ -244,7 +261,8 @@ def compare(run) -> pd.DataFrame:
 
 def simple_models(run) -> pd.DataFrame:
     """Test errors of the baselines of the run's tasks beside those of the arms, in printed units; one row per task."""
-    simple = values.baseline_table(run.results_dir).pivot(index="task", columns="baseline", values="value").reindex(list(run.tasks))
+    simple = values.baseline_table(run.results_dir).pivot(index="task", columns="baseline",
+                                                          values="value").reindex(list(run.tasks))
     arms = own_values(all_tasks_table(run.records_dir)).loc[list(run.tasks), list(run.arms)]
     return simple.join(arms).assign(unit=[get_task(task).printed_unit for task in run.tasks]).reset_index()
 
@@ -261,7 +279,8 @@ def gains(run, new: str, base: str) -> pd.DataFrame:
 
 
 def large_over_small(run) -> pd.DataFrame:
-    """What a larger network gains, from scratch and pre-trained: columns task, of, data (ours, the paper's), gain / %, from, to."""
+    """What a larger network gains, from scratch and pre-trained: columns task, of, data (ours, the paper's),
+    gain / %, from, to."""
     found = []
     for of, (new, base) in {"from scratch": ("GN-OC-L", "GN-OC-S"), "pre-trained": ("JMP-L", "JMP-S")}.items():
         table = gains(run, new, base).rename_axis("task")

@@ -1,4 +1,5 @@
-"""From sets of structures to batches on a device, in parts that fit and prepared ahead, and from a model to predictions.
+"""From sets of structures to batches on a device, in parts that fit and prepared ahead,
+and from a model to predictions.
 
 Losses of parts add up (``losses.Counts``), and so do gradients: how a batch is cut does not change the update.
 """
@@ -31,11 +32,11 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_
 
 
 class LabelledGraphs(GraphCache):
-    """A set of structures with geometry, graphs (kept up to ``KEPT_MB``), the normalised labels of ``normalisers`` and, in
-    pre-training, the index of the data set: structures of different sets fit in one batch."""
+    """A set of structures with geometry, graphs (kept up to ``KEPT_MB``), the normalised labels of ``normalisers``
+    and, in pre-training, the index of the data set: structures of different sets fit in one batch."""
 
-    def __init__(self, structures, normalisers: dict[str, Normaliser], config: GraphConfig, dataset_index: int | None = None,
-                 edge_dropout: float = 0.0):
+    def __init__(self, structures, normalisers: dict[str, Normaliser], config: GraphConfig,
+                 dataset_index: int | None = None, edge_dropout: float = 0.0):
         super().__init__(structures, config, edge_dropout, max_mb=KEPT_MB)
         self.normalisers, self.dataset_index = normalisers, dataset_index
 
@@ -50,8 +51,9 @@ class LabelledGraphs(GraphCache):
 
 
 def quadruplet_shape(item: dict) -> Bucket:
-    """What ``in_edges`` asks of a structure: counted, or where ``collate`` is still to cut its graphs from ``candidates``,
-    every atom's edges up to the limit (made symmetric, they hardly become more, but the widest atom may get more)."""
+    """What ``in_edges`` asks of a structure: counted, or where ``collate`` is still to cut its graphs from
+    ``candidates``, every atom's edges up to the limit (made symmetric, they hardly become more, but the widest atom
+    may get more)."""
     natoms, names = len(item["pos"]), ("main", "qint")
     if "graphs" in item:
         at_atoms = [np.bincount(item["graphs"][f"{name}_edge_index"][1], minlength=natoms) for name in names]
@@ -65,7 +67,8 @@ def quadruplet_shape(item: dict) -> Bucket:
 
 def parts_that_fit(shapes: Sequence[Bucket], most: int | None,
                    size: Callable[[Bucket], int] = in_edges) -> tuple[list[list[int]], list[int]]:
-    """Places 0, 1, ... in consecutive parts of a size up to ``most``, and their sizes; a larger structure is a part alone.
+    """Places 0, 1, ... in consecutive parts of a size up to ``most``, and their sizes; a larger
+    structure is a part alone.
 
     shapes: of the structures, one by one; in a part they add up, but for widths, of which the largest counts.
     """
@@ -105,7 +108,8 @@ class Share:
     names: list[list[str]]  # of the structures of every part
     counts: Counts  # of the whole batch
     max_edges: int | None  # with which the parts were cut
-    padding: list[float | None] = field(default_factory=list)  # of every part: by which share it is dearer; None: not padded
+    # of every part: by which share it is dearer; None: not padded
+    padding: list[float | None] = field(default_factory=list)
 
     def pin_memory(self) -> Share:
         """For copies to a GPU that run beside the computation."""
@@ -132,8 +136,8 @@ class UpdateBatches(torch.utils.data.Dataset):
     by (seed, k, place in the batch).
     """
 
-    def __init__(self, caches: Sequence[LabelledGraphs], sampler: Sampler, *, draws: str = "batch", max_edges: int | None = None,
-                 rank: int = 0, processes: int = 1):
+    def __init__(self, caches: Sequence[LabelledGraphs], sampler: Sampler, *, draws: str = "batch",
+                 max_edges: int | None = None, rank: int = 0, processes: int = 1):
         self.caches, self.sampler, self.draws, self.rank, self.processes = list(caches), sampler, draws, rank, processes
         self.buckets: list[Bucket] = []  # to which parts are padded
         self._max_edges = torch.tensor([max_edges or 0]).share_memory_()  # seen by the processes that prepare ahead
@@ -154,7 +158,8 @@ class UpdateBatches(torch.utils.data.Dataset):
         share = Share(parts=[collate([items[i] for i in part]) for part in parts], sizes=sizes,
                       names=[[names[i] for i in part] for part in parts], counts=counts, max_edges=max_edges)
         if self.buckets and parts:
-            small = [bucket for bucket in self.buckets if max_edges is None or in_edges(bucket) <= max_edges]  # memory is short
+            # memory is short
+            small = [bucket for bucket in self.buckets if max_edges is None or in_edges(bucket) <= max_edges]
             share.parts, share.padding = map(list, zip(*(padded_to_fit(part, small) for part in share.parts)))
             for part, padding in zip(share.parts, share.padding):
                 if padding is not None:
@@ -225,7 +230,8 @@ def _start_worker(number: int) -> None:
 
 
 def _many_open_files() -> None:
-    """Tensors travel between processes as open files: as many as the system lets a user have, but no more than 65,536."""
+    """Tensors travel between processes as open files: as many as the system lets a user have,
+    but no more than 65,536."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:

@@ -84,7 +84,8 @@ def finetune(profile: Profile, task_id: str, arm: str, out_dir: Path, progress: 
             "predictions": records.file_entry(job.work / "predictions.npz", job.out_dir),
         }, {"predictions": "predictions.npz", "weights": "model.safetensors"}
 
-    wanted, precision = _fingerprint(profile, data, arm, start), profile.finetune_settings(task.family, task_id).precision
+    wanted, precision = (_fingerprint(profile, data, arm, start),
+                         profile.finetune_settings(task.family, task_id).precision)
     return Job(f"{task_id} {arm}", path, out_dir, wanted, profile, precision, progress).run(recipe)
 
 
@@ -161,7 +162,8 @@ class FinetuneSpec:
     predicted: tuple[str, ...]  # labels that are judged: scalars, or forces
     normalisers: dict[str, Normaliser]  # of the labels that are trained on
     coefficients: dict[str, float]  # of the loss, by label
-    judge: Callable[[dict, dict], dict[str, float]]  # predictions, true values by label -> val_metric (the least is best)
+    # predictions, true values by label -> val_metric (the least is best)
+    judge: Callable[[dict, dict], dict[str, float]]
     backbone: BackboneConfig
     graph: GraphConfig
     factors: dict[str, float]  # scale factors
@@ -191,8 +193,8 @@ def finetune_data(what: FinetuneSpec, job: Job, about: dict) -> tuple[Progress, 
     def loss(batch: dict, counts: Counts) -> dict[str, torch.Tensor]:
         return {"total": finetuning_loss(model(batch), batch, what.coefficients, counts)}
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, what.rate), lr=what.rate, betas=s.betas, eps=1.0e-8,
-                                  weight_decay=s.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, what.groups, what.rate), lr=what.rate, betas=s.betas,
+                                  eps=1.0e-8, weight_decay=s.weight_decay, fused=True)
     parts = {"val": what.val, "test": what.test}
     evaluation = {part: EvaluationSet(LabelledGraphs(structures, what.normalisers, what.graph), s.eval_batch_size,
                                       processes.device) for part, structures in parts.items()}
@@ -219,11 +221,12 @@ def finetune_data(what: FinetuneSpec, job: Job, about: dict) -> tuple[Progress, 
         save_weights(job.work / "model", model, {
             "kind": "finetune", **about, "backbone": backbone, "graph": dataclasses.asdict(what.graph),
             "heads": [dataclasses.asdict(head) for head in what.heads], "scale_factors": what.factors,
-            "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()}, "elements": what.train.elements})
+            "normalisers": {name: n.to_dict() for name, n in what.normalisers.items()},
+            "elements": what.train.elements})
     return done, {
         "n_train": len(what.train), "n_val": len(what.val), "n_test": len(what.test), "seed": what.seed,
-        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used", "lr": what.rate,
-        "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
+        "best_val": done.best_value, "best_step": done.best_step, "stopped": done.stopped or "budget used",
+        "lr": what.rate, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
         "normalisers": {name: {"mean": n.mean, "std": n.std} for name, n in what.normalisers.items()},
     }, found, truth["test"]
 

@@ -42,7 +42,8 @@ class Job:
         {key: file in ``work``}. It runs on every process; fields and files are those of the first one.
         """
         profile = self.profile
-        self.processes = processes = Processes(choose_device(profile.device), self.precision, profile.engine.cpu_autocast)
+        self.processes = processes = Processes(choose_device(profile.device),
+                                               self.precision, profile.engine.cpu_autocast)
         checkpoint = checkpoint_path(self.work, self.fingerprint)
         with processes.alone(self.work / "lock"):
             found = records.finished_record(self.record, self.out_dir, self.fingerprint)

@@ -19,8 +19,8 @@ FIT_STRUCTURES = 1_000_000  # of a training part that are used for what is fitte
 
 @dataclass(frozen=True, eq=False)
 class JointSet:
-    """One pre-training set. What the settings give is taken; references, normalisers and scales are else fitted when first
-    asked for, on at most FIT_STRUCTURES of the training part, evenly spaced."""
+    """One pre-training set. What the settings give is taken; references, normalisers and scales are else fitted when
+    first asked for, on at most FIT_STRUCTURES of the training part, evenly spaced."""
 
     key: str  # oc20, oc22, ani1x, transition1x
     train: object  # StructureSet: a sequence of structures with name, sha256 and natoms
@@ -36,7 +36,8 @@ class JointSet:
     @cached_property
     def _rows(self) -> np.ndarray:
         count = len(self.train)
-        return np.arange(count) if count <= FIT_STRUCTURES else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64)
+        return (np.arange(count) if count <= FIT_STRUCTURES
+                else np.linspace(0, count - 1, FIT_STRUCTURES).astype(np.int64))
 
     @cached_property
     def _fitted(self) -> JointFit:
@@ -62,8 +63,9 @@ class JointSet:
 
     @property
     def energy_scale(self) -> float:
-        """Factor of the energy loss; 0, which leaves the forces, for samples with no more compositions than elements: what a
-        reference for all atoms alike leaves of their total energies is some 100 eV of composition, not of structure."""
+        """Factor of the energy loss; 0, which leaves the forces, for samples with no more compositions than
+        elements: what a reference for all atoms alike leaves of their total energies is some 100 eV of composition,
+        not of structure."""
         few = self.published and self.settings.linear_reference and self._fitted.few_compositions
         return 0.0 if few else self.settings.energy_loss_scale
 
@@ -75,7 +77,8 @@ class JointSet:
 
 
 def joint_sets(profile: Profile, data: str | None = None) -> list[JointSet]:
-    """The sets in the order of the heads, read once per process; data "mini": the embedded ones, whatever the profile says."""
+    """The sets in the order of the heads, read once per process; data "mini": the embedded ones,
+    whatever the profile says."""
     settings = tuple((key, profile.pretraining.datasets[key]) for key in PRETRAINING_SETS)
     return _read(data or profile.pretraining.data, settings, None if data else profile.data_root)
 
@@ -100,7 +103,8 @@ def data_hashes(sets: list[JointSet]) -> dict[str, str]:
 
 
 def baseline(s: JointSet) -> dict[str, float]:
-    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set, forces of free atoms."""
+    """Errors of the trivial prediction (reference energies plus mean, zero forces) on the validation set,
+    forces of free atoms."""
     energy, force, components = 0.0, 0.0, 0
     for structure in s.val:
         energy += abs(float(structure["energy"]) - s.energy.offset(structure["atomic_numbers"]))

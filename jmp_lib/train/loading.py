@@ -1,4 +1,5 @@
-"""A trained network from its folder: rebuilt from ``model.json``, filled from ``model.safetensors``; or as the start of others.
+"""A trained network from its folder: rebuilt from ``model.json``, filled from ``model.safetensors``;
+or as the start of others.
 
     loaded = jmp_lib.load("mini-small")                                  # or mini-large: they come with the package
     loaded = jmp_lib.load("jmp-s")                                       # downloads the official checkpoint once
@@ -9,9 +10,9 @@ In a profile they are the start of its fine-tunings:
     pretrained: {small: official, large: /weights/my-large}       # sizes left out, or null, are pre-trained here
     pretrained: {small: base, large: base}                        # in a variant: those of the profile that it varies
 
-``jmp_lib/backbones/<name>`` of a network that comes with the package holds model.safetensors and model.json, record.json (settings,
-seeds, hashes, held-out errors), training.csv and validation.csv (the whole curves) and card.md; ``python -m tools.ship
-mini-backbone`` puts a run there.
+``jmp_lib/backbones/<name>`` of a network that comes with the package holds model.safetensors and model.json,
+record.json (settings, seeds, hashes, held-out errors), training.csv and validation.csv (the whole curves) and
+card.md; ``python -m tools.ship mini-backbone`` puts a run there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from jmp_lib.records import finished_record, pretrain_record_path, read_record
 from jmp_lib.settings import Pretraining, Profile, build
 
 OFFICIAL = ("jmp-s", "jmp-l")
-LIVE_STRUCTURES = {"small": 6400, "large": 3200}  # drawn by the first updates, which a notebook trains again: 90 s of a quiet core each
+# drawn by the first updates, which a notebook trains again: 90 s of a quiet core each
+LIVE_STRUCTURES = {"small": 6400, "large": 3200}
 LIVE_AVERAGE = 0.9  # of their weights; the long average of the recorded run would still be at the random ones
 
 
@@ -69,21 +71,25 @@ def weights_path(name: str | Path) -> Path:
     if str(name) in (shipped := shipped_names()):
         return shipped_weights(str(name))
     path = official_folder(name) if name in OFFICIAL else Path(name).expanduser()
-    if not path.exists() and (root := paths.checkout_dir()) and (root / path).exists():  # a profile is used from any folder
+    # a profile is used from any folder
+    if not path.exists() and (root := paths.checkout_dir()) and (root / path).exists():
         path = root / path
     if path.parts == (str(name),) and not path.exists():  # a word, no path
         known = [*shipped, *OFFICIAL]
         raise FileNotFoundError(f"there is no network or folder {str(name)!r} ({nearest(str(name), known)}): give "
-                                f"{', '.join(known)}, or a folder with model.json and model.safetensors".replace("key", "name"))
+                                f"{', '.join(known)}, or a folder with model.json and "
+                                "model.safetensors".replace("key", "name"))
     return path if path.suffix == ".safetensors" else path / "model.safetensors"
 
 
 def read_info(path: Path) -> dict:
     """The JSON beside a weights file, with its kind and backbone checked."""
     file = path.with_suffix(".json")
-    with reading(file, "give a folder with model.json and model.safetensors, as pre-training, fine-tuning and import write it"):
+    with reading(file, "give a folder with model.json and model.safetensors, as pre-training, "
+                 "fine-tuning and import write it"):
         info = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(info, dict) or info.get("kind") not in ("pretrain", "finetune") or not isinstance(info.get("backbone"), dict):
+    if (not isinstance(info, dict) or info.get("kind") not in ("pretrain", "finetune")
+            or not isinstance(info.get("backbone"), dict)):
         raise ValueError(f"{file} does not describe a network (kind pretrain or finetune, and backbone); write the "
                          "folder again with the command that made it")
     return info
@@ -103,8 +109,9 @@ def empty_model(info: dict, path: Path) -> torch.nn.Module:
 
 
 def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], info: dict, path: Path) -> None:
-    """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype; every scale factor must be fitted
-    and the one that ``info`` states. A factor of 0, which acts as 1, passes only where ``info["not_fitted"]`` names it."""
+    """Give an empty network the tensors of ``state``, which must fit by name, shape and dtype; every scale
+    factor must be fitted and the one that ``info`` states. A factor of 0, which acts as 1, passes only where
+    ``info["not_fitted"]`` names it."""
     needed, found = ({name: f"{tuple(t.shape)} {t.dtype}" for name, t in tensors.items()}
                      for tensors in (model.state_dict(), state))
     if wrong := sorted(name for name in needed | found if needed.get(name) != found.get(name)):
@@ -116,17 +123,19 @@ def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], info: dict, pat
     stated, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
     for name, module in scale_modules(model).items():
         if name not in stated or (not module.value and name not in excused):
-            raise ValueError(f"{path} has no fitted scale factor '{name}': fit them with jmp_lib.model.fit_scale_factors(model, "
+            raise ValueError(f"{path} has no fitted scale factor '{name}': "
+                             "fit them with jmp_lib.model.fit_scale_factors(model, "
                              "batches) on 16 batches before any training, and save the weights again")
         if float(np.float32(stated[name])) != module.value:
-            raise ValueError(f"{path} has scale factor {module.value} for '{name}', its JSON {stated[name]}: write both again")
+            raise ValueError(f"{path} has scale factor {module.value} for '{name}', "
+                             f"its JSON {stated[name]}: write both again")
 
 
 def seen_elements(info: dict) -> list[int] | None:
     """Atomic numbers that the weights described by ``info`` (a model.json) met in training, None where it does not say.
 
-    Pre-trained: of the training parts of all data sets; fine-tuned: of its own and, where it began from pre-trained weights,
-    of theirs.
+    Pre-trained: of the training parts of all data sets; fine-tuned: of its own and, where it began from pre-trained
+    weights, of theirs.
     """
     parts = [part.get("elements") for part in (info["datasets"].values() if info["kind"] == "pretrain" else [info])]
     if None in parts:
@@ -146,7 +155,8 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
     if name == "base":  # of a variant: where its profile starts, whose results hold those of the variant
         base = Path(out_dir).parent.parent
         record = pretrain_record_path(base, size)
-        source = base / (read_record(record)["files"]["weights"]["file"] if record.is_file() else f"work/given/{size}/model.safetensors")
+        source = base / (read_record(record)["files"]["weights"]["file"] if record.is_file()
+                         else f"work/given/{size}/model.safetensors")
         if not source.is_file():
             raise FileNotFoundError(f"pretrained.{size}: base: {source} is missing; run profile "
                                     f"{profile.name.removesuffix(f'-{profile.variant}')} first")
@@ -157,8 +167,8 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
         raise ValueError(f"pretrained.{size}: {source} is a fine-tuned network; give the folder of a pre-training")
     if info["backbone"] != profile.models[size].to_dict():
         other = [key for key, value in profile.models[size].to_dict().items() if info["backbone"].get(key) != value]
-        raise ValueError(f"pretrained.{size}: {source} is another network than models.{size} ({', '.join(other)} differ); "
-                         f"give models.{size} its settings, or pretrained.{size}: null to pre-train here")
+        raise ValueError(f"pretrained.{size}: {source} is another network than models.{size} ({', '.join(other)} "
+                         f"differ); give models.{size} its settings, or pretrained.{size}: null to pre-train here")
     factors, excused = info.get("scale_factors") or {}, info.get("not_fitted", ())
     record = shipped_record(name) if name in shipped_names() else None
     return {"scale_factors": {key: value or (1.0 if key in excused else 0.0) for key, value in factors.items()},
@@ -166,7 +176,8 @@ def given_start(profile: Profile, size: str, out_dir: Path) -> dict | None:
 
 
 def _place(source: Path, info: dict, record: dict | None, size: str, out_dir: Path) -> dict:
-    """Copy the weights, their JSON and, where there is one, their record into the results; the file entry of the weights."""
+    """Copy the weights, their JSON and, where there is one, their record into the results;
+    the file entry of the weights."""
     folder = out_dir / "work" / "given" / size
     target, wanted = folder / "model.safetensors", file_sha256(source)
     with locked(folder / "lock"):
@@ -175,8 +186,10 @@ def _place(source: Path, info: dict, record: dict | None, size: str, out_dir: Pa
                 shutil.copyfile(source, temporary)
         if not (folder / "model.json").exists() or json.loads((folder / "model.json").read_text()) != info:
             write_json(folder / "model.json", info)
-        entry, path = {"file": target.relative_to(out_dir).as_posix(), "sha256": wanted}, pretrain_record_path(out_dir, size)
-        if record and finished_record(path, out_dir, record["fingerprint"]) != (own := {**record, "files": {"weights": entry}}):
+        entry, path = ({"file": target.relative_to(out_dir).as_posix(), "sha256": wanted},
+                       pretrain_record_path(out_dir, size))
+        if record and finished_record(path, out_dir, record["fingerprint"]) != (
+                own := {**record, "files": {"weights": entry}}):
             write_json(path, own)
     return entry
 
@@ -192,18 +205,20 @@ def shipped_record(name: str) -> dict:
 
 
 def shipped_weights(name: str) -> Path:
-    """The weights of ``name``, which must be those of its record; ``FileNotFoundError`` or ``ValueError`` in one sentence."""
+    """The weights of ``name``, which must be those of its record; ``FileNotFoundError`` or
+    ``ValueError`` in one sentence."""
     path, wanted = paths.BACKBONES_DIR / name / "model.safetensors", shipped_record(name)["files"]["weights"]["sha256"]
     with reading(path, "install the package again"):
         found = file_sha256(path)
     if found != wanted:
-        raise ValueError(f"{path} is not the file that record.json beside it describes (the sha256 differs): install the package "
-                         "again, or give another folder its own name")
+        raise ValueError(f"{path} is not the file that record.json beside it describes (the sha256 differs): "
+                         "install the package again, or give another folder its own name")
     return path
 
 
 def training_curve(name: str) -> pd.DataFrame:
-    """Losses and learning rate over the updates of the recorded run; means over blocks of updates after the first 1,000."""
+    """Losses and learning rate over the updates of the recorded run; means over blocks of updates
+    after the first 1,000."""
     with reading(path := paths.BACKBONES_DIR / name / "training.csv", "install the package again"):
         return pd.read_csv(path)
 
@@ -211,8 +226,8 @@ def training_curve(name: str) -> pd.DataFrame:
 def first_updates(profile: Profile, size: str) -> Profile:
     """``profile`` for a live run of the first updates of the pre-training of its shipped network of ``size``.
 
-    Seed, graphs, sampling, batches, optimiser and schedule are those of the record; other are the data (the embedded sets,
-    validated as the profile says) and the average of the weights, which acts on no update.
+    Seed, graphs, sampling, batches, optimiser and schedule are those of the record; other are the data (the embedded
+    sets, validated as the profile says) and the average of the weights, which acts on no update.
     """
     recorded, own = shipped_record(profile.pretrained[size])["parameters"], profile.pretraining
     updates = -(-LIVE_STRUCTURES[size] // recorded["pretraining"]["batch_size"])
@@ -222,4 +237,5 @@ def first_updates(profile: Profile, size: str) -> Profile:
         "datasets": {key: {"max_val": one.max_val, "max_train": None} for key, one in own.datasets.items()}})
     graphs = profile.graphs | {key: GraphConfig.from_dict(graph) for key, graph in recorded["graphs"].items()}
     return profile.model_copy(update={"seed": recorded["seed"], "pretrained": {}, "graphs": graphs,
-                                      "pretraining": build(Pretraining, settings, f"settings of {profile.pretrained[size]}")})
+                                      "pretraining": build(Pretraining, settings,
+                                                           f"settings of {profile.pretrained[size]}")})

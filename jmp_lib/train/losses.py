@@ -46,8 +46,8 @@ def force_distance(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def per_structure_mean(values: Tensor, batch: Tensor, count: int, counted: Tensor | None = None) -> Tensor:
-    """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,). ``counted`` (N,): 0 for atoms
-    that do not count; a structure without one that does has the mean 0."""
+    """Mean of per-atom values over the atoms of each of ``count`` structures: (N,) -> (B,). ``counted`` (N,): 0 for
+    atoms that do not count; a structure without one that does has the mean 0."""
     weight = torch.ones_like(values) if counted is None else counted.to(values.dtype)
     sums = scatter(values if counted is None else values * weight, batch, 0, count, "sum")
     atoms = scatter(weight, batch, 0, count, "sum")
@@ -64,8 +64,8 @@ def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy:
     task (B,) index of each structure's data set, energy_scale and force_scale (T,).
     Energy: |ŷ - y| · scale, mean over structures.  Forces: shifted L2 norm · scale, mean over the atoms of
     each structure and then over structures (``structurewise``), else mean over all atoms.
-    counts: of the whole batch, when these structures are a part of it.  counted (N,): atoms whose forces count; the mean
-    over all atoms of a batch stays one over all.
+    counts: of the whole batch, when these structures are a part of it.  counted (N,): atoms whose forces count; the
+    mean over all atoms of a batch stays one over all.
     Returns the scalars total, energy and force.
     """
     own_energy = predicted_energy.gather(1, task[:, None]).squeeze(1)
@@ -84,7 +84,8 @@ def pretraining_loss(predicted_energy: Tensor, predicted_forces: Tensor, energy:
 
 
 def label_loss(predicted: Tensor, target: Tensor, counts: Counts | None = None) -> Tensor:
-    """Mean absolute error over structures (B,), or mean over all atoms of the batch of the shifted L2 norm of vectors (N,3)."""
+    """Mean absolute error over structures (B,), or mean over all atoms of the batch of the shifted L2
+    norm of vectors (N,3)."""
     counts = counts or Counts(len(target), len(target))
     if target.dim() == 2:
         return total_of(force_distance(predicted, target), counts.real_atoms) / counts.atoms
@@ -105,7 +106,8 @@ def finetuning_loss(predicted: dict[str, Tensor], target: dict[str, Tensor],
 
 
 def structure_errors(predicted: np.ndarray, target: np.ndarray, natoms: np.ndarray) -> np.ndarray:
-    """Mean absolute error of each structure and its weight in the MAE of all: (S,2); forces (ΣN,3) weigh by ``natoms`` (S,)."""
+    """Mean absolute error of each structure and its weight in the MAE of all: (S,2); forces (ΣN,3) weigh by
+    ``natoms`` (S,)."""
     error = np.abs(np.asarray(predicted, float) - np.asarray(target, float))
     if error.ndim == 1:
         return np.column_stack([error, np.ones(len(error))])
@@ -113,5 +115,6 @@ def structure_errors(predicted: np.ndarray, target: np.ndarray, natoms: np.ndarr
 
 
 def mae(predicted: np.ndarray, target: np.ndarray) -> float:
-    """Mean absolute error over structures, or over atoms and the three components, in the unit of the target; float64."""
+    """Mean absolute error over structures, or over atoms and the three components, in the unit of
+    the target; float64."""
     return float(np.mean(np.abs(np.asarray(predicted, float) - np.asarray(target, float))))

@@ -53,7 +53,8 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
         """Trains, writes weights; the fields of the record."""
         factors = scale_factors(profile, size, job.out_dir)
         model, data, loss, optimizer = parts_of_run(profile, size, sets, factors, job.processes)
-        validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device) for cache in caches(profile, sets, "val")]
+        validation = [EvaluationSet(cache, settings.eval_batch_size, job.processes.device)
+                      for cache in caches(profile, sets, "val")]
         epoch = data.sampler.batches_per_epoch
         done = job.train(
             model=model, optimizer=optimizer, schedule=in_updates(settings.schedule, epoch, profile.max_steps),
@@ -73,16 +74,18 @@ def pretrain(profile: Profile, size: str, out_dir: Path, progress: bool = True, 
             "scale_factors": factors, "seed": profile.seed, "updates": done.step})
         kinds = {"published" if source == "published" else "generated" for source in settings.data.split("+")}
         return done, {
-            "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size, "seed": profile.seed,
-            "data": [s.name for s in sets], "data_kind": " and ".join(sorted(kinds)),
+            "kind": "pretrain", "profile": profile.name, "comparable": profile.comparable, "size": size,
+            "seed": profile.seed, "data": [s.name for s in sets], "data_kind": " and ".join(sorted(kinds)),
             "data_sha256": data_hashes(sets), "n_train": {s.name: len(s.train) for s in sets},
             "n_val": {s.name: len(s.val) for s in sets}, "final": done.history[-1],
             "baseline": {s.name: baseline(s) for s in sets},
             "draws_per_epoch": dict(zip([s.name for s in sets], data.sampler.draws)),
             "loss_scales": {s.name: {"energy": s.energy_scale, "force": s.force_scale} for s in sets},
-            "normalisers": {s.name: {"energy_mean": s.energy.mean, "energy_std": s.energy.std, "force_std": s.forces.std}
+            "normalisers": {s.name: {"energy_mean": s.energy.mean,
+                                     "energy_std": s.energy.std, "force_std": s.forces.std}
                             for s in sets},
-            "parameters": parameters, "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
+            "parameters": parameters,
+            "model": {"config": backbone, "n_parameters": sum(p.numel() for p in model.parameters())},
         }, {"weights": "model.safetensors", "config": "model.json"}
 
     wanted = fingerprint(profile, size, also)
@@ -101,8 +104,10 @@ def pretraining_parameters(profile: Profile, size: str, also: Sequence[JointSet]
     if settings["fixed_atoms_loss"]:
         del settings["fixed_atoms_loss"]  # records from before there was a choice stay done
     return {"seed": profile.seed, "max_steps": profile.max_steps, "model": profile.models[size].to_dict(),
-            "graphs": {key: dataclasses.asdict(profile.graphs[key]) for key in (*PRETRAINING_SETS, *(s.key for s in also))},
-            **({"also": {s.key: s.settings.model_dump() for s in also}} if also else {}), "pretraining": settings, **profile.engine.numbers}
+            "graphs": {key: dataclasses.asdict(profile.graphs[key])
+                       for key in (*PRETRAINING_SETS, *(s.key for s in also))},
+            **({"also": {s.key: s.settings.model_dump() for s in also}} if also else {}),
+            "pretraining": settings, **profile.engine.numbers}
 
 
 def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) -> torch.nn.Module:
@@ -113,11 +118,13 @@ def new_model(profile: Profile, size: str, sets: int = len(PRETRAINING_SETS)) ->
 
 def caches(profile: Profile, sets: list[JointSet], part: str, edge_dropout: float = 0.0) -> list[LabelledGraphs]:
     """The ``part`` ("train" or "val") of every set, with normalised labels and graphs."""
-    return [LabelledGraphs(getattr(s, part), s.normalisers, profile.graphs[s.key], i, edge_dropout) for i, s in enumerate(sets)]
+    return [LabelledGraphs(getattr(s, part), s.normalisers, profile.graphs[s.key], i, edge_dropout)
+            for i, s in enumerate(sets)]
 
 
 def scale_factors(profile: Profile, size: str, out_dir: Path, fit: bool = True) -> dict[str, float] | None:
-    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit`` where none are kept.
+    """The fitted factors of the ``size`` network: name of the buffer -> value; None without ``fit``
+    where none are kept.
 
     Fitted once on 16 validation batches of the embedded sets with the random initial weights, and used by the
     pre-training and all fine-tunings, as the official release ships one file per size: arms from scratch need no
@@ -159,8 +166,9 @@ def parts_of_run(profile: Profile, size: str, sets: list[JointSet], factors: dic
     set_factors(model, factors)
     sampler = Sampler.joint([len(s.train) for s in sets], settings.temperature, settings.batch_size, profile.seed,
                             [s.settings.sampled for s in sets])
-    data = UpdateBatches(caches(profile, sets, "train", settings.edge_dropout), sampler, draws=settings.edge_dropout_draws,
-                         max_edges=profile.engine.max_edges, rank=processes.rank, processes=processes.size)
+    data = UpdateBatches(caches(profile, sets, "train", settings.edge_dropout), sampler,
+                         draws=settings.edge_dropout_draws, max_edges=profile.engine.max_edges,
+                         rank=processes.rank, processes=processes.size)
     energy_scale = torch.tensor([s.energy_scale for s in sets], device=device)
     force_scale = torch.tensor([s.force_scale for s in sets], device=device)
 
@@ -180,8 +188,8 @@ def validate(model: torch.nn.Module, sets: list[JointSet], batches: list[Evaluat
     """Energy MAE (eV) and force MAE (eV/Å, free atoms only) of every validation set by the heads of that set."""
     values = {}
     for i, (s, part) in enumerate(zip(sets, batches)):
-        output = predict(model, part, lambda o, i=i: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False,
-                         processes)
+        output = predict(model, part,
+                         lambda o, i=i: {"energy": o["energy"][:, i], "forces": o["forces"][:, :, i]}, False, processes)
         values[f"{s.name}_energy_mae"] = mae(denormalised(output["energy"], s.val, s.energy), s.val.scalars["energy"])
         free = ~s.val.fixed
         values[f"{s.name}_force_mae"] = mae(output["forces"][free] * s.forces.std, s.val.forces[free])

@@ -44,10 +44,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> bool:
-    """Large arrays come from the heap, and the heap is not given back before the end; False where that cannot be set (no glibc).
+    """Large arrays come from the heap, and the heap is not given back before the end; False where that
+    cannot be set (no glibc).
 
-    A training step on a CPU allocates and frees thousands of arrays of many megabytes.  By default large ones go back to
-    the system at once, and every page that is asked for again is cleared again.  ``docs/compute.md`` names another
+    A training step on a CPU allocates and frees thousands of arrays of many megabytes.  By default large ones go back
+    to the system at once, and every page that is asked for again is cleared again.  ``docs/compute.md`` names another
     allocator that takes less memory besides.
     """
     try:
@@ -95,7 +96,8 @@ class Processes:
                              "start fewer (engine.devices), let every task see all of them (srun --gpus-per-node), or "
                              "set device: cpu in the profile")
         strategy = DDPStrategy(timeout=PATIENCE) if per_node * nodes > 1 else "auto"
-        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes, strategy=strategy, plugins=plugins)
+        self.fabric = Fabric(accelerator=device.type, devices=per_node, num_nodes=nodes,
+                             strategy=strategy, plugins=plugins)
         self.fabric.launch()
         self.rank, self.size, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         self.first = self.rank == 0
@@ -130,7 +132,8 @@ class Processes:
 
     @contextmanager
     def alone(self, lock: Path):
-        """No other training holds ``lock`` meanwhile; a second one says so, waits and then finds the first one's results."""
+        """No other training holds ``lock`` meanwhile; a second one says so, waits and then finds the
+        first one's results."""
         busy = f"{lock.parent}: another process trains this run; waiting for it"
         with locked(lock, busy, wait=True) if self.first else nullcontext():
             self.fabric.barrier()

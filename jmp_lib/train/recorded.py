@@ -1,9 +1,9 @@
 """The pass of a padded batch (loss and gradients) recorded as a CUDA graph, one for each shape, and replayed.
 
 A recording reads its batch from arrays of its own and adds gradients to those that the weights had when it was made, so
-gradients must be set to zero between updates and not thrown away. The first batch of a shape is computed as usual (which also
-makes the gradients and all tables); at the second the pass is recorded, and believed if its first replay gives the loss and
-gradients of the usual pass. Recordings of a process share one pool of memory.
+gradients must be set to zero between updates and not thrown away. The first batch of a shape is computed as usual
+(which also makes the gradients and all tables); at the second the pass is recorded, and believed if its first replay
+gives the loss and gradients of the usual pass. Recordings of a process share one pool of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Recorded:
 
     def clear(self) -> None:
         """Forget the recordings: memory ran out, or gradients are made anew."""
-        self.made: dict[tuple, tuple | None] = {}  # shape -> (arrays, replay, losses); None: computed as usual once, or for good
+        # shape -> (arrays, replay, losses); None: computed as usual once, or for good
+        self.made: dict[tuple, tuple | None] = {}
         self.refused: set[tuple] = set()
         self.pool = None
 
@@ -85,7 +86,8 @@ class Recorded:
         """(replay, losses that it fills) of a pass that reads ``batch``; nothing is computed."""
         graph = torch.cuda.CUDAGraph()
         self.pool = self.pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # other threads copy batches meanwhile
+        # other threads copy batches meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             losses = self.work(batch)
         return graph.replay, losses
 

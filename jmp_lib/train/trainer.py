@@ -3,9 +3,10 @@
 One update: batch -> loss and gradients, in parts that fit -> sum over processes -> divide shared ones -> clip -> AdamW
 -> moving average -> rates.  Every ``validate_every`` updates: validation, plateau, best weights, early stopping.
 
-No update waits for its numbers: an update whose loss or gradient is not finite is left out by the device itself, and losses
-and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any case.  The first
-that is not finite ends the run; in float16, whose scaler lowers its scale instead, the first that no scale of 1 or more mends.
+No update waits for its numbers: an update whose loss or gradient is not finite is left out by the device itself, and
+losses and norms of several updates are read together (``READ_EVERY``), before a validation and a checkpoint in any
+case.  The first that is not finite ends the run; in float16, whose scaler lowers its scale instead, the first that no
+scale of 1 or more mends.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Training:
     recorded: Recorded | None = None  # passes of padded batches on a GPU (``train`` makes it)
 
     def __post_init__(self) -> None:
-        named = dict(self.model.named_parameters())  # once: a walk through all modules is 2 % of a narrow network's update
+        # once: a walk through all modules is 2 % of a narrow network's update
+        named = dict(self.model.named_parameters())
         self.parameters = list(named.values())
         self.shared = [(named[name], uses) for name, uses in self.gradient_divisors.items() if name in named]
 
@@ -90,7 +92,8 @@ class Progress:
     without_improvement: int = 0
     stopped: str = ""  # why the run ended early
     max_edges: int | None = None  # size of a part of a batch, as it has become by running out of memory
-    skipped_by_scaler: int = 0  # updates without a step: float16 did not hold the loss or a scaled gradient, the scale is lowered
+    # updates without a step: float16 did not hold the loss or a scaled gradient, the scale is lowered
+    skipped_by_scaler: int = 0
     history: list[dict] = field(default_factory=list)
     machines: list[dict] = field(default_factory=list)  # from which update on it was computed on what
     buckets: list[dict] = field(default_factory=list)  # shapes to which parts of batches are padded
@@ -115,8 +118,8 @@ class Progress:
 def train(run: Training) -> Progress:
     """Run to the end, from the last checkpoint if there is one.  The model ends with the chosen weights.
 
-    Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite (in float16: at a scale
-    below 1), ``RuntimeError``
+    Raises ``FloatingPointError`` naming the structures when the loss or the gradient is not finite (in float16: at a
+    scale below 1), ``RuntimeError``
     when a single structure does not fit in memory, and ends with ``Terminated`` when SIGTERM comes.
     """
     processes = run.processes
@@ -180,8 +183,8 @@ def train(run: Training) -> Progress:
 
 
 def _pad(run: Training, progress: Progress) -> None:
-    """Where ``engine.graphs`` says so: chooses the shapes to which batches are padded, from those of the first updates (the same
-    in a run that goes on), and on a GPU prepares recording."""
+    """Where ``engine.graphs`` says so: chooses the shapes to which batches are padded, from those of the first
+    updates (the same in a run that goes on), and on a GPU prepares recording."""
     device, scaled = run.processes.device, run.processes.scaler.is_enabled()  # its scale is asked by the host
     if run.engine.graphs == "off" or run.engine.graphs == "auto" and (device.type != "cuda" or scaled):
         return
@@ -207,8 +210,8 @@ def _update(run: Training, progress: Progress, share: Share, asked: bool) -> tup
 
     Returns float64 on the device: losses in the order of ``loss_names``, whether an end is ``asked`` for, in how many
     processes, and the norm of the gradient.  Where one of these is not finite, weights, moments and averages stay.  The
-    scaler of float16 sees infinite gradients by itself and lowers its scale; the update counts all the same: its batch is
-    used up, and rates are functions of the update number.
+    scaler of float16 sees infinite gradients by itself and lowers its scale; the update counts all the same: its
+    batch is used up, and rates are functions of the update number.
     """
     processes, optimizer = run.processes, run.optimizer
     if not run.model.training:
@@ -259,8 +262,9 @@ def _gradients(run: Training, progress: Progress, share: Share) -> tuple[dict[st
                 raise
         if len(share.names[number]) == 1:
             raise RuntimeError(
-                f"{share.names[number][0]} with {share.sizes[number]} edges (quadruplets counted as such) does not fit in memory "
-                "by itself: leave it out, use a smaller network, cutoff or max_neighbors, or a device with more memory")
+                f"{share.names[number][0]} with {share.sizes[number]} edges (quadruplets counted as such) "
+                "does not fit in memory by itself: leave it out, use a smaller network, cutoff or max_neighbors, "
+                "or a device with more memory")
         run.optimizer.zero_grad(set_to_none=True)
         if run.recorded is not None:
             run.recorded.clear()
@@ -273,7 +277,8 @@ def _pass(run: Training, part, counts: Counts) -> dict[str, Tensor]:
     """Losses of one part, float64; their gradients are added to those of the parts before."""
     if run.recorded is not None and "counts" in part:
         return run.recorded(part)
-    part = copy.copy(part).to(run.processes.device, non_blocking=True)  # ``to`` alone would keep all parts on the device
+    # ``to`` alone would keep all parts on the device
+    part = copy.copy(part).to(run.processes.device, non_blocking=True)
     return _losses(run, counts, part)
 
 
@@ -292,7 +297,8 @@ def _gradient_norm(run: Training) -> Tensor:
 
 def _account(run: Training, progress: Progress, update: Update, values: list[float], seconds: float,
              log: Log | None) -> bool:
-    """What the ``values`` of an update mean: sums, a row of the log, or the end of the run; whether an end is asked for."""
+    """What the ``values`` of an update mean: sums, a row of the log, or the end of the run;
+    whether an end is asked for."""
     *values, ask_end, norm = values
     losses = dict(zip(run.loss_names, values))
     finite, scaler = math.isfinite(losses["total"]) and math.isfinite(norm), run.processes.scaler
@@ -301,8 +307,8 @@ def _account(run: Training, progress: Progress, update: Update, values: list[flo
         number = update.step - 1
         what = f"loss of update {number} is {losses['total']}" if not math.isfinite(losses["total"]) else \
             f"gradient norm of update {number} is {norm}"
-        raise FloatingPointError(f"the {what} (learning rate {update.rate:.2e}); structures of this batch: {', '.join(names)}; "
-                                 "look at their labels and close contacts, or lower lr")
+        raise FloatingPointError(f"the {what} (learning rate {update.rate:.2e}); structures of this batch: "
+                                 f"{', '.join(names)}; look at their labels and close contacts, or lower lr")
     progress.skipped_by_scaler += not finite
     if math.isfinite(losses["total"]):
         progress.loss_sum += losses["total"]
@@ -372,10 +378,11 @@ def _gone_on(machines: list[dict], processes, update: int, name: str) -> list[di
 
     One that differs is said in a line: sums are then rounded in another order, or in another precision.
     """
-    now = {"device": records.device_name(processes.device), "precision": processes.precision, "processes": processes.size,
-           "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
-    changed = [f"{key} {machines[-1][key]} -> {value}" for key, value in now.items() if machines and machines[-1][key] != value]
+    now = {"device": records.device_name(processes.device), "precision": processes.precision,
+           "processes": processes.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    changed = [f"{key} {machines[-1][key]} -> {value}" for key, value in now.items()
+               if machines and machines[-1][key] != value]
     if changed and processes.first:
-        print(f"{name}: goes on after update {update} with {', '.join(changed)}: its last digits may differ from those of an "
-              "undisturbed run, and its record says so", file=sys.stderr)
+        print(f"{name}: goes on after update {update} with {', '.join(changed)}: its last digits may differ from those "
+              "of an undisturbed run, and its record says so", file=sys.stderr)
     return [*machines, {"from_update": update, **now}] if changed or not machines else machines

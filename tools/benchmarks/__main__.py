@@ -1,4 +1,5 @@
-"""``python -m tools.benchmarks NAME``: measures, prints a table and writes a JSON record with machine, versions and commit.
+"""``python -m tools.benchmarks NAME``: measures, prints a table and writes a JSON record with machine,
+versions and commit.
 
 The record goes to results/benchmarks/NAME.json, or to the file that --json names ("-" writes none).
 """
@@ -13,7 +14,8 @@ from jmp_lib.files import write_json
 from tools.benchmarks import feed, gpu, graphs, machine, scaling, small, step, store
 
 # name -> module with HELP, add_options(parser) and run(args) -> dict of plain numbers
-MEASUREMENTS = {"data": store, "feed": feed, "graphs": graphs, "step": step, "small": small, "scaling": scaling, "gpu": gpu}
+MEASUREMENTS = {"data": store, "feed": feed, "graphs": graphs, "step": step, "small": small,
+                "scaling": scaling, "gpu": gpu}
 
 
 def main(arguments: list[str] | None = None) -> int:

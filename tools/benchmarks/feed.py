@@ -1,8 +1,9 @@
 """Preparing batches of the joint pre-training, and how long a training waits for them.
 
-The real path: temperature sampling over the four embedded sets, edge dropout, graphs, collation. Batches are first prepared
-alone in one process; then a network is trained on them, with batches prepared in the training process and by one other.
-Last, batches are only fetched, as fast as 0, 1, 2, 4, ... worker processes up to the cores of this machine prepare them.
+The real path: temperature sampling over the four embedded sets, edge dropout, graphs, collation. Batches are first
+prepared alone in one process; then a network is trained on them, with batches prepared in the training process and by
+one other. Last, batches are only fetched, as fast as 0, 1, 2, 4, ... worker processes up to the cores of this machine
+prepare them.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def add_options(parser) -> None:
 def run(args) -> dict:
     """Every case; prints and returns the numbers."""
     keep_freed_memory()
-    print(f"{'':26s} {'ms/batch':>9s} {'structures/s':>13s} {'cores':>6s} {'ms/update':>10s} {'waiting':>8s} {'ahead':>7s}")
+    print(f"{'':26s} {'ms/batch':>9s} {'structures/s':>13s} {'cores':>6s} {'ms/update':>10s} "
+          f"{'waiting':>8s} {'ahead':>7s}")
     rows = {}
     for name, (profile, updates) in CASES.items():
         rows[name] = r = one_case(profile, updates, args.threads)
         print(f"{name:26s} {r['ms_per_batch']:9.2f} {r['structures_per_second']:13.0f} {r['cores_for_2000']:6d} "
-              f"{r['ms_per_update']:10.1f} {100 * r['waiting_share']:7.2f}% {100 * r['waiting_share_ahead']:6.2f}%", flush=True)
-    print(f"structures/s: by one core; cores: for {WANTED:.0f} structures/s; waiting: share of the training's time, with batches "
-          "prepared in between, and ahead by one process")
+              f"{r['ms_per_update']:10.1f} {100 * r['waiting_share']:7.2f}% "
+              f"{100 * r['waiting_share_ahead']:6.2f}%", flush=True)
+    print(f"structures/s: by one core; cores: for {WANTED:.0f} structures/s; waiting: share of the training's time, "
+          "with batches prepared in between, and ahead by one process")
     print_scaling()
     return {"threads": args.threads, "cases": rows}
 
@@ -75,7 +78,8 @@ def one_case(name: str, updates: int, threads: int) -> dict:
 
 
 def print_scaling() -> None:
-    """Structures per second by 0, 1, 2, 4, ... worker processes (0: this one prepares), each batch from positions; one line each."""
+    """Structures per second by 0, 1, 2, 4, ... worker processes (0: this one prepares), each batch from positions;
+    one line each."""
     name, (profile, _) = next(iter(CASES.items()))
     data, count = _run_of(profile)[2], cores()
     for kept in data.caches:
@@ -101,7 +105,8 @@ def fetched_per_second(data: UpdateBatches, workers: int, seconds: float = SECON
 
 @cache
 def _run_of(name: str) -> tuple:
-    """(profile, model, batches, loss, optimiser) of a joint pre-training on the embedded sets, eight structures an update."""
+    """(profile, model, batches, loss, optimiser) of a joint pre-training on the embedded sets,
+    eight structures an update."""
     profile = load_profile(name, **{"pretraining.data": "mini", "pretraining.batch_size": 8})
     factors = dict.fromkeys(scale_modules(new_model(profile, "small")), 1.0)
     return profile, *parts_of_run(profile, "small", joint_sets(profile), factors, Processes(torch.device("cpu")))

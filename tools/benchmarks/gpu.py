@@ -1,10 +1,11 @@
-"""Training steps on one GPU, and a joint pre-training with all that belongs to it: time, kernels, share of busy time, memory.
+"""Training steps on one GPU, and a joint pre-training with all that belongs to it: time, kernels,
+share of busy time, memory.
 
-A row is one case in one precision: median time of an eager step (forward, backward, AdamW), kernels of a step and share of
-the time that the GPU computes (both from the profiler), peak memory, and the time of the same step recorded as a CUDA graph
-and replayed. The last rows are a joint pre-training by the trainer (data, loader, optimiser, averages, logs) beside its bare
-step. All of it takes a few minutes. ``--tiny`` runs every row with small sizes, on a CPU too, where there is no GPU to measure:
-it shows that the command works and measures nothing.
+A row is one case in one precision: median time of an eager step (forward, backward, AdamW), kernels of a step and
+share of the time that the GPU computes (both from the profiler), peak memory, and the time of the same step recorded
+as a CUDA graph and replayed. The last rows are a joint pre-training by the trainer (data, loader, optimiser,
+averages, logs) beside its bare step. All of it takes a few minutes. ``--tiny`` runs every row with small sizes, on a
+CPU too, where there is no GPU to measure: it shows that the command works and measures nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from jmp_lib.train.schedule import EMA, Updates
 from jmp_lib.train.trainer import READ_EVERY, Progress, Training, train
 from tools.benchmarks import steps
 
-HELP = "training steps and a joint pre-training on a GPU (one sentence where there is none; --tiny: a trial of the command)"
+HELP = ("training steps and a joint pre-training on a GPU (one sentence where there is none; "
+        "--tiny: a trial of the command)")
 NO_GPU = "torch finds no CUDA device here, so the GPU table was not measured; run this on a machine with a GPU."
-# network, kind and number of structures, gradient forces, precisions; the networks: published S and L, "narrow" of the mini profile
+# network, kind and number of structures, gradient forces, precisions; the networks: published S and L,
+# "narrow" of the mini profile
 CASES = [
     ("S", "aspirin", 8, False, ("bfloat16", "tf32")), ("S", "aspirin", 8, True, ("tf32",)),
     ("S", "slab", 8, False, ("bfloat16", "tf32")), ("S", "slab", 8, True, ("tf32",)),
@@ -43,7 +46,8 @@ UPDATES = 3 * READ_EVERY["cuda"]  # a third of which warms up
 def add_options(parser) -> None:
     """Options of this measurement."""
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each row, after four others (default 10)")
-    parser.add_argument("--workers", type=int, default=8, help="processes that prepare data for the pre-training (default 8)")
+    parser.add_argument("--workers", type=int, default=8,
+                        help="processes that prepare data for the pre-training (default 8)")
     parser.add_argument("--tiny", action="store_true", help="small sizes: a trial of the command, also without a GPU")
 
 
@@ -53,21 +57,24 @@ def run(args) -> dict:
         print(NO_GPU)
         return {"rows": [], "why": NO_GPU}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: a trial of the command, not a measurement"
+    card = (torch.cuda.get_device_name() if device.type == "cuda"
+            else "no GPU: a trial of the command, not a measurement")
     print(f"{card}\n{'':28s} {'':9s} {'ms':>8s} {'kernels':>8s} {'busy':>6s} {'GB':>6s} {'recorded ms':>12s}")
     rows = []
     for size, kind, number, gradient, precisions in CASES:
         if args.tiny:
             size, kind, number = "narrow", "ethanol", 2
         for precision in precisions:
-            found = {"network": size, "kind": kind, "structures": number, "gradient_forces": gradient, "precision": precision}
+            found = {"network": size, "kind": kind, "structures": number,
+                     "gradient_forces": gradient, "precision": precision}
             found |= attempt(lambda found=found: one_step(found, device, args.steps))
             rows.append(found)
             _print(f"{size} {number} {kind} {'gradient' if gradient else 'direct'}", found)
     joint = attempt(lambda: joint_pretraining(device, args.workers, args.tiny))
     print(f"joint pre-training, updates of {joint.get('structures')}: " + (joint.get("why") or
-          f"{1e3 * joint['seconds']:.1f} ms an update, {1e3 * joint['bare_seconds']:.1f} bare ({joint['to_bare']:.2f} times), "
-          f"{joint['waiting_share']:.0%} of the time waiting for data; with engine.graphs {1e3 * joint['recorded_seconds']:.1f} ms "
+          f"{1e3 * joint['seconds']:.1f} ms an update, {1e3 * joint['bare_seconds']:.1f} bare "
+          f"({joint['to_bare']:.2f} times), {joint['waiting_share']:.0%} of the time waiting for data; "
+          f"with engine.graphs {1e3 * joint['recorded_seconds']:.1f} ms "
           f"({joint['graphs']['recorded']} shapes recorded, {joint['graphs']['share_of_updates']:.0%} of updates, "
           f"padding {joint['graphs']['mean_padding_cost']:.0%})"))  # fmt: skip
     return {"card": card, "rows": rows, "joint_pretraining": joint}
@@ -94,7 +101,8 @@ def one_step(case: dict, device: torch.device, count: int) -> dict:
     step = steps.Step(model.to(device), batch, capturable=device.type == "cuda")
     torch.set_float32_matmul_precision("high" if case["precision"] == "tf32" else "highest")
     # inside a recorded step no weight may come from a cache of before
-    precise = lambda: torch.autocast(device.type, torch.bfloat16, case["precision"] == "bfloat16", cache_enabled=False)  # noqa: E731
+    precise = lambda: torch.autocast(device.type, torch.bfloat16,  # noqa: E731
+                                     case["precision"] == "bfloat16", cache_enabled=False)
 
     def work() -> None:
         step(precise)
@@ -134,7 +142,8 @@ def kernels(work, device: torch.device) -> dict:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
-    spans = sorted((e.time_range.start, e.time_range.end) for e in profiler.events() if e.device_type == DeviceType.CUDA)
+    spans = sorted((e.time_range.start, e.time_range.end) for e in profiler.events()
+                   if e.device_type == DeviceType.CUDA)
     busy, last = 0.0, spans[0][0]
     for start, end in spans:  # microseconds; what overlaps counts once
         busy += max(0.0, end - max(start, last))
@@ -144,10 +153,12 @@ def kernels(work, device: torch.device) -> dict:
 
 def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
     """Seconds of an update of the trainer with everything around it, and of its bare step on batches that lie ready."""
-    changes = {"pretraining.precision": "bfloat16-mixed", "device": device.type, "data": "mini", "pretraining.data": "mini"}
+    changes = {"pretraining.precision": "bfloat16-mixed", "device": device.type,
+               "data": "mini", "pretraining.data": "mini"}
     structures, updates = (4, 3) if tiny else (BATCH, UPDATES)
     profile = load_profile("smoke" if tiny else "one_gpu", **changes, **{"pretraining.batch_size": structures})
-    profile = profile.model_copy(update={"engine": profile.engine.model_copy(update={"workers_data": 0 if tiny else workers})})
+    profile = profile.model_copy(update={"engine": profile.engine.model_copy(
+        update={"workers_data": 0 if tiny else workers})})
     processes = Processes(device, "bfloat16-mixed", cpu_autocast=True)
     sets = joint_sets(profile)
     names = scaling.scale_modules(new_model(profile, "small", len(sets)))
@@ -182,7 +193,8 @@ def joint_pretraining(device: torch.device, workers: int, tiny: bool) -> dict:
                 clip=clip, checkpoint=Path(folder) / "checkpoint.pt", checkpoint_every=updates + 1,
                 processes=processes, engine=profile.engine.model_copy(update={"graphs": graphs}), ema=EMA(model, 0.99),
                 gradient_divisors=model.gradient_divisors()))  # fmt: skip
-        first = updates // 3  # the loader has started, the allocator has its blocks; whole groups of updates that are read together
+        # the loader has started, the allocator has its blocks; whole groups of updates that are read together
+        first = updates // 3
         return (clock[-1] - clock[first]) / (len(clock) - 1 - first), done
 
     (seconds, done), (recorded_seconds, padded) = trained("off"), trained("on")
@@ -220,5 +232,5 @@ def _print(label: str, row: dict) -> None:
         return
     busy = "-" if row["busy_share"] is None else f"{row['busy_share']:.0%}"
     again = f"{1e3 * row['recorded_seconds']:12.2f}" if "recorded_seconds" in row else f" {row['recorded_why']}"
-    print(f"{label:28s} {row['precision']:9s} {1e3 * row['seconds']:8.1f} {row['kernels']:8d} {busy:>6s} {row['peak_gb']:6.1f} "
-          f"{again}", flush=True)  # fmt: skip
+    print(f"{label:28s} {row['precision']:9s} {1e3 * row['seconds']:8.1f} {row['kernels']:8d} {busy:>6s} "
+          f"{row['peak_gb']:6.1f} {again}", flush=True)  # fmt: skip

@@ -29,7 +29,8 @@ TARGETS = {False: 60.0, True: 140.0}
 
 def add_options(parser) -> None:
     """Options of this measurement."""
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each network, after three others (default 20)")
+    parser.add_argument("--steps", type=int, default=20,
+                        help="timed steps of each network, after three others (default 20)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default 1, as in the profile mini)")
 
 
@@ -49,7 +50,8 @@ def run(args) -> dict:
             print(f"{name:10s} {'gradient' if gradient else 'direct':10s} {r['ms']:7.1f} {r['best_ms']:7.1f} "
                   f"{r['optimiser_ms']:10.1f} {r['operators']:10d}", flush=True)
     print("ms: processor time of forward, loss and backward")
-    return {"threads": args.threads, "targets_ms": {"direct": TARGETS[False], "gradient": TARGETS[True]}, "networks": rows}
+    return {"threads": args.threads,
+            "targets_ms": {"direct": TARGETS[False], "gradient": TARGETS[True]}, "networks": rows}
 
 
 def one_network(config: BackboneConfig, gradient: bool, batch: dict, count: int) -> dict:

@@ -29,7 +29,8 @@ def add_options(parser) -> None:
     parser.add_argument("--cases", default=",".join(CASES), help=f"with commas, of {', '.join(CASES)} (default: all)")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each case, after two others (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default 2, as in the reference)")
-    parser.add_argument("--allocator", help="measure each case with this library in LD_PRELOAD as well (libtcmalloc_minimal.so.4)")
+    parser.add_argument("--allocator",
+                        help="measure each case with this library in LD_PRELOAD as well (libtcmalloc_minimal.so.4)")
 
 
 def run(args) -> dict:
@@ -38,7 +39,8 @@ def run(args) -> dict:
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise SystemExit(f"--cases: {unknown[0]!r} is not one of {', '.join(CASES)}")
-    print(f"{'':20s} {'s':>7s} {'best':>7s} {'cpu s':>7s} {'GFLOP':>7s} {'GFLOP/s':>8s} {'x ideal':>8s} {'GB':>6s}")  # fmt: skip
+    print(f"{'':20s} {'s':>7s} {'best':>7s} {'cpu s':>7s} {'GFLOP':>7s} {'GFLOP/s':>8s} "
+          f"{'x ideal':>8s} {'GB':>6s}")  # fmt: skip
     rows, others = {}, {}
     for name in names:
         rows[name] = compared(_in_a_process(name, args.steps, args.threads))
@@ -84,8 +86,9 @@ def one_case(name: str, count: int) -> dict:
 
 
 def _print(label: str, row: dict) -> None:
-    print(f"{label:20s} {row['seconds']:7.2f} {row['best_seconds']:7.2f} {row['processor_seconds']:7.2f} {row['gflop']:7.0f} "
-          f"{row['gflop_per_second']:8.0f} {row['times_ideal']:8.2f} {row['peak_gb']:6.2f}", flush=True)  # fmt: skip
+    print(f"{label:20s} {row['seconds']:7.2f} {row['best_seconds']:7.2f} {row['processor_seconds']:7.2f} "
+          f"{row['gflop']:7.0f} {row['gflop_per_second']:8.0f} {row['times_ideal']:8.2f} {row['peak_gb']:6.2f}",
+          flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

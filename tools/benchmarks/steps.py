@@ -49,7 +49,8 @@ def _shaken(atoms: Atoms, seed: int) -> Atoms:
 
 
 MAKE = {"aspirin": aspirin, "ethanol": ethanol, "slab": copper_slab}
-GRAPH = {"aspirin": GraphConfig(8.0, 30, False), "ethanol": GraphConfig(8.0, 30, False), "slab": GraphConfig(12.0, 30, True)}
+GRAPH = {"aspirin": GraphConfig(8.0, 30, False), "ethanol": GraphConfig(8.0, 30, False),
+         "slab": GraphConfig(12.0, 30, True)}
 
 
 def make_batch(kind: str, count: int, graph: GraphConfig | None = None) -> dict:

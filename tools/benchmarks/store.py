@@ -66,7 +66,8 @@ def add_options(parser) -> None:
     """Options of this measurement."""
     parser.add_argument("--structures", type=int, default=10_000, help="structures of the reading test (default 10000)")
     parser.add_argument("--reads", type=int, default=5_000, help="random reads of each form (default 5000)")
-    parser.add_argument("--convert", default="10000,100000,1000000", help="numbers of structures to convert, with commas")
+    parser.add_argument("--convert", default="10000,100000,1000000",
+                        help="numbers of structures to convert, with commas")
     parser.add_argument("--folder", help="where to write (default: a temporary folder); needs about 2 GB for a million")
 
 
@@ -96,7 +97,8 @@ def reading(folder: Path, count: int, reads: int) -> dict:
     forms = {"store": store.__getitem__, "LMDB of pickled graphs": from_lmdb}
     for row in rows[:100]:
         graph, structure = from_lmdb(row), store[row]
-        if not (np.array_equal(graph.pos.numpy(), structure["pos"]) and np.array_equal(graph.force.numpy(), structure["forces"])):
+        if not (np.array_equal(graph.pos.numpy(), structure["pos"])
+                and np.array_equal(graph.force.numpy(), structure["forces"])):
             raise RuntimeError("the two forms do not hold the same structures")
     times: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(ROUNDS + 1):
@@ -115,7 +117,8 @@ def reading(folder: Path, count: int, reads: int) -> dict:
     median = {name: float(np.median(values)) for name, values in times.items()}
     return {
         "structures": count, "reads": reads, "atoms_per_structure": float(store.natoms.mean()),
-        "seconds_per_read": median, "all_rounds": times, "bytes_per_structure": {k: v / count for k, v in sizes.items()},
+        "seconds_per_read": median, "all_rounds": times,
+        "bytes_per_structure": {k: v / count for k, v in sizes.items()},
         "store_is_faster_by": median["LMDB of pickled graphs"] / median["store"],
     }  # fmt: skip
 
@@ -156,7 +159,8 @@ def main():
     _, making_clock, making_processor = timed(lambda: sum(1 for _ in molecules(count)))
     before = peak()
     store, clock, processor = timed(
-        lambda: write_store(target, [Part("molecules", partial(molecules, count))], name="molecules", chunk_bytes=32 << 20))
+        lambda: write_store(target, [Part("molecules", partial(molecules, count))], name="molecules",
+                            chunk_bytes=32 << 20))
     print(json.dumps({
         "structures": count,
         "processor_seconds_per_structure": (processor - making_processor) / count,
@@ -179,7 +183,8 @@ def conversion(folder: Path, count: int) -> dict:
     target = folder / f"converted-{count}"
     script = folder / "conversion.py"
     script.write_text(_CONVERSION)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in (ROOT, os.environ.get("PYTHONPATH")) if path)}
+    environment = {**os.environ,
+                   "PYTHONPATH": os.pathsep.join(path for path in (ROOT, os.environ.get("PYTHONPATH")) if path)}
     done = subprocess.run([sys.executable, script, str(count), target], capture_output=True, text=True,
                           check=False, env=environment)  # fmt: skip
     if done.returncode:
@@ -190,8 +195,8 @@ def conversion(folder: Path, count: int) -> dict:
 
 def _print(found: dict) -> None:
     reads = found["reading"]
-    print(f"{reads['structures']} structures of {reads['atoms_per_structure']:.1f} atoms, {reads['reads']} random reads, "
-          f"median of {ROUNDS} rounds, from memory")
+    print(f"{reads['structures']} structures of {reads['atoms_per_structure']:.1f} atoms, "
+          f"{reads['reads']} random reads, median of {ROUNDS} rounds, from memory")
     for name, size in reads["bytes_per_structure"].items():
         seconds = reads["seconds_per_read"].get(name)
         speed = f"{seconds * 1e6:9.1f} µs a read" if seconds else f"{'':9s} no random access"

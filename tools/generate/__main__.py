@@ -1,6 +1,7 @@
 """`python -m tools.generate NAME [NAME ...] | all | --list`: make mini data sets again, each with its card.
 
-`python -m tools.generate large --out DIR`: the large companion of the pre-training sets, in parts (tools/generate/large.py).
+`python -m tools.generate large --out DIR`: the large companion of the pre-training sets, in parts
+(tools/generate/large.py).
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def make_large(options: argparse.Namespace) -> int:
     failed = [outcome for outcome in large.generate(options.out, options.processes, options.parts) if outcome.error]
     write_json(options.out / "summary.json", large.summary(options.out))
     for where, count in large.in_tests(options.out).items():
-        print(f"{where}: {count} structures are copies of structures of the test part; leave these groups out", file=sys.stderr)
+        print(f"{where}: {count} structures are copies of structures of the test part; leave these groups out",
+              file=sys.stderr)
     if failed:
         print(f"{len(failed)} parts failed, the first, {failed[0].label}, with {failed[0].error}", file=sys.stderr)
     return 1 if failed else 0

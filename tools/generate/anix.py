@@ -38,7 +38,8 @@ def minimum(smiles: str, seed: int, fmax: float, accuracy: float = 1.0):
 def frames_of(smiles: str, rng: np.random.Generator, modes: int = NORMAL_MODE_FRAMES, runs: int = 1,
               torsions: int = 0) -> list[dict] | None:
     """The frames of one molecule: ``modes`` normal-mode displacements, ``MD_FRAMES`` of each of ``runs`` short Langevin
-    runs, all at 300 to 1000 K, and up to ``torsions`` turns about single bonds. None when one of the first two fails."""
+    runs, all at 300 to 1000 K, and up to ``torsions`` turns about single bonds. None when one of
+    the first two fails."""
     found = minimum(smiles, int(rng.integers(1 << 30)), fmax=0.05)
     if found is None:
         return None
@@ -78,7 +79,8 @@ def as_structures(numbers, frames) -> list[dict]:
 
 
 def cluster(parts: list[tuple], rng: np.random.Generator, frames: int) -> list[dict] | None:
-    """``frames`` frames of a Langevin run at 200 to 500 K of molecules (numbers, pos) put side by side; None when it fails."""
+    """``frames`` frames of a Langevin run at 200 to 500 K of molecules (numbers, pos) put side by side;
+    None when it fails."""
     numbers, pos = parts[0]
     for more, body in parts[1:]:
         numbers, pos = np.concatenate([numbers, more]), np.concatenate([pos, dock(pos, body, rng)])
@@ -88,21 +90,24 @@ def cluster(parts: list[tuple], rng: np.random.Generator, frames: int) -> list[d
 
 
 def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
-    """About ``count`` frames for the large companion: molecules of 2 to 12 heavy atoms of H, C, N, O and some S, F, Cl with
-    about twelve frames each; with every third of them three frames of a cluster: with water, of two of it, or of waters alone.
+    """About ``count`` frames for the large companion: molecules of 2 to 12 heavy atoms of H, C, N, O and some S,
+    F, Cl with about twelve frames each; with every third of them three frames of a cluster: with water, of two of
+    it, or of waters alone.
 
     A cluster is of the group of its molecule.
     """
     structures, names = [], ["O"]
     water = (np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.0], [0.9572, 0.0, 0.0], [-0.2400, 0.9266, 0.0]]))
-    for smiles in enumerate_molecules(int(rng.integers(1 << 30)), count // 4 + 20, LARGE_HEAVY, LARGE_ELEMENTS, "pretrain"):
+    for smiles in enumerate_molecules(int(rng.integers(1 << 30)), count // 4 + 20,
+                                      LARGE_HEAVY, LARGE_ELEMENTS, "pretrain"):
         frames = frames_of(smiles, rng, modes=6, runs=2, torsions=2)
         if frames is None:
             continue
         made = [(len(names), frames)]
         if len(names) % 3 == 0:
             molecule, waters = (frames[0]["numbers"], frames[0]["pos"]), [water] * int(rng.integers(1, 4))
-            kinds = ((0, [water, water, *waters]), (len(names), [molecule, *waters]), (len(names), [molecule, molecule]))
+            kinds = ((0, [water, water, *waters]), (len(names), [molecule, *waters]),
+                     (len(names), [molecule, molecule]))
             group, parts = kinds[rng.integers(3)]
             made.append((group, cluster(parts, rng, 3) or []))
         structures += [{**frame, "group": group} for group, found in made for frame in found]
@@ -133,8 +138,8 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
         "anix-mini", structures, names, out_dir=out_dir, stands_for="ANI-1x (pre-training task)",
         how_made="Random molecules of H, C, N, O with 3 to 9 heavy atoms (SMILES grown by a seeded random walk), "
         "embedded by rdkit and relaxed with GFN2-xTB; then for each molecule 3 thermal normal-mode displacements and "
-        "2 frames of a 50 fs Langevin run, at temperatures drawn from 300 to 1000 K. group = molecule (canonical SMILES).",
-        level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
+        "2 frames of a 50 fs Langevin run, at temperatures drawn from 300 to 1000 K. "
+        "group = molecule (canonical SMILES).", level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
         what_it_is_not="Not the ANI-1x data set: other molecules, no active learning, and a semi-empirical method in "
         "place of wB97X/6-31G(d). Energies are GFN2 total energies, on another scale than DFT total energies.",

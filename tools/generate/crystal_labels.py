@@ -34,7 +34,8 @@ def optimise_volume(crystals: list[dict]) -> list[dict]:
     for k, c in enumerate(crystals):
         curve = [r["energy"] if r else np.inf for r in found[k * len(COARSE) : (k + 1) * len(COARSE)]]
         best = int(np.argmin(curve))
-        if not np.isfinite(curve[best]) or best in (0, len(COARSE) - 1) or not np.isfinite(curve[best - 1 : best + 2]).all():
+        if (not np.isfinite(curve[best]) or best in (0, len(COARSE) - 1)
+                or not np.isfinite(curve[best - 1 : best + 2]).all()):
             continue
         s, e = np.array(COARSE[best - 1 : best + 2]), np.array(curve[best - 1 : best + 2])
         fit = np.polyfit(s, e, 2)
@@ -61,9 +62,9 @@ def optimise_volume(crystals: list[dict]) -> list[dict]:
 def element_references(symbols: list[str]) -> dict[str, float]:
     """CHGNet energy per atom (eV) of each element: the lowest of a few simple structures with relaxed volume.
 
-    H, N, O, F, Cl, Br, I: a dimer in a box; C, Si, Ge, Sn: diamond; B, P, As, Sb, Bi, S, Se, Te: simple cubic and diamond;
-    C also one graphite-like layer; every other element: fcc, bcc and hcp. Not always the ground state (P, S, Se, B are more
-    complex), which shifts formation energies by a constant per element.
+    H, N, O, F, Cl, Br, I: a dimer in a box; C, Si, Ge, Sn: diamond; B, P, As, Sb, Bi, S, Se, Te: simple cubic and
+    diamond; C also one graphite-like layer; every other element: fcc, bcc and hcp. Not always the ground state (P, S,
+    Se, B are more complex), which shifts formation energies by a constant per element.
     """
     from .prototypes import B, F, P, hexagonal, radius
 
@@ -173,7 +174,8 @@ def cubic_vrh(c11: float, c12: float, c44: float) -> tuple[float, float]:
 def refractive_index(crystal: dict) -> float:
     """n of (n²-1)/(n²+2) = 4 pi alpha / 3V (Clausius-Mossotti), alpha = sum of DFT-D4 static atomic polarizabilities.
 
-    nan where 4 pi alpha / 3V >= 0.8 (metallic; the relation diverges at 1). D4: Caldeweyher et al., JCP 150, 154122, 2019.
+    nan where 4 pi alpha / 3V >= 0.8 (metallic; the relation diverges at 1). D4: Caldeweyher et al.,
+    JCP 150, 154122, 2019.
     """
     numbers, pos, cell = at(crystal, crystal["a"])
     model = require("dftd4.interface").DispersionModel(

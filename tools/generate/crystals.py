@@ -1,7 +1,7 @@
 """matbench-mini-*: eight property sets of prototype crystals, 300 each; a group is a composition in a prototype.
 
-Stand for the eight MatBench v0.1 structure tasks of JMP (Dunn et al., npj Comput. Mater. 6, 138, 2020). The targets have
-the same name and unit; how each is computed is in its card.
+Stand for the eight MatBench v0.1 structure tasks of JMP (Dunn et al., npj Comput. Mater. 6, 138, 2020). The targets
+have the same name and unit; how each is computed is in its card.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .surrogate import LEVEL
 SEED = 13
 COUNT = 300
 CHUNK = 48
-STABLE_PROTOTYPES = ("rocksalt", "CsCl", "half-Heusler", "fluorite", "L12", "antifluorite", "Heusler", "zincblende", "perovskite")
+STABLE_PROTOTYPES = ("rocksalt", "CsCl", "half-Heusler", "fluorite", "L12", "antifluorite",
+                     "Heusler", "zincblende", "perovskite")
 SOFTEST = -20.0  # cm^-1, an imaginary Gamma mode below it drops the crystal from the phonon set
 #: pools of crystals behind each task (the pools are shared, and so are many crystals)
 POOLS = {
@@ -40,12 +41,12 @@ POOLS = {
 
 _MADE = (
     "{what} Crystals: prototypes ({prototypes}) filled with random charge-balanced or intermetallic elements; lattice "
-    "constants from an isotropic CHGNet equation of state (shape and internal coordinates stay ideal); crystals without an "
-    "energy minimum or with implausible labels are left out."
+    "constants from an isotropic CHGNet equation of state (shape and internal coordinates stay ideal); "
+    "crystals without an energy minimum or with implausible labels are left out."
 )
 _IS_NOT = (
-    "Not MatBench and not DFT: most of these crystals are hypothetical, many would not be stable, and the structures are "
-    "ideal prototypes of at most 10 atoms. Good for exercising the method, not for materials screening."
+    "Not MatBench and not DFT: most of these crystals are hypothetical, many would not be stable, and the structures "
+    "are ideal prototypes of at most 10 atoms. Good for exercising the method, not for materials screening."
 )
 
 
@@ -114,14 +115,14 @@ def _rows(task: str) -> tuple[list[tuple[dict, float]], dict]:
         key = "g_vrh" if task == "log_gvrh" else "k_vrh"
         rows = [(c, float(np.log10(c[key]))) for c in _pool("stable")[0] if 1 < c["g_vrh"] and 2 < c["k_vrh"] < 1000]
         what = (f"y = log10 of the Voigt-Reuss-Hill {'shear' if key == 'g_vrh' else 'bulk'} modulus in GPa from CHGNet "
-                "stresses at strains of +-0.6 %, with the internal relaxation from CHGNet force constants. The crystals "
-                "that violate a Born criterion are dropped.")
+                "stresses at strains of +-0.6 %, with the internal relaxation from CHGNet force constants. "
+                "The crystals that violate a Born criterion are dropped.")
         return rows, {"unit": "log10(GPa)", "what": what, "stands_for": f"matbench_{task} (DFT-PBE elastic moduli)"}
     if task == "phonons":
         rows = [(c, float(c["frequencies"].max())) for c in _pool("stable")[0] if _dynamically_stable(c)]
         return rows, {"unit": "cm^-1", "stands_for": "matbench_phonons (last peak of the DFPT phonon DOS)", "what": (
-            "y = highest phonon frequency at Gamma of the primitive cell from CHGNet force constants (finite differences, "
-            "no LO-TO splitting). Crystals with imaginary modes are dropped.")}
+            "y = highest phonon frequency at Gamma of the primitive cell from CHGNet force constants (finite "
+            "differences, no LO-TO splitting). Crystals with imaginary modes are dropped.")}
     if task == "dielectric":
         rows = [(c, refractive_index(c)) for c in insulators()[:420]]
         rows = [(c, y) for c, y in rows if np.isfinite(y) and 1.05 < y < 4]
@@ -137,9 +138,9 @@ def _rows(task: str) -> tuple[list[tuple[dict, float]], dict]:
     if task == "perovskites":
         rows = [(c, formation_energy(c, _references())) for c in _pool("perovskites")[0]]
         rows = [(c, y) for c, y in rows if -25 < y < 15]
-        return rows, {"unit": "eV/unit cell", "stands_for": "matbench_perovskites (GPAW formation energy of ABX3)", "what": (
-            "y = formation energy of the five-atom cubic ABX3 cell, CHGNet crystal minus CHGNet elements; X is O, S, Se, Te, "
-            "F, Cl, Br, I or H.")}
+        return rows, {"unit": "eV/unit cell", "stands_for": "matbench_perovskites (GPAW formation energy of ABX3)",
+                      "what": ("y = formation energy of the five-atom cubic ABX3 cell, "
+                               "CHGNet crystal minus CHGNet elements; X is O, S, Se, Te, F, Cl, Br, I or H.")}
     if task == "jdft2d":
         from .layered import exfoliation_rows
 
@@ -147,12 +148,12 @@ def _rows(task: str) -> tuple[list[tuple[dict, float]], dict]:
     if task == "mp_gap":
         rows = [(c, refractive_index(c)) for c in insulators()[-430:]]
         rows = [(c, penn_gap(c, n)) for c, n in rows if np.isfinite(n) and 1.05 < n < 4]
-        return rows, {"unit": "eV", "stands_for": "matbench_mp_gap (PBE band gap)", "what": (
-            "y = average optical gap of the Penn model, plasmon energy of the valence electrons / sqrt(n² - 1), with the "
-            "Clausius-Mossotti index n from DFT-D4 polarizabilities. A stand-in: an average gap of insulators, several times "
-            "larger than the band gap, no metals and no band structure."),
-            "level_of_theory": "Penn model with DFT-D4 static polarizabilities and Clausius-Mossotti; cell volumes by CHGNet "
-            "(ML-surrogate, not electronic structure)",
+        return rows, {"unit": "eV", "stands_for": "matbench_mp_gap (PBE band gap)",
+            "what": ("y = average optical gap of the Penn model, plasmon energy of the valence electrons / sqrt(n² "
+                     "- 1), with the Clausius-Mossotti index n from DFT-D4 polarizabilities. A stand-in: an average "
+                     "gap of insulators, several times larger than the band gap, no metals and no band structure."),
+            "level_of_theory": "Penn model with DFT-D4 static polarizabilities and Clausius-Mossotti; "
+            "cell volumes by CHGNet (ML-surrogate, not electronic structure)",
             "what_it_is_not": "Not Kohn-Sham gaps. " + _IS_NOT}
     raise ValueError(f"no such matbench-mini task: {task}")
 
@@ -183,8 +184,8 @@ def generate(task: str, out_dir=None) -> dict:
         level_of_theory=words.get("level_of_theory", LEVEL if task != "dielectric" else (
             "DFT-D4 static polarizabilities and the Clausius-Mossotti relation; cell volumes by CHGNet "
             "(ML-surrogate, not electronic structure)")),
-        software=software_versions("chgnet", "torch", "pymatgen", "ase", "dftd4", *words.get("packages", ()), "numpy"), seed=SEED,
-        what_it_is_not=words.get("what_it_is_not", _IS_NOT), units={"y": words["unit"]},
+        software=software_versions("chgnet", "torch", "pymatgen", "ase", "dftd4", *words.get("packages", ()), "numpy"),
+        seed=SEED, what_it_is_not=words.get("what_it_is_not", _IS_NOT), units={"y": words["unit"]},
         cpu_seconds=spent + time.process_time() - start,
         extra=words.get("extra", {}), out_dir=out_dir,
     )

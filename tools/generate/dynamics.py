@@ -1,4 +1,5 @@
-"""Relaxation, Hessians, normal-mode sampling, Langevin dynamics, torsions and pairs of molecules (units Å, eV, fs, amu, K)."""
+"""Relaxation, Hessians, normal-mode sampling, Langevin dynamics, torsions and pairs of molecules
+(units Å, eV, fs, amu, K)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ def masses_of(numbers) -> np.ndarray:
 
 
 def relax(calculator: XTB, pos, fmax: float = 0.02, max_steps: int = 200):
-    """BFGS minimisation; returns (pos, converged). fmax: largest force on an atom in eV/Å. The step is capped at 0.15 Å."""
+    """BFGS minimisation; returns (pos, converged). fmax: largest force on an atom in eV/Å.
+    The step is capped at 0.15 Å."""
     pos = np.array(pos, float)
     _, forces = calculator(pos)
     inverse = np.eye(pos.size) / 30.0  # eV/Å²: a soft starting guess of the Hessian
@@ -127,8 +129,8 @@ def langevin(calculator: XTB, numbers, pos, *, temperature: float, frames: int, 
 
 
 def turned(numbers, pos, bonds, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Up to ``count`` geometries in which one side of a bond that is in no ring is turned about it by any angle, and all
-    atoms are moved by 0.03 Å; none with two atoms closer than 0.75 Å."""
+    """Up to ``count`` geometries in which one side of a bond that is in no ring is turned about it by any angle, and
+    all atoms are moved by 0.03 Å; none with two atoms closer than 0.75 Å."""
     near = [[] for _ in numbers]
     for i, j in bonds:
         near[i].append(j)
@@ -160,12 +162,13 @@ def closest(one, other) -> float:
 
 
 def dock(one, other, rng: np.random.Generator) -> np.ndarray:
-    """Positions (M,3) of ``other``, turned at random and put beside ``one`` (N,3) from a random side, so that the closest
-    two atoms are 1.8 to 3.4 Å apart."""
+    """Positions (M,3) of ``other``, turned at random and put beside ``one`` (N,3) from a random side, so that the
+    closest two atoms are 1.8 to 3.4 Å apart."""
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     direction, wanted = rng.normal(size=3), rng.uniform(1.8, 3.4)
     direction /= np.linalg.norm(direction)
-    body = (other - other.mean(0)) @ (turn * np.linalg.det(turn)).T + one.mean(0)  # a rotation: mirrored where it is none
+    # a rotation: mirrored where it is none
+    body = (other - other.mean(0)) @ (turn * np.linalg.det(turn)).T + one.mean(0)
     far = np.ptp(one, axis=0).sum() + np.ptp(other, axis=0).sum() + wanted
     for distance in np.arange(far, 0.0, -0.05):
         if closest(one, body + (distance - 0.05) * direction) < wanted:

@@ -1,10 +1,12 @@
-"""The large companion of the four pre-training sets: `python -m tools.generate large --out DIR [--processes N] [--parts K]`.
+"""The large companion of the four pre-training sets: `python -m tools.generate large --out DIR
+[--processes N] [--parts K]`.
 
-It is made part by part, the four sets in turn, so that at every moment there is a mix to pre-train on (pre-training data
-`large` or `large+published`, with DIR = `large` in the folder of the data). A part is a set like those of the package, with
-its card, and depends on its name alone: a part that is there is not made again, one that a kill interrupted leaves nothing,
-and several machines may make different parts or the same. Nothing of it is committed. A run ends with a search for structures of
-test parts in it (``in_tests``); molecules of the fine-tuning tasks are left out by name (tools/generate/molecules.py).
+It is made part by part, the four sets in turn, so that at every moment there is a mix to pre-train on (pre-training
+data `large` or `large+published`, with DIR = `large` in the folder of the data). A part is a set like those of the
+package, with its card, and depends on its name alone: a part that is there is not made again, one that a kill
+interrupted leaves nothing, and several machines may make different parts or the same. Nothing of it is committed. A
+run ends with a search for structures of test parts in it (``in_tests``); molecules of the fine-tuning tasks are left
+out by name (tools/generate/molecules.py).
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ PLANS = {
 
 def schedule() -> list[tuple[str, int]]:
     """(set, number) of every part in the order in which they are made: at any point all sets have the same share."""
-    order = [((number + 0.5) / plan.parts, name, number) for name, plan in PLANS.items() for number in range(plan.parts)]
+    order = [((number + 0.5) / plan.parts, name, number) for name, plan in PLANS.items()
+             for number in range(plan.parts)]
     return [(name, number) for _, name, number in sorted(order)]
 
 
@@ -89,11 +92,13 @@ def generate(out: Path, processes: int = 1, parts: int | None = None) -> list[Ou
 
 
 def in_tests(out: Path, data_root: Path | None = None) -> dict[str, int]:
-    """{set and task: structures of the set in ``out`` that are copies of one of the task's test part}, where there are any;
-    turned, wrapped, permuted ones too. Compared are the mini data, and of the published those under ``data_root``."""
+    """{set and task: structures of the set in ``out`` that are copies of one of the task's test part}, where
+    there are any; turned, wrapped, permuted ones too. Compared are the mini data, and of the published those
+    under ``data_root``."""
     whole = {name: load_parts(name, out) for name in PLANS if any(Path(out).glob(f"{name}-*.card.json"))}
     found = {}
-    for task in {task.mini_name: task for task in TASKS.values()}.values():  # the twelve targets of QM9 share their structures
+    # the twelve targets of QM9 share their structures
+    for task in {task.mini_name: task for task in TASKS.values()}.values():
         for data in ("mini", "published"):
             with suppress(FileNotFoundError):
                 test = load_task_data(task.id, data, data_root).test
@@ -104,7 +109,8 @@ def in_tests(out: Path, data_root: Path | None = None) -> dict[str, int]:
 
 
 def summary(out: Path) -> dict:
-    """What is there, set by set: parts, structures, elements, CPU seconds, seed and the hash of every part, from the cards."""
+    """What is there, set by set: parts, structures, elements, CPU seconds, seed and the hash of every part,
+    from the cards."""
     found = {}
     for name, plan in PLANS.items():
         cards = [json.loads(path.read_text()) for path in sorted(Path(out).glob(f"{name}-*.card.json"))]

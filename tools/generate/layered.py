@@ -1,7 +1,7 @@
 """Layered crystals and their exfoliation energy: CHGNet + D4(PBE) dispersion, for matbench-mini-jdft2d.
 
-One layer per cell, stacked straight or with a lateral shift; the in-plane size is optimised for the single layer, the gap
-between the layers for the stack.
+One layer per cell, stacked straight or with a lateral shift; the in-plane size is optimised for the single layer, the
+gap between the layers for the stack.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ def _layer(name: str, elements: dict[str, str], bond: float) -> dict:
         a, plane, sites = 1.60 * bond, _TRIGONAL, [("A", _W1, 0.19 * bond), ("X", _W2, -0.19 * bond)]
     elif name == "GaSe":
         a, z = 1.53 * bond, 1.22
-        plane, sites = _TRIGONAL, [("A", _W1, z), ("A", _W1, -z), ("X", _W2, z + 0.47 * bond), ("X", _W2, -z - 0.47 * bond)]
+        plane, sites = _TRIGONAL, [("A", _W1, z), ("A", _W1, -z),
+                                   ("X", _W2, z + 0.47 * bond), ("X", _W2, -z - 0.47 * bond)]
     elif name == "PbO":
         a, z = 1.58 * bond, 0.61 * bond
         plane, sites = _SQUARE, [("A", o, 0), ("A", h, 0), ("X", np.array([0, 0.5]), z), ("X", np.array([0.5, 0]), -z)]
     elif name == "BiI3":
         a, z, t = np.sqrt(6) * bond, bond / np.sqrt(3), 1 / 3
         up = [(t, 0), (0, t), (-t, -t)]
-        sites = [("A", _W1, 0), ("A", _W2, 0)] + [("X", np.array(s), z) for s in up] + [("X", -np.array(s), -z) for s in up]
+        sites = ([("A", _W1, 0), ("A", _W2, 0)] + [("X", np.array(s), z) for s in up]
+                 + [("X", -np.array(s), -z) for s in up])
         plane = _TRIGONAL
     else:
         raise ValueError(f"no such layer: {name}")
@@ -81,7 +83,8 @@ def candidates(rng: np.random.Generator) -> list[dict]:
     found = []
     for kind, elements, q, minus in table:
         for shift in (0, 1):
-            bond = radius(elements["A"], q) + (radius(elements["X"], minus) + radius(elements.get("Y", elements["X"]), minus)) / 2
+            bond = (radius(elements["A"], q)
+                    + (radius(elements["X"], minus) + radius(elements.get("Y", elements["X"]), minus)) / 2)
             layer = _layer(kind, elements, bond)
             layer["numbers"] = np.array([require("pymatgen.core").Element(s).Z for s in layer["symbols"]])
             layer["shift"] = shift
@@ -106,7 +109,8 @@ def dispersion(system: tuple) -> float:
     """Two-body DFT-D4 dispersion energy with PBE damping (eV per cell)."""
     numbers, pos, cell = system
     interface = require("dftd4.interface")
-    model = interface.DispersionModel(np.asarray(numbers), pos / BOHR, lattice=cell / BOHR, periodic=np.array([True] * 3))
+    model = interface.DispersionModel(np.asarray(numbers), pos / BOHR, lattice=cell / BOHR,
+                                      periodic=np.array([True] * 3))
     return float(model.get_dispersion(interface.DampingParam(method="pbe", atm=False), grad=False)["energy"]) * HARTREE
 
 
@@ -142,7 +146,8 @@ def exfoliate(crystals: list[dict]) -> list[tuple[dict, float]]:
         part = found[k * count : (k + 1) * count]
         if any(r is None for r in part):
             continue
-        energy = np.array([r["energy"] + dispersion(s) for r, s in zip(part, trial[k * count : (k + 1) * count], strict=True)])
+        energy = np.array([r["energy"] + dispersion(s)
+                           for r, s in zip(part, trial[k * count : (k + 1) * count], strict=True)])
         best = _minimum(np.array(GAPS), energy[:-1])
         if best is None:
             continue
@@ -165,9 +170,10 @@ def exfoliation_rows(count: int, seed: int) -> tuple[list[tuple[dict, float]], d
     return rows, {
         "unit": "meV/atom", "stands_for": "matbench_jdft2d (exfoliation energy, OptB88vdW)", "what": "",
         "how_made": (
-            "Layered crystals of one layer per cell (1T and 2H MX2 and Janus MXY, BiI3-, GaSe- and PbO-like, flat and buckled "
-            "honeycombs), straight or shifted stacking; in-plane size by CHGNet, gap by CHGNet + D4; y = (energy of the "
-            f"layers {APART} Å apart - energy of the stack) per atom. Only stacks with an energy minimum at a gap between "
+            "Layered crystals of one layer per cell (1T and 2H MX2 and Janus MXY, BiI3-, GaSe- and PbO-like, "
+            "flat and buckled honeycombs), straight or shifted stacking; in-plane size by CHGNet, "
+            f"gap by CHGNet + D4; y = (energy of the layers {APART} Å apart - energy of the stack) "
+            "per atom. Only stacks with an energy minimum at a gap between "
             f"{GAPS[0]} and {GAPS[-1]} Å are kept. The two stackings of a layer are two crystals of one group."
         ),
         "level_of_theory": LEVEL + "; plus two-body DFT-D4 dispersion with PBE damping",

@@ -26,12 +26,14 @@ def _ring_group(group: str, at: np.ndarray) -> tuple[list[str], list]:
         return ["N", "O", "O"], [at + 1.47 * out, at + 2.05 * out + 1.08 * up, at + 2.05 * out - 1.08 * up]
     if group == "CH3":
         return ["C", "H", "H", "H"], [at + 1.50 * out, at + 1.87 * out + 1.03 * side,
-                                      at + 1.87 * out - 0.51 * side + 0.89 * up, at + 1.87 * out - 0.51 * side - 0.89 * up]
+                                      at + 1.87 * out - 0.51 * side + 0.89 * up,
+                                      at + 1.87 * out - 0.51 * side - 0.89 * up]
     raise ValueError(f"no such ring group: {group}")
 
 
 def _ring(groups, hetero: dict[int, str] | None = None) -> tuple[list[str], np.ndarray]:
-    """Six-ring in the xy plane, atoms 0 and 3 on the x axis; groups for atoms 1, 2, 4, 5; hetero replaces ring atoms."""
+    """Six-ring in the xy plane, atoms 0 and 3 on the x axis; groups for atoms 1, 2, 4, 5;
+    hetero replaces ring atoms."""
     symbols, points = [], []
     hetero = hetero or {}
     for k in range(6):

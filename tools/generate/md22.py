@@ -33,12 +33,13 @@ SYSTEMS = {
                         canonical(MD22_SMILES["sucrose"]), 500.0),
     "at-at": System("AT-AT", "two stacked adenine-thymine base pairs of unsubstituted bases (60 atoms)",
                     "adenine-thymine x 2", 350.0),
-    "at-at-cg-cg": System("AT-AT-CG-CG", "one adenine-thymine pair stacked on one guanine-cytosine pair (59 atoms in place "
-                          "of 118)", "adenine-thymine, guanine-cytosine", 350.0),
-    "buckyball-catcher": System("buckyball-catcher", "one arm of the catcher, a corannulene bowl, with benzene in place of "
-                                "C60 (42 atoms in place of 148)", "corannulene, benzene", 300.0),
+    "at-at-cg-cg": System("AT-AT-CG-CG", "one adenine-thymine pair stacked on one guanine-cytosine pair "
+                          "(59 atoms in place of 118)", "adenine-thymine, guanine-cytosine", 350.0),
+    "buckyball-catcher": System("buckyball-catcher", "one arm of the catcher, a corannulene bowl, with benzene "
+                                "in place of C60 (42 atoms in place of 148)", "corannulene, benzene", 300.0),
     "double-walled-nanotube": System("double-walled nanotube", "a hoop of a nanotube, [5]cycloparaphenylene, around a "
-                                     "butadiyne chain (56 atoms in place of 370)", "[5]cycloparaphenylene, butadiyne", 300.0),
+                                     "butadiyne chain (56 atoms in place of 370)",
+                                     "[5]cycloparaphenylene, butadiyne", 300.0),
 }
 
 
@@ -77,12 +78,12 @@ def generate(system: str, out_dir=None, frames: int = FRAMES, log=print) -> dict
         f"md22-mini-{system}", [{**s, "group": 0} for s in structures], [what.group], out_dir=out_dir,
         stands_for=f"MD22 {what.stands_for}",
         how_made=f"{stand_in}. One Langevin run at {what.temperature:g} K (step {STEP:g} fs with hydrogen atoms of "
-        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 30 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
-        f"then a frame every {EVERY * STEP:g} fs, in time order.",
+        f"{HYDROGEN_MASS:g} amu, friction 0.02/fs): at most 30 relaxation steps, "
+        f"{EQUILIBRATE * STEP:g} fs of equilibration, then a frame every {EVERY * STEP:g} fs, in time order.",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
-        what_it_is_not=f"Not the MD22 data: {stand_in}; a run of its own with a semi-empirical method in place of PBE+MBD, "
-        f"{frames * EVERY * STEP / 1000:g} ps long, so neighbouring frames resemble each other.",
+        what_it_is_not=f"Not the MD22 data: {stand_in}; a run of its own with a semi-empirical method in place "
+        f"of PBE+MBD, {frames * EVERY * STEP / 1000:g} ps long, so neighbouring frames resemble each other.",
         cpu_seconds=time.process_time() - started,
         extra={"largest_force_error_eV_per_A": error, "temperature_K": what.temperature, "stand_in": stand_in},
     )

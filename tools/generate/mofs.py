@@ -73,7 +73,8 @@ def hexafluoride(rng: np.random.Generator) -> tuple[str, list[str], np.ndarray, 
         donor = str(rng.choice(PILLARS))
         s, p, reach = build_pillar(donor, torsion=rng.uniform(0, 90))
         sides.append(2 * (OCTAHEDRAL[metal] + reach))
-        parts.append(_turn(p, axis) + (np.array([sides[-1] / 2, 0, 0]) if axis == "x" else np.array([0, sides[-1] / 2, 0])))
+        parts.append(_turn(p, axis)
+                     + (np.array([sides[-1] / 2, 0, 0]) if axis == "x" else np.array([0, sides[-1] / 2, 0])))
         symbols += s
         names.append(donor)
     height = 2 * (fluorine + contact)
@@ -86,7 +87,8 @@ def hexafluoride(rng: np.random.Generator) -> tuple[str, list[str], np.ndarray, 
 
 
 def gap(numbers, pos, cell) -> float:
-    """HOMO-LUMO gap (eV) of GFN1-xTB at the Gamma point; RuntimeError when it does not converge or has odd electrons."""
+    """HOMO-LUMO gap (eV) of GFN1-xTB at the Gamma point; RuntimeError when it does not converge
+    or has odd electrons."""
     calculator = XTB(numbers, pos, method="GFN1-xTB", cell=cell, temperature=TEMPERATURE, max_iter=150)
     calculator(pos)
     levels = np.sort(np.asarray(calculator.result.get("orbital-energies")).ravel()) * HARTREE
@@ -127,16 +129,17 @@ def generate(out_dir=None, count: int = COUNT) -> dict:
         "qmof-mini", structures, names,
         stands_for="QMOF (PBE band gaps of metal-organic frameworks)",
         how_made=(
-            "Frameworks of 26-80 atoms put together from parts with typical bond lengths and not relaxed (random torsions, "
-            f"stacking shifts and Gaussian displacements of {SHAKE} Å): square grids of M2 paddlewheels and dicarboxylates "
-            f"({', '.join(dict.fromkeys(ACIDS))}, with ring substituents), the same with pillars, and M(donor)2 AF6; "
-            f"metals {', '.join(sorted({*PADDLEWHEEL, *OCTAHEDRAL}))}, N-donors {', '.join(PILLARS)}. "
+            "Frameworks of 26-80 atoms put together from parts with typical bond lengths and not relaxed (random "
+            f"torsions, stacking shifts and Gaussian displacements of {SHAKE} Å): square grids of M2 paddlewheels and "
+            f"dicarboxylates ({', '.join(dict.fromkeys(ACIDS))}, with ring substituents), the same with pillars, and "
+            f"M(donor)2 AF6; metals {', '.join(sorted({*PADDLEWHEEL, *OCTAHEDRAL}))}, N-donors {', '.join(PILLARS)}. "
             "y = HOMO-LUMO gap at Gamma."
         ),
         level_of_theory="GFN1-xTB, Gamma point, closed shell, electronic temperature 300 K",
         software=software_versions("tblite", "pymatgen", "numpy"), seed=SEED,
         what_it_is_not=(
-            "Not QMOF and not DFT: idealised unrelaxed frameworks, closed-shell semi-empirical orbital gaps (open-shell metals "
+            "Not QMOF and not DFT: idealised unrelaxed frameworks, "
+            "closed-shell semi-empirical orbital gaps (open-shell metals "
             "come out with too small ones). Good for exercising the method, not for screening frameworks."
         ),
         cpu_seconds=time.process_time() - start, units={"y": "eV"}, out_dir=out_dir,

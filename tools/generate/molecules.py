@@ -1,4 +1,5 @@
-"""Small organic molecules: enumeration of SMILES, 3D embedding, and the rule that keeps test molecules out of pre-training.
+"""Small organic molecules: enumeration of SMILES, 3D embedding, and the rule that keeps test molecules
+out of pre-training.
 
 Every molecule is named by its canonical SMILES without stereo marks. A molecule belongs either to pre-training
 (anix-mini, t1x-mini) or to fine-tuning (qm9-mini and the trajectories), decided by a hash of that name and by the
@@ -66,8 +67,8 @@ def dipeptide(first: str, second: str) -> str:
 
 # the side chains of the other amino acids, neutral; none of the generated sets has them, but the SPICE tasks do
 OTHER_SIDE_CHAINS = (
-    "CC(C)C", "C(C)CC", "CCSC", "Cc1ccccc1", "Cc1ccc(O)cc1", "Cc1c[nH]c2ccccc12", "Cc1c[nH]cn1", "Cc1cnc[nH]1", "CC(=O)O",
-    "CCC(=O)O", "CCC(N)=O", "CCCCN", "CCCNC(N)=N", "CCCN=C(N)N",
+    "CC(C)C", "C(C)CC", "CCSC", "Cc1ccccc1", "Cc1ccc(O)cc1", "Cc1c[nH]c2ccccc12", "Cc1c[nH]cn1",
+    "Cc1cnc[nH]1", "CC(=O)O", "CCC(=O)O", "CCC(N)=O", "CCCCN", "CCCNC(N)=N", "CCCN=C(N)N",
 )  # fmt: skip
 
 
@@ -97,10 +98,10 @@ _SEEDS = ("C", "C", "C", "C", "C", "C", "C", "CC=O", "C1CCCC1", "C1CCC1", "C1CC1
           "c1ccoc1", "c1cnc[nH]1", "c1ccn[nH]1", "C1CCOC1", "CC(N)=O", "C=C", "C#C", "CC#N", "C1CNC1")
 _UNWANTED = [
     Chem.MolFromSmarts(s) for s in (
-        "[OX2][OX2]", "[#7][OX2]", "[NX3;!a][NX3;!a]", "N~N~N", "[OX2H][CX4][OX2H]", "[NX3;!H0][CX4][OX2H]", "[F]~[!#6]", "F[CX4][#7,#8]",
-        "[NX2]=[NX2]", "C=C=C", "[#6]=[#6]=[#7,#8]", "[OX2H][#6]=[#6;!a]", "[*;R]#[*;R]", "[NX2]=C=[#7,#8]", "O=N", "[r3]=*",
-        "[r3]1[r3]2[r3]1*2", "[r3][r3;R2]", "[r4;R2]", "[R3]", "[CX4](O)(O)(O)", "[OX2][F]", "C(=O)C(=O)C(=O)",
-        "[Cl]~[!#6]", "Cl[CX4][#7,#8]", "[#16]~[!#6]",
+        "[OX2][OX2]", "[#7][OX2]", "[NX3;!a][NX3;!a]", "N~N~N", "[OX2H][CX4][OX2H]", "[NX3;!H0][CX4][OX2H]",
+        "[F]~[!#6]", "F[CX4][#7,#8]", "[NX2]=[NX2]", "C=C=C", "[#6]=[#6]=[#7,#8]", "[OX2H][#6]=[#6;!a]",
+        "[*;R]#[*;R]", "[NX2]=C=[#7,#8]", "O=N", "[r3]=*", "[r3]1[r3]2[r3]1*2", "[r3][r3;R2]", "[r4;R2]",
+        "[R3]", "[CX4](O)(O)(O)", "[OX2][F]", "C(=O)C(=O)C(=O)", "[Cl]~[!#6]", "Cl[CX4][#7,#8]", "[#16]~[!#6]",
     )
 ]
 
@@ -152,7 +153,8 @@ def random_smiles(rng: np.random.Generator, heavy: int, elements: dict[int, floa
 
 
 def enumerate_molecules(seed: int, count: int, heavy_weights: dict[int, float], elements: dict[int, float], which: str):
-    """`count` different SMILES of the given `side`, sizes drawn with `heavy_weights`; the same seed gives the same list."""
+    """`count` different SMILES of the given `side`, sizes drawn with `heavy_weights`; the same seed
+    gives the same list."""
     rng = np.random.default_rng(seed)
     sizes, weights = list(heavy_weights), np.array(list(heavy_weights.values()))
     found: dict[str, None] = {}
@@ -166,7 +168,8 @@ def enumerate_molecules(seed: int, count: int, heavy_weights: dict[int, float], 
 
 
 def embed(smiles: str, seed: int, conformers: int = 1):
-    """3D structures of a molecule: (numbers (N,), [pos (N,3) Å, ...], bonds {(i, j)}), or None when rdkit finds none."""
+    """3D structures of a molecule: (numbers (N,), [pos (N,3) Å, ...], bonds {(i, j)}),
+    or None when rdkit finds none."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     ids = list(AllChem.EmbedMultipleConfs(mol, conformers, randomSeed=seed))
     if not ids:

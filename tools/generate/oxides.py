@@ -38,16 +38,18 @@ PEROVSKITE = {
 }
 # of the large companion, besides (experiment, or the pseudocubic edge of a distorted perovskite)
 MORE_ROCKSALT = {"Ti": 4.18, "V": 4.09, "Nb": 4.21, "Zn": 4.28, "Eu": 5.14, "Cu": 4.25}
-MORE_RUTILE = {"Nb": (4.85, 2.99, 0.295), "Ta": (4.71, 3.06, 0.295), "Rh": (4.49, 3.09, 0.306), "Pt": (4.49, 3.14, 0.306),
-               "Te": (4.79, 3.78, 0.308), "Si": (4.18, 2.67, 0.306), "W": (4.86, 2.77, 0.300), "Mo": (4.86, 2.81, 0.300)}
+MORE_RUTILE = {"Nb": (4.85, 2.99, 0.295), "Ta": (4.71, 3.06, 0.295), "Rh": (4.49, 3.09, 0.306),
+               "Pt": (4.49, 3.14, 0.306), "Te": (4.79, 3.78, 0.308), "Si": (4.18, 2.67, 0.306),
+               "W": (4.86, 2.77, 0.300), "Mo": (4.86, 2.81, 0.300)}
 MORE_FLUORITE = {"Pr": 5.39, "Th": 5.60, "U": 5.47, "Tb": 5.22}
 MORE_ANTIFLUORITE = {"K": 6.44, "Rb": 6.74}
 MORE_PEROVSKITE = {
-    ("Sr", "Zr"): 4.10, ("Sr", "Hf"): 4.08, ("Ba", "Sn"): 4.12, ("Ba", "Hf"): 4.17, ("Ca", "Zr"): 4.01, ("Sr", "Ru"): 3.93,
-    ("Sr", "Fe"): 3.85, ("Sr", "Co"): 3.83, ("Sr", "Mn"): 3.80, ("Sr", "V"): 3.84, ("Sr", "Mo"): 3.97, ("Sr", "Nb"): 4.02,
-    ("Ca", "V"): 3.77, ("Ca", "Mn"): 3.73, ("La", "Fe"): 3.93, ("La", "Ni"): 3.84, ("La", "Cr"): 3.88, ("La", "Ga"): 3.87,
-    ("La", "V"): 3.92, ("La", "Ti"): 3.96, ("K", "Ta"): 3.99, ("Na", "Nb"): 3.94, ("Na", "Ta"): 3.93, ("Pb", "Ti"): 3.97,
-    ("Pb", "Zr"): 4.13, ("Bi", "Fe"): 3.96, ("Y", "Al"): 3.70, ("Ce", "Al"): 3.77, ("Nd", "Al"): 3.75, ("Gd", "Fe"): 3.86,
+    ("Sr", "Zr"): 4.10, ("Sr", "Hf"): 4.08, ("Ba", "Sn"): 4.12, ("Ba", "Hf"): 4.17, ("Ca", "Zr"): 4.01,
+    ("Sr", "Ru"): 3.93, ("Sr", "Fe"): 3.85, ("Sr", "Co"): 3.83, ("Sr", "Mn"): 3.80, ("Sr", "V"): 3.84,
+    ("Sr", "Mo"): 3.97, ("Sr", "Nb"): 4.02, ("Ca", "V"): 3.77, ("Ca", "Mn"): 3.73, ("La", "Fe"): 3.93,
+    ("La", "Ni"): 3.84, ("La", "Cr"): 3.88, ("La", "Ga"): 3.87, ("La", "V"): 3.92, ("La", "Ti"): 3.96,
+    ("K", "Ta"): 3.99, ("Na", "Nb"): 3.94, ("Na", "Ta"): 3.93, ("Pb", "Ti"): 3.97, ("Pb", "Zr"): 4.13,
+    ("Bi", "Fe"): 3.96, ("Y", "Al"): 3.70, ("Ce", "Al"): 3.77, ("Nd", "Al"): 3.75, ("Gd", "Fe"): 3.86,
 }
 LARGE_FRAMES = 4
 
@@ -57,7 +59,8 @@ def _cubic(symbols, basis, group, a):
 
 
 def bulks(more: bool = False) -> list[tuple[str, Atoms, tuple, int]]:
-    """(name, conventional bulk cell, Miller indices of the cut, layers) of every oxide; lattice data in Å, experiment."""
+    """(name, conventional bulk cell, Miller indices of the cut, layers) of every oxide; lattice data in Å,
+    experiment."""
     rocksalt, rutile, fluorite, antifluorite, perovskite = (a | b if more else a for a, b in (
         (ROCKSALT, MORE_ROCKSALT), (RUTILE, MORE_RUTILE), (FLUORITE, MORE_FLUORITE), (ANTIFLUORITE, MORE_ANTIFLUORITE),
         (PEROVSKITE, MORE_PEROVSKITE)))  # fmt: skip
@@ -113,7 +116,8 @@ def start_system(rng: np.random.Generator, choices) -> dict:
 
 
 def relax_together(systems: list[dict], frames: int = FRAMES) -> list[dict]:
-    """Record ``frames`` frames of every system, all systems of one step in one batch; returns those that stayed sane."""
+    """Record ``frames`` frames of every system, all systems of one step in one batch;
+    returns those that stayed sane."""
     alive = list(systems)
     for step in range(frames):
         labels = evaluate([(s["numbers"], s["descent"].pos, s["cell"]) for s in alive])
@@ -123,7 +127,8 @@ def relax_together(systems: list[dict], frames: int = FRAMES) -> list[dict]:
                 continue
             if step == 0 and np.linalg.norm(label["forces"][~s["fixed"]], axis=1).max() > START_FORCE:
                 continue
-            s["frames"].append({"pos": s["descent"].pos.copy(), **{k: s[k] for k in ("numbers", "tags", "fixed", "cell")},
+            s["frames"].append({"pos": s["descent"].pos.copy(),
+                                **{k: s[k] for k in ("numbers", "tags", "fixed", "cell")},
                                 "energy": label["energy"], "forces": label["forces"]})
             s["descent"].step(label["forces"])
             kept.append(s)
@@ -132,7 +137,8 @@ def relax_together(systems: list[dict], frames: int = FRAMES) -> list[dict]:
 
 
 def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
-    """``count`` frames for the large companion: twice as many oxides, ``LARGE_FRAMES`` of each system, total energies."""
+    """``count`` frames for the large companion: twice as many oxides, ``LARGE_FRAMES`` of each system,
+    total energies."""
     choices, structures, names = bulks(more=True), [], []
     while len(structures) < count:
         batch = [start_system(np.random.default_rng(rng.integers(1 << 62)), choices) for _ in range(TOGETHER)]
@@ -166,16 +172,16 @@ def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
         stands_for="OC22 S2EF (oxide surfaces with adsorbates, PBE+U)",
         how_made=(
             f"{systems} systems: slabs of {len({c[0] for c in choices})} oxides (rocksalt 100, rutile 110 and 100, "
-            "wurtzite nonpolar, fluorite and antifluorite 111, perovskite 100; experimental lattice constants strained by "
-            f"up to 2 %), one of {', '.join(ADSORBED)} over a random site, free atoms shaken by {RATTLE} Å, then "
+            "wurtzite nonpolar, fluorite and antifluorite 111, perovskite 100; experimental lattice constants strained "
+            f"by up to 2 %), one of {', '.join(ADSORBED)} over a random site, free atoms shaken by {RATTLE} Å, then "
             f"{FRAMES} consecutive frames of a Barzilai-Borwein descent. Tags: 1 = slab atoms within 1.6 Å of the top, "
             "0 = other slab atoms, 2 = adsorbate; fixed = lower half of the slab."
         ),
         level_of_theory=LEVEL, software=software_versions("chgnet", "torch", "pymatgen", "ase", "numpy"), seed=SEED,
         what_it_is_not=(
             "Not OC22 and not electronic structure: the labels come from a machine-learned potential trained on bulk "
-            "crystals, so surfaces and adsorbates are outside what it was fitted to. Small cells; the adsorbate sees its "
-            "images. Good for exercising the method, not for catalysis."
+            "crystals, so surfaces and adsorbates are outside what it was fitted to. Small cells; "
+            "the adsorbate sees its images. Good for exercising the method, not for catalysis."
         ),
         cpu_seconds=time.process_time() - start,
         extra={"force_check_eV_per_A": {

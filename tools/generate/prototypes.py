@@ -1,8 +1,8 @@
 """Crystal prototypes with element substitution: cells of 1-10 atoms in their ideal symmetry.
 
 A crystal is a dict {name, prototype, symbols, numbers, unit_cell (3,3), unit_pos (N,3), a}: cell = a * unit_cell and
-pos = a * unit_pos in Å. The first guess of `a` comes from ionic radii (metallic radii for intermetallics); callers find the
-real one by an equation of state.
+pos = a * unit_pos in Å. The first guess of `a` comes from ionic radii (metallic radii for intermetallics); callers
+find the real one by an equation of state.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _Q, _T = 0.25, 0.75
 _FACES = [(0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
 _EDGES = [(0.5, 0, 0), (0, 0.5, 0), (0, 0, 0.5)]
 
-#: cubic prototypes: lattice, [(role, site in units of a)], (a / bond length, bonded roles); every site is fixed by symmetry
-#: except in elpasolite (x = 1/4 kept)
+#: cubic prototypes: lattice, [(role, site in units of a)], (a / bond length, bonded roles); every site is fixed by
+#: symmetry except in elpasolite (x = 1/4 kept)
 CUBIC = {
     "rocksalt": (F, [("A", (0, 0, 0)), ("X", (0.5, 0.5, 0.5))], (2.0, "AX")),
     "zincblende": (F, [("A", (0, 0, 0)), ("X", (_Q, _Q, _Q))], (4 / np.sqrt(3), "AX")),
@@ -84,7 +84,8 @@ CATIONS = {
     6: "W Mo Re".split(),
 }
 ANIONS = {1: "F Cl Br I H".split(), 2: "O S Se Te".split(), 3: "N P As Sb".split(), 4: ["C"]}
-METALS = "Li Mg Al Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Y Zr Nb Mo Ru Rh Pd Ag Cd In Sn La Hf Ta W Re Os Ir Pt Au Pb".split()
+METALS = ("Li Mg Al Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Y Zr Nb Mo Ru Rh Pd Ag Cd In Sn La Hf Ta "
+          "W Re Os Ir Pt Au Pb".split())
 HEUSLER = {"A": "Li Mg Ca Sc Ti Zr Hf Nb V Ta Y Mn La".split(), "B": "Fe Co Ni Cu Rh Pd Ir Pt Ru Au Zn".split(),
            "X": "Al Ga In Si Ge Sn Pb Sb Bi As".split()}
 
@@ -103,7 +104,8 @@ def radius(symbol: str, charge: int) -> float:
 
 
 def build(prototype: str, elements: dict[str, str], charges: dict[str, int]) -> dict:
-    """The crystal of `prototype` with `elements` {role: symbol}; charges {role: int} choose the radii (0 = metallic)."""
+    """The crystal of `prototype` with `elements` {role: symbol}; charges {role: int} choose the
+    radii (0 = metallic)."""
     cell, sites, (ratio, roles) = PROTOTYPES[prototype]
     bond = sum(radius(elements[r], charges[r]) for r in roles)
     a = ratio * bond

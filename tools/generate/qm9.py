@@ -112,17 +112,18 @@ def generate(out_dir=None, molecules: int = MOLECULES, log=print) -> dict:
     rows = [{**structures[i], "group": row} for row, i in enumerate(order)]
     return cards.write_set(
         "qm9-mini", rows, [names[i] for i in order], units=UNITS, out_dir=out_dir, stands_for="QM9 (12 tasks)",
-        how_made="Random molecules of H, C, N, O, F with 3 to 7 heavy atoms (SMILES grown by a seeded random walk, none "
-        "of them in anix-mini or t1x-mini), embedded by rdkit, relaxed with GFN2-xTB to 0.01 eV/Å; only true minima. "
-        "mu, orbital energies: GFN2-xTB. alpha: sum of dftd4 atomic polarizabilities. R2: estimate from Mulliken "
-        "populations at the nuclei plus Slater's-rules free-atom spreads, about the centre of mass. ZPVE, U0, U, H, G, "
-        "Cv: GFN2 Hessian by forward differences of 0.002 Å, ideal gas, rigid rotor, harmonic oscillator, 298.15 K, 101325 Pa, symmetry "
-        "number 1. Rows in random order; group = molecule (canonical SMILES).",
+        how_made="Random molecules of H, C, N, O, F with 3 to 7 heavy atoms (SMILES grown by a seeded random walk, "
+        "none of them in anix-mini or t1x-mini), embedded by rdkit, relaxed with GFN2-xTB to 0.01 eV/Å; only true "
+        "minima. mu, orbital energies: GFN2-xTB. alpha: sum of dftd4 atomic polarizabilities. R2: estimate from "
+        "Mulliken populations at the nuclei plus Slater's-rules free-atom spreads, about the centre of mass. ZPVE, U0, "
+        "U, H, G, Cv: GFN2 Hessian by forward differences of 0.002 Å, ideal gas, rigid rotor, harmonic oscillator, "
+        "298.15 K, 101325 Pa, symmetry number 1. Rows in random order; group = molecule (canonical SMILES).",
         level_of_theory="GFN2-xTB (tblite); alpha: D4 model (dftd4)", seed=SEED,
         software=cards.software_versions("tblite", "dftd4", "rdkit", "ase", "numpy"),
-        what_it_is_not="Not QM9: other molecules, and semi-empirical labels in place of B3LYP/6-31G(2df,p). U0, U, H and G "
-        "hold GFN2 total energies (valence electrons only), so QM9's per-atom reference energies do not fit them: fit "
-        "references on the training part. GFN2 virtual levels are not B3LYP ones. Against central differences at tighter "
+        what_it_is_not="Not QM9: other molecules, and semi-empirical labels in place of B3LYP/6-31G(2df,p). "
+        "U0, U, H and G hold GFN2 total energies (valence electrons only), "
+        "so QM9's per-atom reference energies do not fit them: fit references on the training part. "
+        "GFN2 virtual levels are not B3LYP ones. Against central differences at tighter "
         "minima the labels are off by about 1 meV (ZPVE, U0, U, H), up to 10 meV (G) and 0.02 cal/(mol K) (Cv).",
         cpu_seconds=time.process_time() - started, extra={"largest_force_error_eV_per_A": max(errors)},
     )

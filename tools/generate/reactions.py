@@ -1,4 +1,5 @@
-"""Reactions of small molecules: valence-preserving bond rearrangements, and nudged-elastic-band paths between the ends."""
+"""Reactions of small molecules: valence-preserving bond rearrangements, and nudged-elastic-band
+paths between the ends."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def rearrangements(smiles: str, rng: np.random.Generator, count: int):
     """Up to `count` products of `smiles` by a cyclic shift of bond orders over 4 or 6 atoms (H included).
 
     Along the cycle a1 a2 ... the bond orders change by -1, +1, -1, ..., so every atom keeps its valence: H shifts,
-    eliminations, ring openings and closures, metatheses. Yields (product mol with the atom order of the reactant, name).
+    eliminations, ring openings and closures, metatheses. Yields (product mol with the atom order of
+    the reactant, name).
     """
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     Chem.Kekulize(mol, clearAromaticFlags=True)
@@ -55,14 +57,16 @@ def rearrangements(smiles: str, rng: np.random.Generator, count: int):
 
 
 def _random_cycle(order, distance, hydrogen, length: int, rng) -> list[int] | None:
-    """Atoms a1..an with bonds a1a2, a3a4, ... to weaken and a2a3, ..., ana1 to strengthen; None when it does not close."""
+    """Atoms a1..an with bonds a1a2, a3a4, ... to weaken and a2a3, ..., ana1 to strengthen;
+    None when it does not close."""
     size = len(order)
     first = int(rng.integers(size))
     cycle = [first]
     while len(cycle) < length:
         last = cycle[-1]
         weaken = len(cycle) % 2 == 1
-        allowed = order[last] > 0 if weaken else (distance[last] <= 3) & ~(hydrogen & hydrogen[last] & (distance[last] > 3))
+        allowed = (order[last] > 0 if weaken
+                   else (distance[last] <= 3) & ~(hydrogen & hydrogen[last] & (distance[last] > 3)))
         choices = [i for i in np.nonzero(allowed)[0] if i not in cycle]
         if not choices:
             return None

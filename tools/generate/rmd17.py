@@ -27,12 +27,13 @@ def generate(molecule: str, out_dir=None, frames: int = FRAMES, log=print) -> di
     return cards.write_set(
         f"rmd17-mini-{molecule}", [{**s, "group": 0} for s in structures], [canonical(smiles)], out_dir=out_dir,
         stands_for=f"rMD17 {molecule}",
-        how_made=f"One Langevin run (500 K, step 1 fs, friction 0.02/fs) from the relaxed molecule: {EQUILIBRATE} fs of "
-        f"equilibration, then a frame every {EVERY} fs, in time order.",
+        how_made="One Langevin run (500 K, step 1 fs, friction 0.02/fs) from the relaxed molecule: "
+        f"{EQUILIBRATE} fs of equilibration, then a frame every {EVERY} fs, in time order.",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
         what_it_is_not="Not the rMD17 data: a run of its own with a semi-empirical method in place of PBE/def2-SVP, "
         f"{frames * EVERY / 1000:g} ps long, so neighbouring frames resemble each other and only a small part of the "
         "molecule's motion is seen.",
-        cpu_seconds=time.process_time() - started, extra={"largest_force_error_eV_per_A": error, "temperature_K": 500.0},
+        cpu_seconds=time.process_time() - started,
+        extra={"largest_force_error_eV_per_A": error, "temperature_K": 500.0},
     )

@@ -23,7 +23,8 @@ SEED = 20
 SYSTEMS, FRAMES = 150, 10
 TEMPERATURE = 3000.0  # K, electronic
 START_FORCE = 25.0  # eV/Å, a start above it is drawn again
-LARGEST_ADSORPTION = 10.0  # eV, beyond which the method found another state of the slab; OC20 leaves such systems out, too
+# eV, beyond which the method found another state of the slab; OC20 leaves such systems out, too
+LARGEST_ADSORPTION = 10.0
 
 METALS = {
     "fcc": ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Rh", "Ir", "Al"),
@@ -71,7 +72,8 @@ def make_varied_slab(rng: np.random.Generator) -> tuple[str, Atoms]:
     kind = rng.choice(["fcc", "bcc", "hcp"], p=[0.5, 0.2, 0.3])
     metals = METALS[kind] + MORE_METALS[kind]
     host = str(rng.choice(metals))
-    guest = str(rng.choice([element for element in (*sum((*METALS.values(), *MORE_METALS.values()), ()), *GUESTS) if element != host]))
+    guest = str(rng.choice([element for element in (*sum((*METALS.values(), *MORE_METALS.values()), ()), *GUESTS)
+                            if element != host]))
     build = FACETS[kind][rng.integers(len(FACETS[kind]))]
     layers, share = int(rng.choice([3, 4], p=[0.7, 0.3])), rng.choice([0.0, 0.25, 0.5], p=[0.35, 0.4, 0.25])
     state, radius = reference_states[atomic_numbers[host]], [covalent_radii[atomic_numbers[e]] for e in (host, guest)]
@@ -105,8 +107,9 @@ def gas_energies() -> dict[str, float]:
 def make_system(rng: np.random.Generator, slab_of=make_slab, count: int = FRAMES, adsorption: bool = False):
     """One system: name and ``count`` frames in time order.
 
-    adsorption: energies are those of adsorption, that is less the energies of the slab alone at its lattice sites and of
-    the adsorbate's atoms in the gas; else total energies. Raises RuntimeError when no start converges below `START_FORCE`.
+    adsorption: energies are those of adsorption, that is less the energies of the slab alone at its lattice sites
+    and of the adsorbate's atoms in the gas; else total energies. Raises RuntimeError when no start converges
+    below `START_FORCE`.
     """
     for _ in range(6):
         name, slab = slab_of(rng)
@@ -142,10 +145,12 @@ def make_system(rng: np.random.Generator, slab_of=make_slab, count: int = FRAMES
 
 
 def large_part(rng: np.random.Generator, count: int) -> tuple[list[dict], list[str]]:
-    """``count`` frames for the large companion: more metals and alloys, `LARGE_FRAMES` of each system, adsorption energies.
+    """``count`` frames for the large companion: more metals and alloys, `LARGE_FRAMES` of each system,
+    adsorption energies.
 
-    A network learns the energy of a system as a whole from one number, however many frames of it there are, so there are
-    few frames of many systems; and adsorption energies lack what slabs differ in by ten times as much as by adsorption.
+    A network learns the energy of a system as a whole from one number, however many frames of it there are,
+    so there are few frames of many systems; and adsorption energies lack what slabs differ in by ten times as
+    much as by adsorption.
     """
     structures, names = [], []
     while len(structures) < count:
@@ -176,7 +181,8 @@ def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
     checked = []
     for row in range(0, len(structures), max(1, len(structures) // 3)):
         s = structures[row]
-        checked.append(force_error(calculator_of(s["numbers"], s["pos"], s["cell"]), s["pos"], np.random.default_rng(row)))
+        checked.append(force_error(calculator_of(s["numbers"], s["pos"], s["cell"]),
+                                   s["pos"], np.random.default_rng(row)))
     return write_set(
         "oc20-mini", structures, names,
         stands_for="OC20 S2EF (metal surfaces with adsorbates, RPBE)",
@@ -191,8 +197,8 @@ def generate(out_dir=None, systems: int = SYSTEMS) -> dict:
         software=software_versions("tblite", "ase", "numpy"), seed=SEED,
         what_it_is_not=(
             "Not OC20 and not DFT: no k-points, 3-layer cells so small that the adsorbate sees its images, "
-            "semi-empirical energies whose metals are only qualitatively right. Good for exercising the method, not for "
-            "catalysis."
+            "semi-empirical energies whose metals are only qualitatively right. "
+            "Good for exercising the method, not for catalysis."
         ),
         cpu_seconds=time.process_time() - start,
         extra={"force_check_eV_per_A": {

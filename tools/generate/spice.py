@@ -1,4 +1,5 @@
-"""spice-mini-solvated_amino_acids and spice-mini-dipeptides: stand-ins for two subsets of SPICE (Eastman et al., 2023)."""
+"""spice-mini-solvated_amino_acids and spice-mini-dipeptides: stand-ins for two subsets of SPICE
+(Eastman et al., 2023)."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def generate(subset: str, out_dir=None, log=print) -> dict:
         # a proton may hop between an acid, an amine and water: only the bonds between heavy atoms must survive
         heavy_bonds = {(i, j) for i, j in bonds if min(numbers[i], numbers[j]) > 1}
         frames, error = trajectory(numbers, pos, heavy_bonds, temperature=temperatures[name], frames=count, every=EVERY,
-                                   equilibrate=EQUILIBRATE, rng=rng, relax_steps=40, dt=STEP, hydrogen_mass=HYDROGEN_MASS)
+                                   equilibrate=EQUILIBRATE, rng=rng, relax_steps=40,
+                                   dt=STEP, hydrogen_mass=HYDROGEN_MASS)
         structures += [{**frame, "group": len(names)} for frame in frames]
         names.append(".".join([smiles] + ["O"] * waters))
         errors.append(error)
@@ -75,13 +77,13 @@ def generate(subset: str, out_dir=None, log=print) -> dict:
     return cards.write_set(
         f"spice-mini-{subset}", structures, names, out_dir=out_dir,
         stands_for=f"SPICE 1.1.4 subset {subset.replace('_', ' ')}",
-        how_made=f"Langevin runs (step {STEP:g} fs with hydrogen atoms of {HYDROGEN_MASS:g} amu, friction 0.02/fs, one temperature "
-        f"per system, see temperature_K) of {content}: at most 40 relaxation steps, {EQUILIBRATE * STEP:g} fs of equilibration, "
-        f"then a frame every {EVERY * STEP:g} fs, in time order. group = system (canonical SMILES).",
-        level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
+        how_made=f"Langevin runs (step {STEP:g} fs with hydrogen atoms of {HYDROGEN_MASS:g} amu, friction 0.02/fs, "
+        f"one temperature per system, see temperature_K) of {content}: at most 40 relaxation steps, "
+        f"{EQUILIBRATE * STEP:g} fs of equilibration, then a frame every {EVERY * STEP:g} fs, in time order. "
+        "group = system (canonical SMILES).", level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
-        what_it_is_not="Not SPICE: one conformer family of a few molecules, a few waters instead of some twenty, no charged "
-        "forms, and a semi-empirical method in place of wB97M-D3(BJ)/def2-TZVPPD.",
+        what_it_is_not="Not SPICE: one conformer family of a few molecules, a few waters instead of some twenty, "
+        "no charged forms, and a semi-empirical method in place of wB97M-D3(BJ)/def2-TZVPPD.",
         cpu_seconds=time.process_time() - started,
         extra={"largest_force_error_eV_per_A": max(errors), "temperature_K": temperatures},
     )

@@ -94,8 +94,8 @@ def generate(out_dir=None, reactions: int = REACTIONS, log=print) -> dict:
         "t1x-mini", structures, names, out_dir=out_dir, stands_for="Transition-1x (pre-training task)",
         how_made="Reactions of H, C, N, O molecules with 3 to 6 heavy atoms: a random valence-preserving cyclic bond "
         "rearrangement of a seeded random SMILES; both ends relaxed with GFN2-xTB and checked for their bonds; an IDPP "
-        "path of 8 images, 9 nudged-elastic-band steps; 8 or more inner images of the steps 3, 6 and 9, moved at random by "
-        "0.02 Å, and each end moved by 0.05 Å. group = reaction (reactant>>product, canonical SMILES).",
+        "path of 8 images, 9 nudged-elastic-band steps; 8 or more inner images of the steps 3, 6 and 9, moved at "
+        "random by 0.02 Å, and each end moved by 0.05 Å. group = reaction (reactant>>product, canonical SMILES).",
         level_of_theory="GFN2-xTB energy and forces (tblite)", seed=SEED,
         software=cards.software_versions("tblite", "rdkit", "ase", "numpy"),
         what_it_is_not="Not Transition-1x: other reactions, bands far from converged (no transition states), and a "
