@@ -77,8 +77,9 @@ def computing_summary(results_dir: str | Path) -> str:
     own, given = ([r for r in found if ("shipped" in r) == shipped] for shipped in (False, True))
     once = {r["size"]: r["wall_time_s"] for r in given}
     minutes = [sum(times) / 60 for times in ((r["wall_time_s"] for r in own), once.values())]
-    return (f"All {len(own)} fine-tunings and baselines took {minutes[0]:.0f} minutes of computing, added up"
-            + (f"; the pre-training that ships took {minutes[1]:.0f}, on {machines(given)}." if once else "."))
+    said = f"All {len(own)} fine-tunings and baselines took {minutes[0]:.0f} minutes of computing, added up"
+    said += f"; the pre-training that ships took {minutes[1]:.0f}, on {machines(given)}." if once else "."
+    return textwrap.fill(said, 118)
 
 
 def family_gains(columns: dict[str, Path]) -> str:
@@ -191,6 +192,12 @@ def findings(part: str, shipped: str | Path) -> str:
                 for r in map(shipped_record, ("mini-small", "mini-large"))]
         return " and ".join(f"{ratio:.2f}" for ratio in each)
 
+    def near(what: str) -> dict[str, str]:
+        """Shares in % of notebook 12, of the pre-trained and of the untrained network."""
+        table = pd.read_csv(Path(shipped) / "mini" / "tables" / "12_neighbours.csv", index_col=0)
+        row = next(table.loc[name] for name in table.index if name.endswith(what) or name.startswith(what))
+        return {"trained": f"{row['pre-trained']:.0f}", "untrained": f"{row['untrained']:.0f}"}
+
     def sooner(size: str, families: tuple[str, ...] = ("",)) -> float:
         """How many times sooner fine-tuning in mini is as good as training from scratch, in updates over the
         tasks of ``families``."""
@@ -215,7 +222,7 @@ def findings(part: str, shipped: str | Path) -> str:
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates,
         "structures": structures, "long": long, "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
         "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")],
-        "sure": sure, "fair": fair, "below": below, "held_out": held_out,
+        "near": near, "sure": sure, "fair": fair, "below": below, "held_out": held_out,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
         "short": lambda size: next(row for row in short.to_dict("records")
                                    if (row["size"], row["of"]) == (size, "all tasks")),
