@@ -85,8 +85,10 @@ def test_computing_is_added_up_over_variants(tmp_path):
     path = tmp_path / "records" / "pretrain" / "small.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": SCHEMA, "kind": "pretrain", "size": "small",
-                                "wall_time_s": 180.0, "shipped": "mini-small"}))
-    assert computing_summary(tmp_path).endswith("2 minutes of computing, added up; the pre-training that ships took 3.")
+                                "wall_time_s": 180.0, "shipped": "mini-small",
+                                "machines": [{"device": "card"}, {"device": "cpu"}, {"device": "card"}]}))
+    assert " ".join(computing_summary(tmp_path).split()).endswith(
+        "2 minutes of computing, added up; the pre-training that ships took 3, on card and cpu.")
 
 
 def test_what_eight_times_the_updates_change(tmp_path):

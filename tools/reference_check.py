@@ -59,7 +59,8 @@ def reference_model(folder: Path, width: str) -> PretrainModel:
     """The model of one width with its stored or generated weights and fitted scale factors."""
     size = WIDTHS[width]
     if size:
-        model = PretrainModel(getattr(BackboneConfig, size)(), num_tasks=4, edge_dropout=0.1).eval()
+        config = BackboneConfig() if size == "small" else BackboneConfig.large()
+        model = PretrainModel(config, num_tasks=4, edge_dropout=0.1).eval()
         recipe_weights(model)
         factors = json.loads((folder / f"scale_factors_{size}.json").read_text())
         set_factors(model, {f"backbone.{name}": value for name, value in factors.items()})
