@@ -82,3 +82,9 @@ def test_a_count_in_the_findings_is_the_one_that_the_files_give():
     files = [SHIPPED / "published_small" / "records" / "baselines" / f"{task}--schnet.json" for task in ours.index]
     lower = sum(json.loads(file.read_text())["value"] < ours[file.stem.removesuffix("--schnet")] for file in files)
     assert 0 < lower < len(ours) and f"SchNet is better on {lower} of {len(ours)} |" in findings("readme", SHIPPED)
+
+
+def test_the_gain_of_own_data_is_that_of_the_rates_of_the_lowest_validation_errors():
+    rows = pd.read_csv(SHIPPED / "rates" / "own.csv").query("updates == 300").sort_values("best_val")
+    tuned, scratch = (rows[rows["arm"] == arm].iloc[0]["test forces"] for arm in ("pre-trained", "from scratch"))
+    assert f"| {100 * (1 - tuned / scratch):+.0f} % (" in findings("goals", SHIPPED)

@@ -7,7 +7,8 @@ import pytest
 
 from jmp_lib.results import sentences, views
 
-RUN = SimpleNamespace(profile=SimpleNamespace(comparable=True, name="mini"), pretraining_records=list)
+RUN = SimpleNamespace(profile=SimpleNamespace(comparable=True, name="mini"), pretraining_records=list,
+                      results_dir="", records_dir="")
 APART, BELOW, ACROSS = (50.0, 40.0, 60.0), (10.0, 5.0, 15.0), (30.0, 5.0, 70.0)  # a gain and its interval
 
 
@@ -40,8 +41,9 @@ def test_bulk_crystals_change_what_the_interval_says(changes, force, undecided, 
 def test_the_sets_that_a_pre_training_did_not_learn_are_exceptions(monkeypatch):
     columns = ["size", "set", "energy MAE / eV", "trivial energy MAE / eV",
                "force MAE / eV/Å", "trivial force MAE / eV/Å"]
-    table = pd.DataFrame([("small", "ani1x", 1.0, 2.0, 1.0, 2.0), ("small", "oc22", float("nan"), float("nan"), 3.0,
-                                                                   2.0), ("large", "ani1x", 1.0, 2.0, 1.0, 2.0),
+    table = pd.DataFrame([("small", "ani1x", 1.0, 2.0, 1.0, 2.0),
+                          ("small", "oc22", float("nan"), float("nan"), 3.0, 2.0),
+                          ("large", "ani1x", 1.0, 2.0, 1.0, 2.0),
                           ("large", "oc22", float("nan"), float("nan"), 3.0, 2.0)], columns=columns)
     monkeypatch.setattr(views, "pretraining_table", lambda run: table)
     words = sentences.pretraining(RUN).data
@@ -50,3 +52,27 @@ def test_the_sets_that_a_pre_training_did_not_learn_are_exceptions(monkeypatch):
     assert ("on every set where they are trained, except by the small network on oc22 and by the "
             "large network on oc22. " in words)
     assert "On oc22 only forces are trained" in words
+
+
+@pytest.mark.parametrize(("once_on", "ratio"), [(["card", "cpu"], False), (["cpu"], True)])
+def test_minutes_of_different_machines_are_not_compared(monkeypatch, once_on, ratio):
+    table = pd.DataFrame({"step": ["pre-training", "scratch", "tuned"], "this workbook / minutes": [40.0, 20.0, 10.0]})
+    monkeypatch.setattr(sentences, "cost_table", lambda _: table)
+    for name, where in (("load_pretraining_records", once_on), ("finetune_records", ["cpu"])):
+        monkeypatch.setattr(sentences, name, lambda _, where=where: [{"machines": [{"device": one} for one in where]}])
+    said = sentences.costs(RUN).data
+    assert ("costs 2.0 times what training all" in said and "paid back after 4.0 rounds" in said) == ratio
+    assert ("fine-tuning costs 0.50 times" in said and "on card and cpu, are no share" in said) != ratio
+
+
+@pytest.mark.parametrize(("given", "words"), [((64.0, 65.0), "changes hardly anything"),
+                                              ((64.0, 50.0), "like nearer to like"),
+                                              ((50.0, 64.0), "the domains together")])
+def test_what_training_changes_in_the_embeddings(given, words):
+    rows = {"neighbours of the same domain": (59.0, 58.0, 25.0),
+            "neighbours of the same domain, element given": (*given, 33.0),
+            "variance explained by the element": (39.0, 66.0, 7.0)}
+    columns = ["pre-trained", "untrained", "by chance"]
+    shares = pd.DataFrame(rows, index=columns).T.rename_axis("share / %").reset_index()
+    said = sentences.neighbours(RUN, shares).data
+    assert words in said and "explains 39 % of the variance, before it was 66 %" in said and "no proof" in said

@@ -192,6 +192,11 @@ def findings(part: str, shipped: str | Path) -> str:
                 for r in map(shipped_record, ("mini-small", "mini-large"))]
         return " and ".join(f"{ratio:.2f}" for ratio in each)
 
+    def molecules(arm: str) -> str:
+        """The lowest and the highest mean gain of ``arm`` in mini of the families of molecules."""
+        means = [gains("mini", (arm,), family).mean() for family in ("qm9", "rmd17", "md22", "spice")]
+        return f"{min(means):.0f} to {max(means):.0f} %"
+
     def near(what: str) -> dict[str, str]:
         """Shares in % of notebook 12, of the pre-trained and of the untrained network."""
         table = pd.read_csv(Path(shipped) / "mini" / "tables" / "12_neighbours.csv", index_col=0)
@@ -222,7 +227,7 @@ def findings(part: str, shipped: str | Path) -> str:
         "errors": errors, "gains": gains, "count": count, "but": but, "better": better, "updates": updates,
         "structures": structures, "long": long, "forces": ("rmd17", "md22", "spice"), "sooner": sooner, "own": own,
         "shipped_updates": [f"{shipped_record(f'mini-{size}')['updates']:,}" for size in ("small", "large")],
-        "near": near, "sure": sure, "fair": fair, "below": below, "held_out": held_out,
+        "molecules": molecules, "near": near, "sure": sure, "fair": fair, "below": below, "held_out": held_out,
         "usual": lambda *which: long(*which)["gain, usual updates / %"], "arms": tuple(ARMS),
         "short": lambda size: next(row for row in short.to_dict("records")
                                    if (row["size"], row["of"]) == (size, "all tasks")),
