@@ -86,7 +86,7 @@ def test_an_update_never_waits(kind, precision, large, tmp_path, monkeypatch):
     _update(run, Progress(), share, False)  # tables are copied to a device once
     before = [p.detach().clone() for p in run.model.parameters()]
     tables = [table(NARROW.num_spherical, torch.float32, torch.device("cpu"))
-              for table in (geometry.cosine_expansion, geometry._norms)]
+              for table in (geometry.cosine_expansion, geometry._norms, geometry._slopes)]
     known = [*tables, *run.model.parameters(), *run.model.buffers(),
              *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
     with NoHost(known) as mode:

@@ -176,7 +176,7 @@ def test_an_update_with_padding_never_waits(kind, tmp_path):
     share = Share([padded(batch, wider(batch))], [0], [[]], None, None)
     _update(run, Progress(), share, False)  # tables are copied to a device once
     tables = [table(NARROW.num_spherical, torch.float64, torch.device("cpu"))
-              for table in (geometry.cosine_expansion, geometry._norms)]
+              for table in (geometry.cosine_expansion, geometry._norms, geometry._slopes)]
     known = [*tables, *run.model.parameters(), *run.model.buffers(),
              *(t for t in share.parts[0].to_dict().values() if torch.is_tensor(t))]
     with NoHost(known) as mode:

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jmp_lib.graphs.build import GRAPHS
+
 from .config import BackboneConfig
 from .fast_grad import lowered, scaled_silu
-from .geometry import azimuth_harmonics, cosine_expansion, edge_vectors, frames, legendre, pad
+from .geometry import azimuth_waves, cosine_expansion, edge_vectors, frames, legendre, pad
 from .layers import Dense, standardized_orthogonal_, sum_at, take
 
 
@@ -73,9 +75,13 @@ class BasisProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_radial, num_angular, out_features))
         standardized_orthogonal_(self.weight)
 
+    def flat(self) -> Tensor:
+        """W̃ (K, S·I)"""
+        return self.weight.flatten(1)
+
     def forward(self, g: Tensor) -> Tensor:
-        num_radial, num_angular, out_features = self.weight.shape
-        return (g @ self.weight.reshape(num_radial, -1)).view(-1, out_features, num_angular)
+        _, num_angular, out_features = self.weight.shape
+        return (g @ self.flat()).view(-1, out_features, num_angular)
 
 
 class EdgeEmbedding(nn.Module):
@@ -147,79 +153,86 @@ class Bases(nn.Module):
 
     def forward(self, batch: dict, pos: Tensor) -> tuple[Tensor, Tensor, Kernels]:
         """pos (N, 3) float64 -> g_main (E, K), u_main (E, 3) float64, kernels."""
-        distance, u = {}, {}
-        for graph in ("main", "a2ee2a", "qint", "a2a"):
-            distance[graph], u[graph] = edge_vectors(batch, graph, pos)
-        g = {graph: lowered(self.radial_basis(d)) for graph, d in distance.items()}
-        kernels = Kernels(
-            rad_e2e=self.mlp_rbf_tint(g["main"]), rad_quad=self.mlp_rbf_qint(g["main"]),
-            rad_a2e=self.mlp_rbf_aeint(g["a2ee2a"]), rad_e2a=self.mlp_rbf_eaint(g["main"]),
-            rad_h=self.mlp_rbf_h(g["main"]), rad_out=self.mlp_rbf_out(g["main"]),
-            **self.triplet_kernels(batch, g, u), **self.quadruplet_kernels(batch, g, u),
-        )  # fmt: skip
+        distance, u = edge_vectors(batch, GRAPHS, pos)
+        sizes = [batch[f"{graph}_edge_index"].shape[1] for graph in GRAPHS]
+        g = dict(zip(GRAPHS, lowered(self.radial_basis(distance)).split(sizes)))
+        u = dict(zip(GRAPHS, u.split(sizes)))
+        main = [self.mlp_rbf_tint, self.mlp_rbf_qint, self.mlp_rbf_eaint, self.mlp_rbf_h, self.mlp_rbf_out]
+        weights = torch.cat([projection.linear.weight for projection in main])  # one product for the five
+        rad_e2e, rad_quad, rad_e2a, rad_h, rad_out = F.linear(g["main"], weights).chunk(5, dim=1)
+        kernels = Kernels(rad_e2e, rad_quad, self.mlp_rbf_aeint(g["a2ee2a"]), rad_e2a, rad_h, rad_out,
+                          **self.interaction_kernels(batch, g, u))
         return g["main"], u["main"], kernels
 
-    def triplet_kernels(self, batch: dict, g: dict, u: dict) -> dict[str, Tensor]:
-        """e2e, a2e, e2a and a2a kernels; members whose two edges share an image are left out."""
-        dtype, L = self.radial_basis.rbf.temps.dtype, self.num_spherical
-        n, dm, da, dp = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"], batch["pair_width"]
+    def interaction_kernels(self, batch: dict, g: dict, u: dict) -> dict[str, Tensor]:
+        """What the interactions sum with: of atoms, triplets and quadruplets."""
+        L, dtype = self.num_spherical, self.radial_basis.rbf.temps.dtype
+        n, dm, da, dq = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"], batch["qint_width"]
         u_main = pad(u["main"], batch["main_slot"], n * dm).view(n, dm, 3)
         u_ae = pad(u["a2ee2a"], batch["a2ee2a_slot"], n * da).view(n, da, 3)
-        y = legendre((u_main @ u_main.mT).to(dtype), L)  # (n, dm, dm, L): output edge j, input edge i
-        y = y * (1 - torch.eye(dm, dtype=dtype, device=y.device)).unsqueeze(-1)
-        y_ae = lowered(legendre((u_main @ u_ae.mT).to(dtype), L).view(-1, L).index_fill(0, batch["ae_same"], 0.0))
+        frame = frames(u["qint"])  # (E_q, 3, 3): the middle bond p = b -> a and two axes across
+        table = pad(frame, batch["qint_slot"], n * dq).view(n, dq * 3, 3)
+        # In the frame of p: inner edges i = d -> b at its source (E_q·dm, 3), outer edges j = c -> a at its target
+        # (n·dm·dq, 3). The first component is the cosine z, the others give the azimuth about p.
+        inner = (u_main.index_select(0, batch["qint_edge_index"][0]) @ frame.mT).view(-1, 3)
+        outer = (u_main @ table.mT).view(-1, 3)
+        z, x, y = torch.cat([inner, outer]).unbind(-1)
+        cosines = [(u_main @ u_main.mT).flatten(), (u_main @ u_ae.mT).flatten(), z]
+        sizes = [len(cosines[0]), len(cosines[1]), len(inner), len(outer)]
+        y_e2e, y_ae, y_in, y_out = legendre(torch.cat(cosines).to(dtype), L).split(sizes)
+        waves, collinear = azimuth_waves(x, y, L, dtype)
+        # Radial weights of the main edges, in slots. Y_{l₂}(cos ϑ) as a cosine series (and its values at cos ϑ = 0
+        # and 1) is folded into the projection.
+        sbf = self.mlp_sbf_qint.weight
+        series = sbf.reshape(len(sbf), -1, L, L) @ cosine_expansion(L, sbf.dtype, sbf.device)
+        weights = [self.mlp_cbf_tint.flat(), self.mlp_cbf_aeint.flat(), series.mT.reshape(len(sbf), -1)]
+        r = pad(g["main"] @ torch.cat(weights, 1), batch["main_slot"], n * dm).split([w.shape[1] for w in weights], 1)
+        r_tint, r_aeint, r_sbf = (part.view(n * dm, -1, L) for part in r)
+        return {**self.triplet_kernels(batch, g, y_e2e, y_ae, r_tint, r_aeint),
+                **self.inner_kernels(batch, g["qint"], y_in, waves[..., : len(inner)], collinear[: len(inner)]),
+                **self.outer_kernels(batch, r_sbf, y_out, waves[..., len(inner) :], collinear, len(inner))}  # fmt: skip
 
-        r_tint = pad(self.mlp_cbf_tint(g["main"]), batch["main_slot"], n * dm)  # (n·dm, Ec, L)
-        r_aeint = pad(self.mlp_cbf_aeint(g["main"]), batch["main_slot"], n * dm)
-        r_eaint = pad(self.mlp_cbf_eaint(g["a2ee2a"]), batch["a2ee2a_slot"], n * da).view(n, da, -1, L)
+    def triplet_kernels(self, batch: dict, g: dict, y: Tensor, y_ae: Tensor, r_tint: Tensor,
+                        r_aeint: Tensor) -> dict[str, Tensor]:
+        """e2e, a2e, e2a and a2a kernels; members whose two edges share an image are left out."""
+        n, dm, da, dp = len(batch["batch"]), batch["main_width"], batch["a2ee2a_width"], batch["pair_width"]
+        y = y.view(n, dm, dm, -1)  # output edge j, input edge i
+        y = (y * (1 - torch.eye(dm, dtype=y.dtype, device=y.device)).unsqueeze(-1)).view(n * dm, dm, -1)
+        y_ae = lowered(y_ae.index_fill(0, batch["ae_same"], 0.0)).view(n * dm, da, -1)
+        r_eaint = pad(self.mlp_cbf_eaint(g["a2ee2a"]), batch["a2ee2a_slot"], n * da).view(n, da, -1, y.shape[-1])
         pair_rad = sum_at(batch["a2a_pair"], self.mlp_rbf_aint(g["a2a"]), len(batch["pair_source"]))
         return {
-            "e2e": (r_tint @ y.view(n * dm, dm, L).mT).view(n, -1, dm),
-            "a2e": (r_aeint @ y_ae.view(n * dm, da, L).mT).view(n, -1, da),
-            "e2a": r_eaint.permute(0, 2, 1, 3).flatten(2) @ y_ae.view(n, dm, da * L).mT,
+            "e2e": (r_tint @ y.mT).view(n, -1, dm),
+            "a2e": (r_aeint @ y_ae.mT).view(n, -1, da),
+            "e2a": r_eaint.permute(0, 2, 1, 3).flatten(2) @ y_ae.view(n, dm, -1).mT,
             "a2a": pad(pair_rad, batch["pair_slot"], n * dp).view(n, dp, -1).mT,
         }
 
-    def quadruplet_kernels(self, batch: dict, g: dict, u: dict) -> dict[str, Tensor]:
-        """Inner edges i = d -> b about p = b -> a, and outer edges j = c -> a about p."""
-        dtype, L = self.radial_basis.rbf.temps.dtype, self.num_spherical
-        n, dm, dq = len(batch["batch"]), batch["main_width"], batch["qint_width"]
-        u_main = pad(u["main"], batch["main_slot"], n * dm).view(n, dm, 3)
-        frame = frames(u["qint"])  # (E_q, 3, 3)
+    def inner_kernels(self, batch: dict, g: Tensor, y: Tensor, waves: Tensor, collinear: Tensor) -> dict[str, Tensor]:
+        """Inner edges i = d -> b onto p = b -> a: circular weights, and azimuths."""
+        dm, L = batch["main_width"], self.num_spherical
+        col = collinear.to(y.dtype).unsqueeze(0)
+        azimuth = torch.cat([1 - col, waves.flatten(0, 1), col]).index_fill(1, batch["qin_back"], 0.0)
+        return {"q_in_cbf": y.view(-1, dm, L) @ self.mlp_cbf_qint(g).mT,
+                "q_in_azimuth": lowered(azimuth.view(2 * L, -1, dm).transpose(0, 1).contiguous())}
 
-        # Inner edges: z₂ = u_p·u_i (head to tail), azimuth of u_i about u_p.
-        z, x, y = (u_main.index_select(0, batch["qint_edge_index"][0]) @ frame.mT).unbind(-1)  # (E_q, dm) each
-        cos, sin, collinear_in = azimuth_harmonics(x, y, L, dtype)
-        col = collinear_in.to(dtype)
-        azimuth = torch.stack([1 - col, *cos, *sin, col], dim=-1).view(-1, 2 * L)
-        azimuth = azimuth.index_fill(0, batch["qin_back"], 0.0).view(-1, dm, 2 * L)
-        chi = legendre(z.to(dtype), L) @ self.mlp_cbf_qint(g["qint"]).mT
-
-        # Outer edges: z₁ = u_j·u_p and azimuth of u_j about u_p, for every p at the same atom.
-        table = pad(frame, batch["qint_slot"], n * dq).view(n, dq * 3, 3)
-        z, x, y = (u_main @ table.mT).view(n * dm, dq, 3).unbind(-1)
-        cos, sin, collinear_out = azimuth_harmonics(x, y, L, dtype)
-        y_out = legendre(z.to(dtype), L).view(-1, L).index_fill(0, batch["qout_same"], 0.0).view(n * dm, dq, L)
-        # Y_{l₂}(cos ϑ) as a cosine series (and its values at cos ϑ = 0 and 1), folded into the projection.
-        weight = self.mlp_sbf_qint.weight
-        expansion = cosine_expansion(L, weight.dtype, weight.device)
-        weight = (weight.reshape(len(weight), -1, L, L) @ expansion).mT.reshape(len(weight), -1)
-        r = pad(g["main"] @ weight, batch["main_slot"], n * dm).view(n * dm, -1, L)  # (n·dm, Es·(L+2), L)
-        a = (r @ y_out.mT).view(n * dm, -1, L + 2, dq)
-        collinear = collinear_out.unsqueeze(1)
+    def outer_kernels(self, batch: dict, r: Tensor, y: Tensor, waves: Tensor, collinear: Tensor,
+                      inner: int) -> dict[str, Tensor]:
+        """Outer edges j = c -> a about every p at the same atom; ``collinear`` says it of the ``inner`` edges, too."""
+        n, dm, dq, L = len(batch["batch"]), batch["main_width"], batch["qint_width"], self.num_spherical
+        y = y.index_fill(0, batch["qout_same"], 0.0).view(n * dm, dq, L)
+        a = (r @ y.mT).view(n * dm, -1, L + 2, dq)
         series, at_zero, at_one = a[:, :, :L], a[:, :, L], a[:, :, L + 1]
-        constant = torch.where(collinear, at_zero, series[:, :, 0]).unsqueeze(2)
-        waves, cos, sin = series[:, :, 1:], lowered(torch.stack(cos, 1)), lowered(torch.stack(sin, 1))
-        q_out = torch.cat([constant, waves * cos.unsqueeze(1), waves * sin.unsqueeze(1), at_zero.unsqueeze(2)], dim=2)
-
+        outer = collinear[inner:].view(n * dm, 1, dq)
+        constant = torch.where(outer, at_zero, series[:, :, 0]).unsqueeze(2)
+        waves = lowered(waves).view(2, L - 1, n * dm, dq).permute(2, 0, 1, 3)  # (n·dm, 2, L - 1, dq)
+        waves = (series[:, :, None, 1:] * waves.unsqueeze(1)).flatten(2, 3)
         # c = d is not a quadruplet: cos ϑ = 1 there (0 if collinear); its inner edge, or the zero row.
-        same_in = torch.full((n * dm * dq,), len(chi) * dm, dtype=torch.long, device=z.device)
+        same_in = torch.full((n * dm * dq,), inner, dtype=torch.long, device=y.device)
         same_in[batch["quad_same_out"]] = batch["quad_same_in"]
-        straight = torch.cat([collinear_in.flatten(), collinear_in.new_zeros(1)])[same_in].view(n * dm, 1, dq)
+        straight = torch.cat([collinear[:inner], collinear.new_zeros(1)])[same_in].view(n * dm, 1, dq)
         return {
-            "q_in_cbf": chi,
-            "q_in_azimuth": lowered(azimuth).mT.contiguous(),
-            "q_out": q_out.reshape(n, -1, 2 * L * dq),
-            "q_same": torch.where(collinear | straight, at_zero, at_one),
+            "q_out": torch.cat([constant, waves, at_zero.unsqueeze(2)], dim=2).reshape(n, -1, 2 * L * dq),
+            "q_same": torch.where(outer | straight, at_zero, at_one),
             "q_same_in": same_in.view(n * dm, dq),
         }

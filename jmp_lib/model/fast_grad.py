@@ -12,7 +12,7 @@ gradient at its output. Then
                at g:  (γ + q₁ σ'(p₁))/√2        at p₀:  h q₀ σ''(p₀)        at p₁:  g q₁ σ''(p₁)/√2
 
 Kept are x of the first residual, p₀ and p₁ of each, and for second derivatives g and h of each. Constant factors go
-into the weights, which are fewer than the rows.
+into the matrix products.
 
 The element-wise chains between the products are one kernel each on a GPU (``kernels``, in Triton),
 for float32 and below.
@@ -256,7 +256,7 @@ class _Residuals(torch.autograd.Function):
         y, y_low, inner = x, x.to(low), []
         for w0, w1 in zip(weights[::2], weights[1::2]):
             p0 = y_low.mm(w0.to(low).t())
-            p1 = _silu(p0).mm(_scaled(w1, SILU, low).t())
+            p1 = _product(_silu(p0), w1.to(low).t(), SILU)
             y, y_low = _after(y, p1, low if len(inner) + 2 < len(weights) else y.dtype)
             inner += [p0, p1]
         ctx.save_for_backward(x, *weights, *inner)
@@ -280,10 +280,10 @@ class _Residuals(torch.autograd.Function):
         found, own = [], False
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
-            g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the weights
-            g0 = _plus(_slope(g1.mm(_scaled(w1, SKIP * SILU, low)), p0), onto0)
+            g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the products
+            g0 = _plus(_slope(_product(g1, w1.to(low), SKIP * SILU), p0), onto0)
             if not only_positions.active:
-                found[:0] = [g0.t().mm(x), _scaled(g1.t().mm(_silu(p0)), SKIP * SILU, w1.dtype)]
+                found[:0] = [g0.t().mm(x), _product(g1.t(), _silu(p0), SKIP * SILU)]
             g = _skipped(g, g0, w0, own)
             own = True
         return None, g, *(found or [None] * half)
@@ -299,7 +299,7 @@ class _ResidualsGradient(torch.autograd.Function):
         weights, inner, kept = tensors[:half], tensors[half:], []
         for k in reversed(range(0, half, 2)):
             g_low = g.to(low)
-            h = _slope(g_low, inner[k + 1]).mm(_scaled(weights[k + 1], SKIP * SILU, low))  # with the 1/0.6 of σ'(p₀)
+            h = _product(_slope(g_low, inner[k + 1]), weights[k + 1].to(low), SKIP * SILU)  # with the 1/0.6 of σ'(p₀)
             kept[:0] = [g_low, h]
             g = _skipped(g, _slope(h, inner[k]), weights[k])
         ctx.low = low
@@ -316,16 +316,15 @@ class _ResidualsGradient(torch.autograd.Function):
             (w0, w1), (p0, p1), (g, h) = weights[k : k + 2], inner[k : k + 2], kept[k : k + 2]
             outer_low = outer.to(low)
             curved0, r0, slope0 = _second(p0, h, outer_low.mm(w0.to(low).t()))
-            curved1, outer, slope1 = _second(p1, g, r0.mm(_scaled(w1, SILU, low).t()), SKIP, outer)
-            at_weights += [slope0.t().mm(outer_low), _scaled(slope1.t().mm(r0), SKIP * SILU, w1.dtype)]
+            curved1, outer, slope1 = _second(p1, g, _product(r0, w1.to(low).t(), SILU), SKIP, outer)
+            at_weights += [slope0.t().mm(outer_low), _product(slope1.t(), r0, SKIP * SILU)]
             at_inner += [curved0, curved1]
         return None, outer, *at_weights, *at_inner
 
 
-def _scaled(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """scale · x in the number type ``dtype``."""
-    fused = kernels_for(x) if dtype != x.dtype else None
-    return fused.scaled(x, scale, dtype) if fused else (x * scale).to(dtype)
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · a b, the constant inside the matrix product, where it costs nothing."""
+    return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def _after(x: Tensor, p1: Tensor, low: torch.dtype) -> tuple[Tensor, Tensor]:

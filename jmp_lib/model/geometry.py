@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,14 +20,15 @@ from torch import Tensor
 COLLINEAR = {torch.float32: 1e-6, torch.float64: 1e-9}
 
 
-def edge_vectors(batch: dict, graph: str, pos: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances D (E,) in Å and unit vectors u (E, 3) from source image to target, float64.
+def edge_vectors(batch: dict, graphs: Sequence[str], pos: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances D (E,) in Å and unit vectors u (E, 3) from source image to target, float64, of the edges of all
+    ``graphs``, one graph after the other.
 
     pos: (N, 3) float64, differentiable.
     """
-    source, target = batch[f"{graph}_edge_index"]
-    cell = batch["cell"][batch["batch"][target]]
-    shift = (batch[f"{graph}_offset"].unsqueeze(1) @ cell).squeeze(1)
+    source, target = torch.cat([batch[f"{graph}_edge_index"] for graph in graphs], dim=1)
+    offset = torch.cat([batch[f"{graph}_offset"] for graph in graphs])
+    shift = (offset.unsqueeze(1) @ batch["cell"][batch["batch"][target]]).squeeze(1)
     delta = pos.index_select(0, source) - pos.index_select(0, target) + shift
     distance = delta.norm(dim=-1)
     return distance, -delta / distance.unsqueeze(-1)
@@ -39,16 +41,50 @@ def pad(x: Tensor, slot: Tensor, rows: int) -> Tensor:
 
 def legendre(z: Tensor, count: int) -> Tensor:
     """Y_l(z) = √((2l+1)/4π) P_l(z) for l < count, as a new last axis."""
-    p = [torch.ones_like(z), z]
+    return _Legendre.apply(z, count)
+
+
+class _Legendre(torch.autograd.Function):
+    """Keeps its result alone: the slopes of the Y_l are sums of those of lower degree."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, count: int) -> Tensor:
+        # n P_n = (2n − 1) z P_{n−1} − (n − 1) P_{n−2}, for multiples q_n of which the last factor is one
+        q, multiple = [torch.ones_like(z), z], _multiples(count)
+        for n in range(2, count):
+            factor = (2 * n - 1) / n * multiple[n - 1] / multiple[n]
+            q.append(torch.addcmul(q[-2], z, q[-1], value=factor))
+        y = torch.stack(q[:count], dim=-1).mul_(_norms(count, z.dtype, z.device))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        y = ctx.saved_tensors[0]
+        with torch.autocast(y.device.type, enabled=False):
+            return (gradient * (y @ _slopes(y.shape[-1], y.dtype, y.device))).sum(-1), None
+
+
+def _multiples(count: int) -> list[float]:
+    """P_n / q_n of the recurrence in ``_Legendre``."""
+    found = [1.0, 1.0]
     for n in range(2, count):
-        p.append(((2 * n - 1) * z * p[-1] - (n - 1) * p[-2]) / n)
-    return torch.stack(p[:count], dim=-1) * _norms(count, z.dtype, z.device)
+        found.append(-(n - 1) / n * found[n - 2])
+    return found
 
 
 @functools.cache
 def _norms(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """√((2l+1)/4π), l < count; copied to a device once."""
-    return torch.tensor([math.sqrt((2 * n + 1) / (4 * math.pi)) for n in range(count)], dtype=dtype, device=device)
+    """√((2l+1)/4π) P_l / q_l, l < count; copied to a device once."""
+    return torch.tensor([math.sqrt((2 * n + 1) / (4 * math.pi)) * multiple
+                         for n, multiple in zip(range(count), _multiples(count))], dtype=dtype, device=device)
+
+
+@functools.cache
+def _slopes(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(L, L): dY_l/dz = Σ_k Y_k D[k, l], from P'_l = Σ (2k + 1) P_k, k = l − 1, l − 3 …; copied to a device once."""
+    return torch.tensor([[math.sqrt((2 * n + 1) * (2 * k + 1)) if k in range(n - 1, -1, -2) else 0.0
+                          for n in range(count)] for k in range(count)], dtype=dtype, device=device)
 
 
 @functools.cache
@@ -78,17 +114,10 @@ def frames(u: Tensor) -> Tensor:
     return torch.stack([u, first, torch.linalg.cross(u, first)], dim=-2)
 
 
-def azimuth_harmonics(x: Tensor, y: Tensor, count: int, dtype: torch.dtype) -> tuple[list, list, Tensor]:
-    """cos kφ and sin kφ, k = 1 … count−1, of vectors with projections (x, y); and which are collinear.
-
-    Collinear members get zero in every function.
-    """
-    squared = x * x + y * y
-    collinear = squared < COLLINEAR.get(dtype, 1e-6) ** 2
-    inverse = squared.masked_fill(collinear, 1.0).rsqrt().masked_fill(collinear, 0.0)
-    cos_1, sin_1 = (x * inverse).to(dtype), (y * inverse).to(dtype)
-    cos, sin = [cos_1], [sin_1]
-    for _ in range(count - 2):
-        cos.append(cos_1 * cos[-1] - sin_1 * sin[-1])
-        sin.append(cos_1 * sin[-1] + sin_1 * cos[-2])
-    return cos, sin, collinear
+def azimuth_waves(x: Tensor, y: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos kφ and sin kφ, k = 1 … count − 1, (2, count − 1, M) of M vectors with float64 projections (x, y); and which
+    (M,) are collinear: they get zero in every function."""
+    collinear = x * x + y * y < COLLINEAR.get(dtype, 1e-6) ** 2
+    angle = torch.atan2(y.masked_fill(collinear, 0.0), x.masked_fill(collinear, 1.0))
+    angle = angle * torch.arange(1, count, dtype=angle.dtype, device=angle.device).unsqueeze(1)
+    return torch.stack([angle.cos(), angle.sin()]).to(dtype).masked_fill(collinear, 0.0), collinear

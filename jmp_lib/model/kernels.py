@@ -33,12 +33,6 @@ def _silu(out, x, n, scale, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _scaled(out, x, n, scale, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    _write(out, at, at < n, scale * _read(x, at, at < n))
-
-
-@triton.jit
 def _slope(out, gradient, x, n, scale, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = _read(x, at, at < n)
@@ -83,11 +77,6 @@ def _start(kernel, out: Tensor, *arguments, **fixed) -> Tensor:
 def silu(x: Tensor, scale: float) -> Tensor:
     """scale · silu(x)"""
     return _start(_silu, torch.empty_like(x, memory_format=torch.contiguous_format), x, x.numel(), scale)
-
-
-def scaled(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """scale · x in another number type."""
-    return _start(_scaled, torch.empty_like(x, memory_format=torch.contiguous_format, dtype=dtype), x, x.numel(), scale)
 
 
 def slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
