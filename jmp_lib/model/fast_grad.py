@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -148,7 +148,7 @@ only_positions.active = False
 def formed_again(function: Callable[..., Tensor], elements: int, *inputs: Tensor) -> Tensor:
     """``function(*inputs)``, of which only the inputs are kept where its arrays have many ``elements``.
 
-    All tensors that need a gradient must be among ``inputs``; weights are leaves.
+    All tensors that need a gradient must be among ``inputs``; weights are leaves, or come from ``low_weights``.
     """
     if elements < LARGE or not torch.is_grad_enabled():
         return function(*inputs)
@@ -174,7 +174,7 @@ class _FormedAgain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = [need and not (only_positions.active and x.is_leaf)
+        needed = [need and not (only_positions.active and _is_weight(x))
                   for need, x in zip(ctx.needs_input_grad[1:], ctx.saved_tensors)]  # fmt: skip
         if torch.is_grad_enabled():
             found = iter(_FormedAgainGradient.apply(ctx.function, needed, gradient, *ctx.saved_tensors))
@@ -228,6 +228,37 @@ def autocast_type(x: Tensor) -> torch.dtype:
 def lowered(x: Tensor) -> Tensor:
     """x in its ``autocast_type``: converted once where several products read it, which would each keep a copy."""
     return x.to(autocast_type(x))
+
+
+def low_weights(dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+    """All weights of a network in another number type, and later their gradients back: a few kernels on a GPU where
+    autocast starts one for every use of every weight."""
+    return _LowWeights.apply(dtype, *weights)
+
+
+class _LowWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.dtype = weights[0].dtype
+        return tuple(_converted(weights, dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        found = iter(_converted([g for g in gradients if g is not None], ctx.dtype))
+        return None, *(None if g is None else next(found) for g in gradients)
+
+
+def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    found = [torch.empty_like(t, dtype=dtype) for t in tensors]
+    if found:
+        torch._foreach_copy_(found, tensors)
+    return found
+
+
+def _is_weight(x: Tensor) -> bool:
+    return x.is_leaf or x.grad_fn.name() == f"{_LowWeights.__name__}Backward"
 
 
 def chain_of_residuals(x: Tensor, *weights: Tensor) -> Tensor:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .blocks import Backbone
 from .config import BackboneConfig
-from .fast_grad import only_positions
+from .fast_grad import autocast_type, low_weights, only_positions
 from .heads import HeadSpec, ScalarHead, SpatialExtentHead, head_mlp, reduce_atoms, sum_edge_forces
 
 FORCE_SCALE = 256.0  # of gradient forces in mixed precision
+
+
+def with_low_weights(forward: Callable) -> Callable:
+    """Under autocast, ``forward`` of a network with all its weights in 16 bits, converted together; the embedding of
+    elements, which enters no product, stays as it is."""
+
+    @functools.wraps(forward)
+    def run(self: Network, *args):
+        weight = next(self.backbone.parameters())
+        low = autocast_type(weight)
+        if low == weight.dtype:
+            return forward(self, *args)
+        weights = {name: p for name, p in self.named_parameters() if not name.startswith("embedding.")}
+        weights = dict(zip(weights, low_weights(low, *weights.values())))
+        return functional_call(self, weights, args, tie_weights=False)  # a module with two names is exchanged once
+
+    return run
 
 
 class Network(nn.Module):
@@ -86,6 +105,7 @@ class PretrainModel(Network):
         self.output = nn.ModuleDict({name: nn.ModuleList(head_mlp(width) for _ in range(num_tasks))
                                      for name, width in widths.items()})  # fmt: skip
 
+    @with_low_weights
     def forward(self, batch: dict, pos: Tensor | None = None) -> dict[str, Tensor]:
         """-> energy (B, tasks), forces (N, 3, tasks), and the embeddings h (N, A), x_f (E, M).
 
@@ -130,6 +150,7 @@ class FinetuneModel(Network):
             elif spec.kind != "gradient_forces":
                 named[f"ft_mlp_{spec.name}"] = ScalarHead(config.emb_size_atom, spec.reduction)
 
+    @with_low_weights
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """-> one (B,) tensor per scalar target, forces (N, 3); normalised units."""
         if not self.gradient_forces:
