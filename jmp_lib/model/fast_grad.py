@@ -111,6 +111,12 @@ def _slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
     return fused.slope(gradient, x, scale) if fused else _times(silu_backward(gradient.to(x.dtype), x), scale)
 
 
+def _slope_and_silu(gradient: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(gradient · silu'(x), silu(x)), in the number type of x."""
+    fused = kernels_for(x)
+    return fused.slope_and_silu(gradient, x) if fused else (_slope(gradient, x), F.silu(x))
+
+
 def _second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float = 1.0, onto: Tensor | None = None,
             with_slope: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
     """(scale · gradient · outer · silu''(x), scale · outer · silu'(x) + onto / √2, gradient · silu'(x) or None)."""
@@ -127,6 +133,36 @@ def _second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float = 1.0, onto
 
 def _times(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x.mul_(factor)
+
+
+def fused(formulas, scale: float, *inputs: Tensor) -> Tensor:
+    """One kernel of ``kernels`` for a value, one for its derivatives, one for theirs: ``formulas`` is Gate or Lift."""
+    return _Fused.apply(formulas, scale, *inputs)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, formulas, scale: float, *inputs: Tensor) -> Tensor:
+        ctx.formulas, ctx.scale = formulas, scale
+        ctx.save_for_backward(*inputs)
+        return formulas.value(scale, *inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *_FusedGradient.apply(ctx.formulas, ctx.scale, gradient, *ctx.saved_tensors)
+
+
+class _FusedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, formulas, scale: float, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.formulas, ctx.scale = formulas, scale
+        ctx.save_for_backward(gradient, *inputs)
+        return formulas.first(scale, gradient, *inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.formulas.second(ctx.scale, outer, *ctx.saved_tensors)
 
 
 @contextmanager
@@ -312,9 +348,10 @@ class _Residuals(torch.autograd.Function):
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
             g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the products
-            g0 = _plus(_slope(_product(g1, w1.to(low), SKIP * SILU), p0), onto0)
+            g0, activated = _slope_and_silu(_product(g1, w1.to(low), SKIP * SILU), p0)
+            g0 = _plus(g0, onto0)
             if not only_positions.active:
-                found[:0] = [g0.t().mm(x), _product(g1.t(), _silu(p0), SKIP * SILU)]
+                found[:0] = [g0.t().mm(x), _product(g1.t(), activated, SKIP * SILU)]
             g = _skipped(g, g0, w0, own)
             own = True
         return None, g, *(found or [None] * half)

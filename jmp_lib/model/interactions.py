@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .bases import Kernels
 from .config import BackboneConfig
-from .fast_grad import INV_SQRT_2, SILU, formed_again, scaled_silu
+from .fast_grad import INV_SQRT_2, SILU, formed_again, fused, kernels_for, scaled_silu
 from .geometry import pad
 from .layers import Dense, Scale, take
 
@@ -57,6 +57,11 @@ class Member(nn.Module):
         return formed_again(self._weigh, len(rad) * x.shape[1], x, rad, *weights, *indices)
 
     def _weigh(self, x: Tensor, rad: Tensor, radial: Tensor, down: Tensor, gather: Tensor | None = None) -> Tensor:
+        kernels = kernels_for(x)
+        if kernels and self.scale_rbf.observer is None:
+            x = x if gather is None else take(x, gather)
+            product = fused(kernels.Gate, SILU * self.scale_rbf.factor, x, F.linear(rad, radial))
+            return scaled_silu(F.linear(product, down))
         x = scaled_silu(x, 1.0)
         x = x if gather is None else take(x, gather)
         product = x * F.linear(rad, radial * (SILU * self.scale_rbf.factor))  # constants go where the numbers are few
@@ -82,6 +87,9 @@ def _bilinear(kernel: Tensor, x: Tensor, weight: Tensor, slot: Tensor) -> Tensor
 
 
 def _symmetric(z: Tensor, ca: Tensor, ac: Tensor, reverse: Tensor) -> Tensor:
+    kernels = kernels_for(z)
+    if kernels:
+        return fused(kernels.Lift, INV_SQRT_2 * SILU, F.linear(z, torch.cat([ca, ac])), reverse)
     both = scaled_silu(F.linear(z, ca), 1.0) + scaled_silu(F.linear(z.index_select(0, reverse), ac), 1.0)
     return both * (INV_SQRT_2 * SILU)
 
