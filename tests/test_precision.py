@@ -8,6 +8,7 @@ import pytest
 import torch
 from structures import methanol, random_molecule, slab
 from test_model import CRYSTAL, MOLECULE, NARROW, batch_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jmp_lib.graphs import build_graphs, collate
 from jmp_lib.model import FinetuneModel, HeadSpec, PretrainModel, fast_grad, fit_scale_factors, models
@@ -119,6 +120,49 @@ def test_each_structure_s_own_heads_in_mixed_precision(dtype):
         assert away(value.detach(), reference[name].detach()) < TOLERANCE[dtype], name
     sum(value.square().sum() for value in found.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+class Operators(TorchDispatchMode):
+    """The operators of a pass, with the storage of their first tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        at = args[0].untyped_storage().data_ptr() if args and torch.is_tensor(args[0]) else None
+        self.found.append((func._overloadpacket.__name__, at))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["pre-training", "gradient forces"])
+def test_weights_are_converted_together_and_stay_what_they_are(kind):
+    batch = a_batch()
+    model = a_model(kind, batch)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with Operators() as seen:
+        step(model, batch, torch.bfloat16)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert not [at for name, at in seen.found if name == "_to_copy" and at in weights]
+    assert [name for name, _ in seen.found].count("_foreach_copy_") == 2
+    assert dict(model.named_parameters()).keys() == before.keys()
+    for name, parameter in model.named_parameters():
+        assert isinstance(parameter, torch.nn.Parameter) and torch.equal(parameter, before[name]), name
+        assert parameter.grad.dtype == torch.float32, name
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_evaluation_forms_no_gradient_of_a_weight(large, monkeypatch):
+    """Under autocast weights are no leaves; as many products as in float32 all the same."""
+    monkeypatch.setattr(fast_grad, "LARGE", 0 if large else fast_grad.LARGE)
+    batch = a_batch()
+    model = a_model("gradient forces", batch).eval()
+    products = []
+    for dtype in (None, torch.bfloat16):
+        with Operators() as seen:
+            outputs(model, batch, dtype)
+        products.append(sum("mm" in name for name, _ in seen.found))
+    assert products[0] == products[1] > 0
 
 
 def kept_bytes(model, batch, dtype):

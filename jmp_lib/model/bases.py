@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jmp_lib.graphs.build import GRAPHS
-
 from .config import BackboneConfig
 from .fast_grad import lowered, scaled_silu
 from .geometry import azimuth_waves, cosine_expansion, edge_vectors, frames, legendre, pad
 from .layers import Dense, standardized_orthogonal_, sum_at, take
+
+GRAPHS = ("main", "a2ee2a", "qint", "a2a")
 
 
 class GaussianBasis(nn.Module):

@@ -105,16 +105,20 @@ def _silu(x: Tensor, scale: float = 1.0) -> Tensor:
     return fused.silu(x, scale) if fused else _times(F.silu(x), scale)
 
 
-def _slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
-    """scale · gradient · silu'(x), in the number type of x."""
+def _slope(gradient: Tensor, x: Tensor, scale: float = 1.0, onto: Tensor | None = None,
+           onto_scale: float = 1.0) -> Tensor:
+    """scale · gradient · silu'(x) + onto_scale · onto, in the number type of x."""
     fused = kernels_for(x)
-    return fused.slope(gradient, x, scale) if fused else _times(silu_backward(gradient.to(x.dtype), x), scale)
+    if fused:
+        return fused.slope(gradient, x, scale, onto, onto_scale)[0]
+    slope = _times(silu_backward(gradient.to(x.dtype), x), scale)
+    return slope if onto is None else slope.add_(onto, alpha=onto_scale)
 
 
-def _slope_and_silu(gradient: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient · silu'(x), silu(x)), in the number type of x."""
+def _slope_and_silu(gradient: Tensor, x: Tensor, onto: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(gradient · silu'(x) + onto, silu(x)), in the number type of x."""
     fused = kernels_for(x)
-    return fused.slope_and_silu(gradient, x) if fused else (_slope(gradient, x), F.silu(x))
+    return fused.slope(gradient, x, onto=onto, activated=True) if fused else (_slope(gradient, x, onto=onto), F.silu(x))
 
 
 def _second(x: Tensor, gradient: Tensor, outer: Tensor, scale: float = 1.0, onto: Tensor | None = None,
@@ -347,9 +351,8 @@ class _Residuals(torch.autograd.Function):
         found, own = [], False
         for k in reversed(range(0, half, 2)):
             (w0, w1), (p0, p1), (onto0, onto1), x = weights[k : k + 2], inner[k : k + 2], onto[k : k + 2], inputs.pop()
-            g1 = _plus(_slope(g, p1), onto1, 1 / SKIP)  # over SKIP, as the factor is in the products
-            g0, activated = _slope_and_silu(_product(g1, w1.to(low), SKIP * SILU), p0)
-            g0 = _plus(g0, onto0)
+            g1 = _slope(g, p1, 1.0, onto1, 1 / SKIP)  # over SKIP, as the factor is in the products
+            g0, activated = _slope_and_silu(_product(g1, w1.to(low), SKIP * SILU), p0, onto0)
             if not only_positions.active:
                 found[:0] = [g0.t().mm(x), _product(g1.t(), activated, SKIP * SILU)]
             g = _skipped(g, g0, w0, own)
@@ -411,8 +414,3 @@ def _skipped(g: Tensor, g0: Tensor, w0: Tensor, in_place: bool = False) -> Tenso
         return (fused.weighted_sum(g, moved, INV_SQRT_2, 1.0)[0] if fused
                 else moved.to(g.dtype).add_(g, alpha=INV_SQRT_2))
     return g.addmm_(g0, w0, beta=INV_SQRT_2) if in_place else torch.addmm(g, g0, w0, beta=INV_SQRT_2)
-
-
-def _plus(x: Tensor, other: Tensor | None, factor: float = 1.0) -> Tensor:
-    """x + factor · other, in place; x alone without an other."""
-    return x if other is None else x.add_(other, alpha=factor)

@@ -47,10 +47,14 @@ def _silu(out, x, n, scale, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _slope(out, activated, gradient, x, n, scale, ACTIVATED: tl.constexpr, BLOCK: tl.constexpr):
+def _slope(out, activated, gradient, x, onto, n, scale, onto_scale, ONTO: tl.constexpr, ACTIVATED: tl.constexpr,
+           BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = _read(x, at, at < n)
-    _write(out, at, at < n, scale * _read(gradient, at, at < n) * _first(x))
+    slope = scale * _read(gradient, at, at < n) * _first(x)
+    if ONTO:
+        slope += onto_scale * _read(onto, at, at < n)
+    _write(out, at, at < n, slope)
     if ACTIVATED:
         _write(activated, at, at < n, x * tl.sigmoid(x))
 
@@ -97,17 +101,14 @@ def silu(x: Tensor, scale: float) -> Tensor:
     return _start(_silu, _empty(x), x, x.numel(), scale)
 
 
-def slope(gradient: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
-    """scale · gradient · silu'(x), in the number type of x."""
+def slope(gradient: Tensor, x: Tensor, scale: float = 1.0, onto: Tensor | None = None, onto_scale: float = 1.0,
+          activated: bool = False) -> tuple[Tensor, Tensor | None]:
+    """(scale · gradient · silu'(x) + onto_scale · onto, silu(x) if ``activated`` else None), in x's number type."""
     out = _empty(x)
-    return _start(_slope, out, out, gradient, x, x.numel(), scale, ACTIVATED=False)
-
-
-def slope_and_silu(gradient: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient · silu'(x), silu(x)), in the number type of x."""
-    out = _empty(x)
-    activated = torch.empty_like(out)
-    return _start(_slope, out, activated, gradient, x, x.numel(), 1.0, ACTIVATED=True), activated
+    silu_ = _empty(x) if activated else out
+    _start(_slope, out, silu_, gradient, x, x if onto is None else onto, x.numel(), scale, onto_scale,
+           ONTO=onto is not None, ACTIVATED=activated)
+    return out, silu_ if activated else None
 
 
 def weighted_sum(x: Tensor, p: Tensor, a: float, b: float, activated: bool = False,
