@@ -23,14 +23,15 @@ def with_low_weights(forward: Callable) -> Callable:
     elements, which enters no product, stays as it is."""
 
     @functools.wraps(forward)
-    def run(self: Network, *args):
+    def run(self: Network, *args, **named):
         weight = next(self.backbone.parameters())
         low = autocast_type(weight)
         if low == weight.dtype:
-            return forward(self, *args)
+            return forward(self, *args, **named)
         weights = {name: p for name, p in self.named_parameters() if not name.startswith("embedding.")}
         weights = dict(zip(weights, low_weights(low, *weights.values())))
-        return functional_call(self, weights, args, tie_weights=False)  # a module with two names is exchanged once
+        # no tied weights: a module with two names must be exchanged once
+        return functional_call(self, weights, args, named, tie_weights=False)
 
     return run
 
