@@ -7,8 +7,9 @@ from structures import methanol, skewed_crystal
 from test_model import CRYSTAL, batch_of
 from torch.autograd import gradcheck, gradgradcheck
 
-from jmp_lib.model.bases import GRAPHS
+from jmp_lib.graphs import build
 from jmp_lib.model import geometry
+from jmp_lib.model.bases import GRAPHS
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -57,6 +58,7 @@ def test_collinear_members_are_zero_and_so_are_their_derivatives():
 
 
 def test_vectors_of_all_graphs_are_those_of_each():
+    assert GRAPHS == build.GRAPHS  # the network imports nothing of the room of graphs
     batch = batch_of(methanol(), skewed_crystal(), config=CRYSTAL)
     pos = batch["pos"].double()
     sizes = [batch[f"{graph}_edge_index"].shape[1] for graph in GRAPHS]
